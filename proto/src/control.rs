@@ -1,0 +1,88 @@
+//! What the broker appends for itself: durable subscriptions and their acks are events too, on topics
+//! that start with `$` and that no client may publish to.
+//!
+//! A control event's data is JSON of the types here; its topic says which.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, SubscribeOptions};
+
+/// The topic of [`SubscriptionChange`].
+pub const SUBSCRIPTIONS_TOPIC: &str = "$subscriptions";
+/// The topic of [`AckStates`].
+pub const ACKS_TOPIC: &str = "$acks";
+/// The topic of [`Lost`].
+pub const LOST_TOPIC: &str = "$log.lost";
+
+/// A durable subscription was made, changed or forgotten.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SubscriptionChange {
+    /// It was made, or its options changed.
+    Put(Box<DurableSpec>),
+    /// It was forgotten.
+    Deleted {
+        /// Its name.
+        name: String,
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// A durable subscription as it was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DurableSpec {
+    /// Its name.
+    pub name: String,
+    /// Names this life of it: a durable made again under the same name has another number.
+    pub number: u64,
+    /// Its options.
+    pub options: SubscribeOptions,
+    /// Where it began: everything up to and including this counts as acknowledged.
+    pub start: Cursor,
+    /// Who made it.
+    pub owner: String,
+}
+
+/// The newest ack states of the durables whose acks came in since the last such event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckStates {
+    /// One for each durable.
+    pub states: Vec<AckState>,
+}
+
+/// How far one durable subscription has been acknowledged.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AckState {
+    /// The durable's name.
+    pub name: String,
+    /// The durable's number.
+    pub number: u64,
+    /// Rises with every reset.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+    /// All up to and including this is acknowledged.
+    pub floor: Cursor,
+    /// Acknowledged above the floor: first and last offset of each range, rising, not touching.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<(u64, u64)>,
+    /// Deliveries of events that were delivered more than once and are not acknowledged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<(u64, u32)>,
+    /// Not before this moment (milliseconds since the epoch) are these events to be delivered again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delayed: Vec<(u64, u64)>,
+}
+
+/// Offsets that a torn tail could have held when it was cut; they are never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// The first of them.
+    pub from: u64,
+    /// The last of them.
+    pub to: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}

@@ -1,0 +1,357 @@
+//! The messages of the protocol as plain data: a client sends [`Request`]s, the broker answers with a
+//! [`Reply`] to each and sends [`Push`]es unasked. How they look in bytes is [`crate::wire`]'s business.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, WireError};
+
+/// The number a client gives a request so that it knows the answer; unique among its open requests.
+pub type RequestId = u32;
+
+/// What a client asks for. A request without an id is carried out and only an error is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Who the client is.
+    Connect(Connect),
+    /// Append one event.
+    Publish(Box<Publish>),
+    /// Append events atomically: all or none.
+    PublishBatch(Vec<Publish>),
+    /// Deliver what matches.
+    Subscribe(Box<SubscribeOptions>),
+    /// These events are done.
+    Ack(Ack),
+    /// These events should come again.
+    Nack(Nack),
+    /// Stop delivering.
+    Unsubscribe {
+        /// The session's number of the subscription.
+        subscription: u32,
+    },
+    /// A newer token for the same subject.
+    Refresh {
+        /// The token.
+        token: String,
+    },
+    /// Who is subscribed there?
+    Presence {
+        /// The topic.
+        topic: crate::Topic,
+    },
+    /// Who has acknowledged this event?
+    Receipts {
+        /// The event.
+        offset: Offset,
+    },
+    /// Are you there?
+    Ping,
+}
+
+/// The first request of a session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// A JWT or an API key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// The client's name and version, for the broker's log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The compressions the client can read, best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub compress: Vec<String>,
+}
+
+/// An event to append and what is to hold for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish {
+    /// The event.
+    pub event: NewEvent,
+    /// The topic's last offset, which must be this one: 0 for a topic that never had an event.
+    pub expect_last: Option<u64>,
+    /// Append it at this moment.
+    pub deliver_at: Option<Timestamp>,
+    /// Tell the publisher when durable subscriptions acknowledge it.
+    pub receipts: bool,
+}
+
+impl Publish {
+    /// Just this event.
+    pub fn of(event: NewEvent) -> Publish {
+        Publish { event, expect_last: None, deliver_at: None, receipts: false }
+    }
+}
+
+/// Events that are done: exactly one of the two is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ack {
+    /// The session's number of the subscription (over HTTP the name in the path stands for it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u32>,
+    /// All up to and including this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Offset>,
+    /// Just these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Vec<Offset>>,
+    /// The log they belong to (HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// Events that should come again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nack {
+    /// The session's number of the subscription (over HTTP the name in the path stands for it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u32>,
+    /// The events.
+    pub offsets: Vec<Offset>,
+    /// How long to wait first, in milliseconds; else the subscription's backoff decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u64>,
+    /// Why; kept with a dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The log they belong to (HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// The answer to a request, tied to it by its id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Connect`].
+    Connected(Connected),
+    /// To [`Request::Publish`].
+    Published(Published),
+    /// To [`Request::PublishBatch`].
+    PublishedBatch {
+        /// One for each event, in order.
+        results: Vec<Published>,
+    },
+    /// To [`Request::Subscribe`].
+    Subscribed(Subscribed),
+    /// To [`Request::Ack`].
+    Acked(Acked),
+    /// To [`Request::Nack`].
+    Nacked {
+        /// The session's number of the subscription.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subscription: Option<u32>,
+    },
+    /// To [`Request::Unsubscribe`].
+    Unsubscribed {
+        /// The session's number of the subscription.
+        subscription: u32,
+    },
+    /// To [`Request::Refresh`].
+    Refreshed {
+        /// When the new token ends.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_expires: Option<Timestamp>,
+    },
+    /// To [`Request::Receipts`].
+    Receipts(Receipts),
+    /// To [`Request::Ping`].
+    Pong {},
+    /// To any of them.
+    Error(WireError),
+}
+
+/// What a session is told when it has begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connected {
+    /// Names the session in the broker's log and in presence.
+    pub session: String,
+    /// Who the broker takes the client for.
+    pub subject: String,
+    /// The log.
+    pub log: LogId,
+    /// The first offset there is (or will be).
+    pub first: u64,
+    /// The last offset there is; 0 when there is none.
+    pub last: u64,
+    /// How often the broker pings, in milliseconds.
+    pub ping_interval_ms: u64,
+    /// The most bytes one message may have.
+    pub max_message_bytes: u64,
+    /// When the token ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_expires: Option<Timestamp>,
+    /// The compression chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compress: Option<String>,
+    /// Name and version of the broker.
+    pub server: String,
+}
+
+/// Where an event was appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// Its place.
+    pub offset: Offset,
+    /// Its id, given or made.
+    pub id: String,
+    /// Whether the same publisher had published it before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+}
+
+/// A subscription has begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The session's number for it, not used again within the session.
+    pub subscription: u32,
+    /// Its name, when it is durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durable: Option<String>,
+    /// Delivery goes on after this.
+    pub cursor: Cursor,
+    /// Durable: all up to and including this is acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_acked: Option<Cursor>,
+}
+
+/// Acks are durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acked {
+    /// The session's number of the subscription (left out over HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u32>,
+    /// All up to and including this is acknowledged.
+    pub cursor: Cursor,
+}
+
+/// Who has acknowledged an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipts {
+    /// The event.
+    pub offset: Offset,
+    /// One for each durable subscription that the event matches.
+    pub receipts: Vec<Receipt>,
+}
+
+/// How far an event has come with one durable subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The durable subscription.
+    pub subscription: String,
+    /// How far.
+    pub state: ReceiptState,
+}
+
+/// The states of a receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReceiptState {
+    /// Not delivered yet.
+    Pending,
+    /// Delivered, not acknowledged.
+    InFlight,
+    /// Acknowledged.
+    Acked,
+    /// Passed over by a reset or a gap.
+    Skipped,
+    /// Given up.
+    Dead,
+}
+
+/// What the broker sends unasked. A batch of events is no [`Push`]: its events are encoded before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Push {
+    /// The backlog at the time of the subscribe has been sent.
+    CaughtUp {
+        /// The session's number of the subscription.
+        subscription: u32,
+        /// Where it stands.
+        cursor: Cursor,
+    },
+    /// Events are gone.
+    Gap(Gap),
+    /// A newer session has taken this durable subscription over.
+    Superseded {
+        /// The session's number of the subscription.
+        subscription: u32,
+    },
+    /// Another session has moved the floor of a mirrored durable subscription.
+    Acked(Acked),
+    /// The token will end.
+    TokenExpiring {
+        /// In this many milliseconds.
+        in_ms: u64,
+    },
+    /// The broker is about to close the connection.
+    Goodbye {
+        /// Why: `shutting_down`.
+        code: String,
+        /// When to come back, in milliseconds; spread at random.
+        reconnect_after_ms: u64,
+    },
+    /// An error that belongs to no request.
+    Error(WireError),
+    /// To a [`Request::Ping`] without an id.
+    Pong {},
+}
+
+/// Events after `requested` are gone; delivery goes on from `first`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The session's number of the subscription (left out over HTTP).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subscription: Option<u32>,
+    /// Where the subscriber wanted to go on.
+    pub requested: Cursor,
+    /// The first offset there is.
+    pub first: u64,
+    /// The last offset there is.
+    pub last: u64,
+    /// The log these belong to.
+    pub log: LogId,
+    /// Why they are gone.
+    pub reason: GapReason,
+}
+
+/// Why events are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// Retention removed them.
+    Retention,
+    /// They were erased.
+    Erased,
+    /// The position belongs to another log.
+    LogChanged,
+    /// The storage found them damaged.
+    Corrupt,
+}
+
+/// A batch of events as a client reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Events {
+    /// The session's number of the subscription.
+    pub subscription: u32,
+    /// The cursor before the batch; absent with `order: "priority"`.
+    pub after: Option<Cursor>,
+    /// The cursor behind it.
+    pub cursor: Option<Cursor>,
+    /// The events.
+    pub events: Vec<Event>,
+    /// How often those delivered before have been: offset → deliveries with this one.
+    pub attempts: Vec<(Offset, u32)>,
+}
+
+/// Anything the broker sends, as a client reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ServerMessage {
+    /// An answer.
+    Reply(RequestId, Reply),
+    /// Events.
+    Events(Events),
+    /// Anything else.
+    Push(Push),
+}

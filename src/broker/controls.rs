@@ -1,0 +1,102 @@
+//! Where the broker meets the commit thread: its own events go in, committed ones are folded into the ledger.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidings_proto::Cursor;
+
+use super::{
+    StartError,
+    acks::AckBox,
+    ledger::{Ledger, LedgerEntry},
+};
+use crate::log::{
+    AppendError, Controls, Draft, LogHandle, Stored,
+    projection::{Runner, SledStore},
+};
+
+/// The ledger and the ack box, as the commit thread sees them.
+pub(super) struct BrokerControls {
+    ledger: Mutex<Runner<Ledger>>,
+    acks: Arc<AckBox>,
+    log: LogHandle,
+}
+
+impl BrokerControls {
+    /// Opens the ledger's checkpoint and folds what the log has beyond it.
+    pub(super) fn open(log: &LogHandle, acks: Arc<AckBox>) -> Result<Arc<BrokerControls>, StartError> {
+        let opened = SledStore::open(
+            &log.dir().join("projections"),
+            "ledger",
+            <Ledger as crate::log::projection::Projection>::VERSION,
+            log.id(),
+            log.committed(),
+        );
+        if let Some(reason) = &opened.rebuilt {
+            tracing::info!(?reason, "the ledger is folded anew from the log");
+        }
+        let runner = Runner::open(Ledger::default(), opened.store, log.reader(), &Ledger::topics()?)?;
+        Ok(Arc::new(BrokerControls { ledger: Mutex::new(runner), acks, log: log.clone() }))
+    }
+
+    /// The durable of this name, as the log knows it.
+    pub(super) fn find(&self, name: &str) -> Option<LedgerEntry> {
+        self.ledger.lock().projection().get(name).cloned()
+    }
+
+    /// Up to `limit` durables by name, after the name `after`.
+    pub(super) fn list(&self, after: Option<&str>, limit: usize) -> Vec<LedgerEntry> {
+        let ledger = self.ledger.lock();
+        ledger.projection().after(after).take(limit).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Those of all durables that `wanted` takes.
+    pub(super) fn select(&self, wanted: impl Fn(&LedgerEntry) -> bool) -> Vec<LedgerEntry> {
+        let ledger = self.ledger.lock();
+        ledger.projection().after(None).map(|(_, entry)| entry).filter(|entry| wanted(entry)).cloned().collect()
+    }
+
+    /// How many durables there are.
+    pub(super) fn durables(&self) -> usize {
+        self.ledger.lock().projection().len()
+    }
+
+    /// A number that no durable has had.
+    pub(super) fn next_number(&self) -> u64 {
+        self.ledger.lock().projection().next_number()
+    }
+
+    /// Writes what changed since the last checkpoint. Blocks on the disk.
+    pub(super) fn checkpoint(&self) {
+        let upto = self.log.committed();
+        if let Err(error) = self.ledger.lock().checkpoint(upto) {
+            tracing::warn!(%error, "the ledger's checkpoint was not written; it stays in memory and is tried again");
+        }
+    }
+}
+
+impl Controls for BrokerControls {
+    fn drain(&self) -> Vec<Draft> {
+        self.acks.drain().into_iter().collect()
+    }
+
+    fn committed(&self, events: &[Arc<Stored>]) {
+        let mut of_ours = events.iter().filter(|event| event.record().flags.control()).peekable();
+        if of_ours.peek().is_some() {
+            let mut ledger = self.ledger.lock();
+            of_ours.for_each(|event| ledger.apply(event.record()));
+        }
+        self.acks.finish(&Ok(()));
+    }
+
+    fn failed(&self, error: &AppendError) {
+        self.acks.finish(&Err(error.clone()));
+    }
+}
+
+impl BrokerControls {
+    /// Everything up to here is in the last checkpoint.
+    pub(super) fn applied(&self) -> Cursor {
+        self.ledger.lock().applied()
+    }
+}

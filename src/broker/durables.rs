@@ -1,0 +1,381 @@
+//! Durable subscriptions as a resource: made, attached to, acknowledged, looked at, forgotten.
+
+use std::{sync::Arc, time::Duration};
+
+use tidings_proto::{
+    Cursor, Filters, Offset, Start, SubscribeOptions, Topic,
+    control::{DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Broker, Durable, Target, Token, check,
+    acks::AckTicket,
+    error::{AckError, AppendError, SubscribeError},
+    interest::Ready,
+    ledger::LedgerEntry,
+    selection::{Selection, has_expired},
+    subscription::{Parts, Subscription},
+};
+use crate::{
+    clock,
+    log::{ReadError, ReadLimit, codec},
+};
+
+/// How often durables that nobody uses are put away and the ledger is checkpointed.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+/// How many events are read to count the lag of a subscription that wants only some types.
+const LAG_COUNTED_MAX: u64 = 10_000;
+
+/// What is known of a durable subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DurableInfo {
+    /// How it was made.
+    pub spec: Arc<DurableSpec>,
+    /// Everything up to here is acknowledged.
+    pub cursor: Cursor,
+    /// Matching events that are not.
+    pub lag: u64,
+    /// Whether there may be more than `lag`.
+    pub lag_at_least: bool,
+    /// Events with a session or a fetcher.
+    pub in_flight: u64,
+    /// Deliveries that were not the first, since it was taken into use.
+    pub redelivered: u64,
+    /// Sessions attached.
+    pub sessions: u64,
+}
+
+/// Whether a durable was made or was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOutcome {
+    /// Made.
+    Created,
+    /// There, with these or now these options.
+    Kept,
+}
+
+/// Puts away what nobody uses, and checkpoints the ledger, until `stop`.
+pub(super) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(KEEP_EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        broker.put_away();
+        let controls = broker.controls.clone();
+        let before = controls.applied();
+        if before < broker.log.committed() && tokio::task::spawn_blocking(move || controls.checkpoint()).await.is_err() {
+            tracing::error!("the ledger's checkpoint panicked");
+        }
+    }
+}
+
+impl Broker {
+    pub(super) async fn subscribe_durable(
+        &self,
+        options: &SubscribeOptions,
+        subject: &str,
+        ready: Arc<Ready>,
+        number: u32,
+    ) -> Result<Subscription, SubscribeError> {
+        let name = options.durable.clone().unwrap_or_default();
+        let (entry, _) = self.ensure(&name, options, subject, false).await?;
+        let filters = entry.spec.options.filters.clone();
+        let registration = self.interest.register(&filters, ready, number);
+        let durable = self.durable(&name)?;
+        let (token, floor) = durable.attach(registration.entry().clone());
+        let first = self.log.first().before();
+        let cursor = floor.max(first);
+        let parts = Parts {
+            number,
+            log: self.log.clone(),
+            selection: Selection::of(&entry.spec.options),
+            filters,
+            registration,
+            batch_max: options.batch_max,
+            cursor,
+            gap: (floor < first && floor > Cursor::START)
+                .then_some((floor, tidings_proto::message::GapReason::Retention)),
+            durable: Some((durable, token)),
+        };
+        Ok(Subscription::new(parts))
+    }
+
+    /// Makes the durable, or changes its options.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn put_durable(&self, name: &str, options: &SubscribeOptions, subject: &str) -> Result<PutOutcome, SubscribeError> {
+        let options = SubscribeOptions { durable: Some(name.to_owned()), ..options.clone() };
+        check(&options)?;
+        Ok(self.ensure(name, &options, subject, true).await?.1)
+    }
+
+    /// The durable as the log has it; made when it is not there, changed when `change` allows it.
+    async fn ensure(
+        &self,
+        name: &str,
+        options: &SubscribeOptions,
+        subject: &str,
+        change: bool,
+    ) -> Result<(LedgerEntry, PutOutcome), SubscribeError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let found = self.controls.find(name);
+        if let Some(entry) = &found {
+            match differs(&entry.spec.options, options) {
+                None => return Ok((entry.clone(), PutOutcome::Kept)),
+                Some(differs) if !change => {
+                    return Err(SubscribeError::Conflict { name: name.to_owned(), differs });
+                }
+                Some(_) => {}
+            }
+        }
+        let (number, start) = match &found {
+            Some(entry) => (entry.spec.number, entry.spec.start),
+            None => (self.controls.next_number(), self.start_of(&options.start).await?),
+        };
+        let spec = DurableSpec {
+            name: name.to_owned(),
+            number,
+            options: stored_options(options),
+            start,
+            owner: subject.to_owned(),
+        };
+        self.record(&SubscriptionChange::Put(Box::new(spec))).await?;
+        // Whoever is attached works by the old options: it attaches again.
+        if let Some(old) = self.durables.lock().remove(name) {
+            old.delete();
+        }
+        let outcome = if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created };
+        let entry = self.controls.find(name).ok_or(AppendError::Indeterminate)?;
+        Ok((entry, outcome))
+    }
+
+    async fn start_of(&self, start: &Start) -> Result<Cursor, SubscribeError> {
+        match start {
+            Start::First => Ok(self.log.first().before()),
+            Start::Now => Ok(self.log.committed()),
+            Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
+            Start::After(position) => match self.resume(position) {
+                (cursor, None) => Ok(cursor),
+                (_, Some((requested, _))) => Err(self.gone(requested)),
+            },
+        }
+    }
+
+    /// Forgets a durable. False when there is none.
+    ///
+    /// # Errors
+    /// When it could not be stored.
+    pub async fn delete_durable(&self, name: &str) -> Result<bool, AppendError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let Some(entry) = self.controls.find(name) else { return Ok(false) };
+        let change = SubscriptionChange::Deleted { name: name.to_owned(), number: entry.spec.number };
+        self.record(&change).await?;
+        if let Some(durable) = self.durables.lock().remove(name) {
+            durable.delete();
+        }
+        Ok(true)
+    }
+
+    async fn record(&self, change: &SubscriptionChange) -> Result<(), AppendError> {
+        let (Ok(topic), Ok(data)) = (Topic::parse(SUBSCRIPTIONS_TOPIC), serde_json::to_vec(change)) else {
+            return Err(AppendError::Indeterminate);
+        };
+        let kind = match change {
+            SubscriptionChange::Put(_) => "subscription.put",
+            SubscriptionChange::Deleted { .. } => "subscription.deleted",
+        };
+        let draft = codec::control(topic, kind, data, clock::event_id());
+        self.log.append(vec![draft]).await?.committed().await?;
+        Ok(())
+    }
+
+    /// The durable of this name, taken into use.
+    pub(super) fn durable(&self, name: &str) -> Result<Arc<Durable>, SubscribeError> {
+        let mut durables = self.durables.lock();
+        if let Some(durable) = durables.get(name) {
+            return Ok(durable.clone());
+        }
+        let entry = self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
+        let durable = Arc::new(Durable::new(entry.spec, &entry.acks));
+        durables.insert(name.to_owned(), durable.clone());
+        Ok(durable)
+    }
+
+    /// Takes acks; the answer waits for the commit. `from` is the session's attachment, `None` over HTTP.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn ack(&self, durable: &Durable, target: &Target, from: Option<Token>) -> Result<(AckTicket, Cursor), AckError> {
+        let highest = match target {
+            Target::UpTo(offset) => Some(*offset),
+            Target::These(offsets) => offsets.iter().max().copied(),
+        };
+        self.check_last(highest)?;
+        let taken = durable.ack(target, from, &self.acks)?;
+        self.log.nudge();
+        crate::metrics::acked();
+        Ok(taken)
+    }
+
+    /// Lets events come again.
+    ///
+    /// # Errors
+    /// See [`AckError`].
+    pub fn nack(
+        &self,
+        durable: &Durable,
+        offsets: &[Offset],
+        delay_ms: Option<u64>,
+        from: Option<Token>,
+    ) -> Result<AckTicket, AckError> {
+        self.check_last(offsets.iter().max().copied())?;
+        let ticket = durable.nack(offsets, delay_ms, from, clock::now().as_millis(), &self.acks);
+        self.log.nudge();
+        crate::metrics::nacked();
+        Ok(ticket)
+    }
+
+    fn check_last(&self, highest: Option<Offset>) -> Result<(), AckError> {
+        let last = self.log.committed();
+        match highest {
+            Some(offset) if !last.covers(offset) => Err(AckError::AboveLast { offset, last }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The durable of this name, for acks over HTTP.
+    ///
+    /// # Errors
+    /// [`AckError::Unknown`].
+    pub fn durable_by_name(&self, name: &str) -> Result<Arc<Durable>, AckError> {
+        self.durable(name).map_err(|_| AckError::Unknown(name.to_owned()))
+    }
+
+    /// What is known of the durable of this name.
+    ///
+    /// # Errors
+    /// When the log could not be read.
+    pub async fn durable_info(&self, name: &str) -> Result<Option<DurableInfo>, ReadError> {
+        match self.controls.find(name) {
+            Some(entry) => Ok(Some(self.info(entry).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Up to `limit` durables by name, after the name `after`.
+    ///
+    /// # Errors
+    /// When the log could not be read.
+    pub async fn durable_infos(&self, after: Option<&str>, limit: usize) -> Result<Vec<DurableInfo>, ReadError> {
+        let mut infos = Vec::new();
+        for entry in self.controls.list(after, limit) {
+            infos.push(self.info(entry).await?);
+        }
+        Ok(infos)
+    }
+
+    /// The filters a durable has, for whoever must check rights to them.
+    pub fn durable_filters(&self, name: &str) -> Option<Filters> {
+        self.controls.find(name).map(|entry| entry.spec.options.filters.clone())
+    }
+
+    async fn info(&self, entry: LedgerEntry) -> Result<DurableInfo, ReadError> {
+        let in_use = self.durables.lock().get(&entry.spec.name).cloned();
+        let durable = in_use.unwrap_or_else(|| Arc::new(Durable::new(entry.spec.clone(), &entry.acks)));
+        let (state, sessions) = {
+            let held = durable.lock();
+            (held.state.clone(), held.sessions())
+        };
+        let filters = &entry.spec.options.filters;
+        let (floor, last) = (state.floor(), self.log.committed());
+        let selection = Selection::of(&entry.spec.options);
+        let (lag, lag_at_least) = if selection.is_all() {
+            let mut ranges = vec![(floor, last)];
+            let acks = state.to_ack_state(&entry.spec.name, entry.spec.number);
+            ranges.extend(acks.ranges.iter().map(|&(first, until)| (Cursor::new(first - 1), Cursor::new(until))));
+            let counts = self.log.count(filters, ranges).await?;
+            let mut counts = counts.into_iter();
+            let all = counts.next().unwrap_or(0);
+            (all.saturating_sub(counts.sum()), false)
+        } else {
+            self.count_selected(filters, &selection, &state, last).await?
+        };
+        Ok(DurableInfo {
+            spec: entry.spec,
+            cursor: floor,
+            lag,
+            lag_at_least,
+            in_flight: u64::try_from(state.in_flight()).unwrap_or(u64::MAX),
+            redelivered: state.redelivered(),
+            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Counts by reading, up to a bound: the postings know topics, not types.
+    async fn count_selected(
+        &self,
+        filters: &Filters,
+        selection: &Selection,
+        state: &super::durable::DurableState,
+        last: Cursor,
+    ) -> Result<(u64, bool), ReadError> {
+        let (mut cursor, mut count, mut seen) = (state.floor(), 0, 0);
+        let now = clock::now();
+        while cursor < last {
+            let limit = ReadLimit { events: 1000, bytes: 1 << 20 };
+            let batch = self.log.read(cursor, last, filters, limit).await?;
+            for event in &batch.events {
+                seen += 1;
+                let counts = selection.wants(event) && !has_expired(event, now);
+                count += u64::from(counts && !state.is_acked(event.offset().get()));
+                if seen >= LAG_COUNTED_MAX {
+                    return Ok((count, true));
+                }
+            }
+            cursor = batch.cursor;
+        }
+        Ok((count, false))
+    }
+
+    /// Durables without sessions, leases and waiting acks are with the ledger alone.
+    fn put_away(&self) {
+        self.durables.lock().retain(|name, durable| {
+            Arc::strong_count(durable) > 1 || !durable.lock().is_idle() || self.acks.holds(name)
+        });
+    }
+}
+
+/// The options as they are kept: what a durable is, not where it was asked to begin.
+fn stored_options(options: &SubscribeOptions) -> SubscribeOptions {
+    SubscribeOptions {
+        after: None,
+        since: None,
+        log: None,
+        durable: None,
+        start: Start::Now,
+        batch_max: SubscribeOptions::to(options.filters.clone()).batch_max,
+        ..options.clone()
+    }
+}
+
+/// Which option that makes a durable what it is differs.
+fn differs(old: &SubscribeOptions, new: &SubscribeOptions) -> Option<&'static str> {
+    [
+        ("filters", old.filters != new.filters),
+        ("mode", old.mode != new.mode),
+        ("types", old.types != new.types),
+        ("min_priority", old.min_priority != new.min_priority),
+        ("content_types", old.content_types != new.content_types),
+        ("max_in_flight", old.max_in_flight != new.max_in_flight),
+        ("ack_wait_ms", old.ack_wait_ms != new.ack_wait_ms),
+        ("backoff_ms", old.backoff_ms != new.backoff_ms),
+    ]
+    .into_iter()
+    .find(|(_, differs)| *differs)
+    .map(|(name, _)| name)
+}

@@ -1,0 +1,98 @@
+//! Why the broker did not do what it was asked; one enum an operation.
+
+use tidings_proto::{Cursor, Offset};
+
+pub use crate::log::{AppendError, ReadError};
+
+/// Why nothing was published.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The log's answer.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// A batch without events.
+    #[error("events: a batch needs at least one event")]
+    EmptyBatch,
+    /// An option that the protocol does not allow here.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The option.
+        field: &'static str,
+        /// What is wrong and what it should be.
+        problem: String,
+    },
+}
+
+/// Why there is no subscription.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SubscribeError {
+    /// An option that does not fit.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The option.
+        field: &'static str,
+        /// What is wrong and what it should be.
+        problem: String,
+    },
+    /// The durable exists with other options.
+    #[error("durable \"{name}\" exists with other options ({differs}): use them, delete it, or change it with PUT /v1/subscriptions/{name}")]
+    Conflict {
+        /// Its name.
+        name: String,
+        /// Which option differs.
+        differs: &'static str,
+    },
+    /// There is no such durable.
+    #[error("there is no durable subscription \"{0}\"")]
+    Unknown(String),
+    /// The position belongs to another log, or to a place that is gone.
+    #[error("the events after {requested} are gone: the log begins at {first} and ends at {last}; subscribe without \"on_gap\":\"error\" to go on from there")]
+    Gone {
+        /// What was asked for.
+        requested: Cursor,
+        /// The first offset there is.
+        first: u64,
+        /// The last.
+        last: u64,
+    },
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The durable could not be stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+/// Why an ack or nack was not taken.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AckError {
+    /// Not a durable subscription.
+    #[error("subscription: it is not durable, so it has nothing to acknowledge: subscribe with \"durable\"")]
+    NotDurable,
+    /// There is no such durable.
+    #[error("there is no durable subscription \"{0}\"")]
+    Unknown(String),
+    /// Above the last event.
+    #[error("offset: {offset} is above the last event, {last}")]
+    AboveLast {
+        /// What was acknowledged.
+        offset: Offset,
+        /// The last there is.
+        last: Cursor,
+    },
+    /// The subscription was reset since this session attached.
+    #[error("the subscription was reset since this session attached: subscribe again")]
+    Reset,
+    /// Too many ranges would have to be remembered.
+    #[error("offsets: more than {max} separate ranges above the floor: acknowledge the older events first")]
+    TooManyRanges {
+        /// The bound.
+        max: usize,
+    },
+    /// The ack could not be stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}

@@ -1,0 +1,358 @@
+//! Who is to be woken for which topic.
+//!
+//! - A trie of tokens, one kind of node for `*` and one for `>`; a subscription's entry stays in it as long
+//!   as the subscription lives.
+//! - An entry is *armed* while its subscription is caught up; a wake disarms it. A subscription that lags is
+//!   not armed and costs nothing per event.
+//! - The pump ([`Interest::announce`]) first raises `until`, then looks at the entries. A subscription arms
+//!   first and looks at `until` then. So one of the two always sees the other: no wake-up is lost.
+//! - A wake says at which offset the first match is: everything before it does not match.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::{Mutex, RwLock};
+use tidings_proto::{Cursor, Filters, Offset};
+use tokio::sync::Notify;
+
+/// The subscriptions of one session that have something to do. Bounded by their number: one is in it once.
+#[derive(Debug, Default)]
+pub struct Ready {
+    queue: Mutex<VecDeque<u32>>,
+    notify: Notify,
+}
+
+impl Ready {
+    /// Nothing to do yet.
+    pub fn new() -> Arc<Ready> {
+        Arc::new(Ready::default())
+    }
+
+    /// Says that the subscription with this number has something to do.
+    pub fn push(&self, subscription: u32) {
+        let mut queue = self.queue.lock();
+        if !queue.contains(&subscription) {
+            queue.push_back(subscription);
+        }
+        drop(queue);
+        self.notify.notify_one();
+    }
+
+    /// The next subscription that has something to do.
+    pub fn pop(&self) -> Option<u32> {
+        self.queue.lock().pop_front()
+    }
+
+    /// Waits until there may be one.
+    pub async fn wait(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Wakes whoever waits, for a reason of its own.
+    pub fn notify(&self) {
+        self.notify.notify_one();
+    }
+}
+
+/// One subscription's place in the trie.
+#[derive(Debug)]
+pub struct Entry {
+    armed: AtomicBool,
+    first_match: AtomicU64,
+    ready: Arc<Ready>,
+    subscription: u32,
+}
+
+impl Entry {
+    /// Says so to the session: something other than an event has happened.
+    pub fn wake(&self) {
+        self.ready.push(self.subscription);
+    }
+
+    fn matched(&self, offset: Offset) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.first_match.store(offset.get(), Ordering::SeqCst);
+            self.ready.push(self.subscription);
+        }
+    }
+}
+
+/// Everybody's interest.
+#[derive(Debug, Default)]
+pub struct Interest {
+    root: RwLock<Node>,
+    /// Entries have been looked at, or are being looked at, for all events up to here.
+    until: AtomicU64,
+    /// Entries have been looked at for all events up to here.
+    done: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    children: HashMap<Box<str>, Node>,
+    star: Option<Box<Node>>,
+    here: Vec<Arc<Entry>>,
+    rest: Vec<Arc<Entry>>,
+}
+
+/// A subscription's registration; dropping it takes the entry out of the trie.
+#[derive(Debug)]
+pub struct Registration {
+    interest: Arc<Interest>,
+    filters: Filters,
+    entry: Arc<Entry>,
+}
+
+impl Interest {
+    /// Nobody's interest; events up to `committed` are nobody's business any more.
+    pub fn new(committed: Cursor) -> Arc<Interest> {
+        let interest = Interest::default();
+        interest.until.store(committed.get(), Ordering::SeqCst);
+        interest.done.store(committed.get(), Ordering::SeqCst);
+        Arc::new(interest)
+    }
+
+    /// Registers a subscription, not armed.
+    pub fn register(self: &Arc<Self>, filters: &Filters, ready: Arc<Ready>, subscription: u32) -> Registration {
+        let entry = Arc::new(Entry {
+            armed: AtomicBool::new(false),
+            first_match: AtomicU64::new(0),
+            ready,
+            subscription,
+        });
+        let mut root = self.root.write();
+        for filter in filters {
+            root.insert(filter.as_str().split('.'), &entry);
+        }
+        drop(root);
+        Registration { interest: self.clone(), filters: filters.clone(), entry }
+    }
+
+    /// Begins to announce the events up to `until`; call [`Announcement::event`] for each and then drop it.
+    pub fn announce(&self, until: Cursor) -> Announcement<'_> {
+        self.until.fetch_max(until.get(), Ordering::SeqCst);
+        Announcement { interest: self, until }
+    }
+
+    /// Everything up to here has been announced.
+    pub fn done(&self) -> Cursor {
+        Cursor::new(self.done.load(Ordering::SeqCst))
+    }
+}
+
+/// The pump's turn.
+#[derive(Debug)]
+pub struct Announcement<'a> {
+    interest: &'a Interest,
+    until: Cursor,
+}
+
+impl Announcement<'_> {
+    /// Wakes the armed subscriptions that match.
+    pub fn event(&self, topic: &str, offset: Offset) {
+        self.interest.root.read().visit(topic.split('.'), true, &mut |entry| entry.matched(offset));
+    }
+
+    /// Wakes everybody: the events are no longer in memory, let each read for itself.
+    pub fn everybody(&self, from: Offset) {
+        self.interest.root.read().visit_all(&mut |entry| entry.matched(from));
+    }
+}
+
+impl Drop for Announcement<'_> {
+    fn drop(&mut self) {
+        self.interest.done.fetch_max(self.until.get(), Ordering::SeqCst);
+    }
+}
+
+impl Registration {
+    /// Arms the entry for everything after `cursor`; false when there may be more already: read again.
+    pub fn arm(&self, cursor: Cursor) -> bool {
+        self.entry.armed.store(true, Ordering::SeqCst);
+        if self.interest.until.load(Ordering::SeqCst) <= cursor.get() {
+            return true;
+        }
+        self.entry.armed.store(false, Ordering::SeqCst);
+        false
+    }
+
+    /// After a wake: everything before the first match may be passed over. 0 when there was none.
+    pub fn take_first_match(&self) -> Option<Offset> {
+        Offset::new(self.entry.first_match.swap(0, Ordering::SeqCst))
+    }
+
+    /// While armed: everything up to here does not match.
+    pub fn passed(&self) -> Option<Cursor> {
+        let done = self.interest.done();
+        self.entry.armed.load(Ordering::SeqCst).then_some(done)
+    }
+
+    /// The entry, for waking this subscription for another reason than an event.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut root = self.interest.root.write();
+        for filter in &self.filters {
+            root.remove(filter.as_str().split('.'), &self.entry);
+        }
+    }
+}
+
+impl Node {
+    fn insert<'a>(&mut self, mut tokens: impl Iterator<Item = &'a str>, entry: &Arc<Entry>) {
+        match tokens.next() {
+            None => self.here.push(entry.clone()),
+            Some(">") => self.rest.push(entry.clone()),
+            Some("*") => self.star.get_or_insert_default().insert(tokens, entry),
+            Some(token) => match self.children.get_mut(token) {
+                Some(child) => child.insert(tokens, entry),
+                None => self.children.entry(token.into()).or_default().insert(tokens, entry),
+            },
+        }
+    }
+
+    fn remove<'a>(&mut self, mut tokens: impl Iterator<Item = &'a str>, entry: &Arc<Entry>) {
+        match tokens.next() {
+            None => self.here.retain(|other| !Arc::ptr_eq(other, entry)),
+            Some(">") => self.rest.retain(|other| !Arc::ptr_eq(other, entry)),
+            Some("*") => {
+                if let Some(star) = &mut self.star {
+                    star.remove(tokens, entry);
+                    if star.is_empty() {
+                        self.star = None;
+                    }
+                }
+            }
+            Some(token) => {
+                if let Some(child) = self.children.get_mut(token) {
+                    child.remove(tokens, entry);
+                    if child.is_empty() {
+                        self.children.remove(token);
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.star.is_none() && self.here.is_empty() && self.rest.is_empty()
+    }
+
+    fn visit<'a>(
+        &self,
+        mut tokens: impl Iterator<Item = &'a str> + Clone,
+        first: bool,
+        visit: &mut impl FnMut(&Entry),
+    ) {
+        let Some(token) = tokens.next() else {
+            self.here.iter().for_each(|entry| visit(entry));
+            return;
+        };
+        // A wildcard never matches a first token of the broker's own.
+        if !(first && token.starts_with('$')) {
+            self.rest.iter().for_each(|entry| visit(entry));
+            if let Some(star) = &self.star {
+                star.visit(tokens.clone(), false, visit);
+            }
+        }
+        if let Some(child) = self.children.get(token) {
+            child.visit(tokens, false, visit);
+        }
+    }
+
+    fn visit_all(&self, visit: &mut impl FnMut(&Entry)) {
+        self.here.iter().chain(&self.rest).for_each(|entry| visit(entry));
+        if let Some(star) = &self.star {
+            star.visit_all(visit);
+        }
+        self.children.values().for_each(|child| child.visit_all(visit));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidings_proto::Filter;
+
+    use super::*;
+
+    fn filters(texts: &[&str]) -> Filters {
+        Filters::new(texts.iter().map(|text| Filter::parse(text).unwrap()).collect()).unwrap()
+    }
+
+    fn offset(n: u64) -> Offset {
+        Offset::new(n).unwrap()
+    }
+
+    #[test]
+    fn only_armed_and_matching_entries_wake_and_only_once() {
+        let interest = Interest::new(Cursor::START);
+        let ready = Ready::new();
+        let a = interest.register(&filters(&["a.*"]), ready.clone(), 1);
+        let _unarmed = interest.register(&filters(&["a.>"]), ready.clone(), 2);
+        let b = interest.register(&filters(&["b"]), ready.clone(), 3);
+        assert!(a.arm(Cursor::START) && b.arm(Cursor::START));
+        let announcement = interest.announce(Cursor::new(2));
+        announcement.event("a.x", offset(1));
+        announcement.event("a.y", offset(2));
+        drop(announcement);
+        assert_eq!((ready.pop(), ready.pop()), (Some(1), None));
+        assert_eq!(a.take_first_match(), Some(offset(1)));
+        assert_eq!(a.passed(), None);
+        assert_eq!(b.passed(), Some(Cursor::new(2)));
+    }
+
+    #[test]
+    fn arming_behind_what_is_announced_says_read_again() {
+        let interest = Interest::new(Cursor::START);
+        let entry = interest.register(&filters(&["a"]), Ready::new(), 1);
+        let announcement = interest.announce(Cursor::new(5));
+        assert!(!entry.arm(Cursor::new(4)));
+        assert!(entry.arm(Cursor::new(5)));
+        drop(announcement);
+    }
+
+    #[test]
+    fn a_dropped_registration_leaves_nothing_behind() {
+        let interest = Interest::new(Cursor::START);
+        drop(interest.register(&filters(&["a.*.b", "a.>", "c"]), Ready::new(), 1));
+        assert!(interest.root.read().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn the_trie_wakes_exactly_whom_the_filters_match(
+            subs in prop::collection::vec(prop::collection::vec(prop_oneof!["[ab]", Just("*".to_owned())], 1..4), 1..8),
+            rest in prop::collection::vec(any::<bool>(), 8),
+            topic in prop::collection::vec("[ab]", 1..4),
+        ) {
+            let interest = Interest::new(Cursor::START);
+            let topic = topic.join(".");
+            let mut wanted = Vec::new();
+            let ready = Ready::new();
+            let mut registrations = Vec::new();
+            for (n, (mut tokens, rest)) in subs.into_iter().zip(rest).enumerate() {
+                if rest { tokens.push(">".to_owned()); }
+                let filter = Filter::parse(&tokens.join(".")).unwrap();
+                let number = u32::try_from(n).unwrap();
+                if filter.matches(&topic) { wanted.push(number); }
+                let registration = interest.register(&Filters::one(filter), ready.clone(), number);
+                registration.arm(Cursor::START);
+                registrations.push(registration);
+            }
+            interest.announce(Cursor::new(1)).event(&topic, offset(1));
+            let mut woken: Vec<u32> = std::iter::from_fn(|| ready.pop()).collect();
+            woken.sort_unstable();
+            prop_assert_eq!(woken, wanted);
+        }
+    }
+}

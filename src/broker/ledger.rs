@@ -1,0 +1,161 @@
+//! The ledger: every durable subscription and how far it is acknowledged, folded from the `$` events.
+//!
+//! It is a projection: deleting its files loses nothing, the log rebuilds it. It changes only by events
+//! that are committed, on the commit thread, before their publishers are answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
+use tidings_proto::{
+    Filter, Filters,
+    control::{ACKS_TOPIC, AckState, AckStates, DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
+};
+
+use crate::log::{
+    Record,
+    codec::control_data,
+    projection::{Projection, ProjectionError},
+};
+
+/// A durable subscription as the log knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// How it was made.
+    pub spec: Arc<DurableSpec>,
+    /// How far it is acknowledged.
+    pub acks: Arc<AckState>,
+}
+
+/// All durable subscriptions, by name.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    durables: BTreeMap<String, LedgerEntry>,
+    last_number: u64,
+    changed: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// The durable of this name.
+    pub fn get(&self, name: &str) -> Option<&LedgerEntry> {
+        self.durables.get(name)
+    }
+
+    /// All of them, by name, after the name `after`.
+    pub fn after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = (&'a str, &'a LedgerEntry)> + use<'a> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, |name| Excluded(name.to_owned()));
+        self.durables.range((from, Unbounded)).map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.durables.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.durables.is_empty()
+    }
+
+    /// A number that no durable has had.
+    pub fn next_number(&self) -> u64 {
+        self.last_number + 1
+    }
+
+    /// The topics whose events it is folded from.
+    ///
+    /// # Errors
+    /// Never: the names are fixed.
+    pub fn topics() -> Result<Filters, tidings_proto::topic::TopicError> {
+        Filters::new(vec![Filter::parse(SUBSCRIPTIONS_TOPIC)?, Filter::parse(ACKS_TOPIC)?])
+    }
+
+    fn change(&mut self, change: SubscriptionChange) {
+        match change {
+            SubscriptionChange::Put(spec) => {
+                self.last_number = self.last_number.max(spec.number);
+                self.changed.insert(spec.name.clone());
+                let acks = match self.durables.get(&spec.name) {
+                    Some(old) if old.spec.number == spec.number => old.acks.clone(),
+                    _ => Arc::new(AckState {
+                        name: spec.name.clone(),
+                        number: spec.number,
+                        floor: spec.start,
+                        ..AckState::default()
+                    }),
+                };
+                self.durables.insert(spec.name.clone(), LedgerEntry { spec: Arc::from(spec), acks });
+            }
+            SubscriptionChange::Deleted { name, number } => {
+                if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {
+                    self.durables.remove(&name);
+                    self.changed.insert(name);
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, states: AckStates) {
+        for state in states.states {
+            let Some(entry) = self.durables.get_mut(&state.name) else { continue };
+            // An ack of an earlier life of the name says nothing about this one.
+            if entry.spec.number == state.number {
+                self.changed.insert(state.name.clone());
+                entry.acks = Arc::new(state);
+            }
+        }
+    }
+}
+
+impl Projection for Ledger {
+    const NAME: &'static str = "ledger";
+    const VERSION: u32 = 1;
+
+    fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
+        let wrong = |cause: serde_json::Error| ProjectionError::undecodable(key, &cause);
+        if key == LAST_NUMBER_KEY {
+            self.last_number = serde_json::from_slice(value).map_err(wrong)?;
+            return Ok(());
+        }
+        let entry: LedgerEntry = serde_json::from_slice(value).map_err(wrong)?;
+        self.last_number = self.last_number.max(entry.spec.number);
+        self.durables.insert(entry.spec.name.clone(), entry);
+        Ok(())
+    }
+
+    fn apply(&mut self, record: &Record) {
+        let Some(data) = control_data(record) else { return };
+        let applied = match record.topic.as_str() {
+            SUBSCRIPTIONS_TOPIC => serde_json::from_slice(&data).map(|change| self.change(change)),
+            ACKS_TOPIC => serde_json::from_slice(&data).map(|states| self.acknowledge(states)),
+            _ => return,
+        };
+        if let Err(error) = applied {
+            tracing::error!(offset = record.offset.get(), %error, "a control event cannot be read; it is passed over");
+        }
+    }
+
+    fn take_changes(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return Vec::new();
+        }
+        let number = serde_json::to_vec(&self.last_number).ok();
+        let mut changes = vec![(LAST_NUMBER_KEY.to_vec(), number)];
+        for name in changed {
+            let value = self.durables.get(&name).and_then(|entry| serde_json::to_vec(entry).ok());
+            changes.push((name.into_bytes(), value));
+        }
+        changes
+    }
+
+    fn reset(&mut self) {
+        *self = Ledger::default();
+    }
+}
+
+/// No durable has this name: it is no token.
+const LAST_NUMBER_KEY: &[u8] = b"$last_number";

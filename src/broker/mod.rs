@@ -1,0 +1,371 @@
+//! The core: publish, subscribe, ack, nack, read, receipts, status. Everything else here is private.
+//!
+//! - The log is the truth; a subscription is a cursor, and delivery is a read.
+//! - Acks, durable subscriptions and their deletion are events too, folded by the ledger.
+//! - The core knows no transport, no token and no encoding: whoever calls it has the right to.
+
+mod acks;
+mod controls;
+mod dispatch;
+mod durable;
+mod durables;
+pub mod error;
+mod fetch;
+mod held;
+mod interest;
+mod ledger;
+mod publish;
+mod receipts;
+mod selection;
+mod subscription;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tidings_proto::{
+    Cursor, Filters, Offset, Position, SubscribeOptions, Timestamp,
+    message::{Gap, GapReason},
+    subscribe::{OnGap, Order},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    acks::AckBox,
+    controls::BrokerControls,
+    error::{ReadError, SubscribeError},
+    interest::Interest,
+    selection::{PATTERNS_MAX, Selection},
+    subscription::Parts,
+};
+pub use self::{
+    durables::{DurableInfo, PutOutcome},
+    fetch::Fetched,
+    held::{Durable, Target, Token},
+    interest::Ready,
+    publish::PublishTicket,
+    subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
+};
+use crate::log::{self, Batch, LogHandle, LogThread, ReadLimit, Stored, StorageError};
+
+/// The most events one durable may have in flight.
+pub const MAX_IN_FLIGHT_MAX: u32 = 65_536;
+/// The longest time any option of a subscription may name: 24 hours, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
+/// The broker. Shared by every session.
+pub struct Broker {
+    log: LogHandle,
+    interest: Arc<Interest>,
+    controls: Arc<BrokerControls>,
+    acks: Arc<AckBox>,
+    durables: Mutex<HashMap<String, Arc<Durable>>>,
+    /// One durable is made or deleted at a time: its name is looked up and written in two steps.
+    changing: tokio::sync::Mutex<()>,
+    ephemeral: Arc<AtomicU64>,
+    stop: CancellationToken,
+}
+
+/// What stops the broker.
+pub struct Running {
+    thread: LogThread,
+    broker: Arc<Broker>,
+}
+
+/// Opens the log and starts the core. Call it within a tokio runtime.
+///
+/// # Errors
+/// What the storage refuses, see [`StorageError`].
+pub fn start(options: &log::Options) -> Result<(Arc<Broker>, Running), StartError> {
+    let opener = log::open(options)?;
+    let handle = opener.handle.clone();
+    let acks = AckBox::new();
+    let controls = BrokerControls::open(&handle, acks.clone())?;
+    let recovery = &opener.recovery;
+    if let Some((from, to)) = recovery.lost {
+        tracing::warn!(from, to, "a torn tail was cut: none of it was acknowledged, and its offsets are not used again");
+    }
+    let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
+    let stop = CancellationToken::new();
+    let interest = Interest::new(handle.committed());
+    let broker = Arc::new(Broker {
+        log: handle.clone(),
+        interest: interest.clone(),
+        controls,
+        acks,
+        durables: Mutex::new(HashMap::new()),
+        changing: tokio::sync::Mutex::new(()),
+        ephemeral: Arc::default(),
+        stop: stop.clone(),
+    });
+    tokio::spawn(dispatch::run(handle, interest, stop.clone()));
+    tokio::spawn(durables::keep(broker.clone(), stop));
+    Ok((broker.clone(), Running { thread, broker }))
+}
+
+/// Why the core did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The storage's reason.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The ledger could not be folded.
+    #[error("the ledger of durable subscriptions could not be read: {0}")]
+    Ledger(#[from] log::projection::ProjectionError),
+    /// The system has no thread to give.
+    #[error("no thread for the log: {0}")]
+    Thread(#[source] std::io::Error),
+    /// A fixed name that does not parse: a bug.
+    #[error("a fixed topic name is wrong: {0}")]
+    Topic(#[from] tidings_proto::topic::TopicError),
+}
+
+impl Running {
+    /// Refuses what comes from now on, commits what waits, writes the last checkpoint, closes the log.
+    pub async fn stop(self) {
+        let Running { thread, broker } = self;
+        broker.stop.cancel();
+        let closed = tokio::task::spawn_blocking(move || {
+            thread.close();
+            broker.controls.checkpoint();
+        });
+        if closed.await.is_err() {
+            tracing::error!("closing the log panicked");
+        }
+    }
+}
+
+/// A read for one request: no subscription stays behind.
+#[derive(Debug)]
+pub struct Read {
+    /// The events and how far was looked.
+    pub batch: Batch,
+    /// What of the wish is gone.
+    pub gap: Option<Gap>,
+}
+
+/// Where a read or an ephemeral subscription begins.
+#[derive(Clone, Debug)]
+pub enum From {
+    /// After this.
+    After(Position),
+    /// With what was appended at or after this moment.
+    Since(Timestamp),
+    /// With what comes from now on.
+    Now,
+}
+
+impl Broker {
+    /// The log, for what it says of itself.
+    pub fn log(&self) -> &LogHandle {
+        &self.log
+    }
+
+    /// Subscribes. `number` is the session's number for it; `ready` is told when it has something to do.
+    ///
+    /// # Errors
+    /// See [`SubscribeError`].
+    pub async fn subscribe(
+        &self,
+        options: &SubscribeOptions,
+        subject: &str,
+        ready: Arc<Ready>,
+        number: u32,
+    ) -> Result<Subscription, SubscribeError> {
+        check(options)?;
+        if options.durable.is_some() {
+            return self.subscribe_durable(options, subject, ready, number).await;
+        }
+        let from = match (&options.after, options.since) {
+            (Some(after), _) => From::After(with_log(&after.0, options.log.as_deref())),
+            (None, Some(time)) => From::Since(time),
+            (None, None) => From::Now,
+        };
+        // Register first: what is committed from here on is announced.
+        let registration = self.interest.register(&options.filters, ready, number);
+        let (cursor, gap) = self.begin(&from).await?;
+        if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
+            return Err(self.gone(requested));
+        }
+        self.ephemeral.fetch_add(1, Ordering::Relaxed);
+        let parts = Parts {
+            number,
+            log: self.log.clone(),
+            filters: options.filters.clone(),
+            selection: Selection::of(options),
+            registration,
+            batch_max: options.batch_max,
+            cursor,
+            gap,
+            durable: None,
+        };
+        Ok(Subscription::new(parts))
+    }
+
+    /// Reads for one request, waiting up to `wait` for the first match.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn read(
+        &self,
+        options: &SubscribeOptions,
+        from: &From,
+        limit: ReadLimit,
+        wait: Duration,
+    ) -> Result<Read, SubscribeError> {
+        let (mut cursor, gap) = self.begin(from).await?;
+        let gap = gap.map(|(requested, reason)| self.gap(requested, reason));
+        let selection = Selection::of(options);
+        let ready = Ready::new();
+        let registration = self.interest.register(&options.filters, ready.clone(), 0);
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            let committed = self.log.committed();
+            let mut batch = self.log.read(cursor, committed, &options.filters, limit).await?;
+            let now = crate::clock::now();
+            batch.events.retain(|event| selection.wants(event) && !selection::has_expired(event, now));
+            cursor = batch.cursor;
+            let over = tokio::time::Instant::now() >= deadline && cursor >= committed;
+            if !batch.events.is_empty() || over {
+                return Ok(Read { batch, gap });
+            }
+            if cursor < committed || !registration.arm(cursor) {
+                continue;
+            }
+            let _ = tokio::time::timeout_at(deadline, ready.wait()).await;
+        }
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, ReadError> {
+        Ok(self.log.get_many(vec![offset]).await?.pop())
+    }
+
+    /// How many subscriptions there are: ephemeral ones since the start, durables.
+    pub fn subscription_counts(&self) -> (usize, usize) {
+        let in_use = self.durables.lock().values().map(|durable| durable.lock().sessions()).sum();
+        (in_use, self.controls.durables())
+    }
+
+    /// Where a read begins, and what is gone of it.
+    async fn begin(&self, from: &From) -> Result<(Cursor, Option<(Cursor, GapReason)>), ReadError> {
+        match from {
+            From::Now => Ok((self.log.committed(), None)),
+            From::Since(time) => Ok((self.log.at_time(time.as_millis()).await?, None)),
+            From::After(position) => Ok(self.resume(position)),
+        }
+    }
+
+    /// 0 is "from the first there is" and never a gap.
+    fn resume(&self, position: &Position) -> (Cursor, Option<(Cursor, GapReason)>) {
+        let first = self.log.first().before();
+        let cursor = position.cursor;
+        if cursor == Cursor::START {
+            (first, None)
+        } else if !position.fits(self.log.id()) || cursor > self.log.committed() {
+            (first, Some((cursor, GapReason::LogChanged)))
+        } else if cursor < first {
+            (first, Some((cursor, GapReason::Retention)))
+        } else {
+            (cursor, None)
+        }
+    }
+
+    fn gap(&self, requested: Cursor, reason: GapReason) -> Gap {
+        Gap {
+            subscription: None,
+            requested,
+            first: self.log.first().get(),
+            last: self.log.committed().get(),
+            log: self.log.id(),
+            reason,
+        }
+    }
+
+    fn gone(&self, requested: Cursor) -> SubscribeError {
+        SubscribeError::Gone {
+            requested,
+            first: self.log.first().get(),
+            last: self.log.committed().get(),
+        }
+    }
+}
+
+/// The position with the log that was named beside it.
+fn with_log(position: &Position, log: Option<&str>) -> Position {
+    let named = log.map(|log| log.chars().take(8).collect::<String>().to_ascii_lowercase());
+    Position { cursor: position.cursor, log: position.log.clone().or(named) }
+}
+
+/// What the types alone do not forbid.
+fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
+    let invalid = |field, problem: &str| Err(SubscribeError::Invalid { field, problem: problem.to_owned() });
+    let durable = options.durable.is_some();
+    if let Some(name) = &options.durable
+        && !tidings_proto::topic::is_durable_name(name)
+    {
+        return invalid("durable", "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most");
+    }
+    if durable && (options.after.is_some() || options.since.is_some()) {
+        return invalid("after", "a durable subscription has its own cursor: say where a new one begins with \"start\"");
+    }
+    if options.after.is_some() && options.since.is_some() {
+        return invalid("since", "give after or since, not both");
+    }
+    if !(1..=MAX_IN_FLIGHT_MAX).contains(&options.max_in_flight) {
+        return invalid("max_in_flight", "it must be 1 to 65536");
+    }
+    if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_max) {
+        return invalid("batch_max", "it must be 1 to 1000");
+    }
+    if options.ack_wait_ms > WAIT_MS_MAX || options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
+        return invalid("ack_wait_ms", "waits are 24 hours at most (86400000)");
+    }
+    if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
+        return invalid("types", "at most 64 types and 64 content types");
+    }
+    if options.backoff_ms.len() > PATTERNS_MAX {
+        return invalid("backoff_ms", "at most 64 waits");
+    }
+    check_not_yet(options)
+}
+
+/// Options of the protocol that this version does not carry out are refused, never passed over in silence.
+fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
+    let wanted = [
+        ("mode", options.mode == tidings_proto::Mode::Shared),
+        ("order", options.order == Order::Priority),
+        ("max_deliveries", options.max_deliveries != 0),
+        ("last_per_key", options.last_per_key),
+        ("conflate_ms", options.conflate_ms != 0),
+        ("linger_ms", options.linger_ms != 0),
+        ("presence", options.presence.is_some()),
+    ];
+    match wanted.into_iter().find(|(_, wanted)| *wanted) {
+        None => Ok(()),
+        Some((field, _)) => Err(SubscribeError::Invalid {
+            field,
+            problem: "this version of the broker does not have it yet: leave it out".to_owned(),
+        }),
+    }
+}
+
+/// Filters that no subscriber may name: their records are never delivered.
+pub const NEVER_DELIVERED: [&str; 3] = ["$acks", "$subscriptions", "$scheduled"];
+
+/// Whether a filter asks for what is never delivered.
+pub fn is_never_delivered(filters: &Filters) -> bool {
+    filters.iter().any(|filter| {
+        let root = filter.as_str().split('.').next().unwrap_or_default();
+        NEVER_DELIVERED.contains(&root)
+    })
+}

@@ -1,0 +1,74 @@
+//! What a subscription wants beyond its filters: types, priority, content types; and what has expired.
+
+use tidings_proto::{Priority, SubscribeOptions, Timestamp};
+
+use crate::log::Stored;
+
+/// The most entries `types` and `content_types` may have, each.
+pub(crate) const PATTERNS_MAX: usize = 64;
+
+/// Beyond the filters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Selection {
+    types: Vec<String>,
+    min_priority: Option<Priority>,
+    content_types: Vec<String>,
+}
+
+impl Selection {
+    pub(crate) fn of(options: &SubscribeOptions) -> Selection {
+        Selection {
+            types: options.types.clone(),
+            min_priority: options.min_priority.filter(|priority| *priority > Priority::Low),
+            content_types: options.content_types.clone(),
+        }
+    }
+
+    /// Whether it wants everything that the filters match.
+    pub(crate) fn is_all(&self) -> bool {
+        self.types.is_empty() && self.min_priority.is_none() && self.content_types.is_empty()
+    }
+
+    /// Whether this event is wanted. One that cannot be read is: its reader will say so.
+    pub(crate) fn wants(&self, event: &Stored) -> bool {
+        if self.min_priority.is_some_and(|min| event.priority() < min) {
+            return false;
+        }
+        if self.types.is_empty() && self.content_types.is_empty() {
+            return true;
+        }
+        let Ok(body) = event.body() else { return true };
+        any_matches(&self.types, body.kind, '.')
+            && any_matches(&self.content_types, body.datacontenttype.unwrap_or_default(), '/')
+    }
+}
+
+/// Whether the event has expired; one that cannot be read has not.
+pub(crate) fn has_expired(event: &Stored, now: Timestamp) -> bool {
+    event.expires().ok().flatten().is_some_and(|expires| expires <= now)
+}
+
+/// Whether one of the patterns is the value, or is `prefix` + `*` with a value that begins so. None: all do.
+fn any_matches(patterns: &[String], value: &str, separator: char) -> bool {
+    patterns.is_empty()
+        || patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) if prefix.is_empty() || prefix.ends_with(separator) => value.starts_with(prefix),
+            _ => pattern == value,
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_end_in_a_star_behind_a_separator() {
+        let patterns = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        assert!(any_matches(&[], "x", '.'));
+        assert!(any_matches(&patterns(&["task.*"]), "task.progress", '.'));
+        assert!(!any_matches(&patterns(&["task.*"]), "tasks", '.'));
+        assert!(any_matches(&patterns(&["a", "b"]), "b", '.'));
+        assert!(!any_matches(&patterns(&["a*"]), "ab", '.'));
+        assert!(any_matches(&patterns(&["text/*"]), "text/plain", '/'));
+    }
+}

@@ -1,0 +1,339 @@
+//! A subscription: a wish with a cursor. It is asked for what comes next and reads it from the log.
+//!
+//! ```text
+//! CatchingUp(to) ── reached ──▶ Live ── nothing more ──▶ armed in the trie ── woken ──▶ Live
+//! ```
+//! - [`Subscription::next`] gives one delivery, or nothing: then the session's [`Ready`](super::interest::Ready)
+//!   says when to ask again, or [`Subscription::next_due_ms`] does.
+//! - Batches are chained: the `after` of each is the `cursor` of the one before.
+//! - The cursor never passes what was not looked at.
+
+use std::sync::Arc;
+
+use tidings_proto::{
+    Cursor, Filters, Offset,
+    message::{Gap, GapReason},
+};
+
+use super::{
+    held::{Durable, Token},
+    interest::Registration,
+    selection::{Selection, has_expired},
+};
+use crate::{
+    clock,
+    log::{LogHandle, ReadError, ReadLimit, Stored},
+    metrics,
+};
+
+/// The most bytes of one batch: beyond this a write gains nothing (measured: docs/decisions).
+pub const BATCH_BYTES_MAX: usize = 32 * 1024;
+/// The most events of one batch.
+pub const BATCH_EVENTS_MAX: u32 = 1000;
+
+/// One subscription of one session.
+#[derive(Debug)]
+pub struct Subscription {
+    number: u32,
+    log: LogHandle,
+    filters: Filters,
+    selection: Selection,
+    registration: Registration,
+    events_max: usize,
+    phase: Phase,
+    pending_gap: Option<(Cursor, GapReason)>,
+    /// Everything up to here has been looked at.
+    cursor: Cursor,
+    /// What the subscriber has been told of that.
+    told: Cursor,
+    durable: Option<Attachment>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// What was in the log at the time of the subscribe is being sent.
+    CatchingUp(Cursor),
+    Live,
+    /// Superseded or deleted: nothing more comes.
+    Ended,
+}
+
+/// A session's hold on a durable; dropping it lets go.
+#[derive(Debug)]
+pub struct Attachment {
+    durable: Arc<Durable>,
+    token: Token,
+    /// The floor the session of a mirror was last told of.
+    told_floor: Cursor,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.durable.detach(self.token);
+    }
+}
+
+/// What a subscription sends.
+#[derive(Debug)]
+pub enum Delivery {
+    /// Events.
+    Events {
+        /// The cursor before the batch.
+        after: Cursor,
+        /// The cursor behind it.
+        cursor: Cursor,
+        /// The events.
+        events: Vec<Arc<Stored>>,
+        /// Those of them that were delivered before: offset and the number of this delivery.
+        attempts: Vec<(Offset, u32)>,
+    },
+    /// The backlog has been sent.
+    CaughtUp(Cursor),
+    /// Events are gone.
+    Gap(Gap),
+    /// Another session has taken it over, or it was deleted. Nothing more comes.
+    Superseded,
+    /// Another session of a mirror has moved the floor.
+    Acked(Cursor),
+}
+
+/// What a subscription is made of.
+pub(super) struct Parts {
+    pub(super) number: u32,
+    pub(super) log: LogHandle,
+    pub(super) filters: Filters,
+    pub(super) selection: Selection,
+    pub(super) registration: Registration,
+    pub(super) batch_max: u32,
+    pub(super) cursor: Cursor,
+    pub(super) gap: Option<(Cursor, GapReason)>,
+    pub(super) durable: Option<(Arc<Durable>, Token)>,
+}
+
+impl Subscription {
+    pub(super) fn new(parts: Parts) -> Subscription {
+        let until = parts.log.committed();
+        Subscription {
+            number: parts.number,
+            log: parts.log,
+            filters: parts.filters,
+            selection: parts.selection,
+            registration: parts.registration,
+            events_max: usize::try_from(parts.batch_max.clamp(1, BATCH_EVENTS_MAX)).unwrap_or(1),
+            phase: Phase::CatchingUp(until),
+            pending_gap: parts.gap,
+            cursor: parts.cursor,
+            told: parts.cursor,
+            durable: parts.durable.map(|(durable, token)| Attachment { durable, token, told_floor: parts.cursor }),
+        }
+    }
+
+    /// The session's number for it.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Where it stands.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// The durable it is attached to.
+    pub fn durable(&self) -> Option<(&Arc<Durable>, Token)> {
+        self.durable.as_ref().map(|attachment| (&attachment.durable, attachment.token))
+    }
+
+    /// Says to the session that there may be something to do.
+    pub fn wake(&self) {
+        self.registration.entry().wake();
+    }
+
+    /// What to send next; `None` when there is nothing now.
+    ///
+    /// # Errors
+    /// The log could not be read; the cursor has not moved.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, ReadError> {
+        if self.phase == Phase::Ended {
+            return Ok(None);
+        }
+        if let Some((requested, reason)) = self.pending_gap.take() {
+            return Ok(Some(Delivery::Gap(self.gap(requested, reason))));
+        }
+        if let Some(delivery) = self.next_of_durable().await? {
+            return Ok(Some(delivery));
+        }
+        if let Some(first) = self.registration.take_first_match() {
+            self.cursor = self.cursor.max(first.before());
+        }
+        loop {
+            let room = self.room();
+            if room == 0 {
+                return Ok(None);
+            }
+            let committed = self.log.committed();
+            let limit = ReadLimit { events: room.min(self.events_max), bytes: BATCH_BYTES_MAX };
+            let batch = self.log.read(self.cursor, committed, &self.filters, limit).await?;
+            let Some((events, attempts)) = self.take(batch.events, batch.cursor) else {
+                return Ok(Some(self.end()));
+            };
+            self.cursor = batch.cursor;
+            if !events.is_empty() {
+                return Ok(Some(self.tell(events, attempts)));
+            }
+            if let Some(delivery) = self.caught_up() {
+                return Ok(Some(delivery));
+            }
+            if self.cursor >= committed && self.registration.arm(self.cursor) {
+                return Ok(None);
+            }
+            // A long stretch without a match: let the others have their turn.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// While nothing matches: brings the subscriber's cursor up to what has been looked at.
+    pub fn idle(&mut self) -> Option<Delivery> {
+        if self.phase != Phase::Live {
+            return None;
+        }
+        if let Some(passed) = self.registration.passed() {
+            self.cursor = self.cursor.max(passed);
+        }
+        (self.cursor > self.told).then(|| self.tell(Vec::new(), Vec::new()))
+    }
+
+    /// The socket has taken everything that was given.
+    pub fn sent(&self) {
+        if let Some(attachment) = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror()) {
+            let durable = &attachment.durable;
+            durable.lock().state.sent(clock::now().as_millis(), &durable.redelivery);
+        }
+    }
+
+    /// When to ask again though nothing was announced, on the wall clock in milliseconds: a lease ends.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let attachment = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())?;
+        attachment.durable.lock().state.next_due_ms()
+    }
+
+    /// What only a durable has to say before new events: it was taken over, the floor moved, events come again.
+    async fn next_of_durable(&mut self) -> Result<Option<Delivery>, ReadError> {
+        let Some(attachment) = &mut self.durable else { return Ok(None) };
+        let mirror = attachment.durable.is_mirror();
+        let now = clock::now();
+        let again = {
+            let mut held = attachment.durable.lock();
+            if !held.is_held_by(attachment.token, mirror) {
+                drop(held);
+                return Ok(Some(self.end()));
+            }
+            if mirror {
+                let floor = held.state.floor();
+                let moved = floor > attachment.told_floor;
+                attachment.told_floor = floor;
+                return Ok(moved.then_some(Delivery::Acked(floor)));
+            }
+            // Acks above what was delivered, and fetchers, move the durable's cursor too.
+            self.cursor = self.cursor.max(held.state.cursor());
+            held.state.deliver_again(now.as_millis(), self.events_max)
+        };
+        if again.is_empty() {
+            return Ok(None);
+        }
+        let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+        let mut events = self.log.get_many(offsets).await?;
+        events.retain(|event| !has_expired(event, now));
+        // What is gone or has expired needs no ack.
+        let mut held = attachment.durable.lock();
+        for (offset, _) in &again {
+            if !events.iter().any(|event| event.offset().get() == *offset) {
+                held.state.ack(*offset);
+            }
+        }
+        let more_due = held.state.next_due_ms().is_some_and(|due| due <= now.as_millis());
+        drop(held);
+        metrics::redelivered(events.len());
+        // More of the same to come: the cursor must not pass it.
+        let last = events.last().map_or(self.told, |event| event.offset().cursor());
+        let cursor = if more_due { self.told.max(last) } else { self.told.max(self.cursor) };
+        let after = std::mem::replace(&mut self.told, cursor);
+        Ok(Some(Delivery::Events { after, cursor, events, attempts: attempts_of(&again) }))
+    }
+
+    /// How many events may go out.
+    fn room(&self) -> usize {
+        match self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror()) {
+            None => usize::MAX,
+            Some(attachment) => {
+                let max = usize::try_from(attachment.durable.spec.options.max_in_flight).unwrap_or(usize::MAX);
+                max.saturating_sub(attachment.durable.lock().state.outstanding())
+            }
+        }
+    }
+
+    /// Those of the events that are wanted, noted as delivered. `None` when the durable was taken over meanwhile.
+    #[expect(clippy::type_complexity, reason = "two lists that belong together, in one place")]
+    fn take(&self, mut events: Vec<Arc<Stored>>, cursor: Cursor) -> Option<(Vec<Arc<Stored>>, Vec<(Offset, u32)>)> {
+        let now = clock::now();
+        events.retain(|event| self.selection.wants(event) && !has_expired(event, now));
+        let Some(attachment) = &self.durable else { return Some((events, Vec::new())) };
+        let mut held = attachment.durable.lock();
+        if attachment.durable.is_mirror() {
+            events.retain(|event| !held.state.is_acked(event.offset().get()));
+            return Some((events, Vec::new()));
+        }
+        if !held.is_held_by(attachment.token, false) {
+            return None;
+        }
+        let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
+        let sent = held.state.deliver_new(&offsets, cursor, now.as_millis());
+        drop(held);
+        let is_sent = |event: &Stored| sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok();
+        events.retain(|event| is_sent(event));
+        Some((events, attempts_of(&sent)))
+    }
+
+    fn tell(&mut self, events: Vec<Arc<Stored>>, attempts: Vec<(Offset, u32)>) -> Delivery {
+        let after = self.told;
+        self.told = self.cursor;
+        Delivery::Events { after, cursor: self.cursor, events, attempts }
+    }
+
+    /// Once the backlog is sent: first the cursor if it moved, then the news.
+    fn caught_up(&mut self) -> Option<Delivery> {
+        match self.phase {
+            Phase::CatchingUp(until) if self.cursor >= until => {
+                if self.cursor > self.told {
+                    return Some(self.tell(Vec::new(), Vec::new()));
+                }
+                self.phase = Phase::Live;
+                Some(Delivery::CaughtUp(self.cursor))
+            }
+            _ => None,
+        }
+    }
+
+    fn end(&mut self) -> Delivery {
+        self.phase = Phase::Ended;
+        Delivery::Superseded
+    }
+
+    fn gap(&self, requested: Cursor, reason: GapReason) -> Gap {
+        Gap {
+            subscription: Some(self.number),
+            requested,
+            first: self.log.first().get(),
+            last: self.log.committed().get(),
+            log: self.log.id(),
+            reason,
+        }
+    }
+}
+
+/// Those that were delivered before: they alone carry their count.
+fn attempts_of(sent: &[(u64, u32)]) -> Vec<(Offset, u32)> {
+    sent.iter()
+        .filter(|(_, attempts)| *attempts >= 2)
+        .filter_map(|&(offset, attempts)| Some((Offset::new(offset)?, attempts)))
+        .collect()
+}

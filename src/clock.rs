@@ -1,0 +1,63 @@
+//! The only file that asks the machine for the time and for random numbers.
+//!
+//! Wall time ([`now`]) is what events carry; elapsed time ([`monotonic_ms`]) is what timers use, so that
+//! a clock that jumps moves no deadline.
+
+use std::{sync::OnceLock, time::Instant};
+
+use tidings_proto::Timestamp;
+use uuid::Uuid;
+
+/// The wall clock, in milliseconds since the epoch; a clock before 1970 reads as 1970.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn now() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ms = since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+    Timestamp::from_millis(ms)
+}
+
+/// Milliseconds since the process first asked; never goes back.
+pub fn monotonic_ms() -> u64 {
+    u64::try_from(monotonic().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The time since the process first asked; never goes back.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn monotonic() -> std::time::Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    Instant::now().duration_since(start)
+}
+
+/// A new event id: a UUID of version 7 (RFC 9562 §5.7), so that ids rise with time.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn event_id() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// A new name for a session.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn session_id() -> Uuid {
+    Uuid::new_v4()
+}
+
+/// A random number from `low` to `high`, both included; `low` when the machine has no randomness to give.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn random_between(low: u64, high: u64) -> u64 {
+    let mut bytes = [0_u8; 8];
+    if high <= low || getrandom::fill(&mut bytes).is_err() {
+        return low;
+    }
+    let span = (high - low).saturating_add(1);
+    // The modulo favours low numbers by less than span / 2^64: spreading retries needs no better.
+    low + u64::from_le_bytes(bytes) % span
+}
+
+/// Four random bytes, the mask of one WebSocket frame (RFC 6455 §5.3).
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn frame_mask() -> [u8; 4] {
+    let mut mask = [0_u8; 4];
+    // Without randomness the mask stays zero: it protects proxies from scripts, not us.
+    let _ = getrandom::fill(&mut mask);
+    mask
+}

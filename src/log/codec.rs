@@ -1,0 +1,241 @@
+//! Between events and records: the only file of this room that knows how a body is encoded.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use siphasher::sip::SipHasher13;
+use std::hash::Hasher;
+use tidings_proto::{
+    Event, NewEvent, Offset, Priority, Timestamp, Topic,
+    control::Lost,
+    event::{Expiry, JSON},
+    wire::{
+        json,
+        stored::{self, Body, StoredError},
+    },
+};
+use tidings_storage::{Flags, Record};
+use uuid::Uuid;
+
+use super::{DedupeKey, commit::Draft};
+
+/// A committed event in memory: its record, and its encodings once somebody has asked for them.
+#[derive(Debug)]
+pub struct Stored {
+    record: Record,
+    json: OnceLock<Encoded>,
+}
+
+#[derive(Debug)]
+struct Encoded {
+    bytes: Bytes,
+    expires: Option<Timestamp>,
+}
+
+impl Stored {
+    /// Takes a record as it was appended or read.
+    pub fn new(record: Record) -> Stored {
+        Stored { record, json: OnceLock::new() }
+    }
+
+    /// Its place.
+    pub fn offset(&self) -> Offset {
+        self.record.offset
+    }
+
+    /// Its topic.
+    pub fn topic(&self) -> &Topic {
+        &self.record.topic
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> Priority {
+        Priority::from_bits(self.record.flags.priority())
+    }
+
+    /// The record itself.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// When it was appended.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.record.time_ms)
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Option<&str> {
+        std::str::from_utf8(&self.record.key).ok().filter(|key| !key.is_empty())
+    }
+
+    /// What its body says.
+    ///
+    /// # Errors
+    /// When the body is not one that this version wrote or can read.
+    pub fn body(&self) -> Result<Body<'_>, StoredError> {
+        stored::decode(&self.record.body)
+    }
+
+    /// The whole event.
+    ///
+    /// # Errors
+    /// As [`Stored::body`].
+    pub fn event(&self) -> Result<Event, StoredError> {
+        Ok(stored::event(&self.place(), &self.body()?))
+    }
+
+    /// The event as one JSON object; encoded once, shared by all who ask.
+    ///
+    /// # Errors
+    /// As [`Stored::body`].
+    pub fn json(&self) -> Result<Bytes, StoredError> {
+        Ok(self.encoded()?.bytes.clone())
+    }
+
+    /// When it stops being delivered.
+    ///
+    /// # Errors
+    /// As [`Stored::body`].
+    pub fn expires(&self) -> Result<Option<Timestamp>, StoredError> {
+        Ok(self.encoded()?.expires)
+    }
+
+    /// How many bytes of memory it takes, about, once it is encoded.
+    pub fn cost_bytes(&self) -> usize {
+        const ENVELOPE_BYTES: usize = 512;
+        ENVELOPE_BYTES + 2 * (self.record.body.len() + self.record.key.len())
+    }
+
+    fn encoded(&self) -> Result<&Encoded, StoredError> {
+        if let Some(encoded) = self.json.get() {
+            return Ok(encoded);
+        }
+        let body = self.body()?;
+        let mut out = Vec::with_capacity(self.record.body.len() + 256);
+        json::encode_event(&self.place(), &body, &mut out);
+        out.shrink_to_fit();
+        let encoded = Encoded { bytes: Bytes::from(out), expires: body.expires };
+        Ok(self.json.get_or_init(|| encoded))
+    }
+
+    fn place(&self) -> stored::Place<'_> {
+        stored::Place {
+            offset: self.offset(),
+            time: self.time(),
+            topic: self.record.topic.as_str(),
+            key: self.key(),
+            priority: self.priority(),
+        }
+    }
+}
+
+/// What a publisher's event becomes before it is queued: encoded here, so that the commit thread does not.
+/// `made_id` is its id when the publisher gave none.
+pub fn draft(event: &NewEvent, made_id: Uuid, subject: &str, now: Timestamp, receipts: bool) -> Draft {
+    let expires = event.expires.map(|expiry| match expiry {
+        Expiry::At(time) => time,
+        Expiry::TtlMs(ms) => now.plus_millis(ms),
+    });
+    let made_id = event.id.is_none().then_some(made_id);
+    let mut body = Vec::with_capacity(event.data.as_ref().map_or(0, Bytes::len) + 128);
+    stored::encode(&stored::Draft { event, made_id, subject, expires }, &mut body);
+    let dedupe = event.id.as_ref().map(|id| DedupeKey {
+        subject: subject.to_owned(),
+        id: id.as_str().to_owned(),
+    });
+    Draft {
+        topic: event.topic.clone(),
+        key: event.key.as_deref().unwrap_or_default().as_bytes().into(),
+        flags: Flags::EMPTY.with_priority(event.priority.to_bits()).with_receipts(receipts),
+        dedupe,
+        expect_last: None,
+        body,
+    }
+}
+
+/// An event of the broker's own: JSON data on a topic of its own.
+pub fn control(topic: Topic, kind: &str, data: Vec<u8>, id: Uuid) -> Draft {
+    let event = NewEvent {
+        kind: kind.to_owned(),
+        datacontenttype: Some(JSON.to_owned()),
+        data: Some(Bytes::from(data)),
+        ..NewEvent::on(topic)
+    };
+    let mut draft = draft(&event, id, "", Timestamp::from_millis(0), false);
+    draft.flags = Flags::EMPTY.with_control(true);
+    draft
+}
+
+/// The data of a control event; `None` when its body cannot be read.
+pub fn control_data(record: &Record) -> Option<Bytes> {
+    let body = stored::decode(&record.body).ok()?;
+    body.data.map(|data| record.body.slice_ref(data))
+}
+
+/// The body of the record that names the offsets a torn tail could have held.
+pub(super) fn lost_body(from: u64, to: u64) -> Vec<u8> {
+    let data = serde_json::to_vec(&Lost { from, to }).unwrap_or_default();
+    let mut body = Vec::new();
+    if let Ok(topic) = Topic::parse(tidings_proto::control::LOST_TOPIC) {
+        let event = NewEvent {
+            kind: "log.lost".to_owned(),
+            datacontenttype: Some(JSON.to_owned()),
+            data: Some(Bytes::from(data)),
+            ..NewEvent::on(topic)
+        };
+        let id = Uuid::from_u64_pair(from, to);
+        let draft = stored::Draft { event: &event, made_id: Some(id), subject: "", expires: None };
+        stored::encode(&draft, &mut body);
+    }
+    body
+}
+
+/// The hash of a dedupe key as it is stored: SipHash-1-3 with a zero key, so that files mean the same on
+/// every machine. A match is only a candidate: the record says for certain.
+pub(super) fn dedupe_hash(key: &DedupeKey) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(key.subject.as_bytes());
+    hasher.write(&[0xff]);
+    hasher.write(key.id.as_bytes());
+    hasher.finish()
+}
+
+/// How a record with the same hash stands to a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Likeness {
+    /// Another id that happens to have the same hash.
+    Other,
+    /// The same publisher and id with the same content.
+    Same,
+    /// The same publisher and id with other content.
+    Differs,
+}
+
+/// Compares what was published: topic, type, key, content type and data.
+pub(super) fn compare(draft: &Draft, key: &DedupeKey, record: &Record) -> Likeness {
+    let (Ok(old), Ok(new)) = (stored::decode(&record.body), stored::decode(&draft.body)) else {
+        return Likeness::Other;
+    };
+    if !old.id_given || old.subject != key.subject || &*old.id != key.id.as_str() {
+        return Likeness::Other;
+    }
+    let same = record.topic == draft.topic
+        && record.key[..] == draft.key[..]
+        && old.kind == new.kind
+        && old.datacontenttype == new.datacontenttype
+        && old.data == new.data;
+    if same { Likeness::Same } else { Likeness::Differs }
+}
+
+/// A record as the commit thread appended it.
+pub(super) fn stored(draft: Draft, offset: Offset, time: Timestamp) -> Arc<Stored> {
+    Arc::new(Stored::new(Record {
+        offset,
+        time_ms: time.as_millis(),
+        flags: draft.flags,
+        topic: draft.topic,
+        key: Bytes::from(draft.key.into_vec()),
+        dedupe: draft.dedupe.as_ref().map(dedupe_hash),
+        body: Bytes::from(draft.body),
+    }))
+}

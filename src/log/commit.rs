@@ -1,0 +1,357 @@
+//! The commit thread: one write and one fdatasync for everything that waits.
+//!
+//! - It alone owns the storage's [`Log`].
+//! - The order of checks for a job: deduplication, then `expect_last`. A job is appended whole or not at all.
+//! - The broker's own events ([`Controls::drain`]) ride in the same batch.
+//! - After a commit, in this order: the tail, [`Controls::committed`], the committed cursor, the tickets.
+//!   So whoever has its answer finds the event, and every state folded from it, already there.
+//! - A failed write or sync latches: what was being written is indeterminate, later appends are refused.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tidings_proto::{Cursor, Offset, Timestamp, Topic};
+use tidings_storage::{Error as StorageError, Flags, Log, NewRecord};
+
+use super::{
+    AppendError, Committed, Health, Place, Shared,
+    codec::{self, Likeness, Stored},
+    queue::{DedupeKey, Job},
+    upkeep::Upkeep,
+};
+use crate::{clock, metrics};
+
+/// The most events of one commit, and so of one atomic publish.
+pub const BATCH_EVENTS_MAX: usize = 4096;
+/// The most bytes of one commit; a single job may have more.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// How often the thread looks after the log when nothing is published.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// An event that waits to be appended, already encoded.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Its topic.
+    pub topic: Topic,
+    /// Its key; empty when it has none.
+    pub key: Box<[u8]>,
+    /// Priority and marks.
+    pub flags: Flags,
+    /// Set when the publisher gave an id.
+    pub dedupe: Option<DedupeKey>,
+    /// The topic's last offset, if the publisher wants it checked.
+    pub expect_last: Option<u64>,
+    /// The encoded rest.
+    pub body: Vec<u8>,
+}
+
+impl Draft {
+    /// What it costs to have it wait, in bytes.
+    pub fn cost_bytes(&self) -> usize {
+        const ENVELOPE_BYTES: usize = 256;
+        ENVELOPE_BYTES + self.body.len() + self.key.len()
+    }
+}
+
+/// What the broker appends for itself, and how it is told of commits. Called on the commit thread: must not block.
+pub trait Controls: Send + Sync {
+    /// The events to append with the next commit.
+    fn drain(&self) -> Vec<Draft>;
+    /// These events are durable; what [`Controls::drain`] gave is among them.
+    fn committed(&self, events: &[Arc<Stored>]);
+    /// What [`Controls::drain`] gave could not be appended.
+    fn failed(&self, error: &AppendError);
+}
+
+pub(super) struct Committer {
+    log: Log,
+    shared: Arc<Shared>,
+    controls: Arc<dyn Controls>,
+    upkeep: Upkeep,
+    last_time: Timestamp,
+    last_watermark_ms: u64,
+}
+
+/// A batch as it grows.
+#[derive(Default)]
+struct Staged {
+    drafts: Vec<Draft>,
+    /// Ids in this batch → index of their draft.
+    ids: HashMap<DedupeKey, usize>,
+    /// Topics in this batch → index of their last draft.
+    topics: HashMap<Topic, usize>,
+}
+
+/// Where an event of a job stands or will stand.
+#[derive(Clone, Copy)]
+enum Spot {
+    Staged(usize),
+    StagedBefore(usize),
+    Known(Offset),
+}
+
+impl Committer {
+    pub(super) fn new(log: Log, shared: Arc<Shared>, controls: Arc<dyn Controls>) -> std::io::Result<Committer> {
+        let upkeep = Upkeep::start()?;
+        Ok(Committer { log, shared, controls, upkeep, last_time: clock::now(), last_watermark_ms: 0 })
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let work = self.shared.queue.take(BATCH_EVENTS_MAX, BATCH_BYTES_MAX, IDLE);
+            self.commit(work.jobs);
+            self.look_after();
+            if work.last {
+                break;
+            }
+        }
+        self.close();
+    }
+
+    fn close(self) {
+        *self.shared.health.lock() = Health::Closed;
+        drop(self.upkeep);
+        if let Err(error) = self.log.close() {
+            tracing::error!(%error, "the log was not closed cleanly; the next start recovers it");
+        }
+    }
+
+    fn look_after(&mut self) {
+        for chore in self.log.chores() {
+            self.upkeep.push(chore);
+        }
+        let now_ms = clock::monotonic_ms();
+        if now_ms >= self.last_watermark_ms + 1000 {
+            self.last_watermark_ms = now_ms;
+            if let Some(chore) = self.log.watermark_chore() {
+                self.upkeep.push(chore);
+            }
+        }
+    }
+
+    fn commit(&mut self, jobs: Vec<Job>) {
+        let started = clock::monotonic();
+        let mut staged = Staged::default();
+        let mut answers = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let spots = self.admit(job.drafts, &mut staged);
+            answers.push((job.done, job._room, spots));
+        }
+        let controls = self.controls.drain();
+        let outcome = self.write(staged.drafts, controls);
+        if let Ok(events) = &outcome {
+            metrics::committed(events.len(), clock::monotonic().saturating_sub(started));
+        }
+        for (done, room, spots) in answers {
+            let answer = spots.and_then(|spots| match &outcome {
+                Ok(events) => Ok(places(&spots, events)),
+                // Nothing new in it: the answer does not hang on this write.
+                Err(_) if spots.iter().all(|spot| matches!(spot, Spot::Known(_))) => Ok(places(&spots, &[])),
+                Err(error) => Err(error.clone()),
+            });
+            drop(room);
+            // A publisher that has gone does not want to know.
+            let _ = done.send(answer);
+        }
+    }
+
+    /// Checks one job against the log and the batch so far, and adds what is new in it.
+    fn admit(&self, drafts: Vec<Draft>, staged: &mut Staged) -> Result<Vec<Spot>, AppendError> {
+        if let Health::Latched(cause) = &*self.shared.health.lock() {
+            return Err(AppendError::Latched(cause.clone()));
+        }
+        let mut spots = Vec::with_capacity(drafts.len());
+        for draft in &drafts {
+            spots.push(self.find(draft, staged)?);
+        }
+        let known = spots.iter().filter(|spot| spot.is_some()).count();
+        if known == drafts.len() {
+            return Ok(spots.into_iter().flatten().collect());
+        }
+        if known > 0 {
+            return Err(AppendError::PartlyDuplicate);
+        }
+        check_own_ids(&drafts)?;
+        for draft in &drafts {
+            self.check_expectation(draft, staged)?;
+        }
+        Ok(drafts.into_iter().map(|draft| Spot::Staged(staged.push(draft))).collect())
+    }
+
+    /// Where the same publish already stands, if it does.
+    fn find(&self, draft: &Draft, staged: &Staged) -> Result<Option<Spot>, AppendError> {
+        let Some(key) = &draft.dedupe else { return Ok(None) };
+        if let Some(&index) = staged.ids.get(key) {
+            let same = staged.drafts.get(index).is_some_and(|old| {
+                let old = codec::stored(old.clone(), Offset::FIRST, Timestamp::from_millis(0));
+                codec::compare(draft, key, old.record()) == Likeness::Same
+            });
+            let offset = staged.offset(index, self.log.next_offset());
+            return match same {
+                true => Ok(Some(Spot::StagedBefore(index))),
+                false => Err(AppendError::IdReused { id: key.id.clone(), offset }),
+            };
+        }
+        let candidates = self.log.find_dedupe(codec::dedupe_hash(key)).map_err(|error| {
+            tracing::error!(%error, "ids could not be looked up");
+            AppendError::Latched(error.to_string())
+        })?;
+        for record in candidates {
+            match codec::compare(draft, key, &record) {
+                Likeness::Other => {}
+                Likeness::Same => return Ok(Some(Spot::Known(record.offset))),
+                Likeness::Differs => {
+                    return Err(AppendError::IdReused { id: key.id.clone(), offset: record.offset });
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn check_expectation(&self, draft: &Draft, staged: &Staged) -> Result<(), AppendError> {
+        let Some(expected) = draft.expect_last else { return Ok(()) };
+        let actual = match staged.topics.get(&draft.topic) {
+            Some(&index) => staged.offset(index, self.log.next_offset()).get(),
+            None => self.log.topic_last(&draft.topic).map_or(0, Offset::get),
+        };
+        match actual == expected {
+            true => Ok(()),
+            false => Err(AppendError::Unexpected { topic: draft.topic.to_string(), expected, actual }),
+        }
+    }
+
+    /// Appends and syncs; on a full disk the broker's own events still find room.
+    fn write(&mut self, drafts: Vec<Draft>, controls: Vec<Draft>) -> Result<Vec<Arc<Stored>>, AppendError> {
+        if drafts.is_empty() && controls.is_empty() {
+            return Ok(Vec::new());
+        }
+        let had_controls = !controls.is_empty();
+        let mut all = drafts;
+        let publishes = all.len();
+        all.extend(controls);
+        match self.append(&all) {
+            Ok(first) => self.finish(all, first, had_controls),
+            Err(StorageError::Full { .. }) => {
+                let controls = all.split_off(publishes);
+                self.set_health(Health::Full);
+                self.write_controls(controls);
+                Err(AppendError::Full)
+            }
+            Err(error) => Err(self.latch(&error, had_controls)),
+        }
+    }
+
+    /// The broker's own events alone, from the reserve.
+    fn write_controls(&mut self, controls: Vec<Draft>) {
+        if controls.is_empty() {
+            return;
+        }
+        match self.append(&controls) {
+            Ok(first) => {
+                // The outcome has been told to those who wait for it.
+                let _ = self.finish(controls, first, true);
+            }
+            Err(StorageError::Full { .. }) => self.controls.failed(&AppendError::Full),
+            Err(error) => {
+                let _ = self.latch(&error, true);
+            }
+        }
+    }
+
+    fn append(&mut self, drafts: &[Draft]) -> Result<Offset, StorageError> {
+        self.last_time = self.last_time.max(clock::now());
+        let records: Vec<NewRecord<'_>> = drafts.iter().map(record).collect();
+        self.log.append(self.last_time.as_millis(), &records)
+    }
+
+    fn finish(&mut self, drafts: Vec<Draft>, first: Offset, had_controls: bool) -> Result<Vec<Arc<Stored>>, AppendError> {
+        let started = clock::monotonic();
+        let cursor = match self.log.sync() {
+            Ok(cursor) => cursor,
+            Err(error) => return Err(self.latch(&error, had_controls)),
+        };
+        metrics::synced(clock::monotonic().saturating_sub(started));
+        self.set_health(Health::Writable);
+        let time = self.last_time;
+        let mut next = first;
+        let mut events = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            events.push(codec::stored(draft, next, time));
+            next = next.cursor().next();
+        }
+        self.publish(&events, cursor);
+        Ok(events)
+    }
+
+    fn publish(&self, events: &[Arc<Stored>], cursor: Cursor) {
+        self.shared.tail.push(events);
+        self.controls.committed(events);
+        self.shared.committed.send_replace(cursor);
+    }
+
+    fn set_health(&self, health: Health) {
+        let mut current = self.shared.health.lock();
+        if *current != health {
+            tracing::warn!(from = ?*current, to = ?health, "the log's state changed");
+            *current = health;
+        }
+    }
+
+    fn latch(&self, error: &StorageError, had_controls: bool) -> AppendError {
+        tracing::error!(%error, "the log refuses writes from now on; restart when the disk is mended");
+        metrics::storage_failed();
+        self.set_health(Health::Latched(error.to_string()));
+        if had_controls {
+            self.controls.failed(&AppendError::Indeterminate);
+        }
+        AppendError::Indeterminate
+    }
+}
+
+impl Staged {
+    fn push(&mut self, draft: Draft) -> usize {
+        let index = self.drafts.len();
+        if let Some(key) = &draft.dedupe {
+            self.ids.insert(key.clone(), index);
+        }
+        self.topics.insert(draft.topic.clone(), index);
+        self.drafts.push(draft);
+        index
+    }
+
+    /// The offset the draft at `index` will get.
+    fn offset(&self, index: usize, next: Offset) -> Offset {
+        Cursor::new(next.before().get() + u64::try_from(index).unwrap_or(u64::MAX)).next()
+    }
+}
+
+/// A batch that names one id twice is no batch.
+fn check_own_ids(drafts: &[Draft]) -> Result<(), AppendError> {
+    if drafts.len() < 2 {
+        return Ok(());
+    }
+    let mut seen = std::collections::HashSet::new();
+    match drafts.iter().filter_map(|draft| draft.dedupe.as_ref()).all(|key| seen.insert(key)) {
+        true => Ok(()),
+        false => Err(AppendError::PartlyDuplicate),
+    }
+}
+
+fn record(draft: &Draft) -> NewRecord<'_> {
+    NewRecord {
+        topic: &draft.topic,
+        key: &draft.key,
+        dedupe: draft.dedupe.as_ref().map(codec::dedupe_hash),
+        flags: draft.flags,
+        body: &draft.body,
+    }
+}
+
+fn places(spots: &[Spot], events: &[Arc<Stored>]) -> Committed {
+    let offset_of = |index: usize| events.get(index).map_or(Offset::FIRST, |event| event.offset());
+    let place = |spot: &Spot| match *spot {
+        Spot::Staged(index) => Place { offset: offset_of(index), duplicate: false },
+        Spot::StagedBefore(index) => Place { offset: offset_of(index), duplicate: true },
+        Spot::Known(offset) => Place { offset, duplicate: true },
+    };
+    Committed { places: spots.iter().map(place).collect() }
+}

@@ -1,0 +1,471 @@
+//! The one log, async on top of storage: append and read, and a cursor that says what is committed.
+//!
+//! - One thread owns the storage and appends ([`commit`]); everybody else holds a [`LogHandle`].
+//! - A [`Ticket`] means accepted; it resolves to [`Committed`] when the events are durable, or to an
+//!   [`AppendError`]. Nothing above the durable watermark is ever read or delivered.
+//! - What waits to be appended is bounded in bytes: the permit is taken before the work is queued.
+//! - Reads come from the memory tail where it reaches back far enough, else from disk on the blocking
+//!   pool, a bounded number at a time.
+//!
+//! The log never knows what a subscription is; the broker hands it [`Controls`] and is told of commits.
+
+pub mod codec;
+pub mod commit;
+mod queue;
+pub mod tail;
+mod upkeep;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tidings_proto::{Cursor, Filter, Filters, LogId, Offset};
+pub use tidings_storage::projection;
+use tidings_storage::{OsDisk, Reader, ScanLimit};
+pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use self::{
+    commit::Committer,
+    queue::{Job, Queue},
+    tail::Tail,
+};
+pub use self::{
+    codec::{Stored, draft},
+    commit::{Controls, Draft},
+    queue::DedupeKey,
+};
+
+/// How long an append may wait for room in the queue before it is refused.
+const ROOM_WAIT: Duration = Duration::from_secs(5);
+
+/// The settings of this room.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// How large a segment file is, in bytes.
+    pub segment_bytes: u64,
+    /// What a full disk leaves for the broker's own events, in bytes.
+    pub reserve_bytes: u64,
+    /// How many bytes of the newest events stay in memory.
+    pub tail_bytes: usize,
+    /// How many bytes may wait to be appended.
+    pub queue_bytes: usize,
+    /// How many reads from disk may run at a time.
+    pub disk_reads: usize,
+}
+
+/// Everybody's handle on the log. Cheap to clone.
+#[derive(Clone)]
+pub struct LogHandle {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) reader: Reader,
+    pub(crate) queue: Queue,
+    pub(crate) tail: Tail,
+    pub(crate) committed: watch::Sender<Cursor>,
+    pub(crate) health: Mutex<Health>,
+    pub(crate) dir: PathBuf,
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+    disk_reads: Arc<Semaphore>,
+}
+
+/// Whether the log takes appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Writable,
+    /// There is no space; it recovers by itself when there is.
+    Full,
+    /// A write or a sync failed; only a restart leaves this state. The text is the first cause.
+    Latched(String),
+    /// It is being closed.
+    Closed,
+}
+
+/// What opening found.
+#[derive(Debug)]
+pub struct Opening {
+    /// What recovery did.
+    pub recovery: tidings_storage::Recovery,
+}
+
+/// The thread that owns the log; [`LogThread::close`] ends it.
+pub struct LogThread {
+    handle: LogHandle,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl LogThread {
+    /// Refuses what comes from now on, commits what is waiting, and closes the files. Blocks.
+    pub fn close(self) {
+        self.handle.shared.queue.close();
+        if self.thread.join().is_err() {
+            tracing::error!("the commit thread panicked: the log is closed without its last watermark");
+        }
+    }
+}
+
+/// Opens the log in `options.dir`. Appends work once [`LogOpener::start`] has been called.
+///
+/// # Errors
+/// What the storage refuses, see [`StorageError`].
+pub fn open(options: &Options) -> Result<LogOpener, StorageError> {
+    let disk = Arc::new(OsDisk::open(&options.dir)?);
+    let storage_options = tidings_storage::Options {
+        segment_bytes: options.segment_bytes,
+        reserve_bytes: options.reserve_bytes,
+        lost_body: codec::lost_body,
+    };
+    let opened = tidings_storage::Log::open(disk, storage_options)?;
+    let last = opened.reader.last();
+    let room_bytes = options.queue_bytes.clamp(1, Semaphore::MAX_PERMITS);
+    let shared = Shared {
+        reader: opened.reader,
+        queue: Queue::new(),
+        tail: Tail::new(last, options.tail_bytes),
+        committed: watch::Sender::new(last),
+        health: Mutex::new(Health::Writable),
+        dir: options.dir.clone(),
+        room: Arc::new(Semaphore::new(room_bytes)),
+        room_bytes,
+        disk_reads: Arc::new(Semaphore::new(options.disk_reads.max(1))),
+    };
+    let handle = LogHandle { shared: Arc::new(shared) };
+    Ok(LogOpener { handle, log: opened.log, recovery: opened.recovery })
+}
+
+/// A log that is open and has no commit thread yet.
+pub struct LogOpener {
+    /// For reading.
+    pub handle: LogHandle,
+    log: tidings_storage::Log,
+    /// What recovery did.
+    pub recovery: tidings_storage::Recovery,
+}
+
+impl LogOpener {
+    /// Starts the commit thread.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread to give.
+    pub fn start(self, controls: Arc<dyn Controls>) -> std::io::Result<LogThread> {
+        let handle = self.handle.clone();
+        let committer = Committer::new(self.log, handle.shared.clone(), controls)?;
+        let thread = std::thread::Builder::new()
+            .name("tidings-commit".to_owned())
+            .spawn(move || committer.run())?;
+        Ok(LogThread { handle, thread })
+    }
+}
+
+impl LogHandle {
+    /// Queues events to be appended in one batch: all or none.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`] when there was no room for [`ROOM_WAIT`], [`AppendError::TooLarge`] when
+    /// there never will be, and what [`Health`] says.
+    pub async fn append(&self, drafts: Vec<Draft>) -> Result<Ticket, AppendError> {
+        self.check_health()?;
+        let bytes: usize = drafts.iter().map(Draft::cost_bytes).sum();
+        if drafts.len() > commit::BATCH_EVENTS_MAX || bytes > self.shared.room_bytes {
+            return Err(AppendError::TooLarge { events: drafts.len(), bytes });
+        }
+        let room = self.room(bytes).await?;
+        let (done, outcome) = oneshot::channel();
+        let job = Job { drafts, done, _room: room };
+        self.shared.queue.push(job).map_err(|_| AppendError::Closed)?;
+        Ok(Ticket(outcome))
+    }
+
+    async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let acquire = self.shared.room.clone().acquire_many_owned(permits);
+        match tokio::time::timeout(ROOM_WAIT, acquire).await {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_)) => Err(AppendError::Closed),
+            Err(_) => Err(AppendError::Busy),
+        }
+    }
+
+    fn check_health(&self) -> Result<(), AppendError> {
+        match &*self.shared.health.lock() {
+            Health::Writable | Health::Full => Ok(()),
+            Health::Latched(cause) => Err(AppendError::Latched(cause.clone())),
+            Health::Closed => Err(AppendError::Closed),
+        }
+    }
+
+    /// Asks the commit thread to drain [`Controls`] soon.
+    pub fn nudge(&self) {
+        self.shared.queue.nudge();
+    }
+
+    /// Whether it takes appends.
+    pub fn health(&self) -> Health {
+        self.shared.health.lock().clone()
+    }
+
+    /// Which log it is.
+    pub fn id(&self) -> LogId {
+        self.shared.reader.id()
+    }
+
+    /// The first offset there is, or the one the first event will get.
+    pub fn first(&self) -> Offset {
+        self.shared.reader.first()
+    }
+
+    /// Everything up to here is durable and may be read.
+    pub fn committed(&self) -> Cursor {
+        *self.shared.committed.borrow()
+    }
+
+    /// Announces every move of [`LogHandle::committed`].
+    pub fn watch(&self) -> watch::Receiver<Cursor> {
+        self.shared.committed.subscribe()
+    }
+
+    /// How many bytes the segments hold.
+    pub fn bytes(&self) -> u64 {
+        self.shared.reader.bytes()
+    }
+
+    /// How many segments there are.
+    pub fn segments(&self) -> usize {
+        self.shared.reader.segments()
+    }
+
+    /// Where the data lies.
+    pub fn dir(&self) -> &std::path::Path {
+        &self.shared.dir
+    }
+
+    /// The storage's reader, for projections.
+    pub fn reader(&self) -> &Reader {
+        &self.shared.reader
+    }
+
+    /// The newest events in memory.
+    pub fn tail(&self) -> &Tail {
+        &self.shared.tail
+    }
+
+    /// Events in (`after`, `until`] that match, in order, up to `limit`.
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub async fn read(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        limit: ReadLimit,
+    ) -> Result<Batch, ReadError> {
+        let until = until.min(self.committed());
+        if until <= after {
+            return Ok(Batch { events: Vec::new(), cursor: after });
+        }
+        if let Some(batch) = self.shared.tail.read(after, until, filters, limit) {
+            return Ok(batch);
+        }
+        // Up to where the tail begins only: from there on it is in memory.
+        let until = self.shared.tail.begin().clamp(after, until);
+        let filters = filters.clone();
+        let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
+        self.on_disk(move |reader| {
+            let mut events = Vec::new();
+            let cursor = reader.scan(after, until, Some(&filters), scan_limit, &mut |record| {
+                events.push(Arc::new(Stored::new(record)));
+            })?;
+            Ok(Batch { events, cursor })
+        })
+        .await
+    }
+
+    /// The events at these offsets, without those that are not there (any more).
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub async fn get_many(&self, offsets: Vec<Offset>) -> Result<Vec<Arc<Stored>>, ReadError> {
+        let committed = self.committed();
+        let mut found = Vec::with_capacity(offsets.len());
+        let mut missing = Vec::new();
+        for offset in offsets.into_iter().filter(|offset| committed.covers(*offset)) {
+            match self.shared.tail.get(offset) {
+                Some(event) => found.push(event),
+                None => missing.push(offset),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let mut old = self
+            .on_disk(move |reader| {
+                let read = |offset| Ok(reader.get(offset)?.map(|record| Arc::new(Stored::new(record))));
+                missing.into_iter().filter_map(|offset| read(offset).transpose()).collect::<Result<Vec<_>, _>>()
+            })
+            .await?;
+        old.append(&mut found);
+        old.sort_by_key(|event| event.offset());
+        Ok(old)
+    }
+
+    /// What is known of a topic.
+    pub fn topic(&self, topic: &str) -> Option<TopicInfo> {
+        self.shared.reader.topic(topic)
+    }
+
+    /// The topics under a filter, by name, after the name `after`.
+    pub fn topics(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
+        self.shared.reader.topics(filter, after, limit)
+    }
+
+    /// How many events in (`after`, `until`] match, by the topics alone.
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub async fn count(&self, filters: &Filters, ranges: Vec<(Cursor, Cursor)>) -> Result<Vec<u64>, ReadError> {
+        let filters = filters.clone();
+        self.on_disk(move |reader| {
+            ranges.into_iter().map(|(after, until)| reader.count(&filters, after, until)).collect()
+        })
+        .await
+    }
+
+    /// The cursor before the first event appended at or after this moment.
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub async fn at_time(&self, time_ms: u64) -> Result<Cursor, ReadError> {
+        self.on_disk(move |reader| reader.at_time(time_ms)).await
+    }
+
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Reader) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let permit = self.shared.disk_reads.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| ReadError::Closed)?;
+        let reader = self.shared.reader.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&reader);
+            drop(permit);
+            result
+        });
+        match done.await {
+            Ok(result) => result.map_err(|cause| ReadError::Storage(Arc::new(cause))),
+            Err(_) => Err(ReadError::Closed),
+        }
+    }
+}
+
+/// Where a read stops.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadLimit {
+    /// After this many events.
+    pub events: usize,
+    /// Once this many bytes are reached.
+    pub bytes: usize,
+}
+
+/// What a read found and how far it has looked.
+#[derive(Debug)]
+pub struct Batch {
+    /// The events, by offset.
+    pub events: Vec<Arc<Stored>>,
+    /// Everything up to here has been looked at.
+    pub cursor: Cursor,
+}
+
+/// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk.
+pub struct Ticket(oneshot::Receiver<Result<Committed, AppendError>>);
+
+impl Ticket {
+    /// Waits until the outcome is known.
+    ///
+    /// # Errors
+    /// Why nothing was appended; or [`AppendError::Indeterminate`], when that cannot be known.
+    pub async fn committed(self) -> Result<Committed, AppendError> {
+        self.0.await.unwrap_or(Err(AppendError::Indeterminate))
+    }
+}
+
+/// Durable: where each of the queued events stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// One for each draft, in order.
+    pub places: Vec<Place>,
+}
+
+/// Where an event stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its offset.
+    pub offset: Offset,
+    /// Whether it had been appended before.
+    pub duplicate: bool,
+}
+
+/// Why events were not appended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The topic's last offset is another.
+    #[error("{topic} has {actual} as its last offset, not the expected {expected}: read up to it and decide anew")]
+    Unexpected {
+        /// The topic.
+        topic: String,
+        /// What was expected; 0 is "no event yet".
+        expected: u64,
+        /// What it is.
+        actual: u64,
+    },
+    /// The id was used before with other content.
+    #[error("the id \"{id}\" was published before with other content, as offset {offset}: use a new id")]
+    IdReused {
+        /// The id.
+        id: String,
+        /// What it was used for.
+        offset: Offset,
+    },
+    /// Some of an atomic batch's ids were seen before, others not.
+    #[error("some of the batch's ids were published before and some were not: a batch is repeated whole or not at all")]
+    PartlyDuplicate,
+    /// More than one batch can hold.
+    #[error("{events} events of {bytes} bytes are more than one batch can hold: publish them in parts")]
+    TooLarge {
+        /// How many.
+        events: usize,
+        /// How long.
+        bytes: usize,
+    },
+    /// No room in the queue.
+    #[error("the disk does not keep up: try again later")]
+    Busy,
+    /// No space on the disk.
+    #[error("the disk is full: publishing goes on when there is space again")]
+    Full,
+    /// The log refuses writes.
+    #[error("the log refuses writes since an error of the disk ({0}): restart the broker when the disk is mended")]
+    Latched(String),
+    /// The broker is stopping.
+    #[error("the broker is shutting down")]
+    Closed,
+    /// The disk failed while this was being written.
+    #[error("the disk failed while this was being written: whether it is in the log is known after a restart; publish again with the same id")]
+    Indeterminate,
+}
+
+/// Why events could not be read.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// What the storage found.
+    #[error("the log could not be read: {0}")]
+    Storage(#[source] Arc<StorageError>),
+    /// The broker is stopping.
+    #[error("the broker is shutting down")]
+    Closed,
+}
