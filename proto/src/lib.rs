@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod message;
 pub mod offset;
+mod strict;
 pub mod subscribe;
 pub mod topic;
 pub mod wire;

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, WireError};
+use crate::{
+    Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, WireError, strict::given,
+};
 
 /// The number a client gives a request so that it knows the answer; unique among its open requests.
 pub type RequestId = u32;
@@ -52,10 +54,10 @@ pub enum Request {
 #[serde(deny_unknown_fields)]
 pub struct Connect {
     /// A JWT or an API key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
     /// The client's name and version, for the broker's log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// The compressions the client can read, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -87,16 +89,16 @@ impl Publish {
 #[serde(deny_unknown_fields)]
 pub struct Ack {
     /// The session's number of the subscription (over HTTP the name in the path stands for it).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub subscription: Option<u32>,
     /// All up to and including this one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
     /// Just these.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<Offset>>,
     /// The log they belong to (HTTP).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
 }
 
@@ -105,18 +107,18 @@ pub struct Ack {
 #[serde(deny_unknown_fields)]
 pub struct Nack {
     /// The session's number of the subscription (over HTTP the name in the path stands for it).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub subscription: Option<u32>,
     /// The events.
     pub offsets: Vec<Offset>,
     /// How long to wait first, in milliseconds; else the subscription's backoff decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// Why; kept with a dead letter.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The log they belong to (HTTP).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
 }
 

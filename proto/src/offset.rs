@@ -7,11 +7,11 @@
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use uuid::Uuid;
 
 /// The place of one event in the log.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Offset(NonZeroU64);
 
@@ -48,6 +48,16 @@ impl Offset {
     }
 }
 
+impl<'de> Deserialize<'de> for Offset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Offset, D::Error> {
+        let n = u64::deserialize(deserializer)?;
+        Offset::new(n).ok_or_else(|| {
+            let given = de::Unexpected::Unsigned(n);
+            de::Error::invalid_value(given, &"an offset from 1 to 9007199254740991")
+        })
+    }
+}
+
 impl fmt::Debug for Offset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
@@ -61,7 +71,7 @@ impl fmt::Display for Offset {
 }
 
 /// The place between two events: all up to and including this offset is done.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Cursor(u64);
 
@@ -90,6 +100,17 @@ impl Cursor {
     /// Whether the event at `offset` lies behind this cursor.
     pub const fn covers(self, offset: Offset) -> bool {
         offset.get() <= self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cursor, D::Error> {
+        let n = u64::deserialize(deserializer)?;
+        if n > Offset::MAX {
+            let given = de::Unexpected::Unsigned(n);
+            return Err(de::Error::invalid_value(given, &"a cursor from 0 to 9007199254740991"));
+        }
+        Ok(Cursor(n))
     }
 }
 
@@ -225,6 +246,16 @@ mod tests {
         for text in ["", "-1", "+1", "1@", "1@9f3c21d", "1@9f3c21dz", "9007199254740992", "99999999999999999999", " 1"] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn numbers_above_the_last_offset_are_refused() {
+        assert_eq!(serde_json::from_str::<Offset>("57").unwrap().get(), 57);
+        assert_eq!(serde_json::from_str::<Cursor>("0").unwrap(), Cursor::START);
+        for text in ["0", "9007199254740992", "-1", "null"] {
+            assert!(serde_json::from_str::<Offset>(text).is_err(), "{text}");
+        }
+        assert!(serde_json::from_str::<Cursor>("9007199254740992").is_err());
     }
 
     #[test]

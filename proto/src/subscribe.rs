@@ -4,7 +4,10 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{Cursor, Filters, Position, Priority, Timestamp};
+use crate::{
+    Cursor, Filters, Position, Priority, Timestamp,
+    strict::{given, object},
+};
 
 /// The options of a subscription.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,16 +16,16 @@ pub struct SubscribeOptions {
     /// What to deliver: 1 to 64 filters.
     pub filters: Filters,
     /// Ephemeral: deliver what comes after this. Without it and `since`: from now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub after: Option<After>,
     /// Ephemeral: deliver what was appended at or after this moment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// The log that `after` belongs to: its id or the first eight hex digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
     /// The name of a durable subscription: one token, 64 bytes at most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub durable: Option<String>,
     /// Durable: where a new one begins.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -34,7 +37,7 @@ pub struct SubscribeOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
     /// The lowest priority to deliver.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
     /// Content types to deliver; `text/*` stands for all that begin with `text/`. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,7 +73,7 @@ pub struct SubscribeOptions {
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_gap: OnGap,
     /// Be listed on the topic with this data.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub presence: Option<Presence>,
 }
 
@@ -176,7 +179,7 @@ impl<'de> Deserialize<'de> for Start {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "must be a number or a text")]
 enum NumberOrText {
     Number(u64),
     Text(String),

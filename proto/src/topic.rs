@@ -56,6 +56,11 @@ impl Topic {
         Ok(Topic(Arc::from(text)))
     }
 
+    /// The topic of a record: it was parsed before it was appended, so it is not checked again.
+    pub(crate) fn of_record(text: &str) -> Topic {
+        Topic(Arc::from(text))
+    }
+
     /// The text of it.
     pub fn as_str(&self) -> &str {
         &self.0

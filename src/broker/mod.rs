@@ -45,6 +45,7 @@ use self::{
     subscription::Parts,
 };
 pub use self::{
+    acks::AckTicket,
     durables::{DurableInfo, PutOutcome},
     fetch::Fetched,
     held::{Durable, Target, Token},

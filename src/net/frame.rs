@@ -1,4 +1,4 @@
-//! WebSocket frames (RFC 6455 §5): [`Decoder`] and [`encode`] without I/O, [`Reader`] for streams.
+//! WebSocket frames (RFC 6455 §5): [`Decoder`], [`encode()`] without I/O, [`Reader`] for streams.
 //!
 //! - Cancel safe: every byte taken from the stream is kept in the reader; drop its futures freely.
 //! - An idle reader holds no heap memory. A busy one holds at most twice the bytes it has received,

@@ -1,1 +1,91 @@
 //! Bytes on the wire and in the log: one module an encoding.
+//!
+//! - [`json`] has every message of the protocol; [`cloudevents`] the HTTP binding of single events;
+//!   [`stored`] the body of a record in the log.
+//! - What a decoder hands out is valid: every event has passed [`crate::NewEvent::check`].
+//! - No bytes, however hostile, panic a decoder or make it recurse deeper than [`LEVELS_MAX`].
+//! - An error's text begins with the path of the attribute that is wrong and a colon, as in
+//!   `publish_batch.events[3].topic: …`; `message: …` means the whole of it.
+
+use crate::{Code, Cursor, Offset, WireError, event::EventError, event::JSON_DEPTH_MAX};
+use crate::message::{Request, RequestId};
+
+pub mod cloudevents;
+pub mod json;
+pub mod stored;
+
+/// The most levels of nesting in what a client sends: those of the data, and three around it.
+pub const LEVELS_MAX: usize = JSON_DEPTH_MAX + 3;
+/// The most levels in what the broker sends: data within an event, a list, a batch and a message.
+pub const SENT_LEVELS_MAX: usize = JSON_DEPTH_MAX + 4;
+
+/// A request as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Incoming {
+    /// What the answer is to carry; without it only an error is answered.
+    pub id: Option<RequestId>,
+    /// What is asked for.
+    pub request: Request,
+}
+
+/// A message that is no request.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{error}")]
+pub struct BadRequest {
+    /// Its id, as far as it could be read.
+    pub id: Option<RequestId>,
+    /// What is wrong with it.
+    #[source]
+    pub error: WireError,
+}
+
+/// What goes before the events of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchHeader<'a> {
+    /// The session's number of the subscription.
+    pub subscription: u32,
+    /// The cursor before the batch; `None` with `order: "priority"`.
+    pub after: Option<Cursor>,
+    /// The cursor behind it; `None` with `order: "priority"`.
+    pub cursor: Option<Cursor>,
+    /// Events that were delivered before, and how often with this delivery.
+    pub attempts: &'a [(Offset, u32)],
+}
+
+/// What is wrong with one attribute; the caller knows where in the message that attribute stands.
+#[derive(Debug)]
+struct Fault {
+    field: String,
+    text: String,
+}
+
+impl Fault {
+    fn new(field: &str, text: impl Into<String>) -> Fault {
+        Fault { field: field.to_owned(), text: text.into() }
+    }
+
+    /// The error as it travels. `path` leads to the object that has the attribute; it may be empty.
+    fn under(self, path: &str) -> WireError {
+        let dot = if path.is_empty() { "" } else { "." };
+        invalid(&format!("{path}{dot}{}", self.field), &self.text)
+    }
+}
+
+impl From<EventError> for Fault {
+    /// An [`EventError`]'s text begins with the attribute.
+    fn from(error: EventError) -> Fault {
+        let text = error.to_string();
+        let (field, rest) = text.split_once([' ', ':']).unwrap_or(("data", &text));
+        Fault::new(field, rest.trim_start())
+    }
+}
+
+/// `path: text` as [`Code::InvalidArgument`], cut where a hostile message would make it long.
+fn invalid(path: &str, text: &str) -> WireError {
+    const TEXT_CHARS_MAX: usize = 400;
+    const PATH_CHARS_MAX: usize = 200;
+    let mut message: String = path.chars().take(PATH_CHARS_MAX).collect();
+    message.push_str(": ");
+    message.extend(text.chars().take(TEXT_CHARS_MAX));
+    WireError::new(Code::InvalidArgument, message)
+}

@@ -1,4 +1,4 @@
-//! Frames to send: [`encode`] for a payload at hand, [`OpenFrame`] for one written in place.
+//! Frames to send: [`encode()`] for a payload at hand, [`OpenFrame`] for one written in place.
 //!
 //! - Every frame is a whole message in the shortest form of header; a mask only where one is given.
 //! - Both append to a buffer, so that many frames can share one write.

@@ -1,0 +1,33 @@
+//! The protocol in JSON, as `PROTOCOL.md` shows it.
+//!
+//! - JSON data is embedded and handed out byte for byte: no key moves, no number changes. (Blanks around
+//!   a value are no part of it, so they do not come back.)
+//! - What a client sends is read strictly: unknown attributes, names given twice and `null` are refused.
+//! - What the broker sends is read leniently: a client skips attributes that it does not know.
+//! - Absent attributes are left out; the order of attributes is that of the protocol.
+//!
+//! | | broker | client |
+//! | --- | --- | --- |
+//! | an event | [`encode_event`], [`write_event`] | [`decode_event`] |
+//! | requests | [`decode_request`], [`decode_publish`], [`decode_publishes`] | [`encode_request`], [`encode_publish`] |
+//! | the rest | [`encode_reply`], [`encode_push`], [`encode_events`] | [`decode_server_message`] |
+
+mod event;
+mod publish;
+mod request;
+mod server;
+
+pub(super) mod read;
+pub(super) mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use super::{BadRequest, BatchHeader, Incoming};
+pub(super) use publish::payload;
+pub use {
+    event::{decode_event, encode_event, write_event},
+    publish::{decode_publish, decode_publishes, encode_publish},
+    request::{decode_request, encode_request},
+    server::{decode_server_message, encode_events, encode_push, encode_reply},
+};

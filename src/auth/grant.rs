@@ -1,0 +1,163 @@
+//! What somebody may do.
+//!
+//! - `publish` and `subscribe` are filters; a subscribe filter must lie inside a granted one.
+//! - `durable` is a name, or a prefix that ends in one `*`.
+//! - `{sub}` in any of them stands for the subject as exactly one token: bytes outside `A–Z a–z 0–9 _ -`
+//!   become `=HH`. The result is never parsed for wildcards of the subject's making.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use tidings_proto::{Filter, Filters, Topic};
+
+/// What somebody may do.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    publish: Vec<Filter>,
+    subscribe: Vec<Filter>,
+    durable: Vec<String>,
+    admin: bool,
+    subject_token: String,
+}
+
+/// The claim `tidings` of a token.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct GrantClaim {
+    pub(super) publish: Vec<String>,
+    pub(super) subscribe: Vec<String>,
+    pub(super) durable: Vec<String>,
+    pub(super) admin: bool,
+}
+
+impl Grants {
+    /// For everybody on an open broker.
+    pub fn everything() -> Grants {
+        let all: Vec<Filter> = Filter::parse(">").into_iter().collect();
+        Grants {
+            publish: all.clone(),
+            subscribe: all,
+            durable: vec!["*".to_owned()],
+            admin: true,
+            subject_token: subject_token(super::ANONYMOUS),
+        }
+    }
+
+    pub(super) fn from_claim(claim: &GrantClaim, subject: &str) -> Result<Grants, String> {
+        let token = subject_token(subject);
+        let filters = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| Filter::parse(&text.replace("{sub}", &token)).map_err(|error| format!("\"{text}\" {error}")))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let durable = claim.durable.iter().map(|text| text.replace("{sub}", &token)).collect::<Vec<_>>();
+        if let Some(wrong) = durable.iter().find(|text| text.trim_end_matches('*').contains('*') || text.ends_with("**")) {
+            return Err(format!("\"{wrong}\" is no durable grant: give a name, or a prefix that ends in one *"));
+        }
+        Ok(Grants {
+            publish: filters(&claim.publish)?,
+            subscribe: filters(&claim.subscribe)?,
+            durable,
+            admin: claim.admin,
+            subject_token: token,
+        })
+    }
+
+    /// Whether they may do what concerns everybody.
+    pub fn is_admin(&self) -> bool {
+        self.admin
+    }
+
+    /// Whether they may publish there. Nobody may on the broker's own topics.
+    pub fn may_publish(&self, topic: &Topic) -> bool {
+        !topic.is_own() && self.publish.iter().any(|filter| filter.matches(topic.as_str()))
+    }
+
+    /// The first of these filters that they may not read, if there is one.
+    pub fn refused<'a>(&self, filters: &'a Filters) -> Option<&'a Filter> {
+        filters.iter().find(|filter| !self.may_subscribe(filter))
+    }
+
+    /// Whether they may read what this filter matches.
+    pub fn may_subscribe(&self, filter: &Filter) -> bool {
+        match filter.as_str().strip_prefix('$') {
+            None => self.subscribe.iter().any(|granted| granted.covers(filter)),
+            Some(own) => self.may_read_own(own),
+        }
+    }
+
+    /// The broker's own topics follow what they are about.
+    fn may_read_own(&self, own: &str) -> bool {
+        let (root, rest) = own.split_once('.').unwrap_or((own, ""));
+        match root {
+            "presence" => Filter::parse(rest).is_ok_and(|topic| self.may_subscribe(&topic)),
+            "dead" => !rest.contains('.') && self.may_use_durable(rest),
+            "receipts" => rest == self.subject_token || self.admin,
+            _ => self.admin,
+        }
+    }
+
+    /// Whether they may attach to, acknowledge for and change the durable of this name.
+    pub fn may_use_durable(&self, name: &str) -> bool {
+        self.durable.iter().any(|granted| match granted.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == granted,
+        })
+    }
+}
+
+/// The subject as one token.
+fn subject_token(subject: &str) -> String {
+    let mut token = String::with_capacity(subject.len());
+    for byte in subject.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            other => drop(write!(token, "={other:02X}")),
+        }
+    }
+    token
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(subject: &str, publish: &[&str], subscribe: &[&str], durable: &[&str]) -> Grants {
+        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let claim = GrantClaim { publish: own(publish), subscribe: own(subscribe), durable: own(durable), admin: false };
+        Grants::from_claim(&claim, subject).unwrap()
+    }
+
+    fn filter(text: &str) -> Filter {
+        Filter::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_subscribe_filter_must_lie_inside_a_granted_one() {
+        let grants = grants("alice", &["tasks.>"], &["tasks.*", "users.{sub}.>"], &["{sub}-*"]);
+        assert!(grants.may_subscribe(&filter("tasks.42")) && grants.may_subscribe(&filter("tasks.*")));
+        assert!(grants.may_subscribe(&filter("users.alice.>")) && grants.may_subscribe(&filter("users.alice.a.b")));
+        for refused in ["tasks.>", ">", "users.*.x", "users.bob.>", "$acks", "$audit.>", "$presence.users.bob.x"] {
+            assert!(!grants.may_subscribe(&filter(refused)), "{refused}");
+        }
+        assert!(grants.may_subscribe(&filter("$presence.tasks.42")));
+        assert!(grants.may_subscribe(&filter("$dead.alice-inbox")) && !grants.may_subscribe(&filter("$dead.bob")));
+        assert!(grants.may_subscribe(&filter("$receipts.alice")) && !grants.may_subscribe(&filter("$receipts.bob")));
+        assert!(grants.may_use_durable("alice-inbox") && !grants.may_use_durable("alice"));
+    }
+
+    #[test]
+    fn a_subject_is_one_token_and_brings_no_wildcard() {
+        let grants = grants("a.b*>", &["users.{sub}"], &["users.{sub}.>"], &[]);
+        assert!(grants.may_publish(&Topic::parse("users.a=2Eb=2A=3E").unwrap()));
+        assert!(!grants.may_subscribe(&filter("users.a.b")) && !grants.may_subscribe(&filter("users.x.y")));
+    }
+
+    #[test]
+    fn nobody_publishes_to_the_brokers_own_topics() {
+        assert!(!Grants::everything().may_publish(&Topic::parse("$acks").unwrap()));
+        assert!(Grants::everything().may_publish(&Topic::parse("a").unwrap()));
+    }
+}

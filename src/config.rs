@@ -1,0 +1,395 @@
+//! The settings of the broker: one table, read from flags, environment, a file and defaults, in that order.
+//!
+//! - A key `section.name` is `TIDINGS_SECTION__NAME` in the environment and `name` under `[section]` in the file.
+//! - Values are parsed by the declared type; a wrong one is refused with where it came from.
+//! - A key nobody knows is refused, with the nearest one there is.
+//! - Every bound of the broker is here; `docs/configuration.md` is this table.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{auth, log, net, session};
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// What it is when nobody says anything.
+    pub default: &'static str,
+    /// What values it takes.
+    pub values: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+/// Every setting there is.
+pub const SETTINGS: [Setting; 19] = [
+    setting("server.listen", "127.0.0.1:8080", "address:port", "public listener; port 0 picks a free one"),
+    setting("server.admin", "127.0.0.1:9090", "address:port", "admin listener: health and metrics"),
+    setting("server.insecure", "false", "true, false", "allow an open broker on other than loopback addresses"),
+    setting("server.allow_origins", "", "origins, by comma", "browser origins that may connect besides our own"),
+    setting("server.connections_max", "10000", "1 to 1000000", "connections at a time; more are answered 503"),
+    setting("server.stop_timeout", "8s", "1s to 5m", "how long a stop may take before connections are cut"),
+    setting("auth.hs256_secret", "", "text", "secret of HS256 tokens; without it the broker runs open"),
+    setting("auth.hs256_secret_file", "", "path", "the same, read from a file"),
+    setting("log.dir", "data", "path", "the data directory"),
+    setting("log.segment_bytes", "134217728", "65536 to 1073741824", "size of a segment file"),
+    setting("log.reserve_bytes", "67108864", "0 to 1073741824", "kept of a full disk for acks and the like"),
+    setting("log.tail_bytes", "33554432", "65536 to 17179869184", "newest events kept in memory"),
+    setting("log.queue_bytes", "67108864", "1048576 to 4294967295", "events waiting to be appended"),
+    setting("log.disk_reads", "4", "1 to 256", "reads from disk at a time"),
+    setting("limits.message_bytes_max", "1048576", "1024 to 67108864", "one message or request body"),
+    setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
+    setting("limits.ping_interval", "25s", "100ms to 10m", "how often sockets are pinged; silent for two: closed"),
+    setting("limits.write_timeout", "60s", "1s to 1h", "how long a socket may take no byte of what waits for it"),
+    setting("limits.connect_timeout", "10s", "100ms to 5m", "how long a socket may stay without connect"),
+];
+
+const fn setting(key: &'static str, default: &'static str, values: &'static str, doc: &'static str) -> Setting {
+    Setting { key, default, values, doc }
+}
+
+/// The flags of `tidings serve`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Flags {
+    /// The data directory.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// The public listener, ADDRESS:PORT; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<String>,
+    /// The admin listener: health and metrics.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin: Option<String>,
+    /// A TOML file of settings.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Allow an open broker on other than loopback addresses.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Start with the defaults and say how to try it.
+    #[arg(long)]
+    pub demo: bool,
+    /// A file with the secret of HS256 tokens; without one the broker runs open.
+    #[arg(long, value_name = "FILE")]
+    pub auth_jwt_hs256_secret_file: Option<String>,
+    /// A browser origin that may connect besides our own; may be given more than once.
+    #[arg(long, value_name = "ORIGIN")]
+    pub allow_origin: Vec<String>,
+    /// Any setting: KEY=VALUE; may be given more than once.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+/// What the broker runs with.
+#[derive(Debug)]
+pub struct Config {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// How long a stop may take.
+    pub stop_timeout: Duration,
+    /// Say how to try it.
+    pub demo: bool,
+    /// For each room.
+    pub log: log::Options,
+    /// Of every session.
+    pub limits: session::Limits,
+    /// Of the doors.
+    pub net: net::Options,
+    /// Who may come in.
+    pub auth: Auth,
+}
+
+/// The settings of authentication; its secret is not shown.
+#[derive(Clone, Default)]
+pub struct Auth(pub auth::Options);
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.hs256_secret.is_some() { "Auth(hs256)" } else { "Auth(open)" })
+    }
+}
+
+/// Why the settings do not hold.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A value that does not fit.
+    #[error("{key} = \"{value}\" ({origin}): it must be {values}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// Where.
+        origin: String,
+        /// What it takes.
+        values: &'static str,
+    },
+    /// A key nobody knows.
+    #[error("there is no setting {key} ({origin}); the nearest is {nearest}")]
+    Unknown {
+        /// What was given.
+        key: String,
+        /// Where.
+        origin: String,
+        /// What may have been meant.
+        nearest: &'static str,
+    },
+    /// A file that cannot be read.
+    #[error("{path} cannot be read: {cause}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file that is no TOML.
+    #[error("{path} is no TOML: {cause}")]
+    Toml {
+        /// Which.
+        path: String,
+        /// Where and why.
+        cause: Box<toml::de::Error>,
+    },
+    /// An open broker that others could reach.
+    #[error("no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure")]
+    Open(SocketAddr),
+}
+
+struct Values(BTreeMap<&'static str, (String, String)>);
+
+impl Flags {
+    /// What flags, environment, file and defaults say together.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let mut values = Values(BTreeMap::new());
+        if let Some(path) = &self.config {
+            values.read_file(path)?;
+        }
+        values.read_environment()?;
+        values.read_flags(&self)?;
+        let config = values.config(self.demo)?;
+        let exposed = [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
+        match exposed {
+            Some(address) if config.auth.0.hs256_secret.is_none() && !values.parse("server.insecure")? => {
+                Err(ConfigError::Open(address))
+            }
+            _ => Ok(config),
+        }
+    }
+}
+
+impl Values {
+    fn set(&mut self, key: &str, value: String, origin: String) -> Result<(), ConfigError> {
+        match SETTINGS.iter().find(|setting| setting.key == key) {
+            Some(setting) => {
+                self.0.insert(setting.key, (value, origin));
+                Ok(())
+            }
+            None => Err(ConfigError::Unknown { key: key.to_owned(), origin, nearest: nearest(key) }),
+        }
+    }
+
+    fn read_file(&mut self, path: &std::path::Path) -> Result<(), ConfigError> {
+        let shown = path.display().to_string();
+        let text = read_text(path)?;
+        let table: toml::Table = toml::from_str(&text)
+            .map_err(|cause| ConfigError::Toml { path: shown.clone(), cause: Box::new(cause) })?;
+        for (section, entries) in table {
+            let toml::Value::Table(entries) = entries else {
+                return self.set(&section, entries.to_string(), shown);
+            };
+            for (name, value) in entries {
+                let value = match value {
+                    toml::Value::String(text) => text,
+                    toml::Value::Array(list) => {
+                        let texts: Vec<_> = list.iter().filter_map(toml::Value::as_str).collect();
+                        texts.join(",")
+                    }
+                    other => other.to_string(),
+                };
+                self.set(&format!("{section}.{name}"), value, shown.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_environment(&mut self) -> Result<(), ConfigError> {
+        for (name, value) in std::env::vars() {
+            let Some(rest) = name.strip_prefix("TIDINGS_") else { continue };
+            // The sections of the design's first naming stay: TIDINGS_AUTH__JWT__HS256_SECRET.
+            let key = rest.to_ascii_lowercase().replace("__", ".").replace("auth.jwt.", "auth.");
+            // TIDINGS_URL and the like are the commands' own.
+            if key.contains('.') {
+                self.set(&key, value, format!("environment, {name}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
+        let given = [
+            ("log.dir", "--data", flags.data.clone()),
+            ("server.listen", "--listen", flags.listen.clone()),
+            ("server.admin", "--admin", flags.admin.clone()),
+            ("server.insecure", "--insecure", flags.insecure.then(|| "true".to_owned())),
+            ("auth.hs256_secret_file", "--auth-jwt-hs256-secret-file", flags.auth_jwt_hs256_secret_file.clone()),
+            (
+                "server.allow_origins",
+                "--allow-origin",
+                (!flags.allow_origin.is_empty()).then(|| flags.allow_origin.join(",")),
+            ),
+        ];
+        for (key, flag, value) in given {
+            if let Some(value) = value {
+                self.set(key, value, format!("flag {flag}"))?;
+            }
+        }
+        for pair in &flags.set {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            self.set(key, value.to_owned(), "flag --set".to_owned())?;
+        }
+        Ok(())
+    }
+
+    fn config(&self, demo: bool) -> Result<Config, ConfigError> {
+        let message_bytes_max = self.number("limits.message_bytes_max", 1024, 67_108_864)?;
+        Ok(Config {
+            listen: self.parse("server.listen")?,
+            admin: self.parse("server.admin")?,
+            stop_timeout: self.duration("server.stop_timeout", 1_000, 300_000)?,
+            demo,
+            log: log::Options {
+                dir: PathBuf::from(self.text("log.dir")),
+                segment_bytes: self.number("log.segment_bytes", 65_536, 1_073_741_824)?,
+                reserve_bytes: self.number("log.reserve_bytes", 0, 1_073_741_824)?,
+                tail_bytes: self.size("log.tail_bytes", 65_536, 17_179_869_184)?,
+                queue_bytes: self.size("log.queue_bytes", 1_048_576, 4_294_967_295)?,
+                disk_reads: self.size("log.disk_reads", 1, 256)?,
+            },
+            limits: session::Limits {
+                message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
+                event_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
+                subscriptions_max: self.size("limits.subscriptions_max", 1, 100_000)?,
+                ping_interval: self.duration("limits.ping_interval", 100, 600_000)?,
+                write_timeout: self.duration("limits.write_timeout", 1_000, 3_600_000)?,
+                connect_timeout: self.duration("limits.connect_timeout", 100, 300_000)?,
+            },
+            net: net::Options {
+                connections_max: self.size("server.connections_max", 1, 1_000_000)?,
+                allow_origins: self.list("server.allow_origins"),
+                ..net::Options::default()
+            },
+            auth: Auth(self.auth()?),
+        })
+    }
+
+    fn auth(&self) -> Result<auth::Options, ConfigError> {
+        let file = self.text("auth.hs256_secret_file");
+        let secret = match file.is_empty() {
+            true => self.text("auth.hs256_secret"),
+            false => read_text(std::path::Path::new(&file))?.trim_end_matches(['\r', '\n']).to_owned(),
+        };
+        if !file.is_empty() && secret.is_empty() {
+            return Err(self.wrong("auth.hs256_secret_file"));
+        }
+        if !secret.is_empty() && secret.len() < 32 {
+            tracing::warn!("the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for");
+        }
+        let secret = (!secret.is_empty()).then(|| auth::Secret::new(secret.into_bytes()));
+        Ok(auth::Options { hs256_secret: secret })
+    }
+
+    fn text(&self, key: &'static str) -> String {
+        match self.0.get(key) {
+            Some((value, _)) => value.clone(),
+            None => default_of(key).to_owned(),
+        }
+    }
+
+    fn list(&self, key: &'static str) -> Vec<String> {
+        self.text(key).split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn parse<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, ConfigError> {
+        self.text(key).trim().parse().map_err(|_| self.wrong(key))
+    }
+
+    fn number(&self, key: &'static str, low: u64, high: u64) -> Result<u64, ConfigError> {
+        let number: u64 = self.parse(key)?;
+        if (low..=high).contains(&number) { Ok(number) } else { Err(self.wrong(key)) }
+    }
+
+    fn size(&self, key: &'static str, low: u64, high: u64) -> Result<usize, ConfigError> {
+        usize::try_from(self.number(key, low, high)?).map_err(|_| self.wrong(key))
+    }
+
+    fn duration(&self, key: &'static str, low_ms: u128, high_ms: u128) -> Result<Duration, ConfigError> {
+        let duration = humantime::parse_duration(&self.text(key)).map_err(|_| self.wrong(key))?;
+        if (low_ms..=high_ms).contains(&duration.as_millis()) { Ok(duration) } else { Err(self.wrong(key)) }
+    }
+
+    fn wrong(&self, key: &'static str) -> ConfigError {
+        let origin = self.0.get(key).map_or("default", |(_, origin)| origin).to_owned();
+        let values = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.values);
+        let value = if key.contains("secret") { "…".to_owned() } else { self.text(key) };
+        ConfigError::Value { key, value, origin, values }
+    }
+}
+
+fn default_of(key: &str) -> &'static str {
+    SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.default)
+}
+
+/// The known key that shares the most letters with this one, in order.
+fn nearest(key: &str) -> &'static str {
+    let common = |other: &str| {
+        let mut rest = other.chars();
+        key.chars().filter(|&letter| rest.any(|have| have == letter)).count()
+    };
+    SETTINGS.iter().max_by_key(|setting| common(setting.key)).map_or("", |setting| setting.key)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file the operator names, not one of the log's")]
+fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|cause| ConfigError::File { path: path.display().to_string(), cause })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(set: &[&str]) -> Result<Config, ConfigError> {
+        Flags { set: set.iter().map(|pair| (*pair).to_owned()).collect(), ..Flags::default() }.resolve()
+    }
+
+    #[test]
+    fn the_defaults_hold_and_are_documented() {
+        let config = resolve(&[]).unwrap();
+        assert!(config.listen.ip().is_loopback());
+        let page = include_str!("../docs/configuration.md");
+        for setting in SETTINGS {
+            let row = format!("| `{}` | `{}` | {} | {} |", setting.key, setting.default, setting.values, setting.doc);
+            assert!(page.contains(&row), "docs/configuration.md lacks the row\n{row}");
+        }
+    }
+
+    #[test]
+    fn wrong_settings_are_refused_with_their_name() {
+        for (pair, needle) in [
+            ("log.segment_bytes=12", "log.segment_bytes"),
+            ("server.listen=here", "server.listen"),
+            ("limits.ping_interval=never", "limits.ping_interval"),
+            ("log.segmet_bytes=1", "the nearest is log.segment_bytes"),
+            ("server.listen=0.0.0.0:1", "--insecure"),
+        ] {
+            let error = resolve(&[pair]).unwrap_err().to_string();
+            assert!(error.contains(needle), "{pair}: {error}");
+        }
+        assert!(resolve(&["server.listen=0.0.0.0:1", "server.insecure=true"]).is_ok());
+    }
+}

@@ -1,0 +1,326 @@
+//! One socket: bytes in, messages to the session; messages of the outbox, bytes out.
+//!
+//! - One task, two futures (reader and writer) that live as long as the socket and are never dropped half-way.
+//! - The reader holds no buffer while idle; the writer gives a large one back.
+//! - A slow socket stays in the writer's write: its cursors lag, nothing accumulates but the kernel's buffer,
+//!   which is bounded. Any byte taken within the write timeout keeps it alive; else the close code is 4408.
+//! - While nothing waits to be written, silence for two ping intervals ends the socket.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tidings_proto::{SubscribeOptions, Timestamp, message::Push, wire::json};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    sync::mpsc,
+};
+
+use super::{
+    frame::{self, Frame, Limits, Message, OpenFrame, Reader, Role},
+    progress::Progress,
+};
+use crate::{
+    clock,
+    session::{
+        Greeting, House, Transport,
+        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Verdict},
+        outbox::{ANSWERS_MAX, Filled, Frames, Item, Outbox},
+    },
+};
+use crate::session::Ready;
+
+/// What the kernel may hold for a socket that does not read, in bytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// An output buffer larger than this is given back after use.
+const KEEP_BYTES: usize = 16 * 1024;
+/// How long the close handshake may take.
+const CLOSE_WAIT: Duration = Duration::from_millis(1500);
+/// How long a message may stay incomplete.
+const FRAGMENT_WAIT: Duration = Duration::from_secs(15);
+
+const CLOSE_NORMAL: u16 = 1000;
+const CLOSE_GOING_AWAY: u16 = 1001;
+const CLOSE_UNSUPPORTED: u16 = 1003;
+const CLOSE_SLOW: u16 = 4408;
+
+/// A socket right after its handshake.
+pub struct Start {
+    /// The connection.
+    pub stream: Progress,
+    /// What came behind the handshake.
+    pub leftover: Bytes,
+    /// What everybody shares.
+    pub house: Arc<House>,
+    /// The token of the upgrade request.
+    pub token: Option<String>,
+    /// What to subscribe by itself (`/v1/ws/{filter}`).
+    pub subscribe: Option<Box<SubscribeOptions>>,
+    /// Who it is.
+    pub peer: SocketAddr,
+}
+
+/// How a socket ends: the close code and reason to send, or nothing when the peer has gone.
+type Ending = Option<(u16, String)>;
+
+/// What reader and writer share.
+struct Shared {
+    ending: Mutex<Ending>,
+    /// When the peer was last heard of, in monotonic milliseconds.
+    heard_ms: AtomicU64,
+}
+
+/// Serves the socket until it ends.
+pub async fn run(start: Start) {
+    let Start { stream, leftover, house, token, subscribe, peer } = start;
+    let stream = stream.into_inner();
+    // Without these the socket works all the same, only worse.
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
+    let (input, output) = stream.into_split();
+    let limits = Limits::of_bytes(house.limits.message_bytes_max);
+    let (answers, queue) = mpsc::channel(ANSWERS_MAX);
+    let ready = Ready::new();
+    let shared = Arc::new(Shared { ending: Mutex::new(None), heard_ms: AtomicU64::new(clock::monotonic_ms()) });
+    let greeting = Greeting::new(house.clone(), Transport::WebSocket);
+    let ears = Ears {
+        reader: Reader::new(input, Role::Server, limits, &leftover),
+        conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
+        answers,
+        house: house.clone(),
+        shared: shared.clone(),
+    };
+    let mouth = Mouth {
+        output,
+        outbox: Outbox::new(queue, ready, house.limits.ping_interval, house.stop.clone()),
+        house,
+        shared,
+        buffer: Buffer(Vec::new()),
+    };
+    let mut listening = Box::pin(ears.listen(token));
+    let mut speaking = Box::pin(mouth.speak());
+    let reader = tokio::select! {
+        reader = &mut listening => Some(reader),
+        () = &mut speaking => None,
+    };
+    match reader {
+        // The peer has gone: nobody takes what is left.
+        Some(None) => {}
+        Some(Some(reader)) => {
+            speaking.await;
+            drain(reader).await;
+        }
+        None => {}
+    }
+    tracing::trace!(%peer, "socket ended");
+}
+
+/// Reads on until the peer has closed too, so that our close frame is not lost to a reset.
+async fn drain(mut reader: Reader<OwnedReadHalf>) {
+    let rest = async { while let Ok(Some(_)) = reader.next().await {} };
+    let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
+}
+
+/// The reading half.
+struct Ears {
+    reader: Reader<OwnedReadHalf>,
+    conversation: Conversation,
+    answers: mpsc::Sender<Item>,
+    house: Arc<House>,
+    shared: Arc<Shared>,
+}
+
+impl Ears {
+    /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
+    async fn listen(mut self, token: Option<String>) -> Option<Reader<OwnedReadHalf>> {
+        let ending = match self.conversation.begin(token.as_deref()).await {
+            Verdict::GoOn => self.converse().await,
+            Verdict::Close(code, reason) => Some((code, reason.to_owned())),
+            Verdict::Gone => None,
+        };
+        let ending = ending?;
+        *self.shared.ending.lock() = Some(ending);
+        // Dropping the conversation ends the queue of answers, and so the writer once all have gone out.
+        Some(self.reader)
+    }
+
+    async fn converse(&mut self) -> Ending {
+        let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
+        loop {
+            let deadline = self.deadline(connect_by);
+            let message = tokio::select! {
+                message = self.reader.next() => message,
+                () = sleep_until(deadline) => match self.late(connect_by).await {
+                    Some(ending) => return Some(ending),
+                    None => continue,
+                },
+                () = self.house.stop.cancelled() => return Some((CLOSE_GOING_AWAY, "shutting down".to_owned())),
+            };
+            self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
+            let verdict = match message {
+                Ok(Some(Message::Text(text))) => self.conversation.message(&text).await,
+                Ok(Some(Message::Binary(_))) => {
+                    return Some((CLOSE_UNSUPPORTED, "this socket speaks JSON in text frames".to_owned()));
+                }
+                Ok(Some(Message::Ping(payload))) => {
+                    let pong = Item::Pong(payload.as_ref().into());
+                    if self.answers.send(pong).await.is_ok() { Verdict::GoOn } else { Verdict::Gone }
+                }
+                Ok(Some(Message::Pong(_))) => Verdict::GoOn,
+                Ok(Some(Message::Close(code))) => {
+                    return Some((code.map_or(CLOSE_NORMAL, |(code, _)| code), String::new()));
+                }
+                Ok(None) => return None,
+                Err(error) => return error.close_code().map(|code| (code, error.to_string())),
+            };
+            match verdict {
+                Verdict::GoOn => {}
+                Verdict::Close(code, reason) => return Some((code, reason.to_owned())),
+                Verdict::Gone => return None,
+            }
+        }
+    }
+
+    /// When something is late: the connect, the rest of a message, the end of the token.
+    fn deadline(&self, connect_by: tokio::time::Instant) -> Option<tokio::time::Instant> {
+        let now = tokio::time::Instant::now();
+        let connect = (!self.conversation.is_connected()).then_some(connect_by);
+        let fragment = (!self.reader.is_idle()).then(|| now + FRAGMENT_WAIT);
+        let token = self.conversation.deadline().map(|at| now + until(at));
+        [connect, fragment, token].into_iter().flatten().min()
+    }
+
+    async fn late(&mut self, connect_by: tokio::time::Instant) -> Ending {
+        if !self.conversation.is_connected() && tokio::time::Instant::now() >= connect_by {
+            return Some((CLOSE_UNAUTHENTICATED, "no connect in time".to_owned()));
+        }
+        if self.conversation.deadline().is_none_or(|at| until(at) > Duration::ZERO) {
+            return Some((CLOSE_SLOW, "a message did not arrive whole in time".to_owned()));
+        }
+        match self.conversation.time(clock::now()).await {
+            Verdict::Close(code, reason) => Some((code, reason.to_owned())),
+            Verdict::GoOn | Verdict::Gone => None,
+        }
+    }
+}
+
+/// The writing half.
+struct Mouth {
+    output: OwnedWriteHalf,
+    outbox: Outbox,
+    house: Arc<House>,
+    shared: Arc<Shared>,
+    buffer: Buffer,
+}
+
+impl Mouth {
+    async fn speak(mut self) {
+        loop {
+            let filled = self.outbox.fill(&mut self.buffer).await;
+            match filled {
+                Filled::Frames => {}
+                Filled::Tick if self.is_silent() => return,
+                Filled::Tick => frame::encode(Frame::Ping(&[]), None, &mut self.buffer.0),
+                Filled::Ended => return self.farewell().await,
+            }
+            if !self.write().await {
+                return;
+            }
+            if filled == Filled::Frames {
+                self.outbox.sent();
+            }
+        }
+    }
+
+    /// Nothing heard for two ping intervals.
+    fn is_silent(&self) -> bool {
+        let silent_ms = clock::monotonic_ms().saturating_sub(self.shared.heard_ms.load(Ordering::Relaxed));
+        u128::from(silent_ms) > 2 * self.house.limits.ping_interval.as_millis()
+    }
+
+    async fn farewell(mut self) {
+        let ending = self.shared.ending.lock().take();
+        let Some((code, reason)) = ending else { return };
+        if code == CLOSE_GOING_AWAY && self.house.stop.is_cancelled() {
+            let push = Push::Goodbye {
+                code: "shutting_down".to_owned(),
+                reconnect_after_ms: clock::random_between(200, 2000),
+            };
+            self.buffer.message(|out| json::encode_push(&push, out));
+        }
+        frame::encode(Frame::Close(Some((code, &reason))), None, &mut self.buffer.0);
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.write()).await;
+        let _ = self.output.shutdown().await;
+    }
+
+    /// Writes the buffer; false when the socket is gone or takes nothing.
+    async fn write(&mut self) -> bool {
+        let mut rest = &self.buffer.0[..];
+        while !rest.is_empty() {
+            let written = tokio::time::timeout(self.house.limits.write_timeout, self.output.write(rest)).await;
+            match written {
+                Ok(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
+                Ok(_) => return false,
+                Err(_) => {
+                    give_up(&mut self.output).await;
+                    return false;
+                }
+            }
+        }
+        self.shared.heard_ms.fetch_max(clock::monotonic_ms().saturating_sub(millis(self.house.limits.ping_interval)), Ordering::Relaxed);
+        self.buffer.0.clear();
+        if self.buffer.0.capacity() > KEEP_BYTES {
+            self.buffer.0 = Vec::new();
+        }
+        true
+    }
+}
+
+/// Says why, should the kernel still have room for it.
+async fn give_up(output: &mut (impl AsyncWrite + Unpin)) {
+    let mut close = Vec::new();
+    frame::encode(Frame::Close(Some((CLOSE_SLOW, "no byte taken within the write timeout"))), None, &mut close);
+    let _ = tokio::time::timeout(Duration::from_millis(10), output.write(&close)).await;
+}
+
+/// Frames as they are put together.
+struct Buffer(Vec<u8>);
+
+impl Frames for Buffer {
+    fn message(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let frame = OpenFrame::text(None, &mut self.0);
+        write(&mut self.0);
+        frame.finish(&mut self.0);
+    }
+
+    fn pong(&mut self, payload: &[u8]) {
+        frame::encode(Frame::Pong(payload), None, &mut self.0);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn until(at: Timestamp) -> Duration {
+    Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

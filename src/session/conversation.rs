@@ -1,0 +1,304 @@
+//! What a socket's client says: each message is carried out in turn and its answer queued.
+//!
+//! - Before `connect` (where a token is needed) nothing but `connect` and `ping` is carried out.
+//! - A bad message is answered with an error and ends nothing, but twenty in a row do.
+//! - Publishes are queued in the order they come; their answers follow when they are durable, so that many
+//!   can be under way at once. The queue of answers is bounded: beyond it the socket is not read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tidings_proto::{
+    Code, SubscribeOptions, Timestamp, WireError,
+    message::{Ack, Acked, Connect, Nack, Publish, Push, Reply, Request, RequestId, Subscribed},
+    wire::json,
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Greeting, Session, check_count, of_ack,
+    outbox::{Item, Pending},
+    target,
+};
+use crate::broker::{Durable, Ready, Token};
+
+/// How many messages in a row may be bad.
+const BAD_MAX: u32 = 20;
+/// How long before its end a token's end is announced, in milliseconds.
+const EXPIRING_MS: u64 = 60_000;
+
+/// Unauthenticated, or the token has ended.
+pub const CLOSE_UNAUTHENTICATED: u16 = 4401;
+/// Undecodable messages, twenty in a row.
+pub const CLOSE_VIOLATION: u16 = 4500;
+
+/// One socket's conversation.
+pub struct Conversation {
+    greeting: Greeting,
+    session: Option<Session>,
+    answers: mpsc::Sender<Item>,
+    ready: Arc<Ready>,
+    subscriptions: HashMap<u32, Option<(Arc<Durable>, Token)>>,
+    last_number: u32,
+    bad_in_a_row: u32,
+    by_itself: Option<Box<SubscribeOptions>>,
+    warned: bool,
+}
+
+/// How it goes on after a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes on.
+    GoOn,
+    /// The connection is to be closed with this code and reason.
+    Close(u16, &'static str),
+    /// Nobody takes the answers any more.
+    Gone,
+}
+
+impl Conversation {
+    /// A conversation that begins; `by_itself` is subscribed as soon as the session is authenticated.
+    pub fn new(
+        greeting: Greeting,
+        answers: mpsc::Sender<Item>,
+        ready: Arc<Ready>,
+        by_itself: Option<Box<SubscribeOptions>>,
+    ) -> Conversation {
+        Conversation {
+            greeting,
+            session: None,
+            answers,
+            ready,
+            subscriptions: HashMap::new(),
+            last_number: 0,
+            bad_in_a_row: 0,
+            by_itself,
+            warned: false,
+        }
+    }
+
+    /// Lets the client in with what the upgrade request carried, where that is enough.
+    pub async fn begin(&mut self, token: Option<&str>) -> Verdict {
+        if token.is_none() && self.greeting.needs_token() {
+            return Verdict::GoOn;
+        }
+        match self.greeting.connect(token) {
+            Ok(session) => self.enter(session).await,
+            Err(error) => {
+                let _ = self.answers.send(Item::Push(Push::Error(error))).await;
+                Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
+            }
+        }
+    }
+
+    /// Whether somebody has been let in.
+    pub fn is_connected(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Carries out one message.
+    pub async fn message(&mut self, text: &str) -> Verdict {
+        let sent = match json::decode_request(text) {
+            Ok(incoming) => {
+                self.bad_in_a_row = 0;
+                match self.carry_out(incoming.id, incoming.request).await {
+                    Ok(verdict) => return verdict,
+                    Err(error) => self.answer(incoming.id, Reply::Error(error)).await,
+                }
+            }
+            Err(bad) => {
+                self.bad_in_a_row += 1;
+                self.answer(bad.id, Reply::Error(bad.error)).await
+            }
+        };
+        match sent {
+            false => Verdict::Gone,
+            true if self.bad_in_a_row >= BAD_MAX => Verdict::Close(CLOSE_VIOLATION, "twenty bad messages in a row"),
+            true => Verdict::GoOn,
+        }
+    }
+
+    /// When [`Conversation::time`] wants to be called next, if ever.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        let expires = self.session.as_ref()?.identity().expires?;
+        match self.warned {
+            true => Some(expires),
+            false => Some(Timestamp::from_millis(expires.as_millis().saturating_sub(EXPIRING_MS))),
+        }
+    }
+
+    /// The deadline has come: announces the token's end, or ends the session.
+    pub async fn time(&mut self, now: Timestamp) -> Verdict {
+        let expires = self.session.as_ref().and_then(|session| session.identity().expires);
+        let Some(expires) = expires else { return Verdict::GoOn };
+        if expires <= now {
+            return Verdict::Close(CLOSE_UNAUTHENTICATED, "the token has expired");
+        }
+        if !self.warned && expires.as_millis() <= now.as_millis() + EXPIRING_MS {
+            self.warned = true;
+            let in_ms = expires.as_millis() - now.as_millis();
+            self.send(Item::Push(Push::TokenExpiring { in_ms })).await;
+        }
+        Verdict::GoOn
+    }
+
+    async fn enter(&mut self, session: Session) -> Verdict {
+        self.session = Some(session);
+        let Some(options) = self.by_itself.take() else { return Verdict::GoOn };
+        match self.subscribe(None, &options).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                self.send(Item::Push(Push::Error(error))).await;
+                Verdict::GoOn
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, id: Option<RequestId>, request: Request) -> Result<Verdict, WireError> {
+        match request {
+            Request::Connect(connect) => self.connect(id, connect).await,
+            Request::Ping => Ok(self.pong(id).await),
+            Request::Publish(publish) => self.publish(id, vec![*publish], false).await,
+            Request::PublishBatch(batch) => self.publish(id, batch, true).await,
+            Request::Subscribe(options) => self.subscribe(id, &options).await,
+            Request::Ack(ack) => self.ack(id, &ack).await,
+            Request::Nack(nack) => self.nack(id, &nack).await,
+            Request::Unsubscribe { subscription } => self.unsubscribe(id, subscription).await,
+            Request::Refresh { token } => self.refresh(id, &token).await,
+            Request::Receipts { offset } => {
+                let receipts = self.session()?.receipts(offset).await?;
+                Ok(self.reply(id, Reply::Receipts(receipts)).await)
+            }
+            Request::Presence { .. } => {
+                Err(WireError::invalid("presence: this version of the broker does not have it yet"))
+            }
+        }
+    }
+
+    fn session(&self) -> Result<&Session, WireError> {
+        self.session.as_ref().ok_or_else(|| {
+            WireError::new(Code::Unauthenticated, "connect comes first: {\"id\":1,\"connect\":{\"token\":\"…\"}}")
+        })
+    }
+
+    async fn connect(&mut self, id: Option<RequestId>, connect: Connect) -> Result<Verdict, WireError> {
+        if let Some(session) = &mut self.session {
+            // Let in by the upgrade request: `connect` is then optional, and asks how things stand.
+            if let (Some(token), true) = (&connect.token, self.greeting.needs_token()) {
+                session.refresh(token)?;
+            }
+            let connected = session.connected();
+            return Ok(self.reply(id, Reply::Connected(connected)).await);
+        }
+        let session = self.greeting.connect(connect.token.as_deref())?;
+        let subject = &session.identity().subject;
+        tracing::debug!(session = session.id(), subject, client = connect.client.as_deref().unwrap_or("-"), "connected");
+        let connected = session.connected();
+        match self.reply(id, Reply::Connected(connected)).await {
+            Verdict::GoOn => Ok(self.enter(session).await),
+            other => Ok(other),
+        }
+    }
+
+    async fn refresh(&mut self, id: Option<RequestId>, token: &str) -> Result<Verdict, WireError> {
+        self.session()?;
+        let Some(session) = &mut self.session else { return Ok(Verdict::GoOn) };
+        session.refresh(token)?;
+        let token_expires = session.identity().expires;
+        self.warned = false;
+        Ok(self.reply(id, Reply::Refreshed { token_expires }).await)
+    }
+
+    async fn pong(&mut self, id: Option<RequestId>) -> Verdict {
+        match id {
+            Some(_) => self.reply(id, Reply::Pong {}).await,
+            None => verdict(self.send(Item::Push(Push::Pong {})).await),
+        }
+    }
+
+    async fn publish(&mut self, id: Option<RequestId>, batch: Vec<Publish>, as_batch: bool) -> Result<Verdict, WireError> {
+        let ticket = self.session()?.publish(batch).await?;
+        Ok(verdict(self.send(Item::Pending(id, Pending::published(ticket, as_batch))).await))
+    }
+
+    async fn subscribe(&mut self, id: Option<RequestId>, options: &SubscribeOptions) -> Result<Verdict, WireError> {
+        let session = self.session()?;
+        let max = session.house().limits.subscriptions_max;
+        if self.subscriptions.len() >= max {
+            return Err(WireError::new(Code::TooLarge, format!("subscribe: this socket has {max} subscriptions, the most it may have")));
+        }
+        let number = self.last_number + 1;
+        let subscription = session.subscribe(options, self.ready.clone(), number).await?;
+        self.last_number = number;
+        let durable = subscription.durable().map(|(durable, token)| (durable.clone(), token));
+        let subscribed = Subscribed {
+            subscription: number,
+            durable: options.durable.clone(),
+            cursor: subscription.cursor(),
+            last_acked: durable.as_ref().map(|_| subscription.cursor()),
+        };
+        self.subscriptions.insert(number, durable);
+        let reply = id.map(|id| (id, Reply::Subscribed(subscribed)));
+        Ok(verdict(self.send(Item::Subscribe(reply, Box::new(subscription))).await))
+    }
+
+    async fn unsubscribe(&mut self, id: Option<RequestId>, number: u32) -> Result<Verdict, WireError> {
+        self.session()?;
+        self.subscriptions.remove(&number).ok_or_else(|| no_subscription(number))?;
+        Ok(verdict(self.send(Item::Unsubscribe(id, number)).await))
+    }
+
+    async fn ack(&mut self, id: Option<RequestId>, ack: &Ack) -> Result<Verdict, WireError> {
+        let target = target(ack)?;
+        let number = named(ack.subscription)?;
+        let (durable, token) = self.durable(number)?;
+        let broker = &self.session()?.house().broker;
+        let (ticket, floor) = broker.ack(durable, &target, Some(*token)).map_err(|error| of_ack(&error))?;
+        let pending = Pending::acked(ticket, Reply::Acked(Acked { subscription: Some(number), cursor: floor }));
+        Ok(verdict(self.send(Item::Pending(id, pending)).await))
+    }
+
+    async fn nack(&mut self, id: Option<RequestId>, nack: &Nack) -> Result<Verdict, WireError> {
+        check_count(nack.offsets.len())?;
+        let number = named(nack.subscription)?;
+        let (durable, token) = self.durable(number)?;
+        let broker = &self.session()?.house().broker;
+        let ticket = broker.nack(durable, &nack.offsets, nack.delay_ms, Some(*token)).map_err(|error| of_ack(&error))?;
+        let pending = Pending::acked(ticket, Reply::Nacked { subscription: Some(number) });
+        Ok(verdict(self.send(Item::Pending(id, pending)).await))
+    }
+
+    fn durable(&self, number: u32) -> Result<&(Arc<Durable>, Token), WireError> {
+        self.session()?;
+        let durable = self.subscriptions.get(&number).ok_or_else(|| no_subscription(number))?;
+        durable.as_ref().ok_or_else(|| of_ack(&crate::broker::error::AckError::NotDurable))
+    }
+
+    async fn reply(&self, id: Option<RequestId>, reply: Reply) -> Verdict {
+        verdict(self.answer(id, reply).await)
+    }
+
+    /// Without an id only an error is answered.
+    async fn answer(&self, id: Option<RequestId>, reply: Reply) -> bool {
+        match (id, reply) {
+            (None, Reply::Error(error)) => self.send(Item::Push(Push::Error(error))).await,
+            (None, _) => true,
+            (Some(id), reply) => self.send(Item::Reply(id, reply)).await,
+        }
+    }
+
+    async fn send(&self, item: Item) -> bool {
+        self.answers.send(item).await.is_ok()
+    }
+}
+
+fn verdict(sent: bool) -> Verdict {
+    if sent { Verdict::GoOn } else { Verdict::Gone }
+}
+
+fn named(subscription: Option<u32>) -> Result<u32, WireError> {
+    subscription.ok_or_else(|| WireError::invalid("subscription: the number that subscribed gave is missing"))
+}
+
+fn no_subscription(number: u32) -> WireError {
+    WireError::new(Code::NotFound, format!("subscription: this session has none with the number {number}"))
+}

@@ -1,0 +1,86 @@
+//! From what the rooms below say to what the wire says: one exhaustive match an operation.
+
+use tidings_proto::{Code, LogId, WireError};
+
+use crate::{
+    auth::AuthError,
+    broker::error::{AckError, AppendError, PublishError, ReadError, SubscribeError},
+    clock,
+};
+
+/// What a client waits before it tries again when the broker cannot take more, in milliseconds.
+const RETRY_MS: (u64, u64) = (500, 1500);
+
+pub(crate) fn of_append(error: &AppendError) -> WireError {
+    let code = match error {
+        AppendError::Unexpected { .. } | AppendError::IdReused { .. } | AppendError::PartlyDuplicate => Code::Conflict,
+        AppendError::TooLarge { .. } => Code::TooLarge,
+        AppendError::Busy
+        | AppendError::Full
+        | AppendError::Latched(_)
+        | AppendError::Closed
+        | AppendError::Indeterminate => Code::Unavailable,
+    };
+    with_retry(WireError::new(code, error.to_string()))
+}
+
+pub(crate) fn of_publish(error: &PublishError) -> WireError {
+    match error {
+        PublishError::Append(error) => of_append(error),
+        PublishError::EmptyBatch | PublishError::Invalid { .. } => WireError::invalid(error.to_string()),
+    }
+}
+
+pub(crate) fn of_read(error: &ReadError) -> WireError {
+    match error {
+        ReadError::Closed => with_retry(WireError::new(Code::Unavailable, error.to_string())),
+        ReadError::Storage(_) => internal(&error.to_string()),
+    }
+}
+
+pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
+    match error {
+        SubscribeError::Invalid { .. } => WireError::invalid(error.to_string()),
+        SubscribeError::Conflict { .. } => WireError::new(Code::Conflict, error.to_string()),
+        SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
+        SubscribeError::Gone { first, last, .. } => WireError {
+            first: Some(*first),
+            last: Some(*last),
+            log: Some(log),
+            ..WireError::new(Code::OffsetGone, error.to_string())
+        },
+        SubscribeError::Read(error) => of_read(error),
+        SubscribeError::Append(error) => of_append(error),
+    }
+}
+
+pub(crate) fn of_ack(error: &AckError) -> WireError {
+    match error {
+        AckError::NotDurable | AckError::AboveLast { .. } => WireError::invalid(error.to_string()),
+        AckError::TooManyRanges { .. } => WireError::new(Code::TooLarge, error.to_string()),
+        AckError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
+        AckError::Reset => WireError::new(Code::Conflict, error.to_string()),
+        AckError::Append(error) => of_append(error),
+        AckError::Read(error) => of_read(error),
+    }
+}
+
+pub(crate) fn of_auth(error: &AuthError) -> WireError {
+    match error {
+        AuthError::Missing | AuthError::Token(_) => WireError::new(Code::Unauthenticated, error.to_string()),
+    }
+}
+
+/// A bug or a broken disk: logged under an id that the answer carries, and no more than that is told.
+pub(crate) fn internal(what: &str) -> WireError {
+    let id = clock::session_id();
+    tracing::error!(%id, what, "internal error");
+    WireError::new(Code::Internal, format!("the broker could not do it; its log says why under {id}"))
+}
+
+fn with_retry(error: WireError) -> WireError {
+    match error.retryable {
+        true => error.retry_after_ms(clock::random_between(RETRY_MS.0, RETRY_MS.1)),
+        false => error,
+    }
+}

@@ -1,0 +1,150 @@
+//! What all sessions share, and the door into it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tidings_proto::{Code, WireError};
+use tokio_util::sync::CancellationToken;
+
+use super::{Session, error};
+use crate::{auth::Authenticator, broker::Broker, clock};
+
+/// The bounds of every session.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The most bytes one message or request body may have.
+    pub message_bytes_max: usize,
+    /// The most bytes the data of one event may have.
+    pub event_bytes_max: usize,
+    /// The most subscriptions one socket may have.
+    pub subscriptions_max: usize,
+    /// How often the broker pings.
+    pub ping_interval: Duration,
+    /// How long a socket may take no byte while something waits to be written.
+    pub write_timeout: Duration,
+    /// How long a socket may stay without `connect` where one is needed.
+    pub connect_timeout: Duration,
+}
+
+/// What all sessions share.
+pub struct House {
+    /// The core.
+    pub broker: Arc<Broker>,
+    /// Who somebody is.
+    pub authenticator: Authenticator,
+    /// The bounds.
+    pub limits: Limits,
+    /// The broker is stopping: say goodbye.
+    pub stop: CancellationToken,
+    sessions: [Arc<AtomicUsize>; 3],
+}
+
+/// How somebody talks to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// A WebSocket.
+    WebSocket,
+    /// An SSE stream.
+    Sse,
+    /// One HTTP request.
+    Http,
+}
+
+impl Transport {
+    /// All of them.
+    pub const ALL: [Transport; 3] = [Transport::WebSocket, Transport::Sse, Transport::Http];
+
+    /// Its name in metrics and status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::Sse => "sse",
+            Transport::Http => "http",
+        }
+    }
+}
+
+impl House {
+    /// A house without guests.
+    pub fn new(broker: Arc<Broker>, authenticator: Authenticator, limits: Limits, stop: CancellationToken) -> Arc<House> {
+        Arc::new(House { broker, authenticator, limits, stop, sessions: Default::default() })
+    }
+
+    /// How many sessions there are on this transport.
+    pub fn sessions(&self, transport: Transport) -> usize {
+        self.count(transport).load(Ordering::Relaxed)
+    }
+
+    fn count(&self, transport: Transport) -> &Arc<AtomicUsize> {
+        let [websocket, sse, http] = &self.sessions;
+        match transport {
+            Transport::WebSocket => websocket,
+            Transport::Sse => sse,
+            Transport::Http => http,
+        }
+    }
+}
+
+/// Somebody who has not said who they are.
+pub struct Greeting {
+    house: Arc<House>,
+    transport: Transport,
+}
+
+impl Greeting {
+    /// Somebody at this door.
+    pub fn new(house: Arc<House>, transport: Transport) -> Greeting {
+        Greeting { house, transport }
+    }
+
+    /// Whether a token is needed to get in.
+    pub fn needs_token(&self) -> bool {
+        !self.house.authenticator.is_open()
+    }
+
+    /// Lets somebody in.
+    ///
+    /// # Errors
+    /// `unauthenticated`, or `unavailable` when the broker is stopping.
+    pub fn connect(&self, token: Option<&str>) -> Result<Session, WireError> {
+        if self.house.stop.is_cancelled() {
+            let wait_ms = clock::random_between(500, 2000);
+            return Err(WireError::new(Code::Unavailable, "the broker is shutting down").retry_after_ms(wait_ms));
+        }
+        let identified = self.house.authenticator.identify(token);
+        crate::metrics::authenticated(identified.is_ok());
+        let identity = identified.map_err(|error| error::of_auth(&error))?;
+        Ok(Session {
+            house: self.house.clone(),
+            identity,
+            id: clock::session_id().simple().to_string(),
+            _counted: Counted::new(self.house.count(self.transport).clone(), self.transport),
+        })
+    }
+}
+
+/// Counts a session as long as it lives.
+pub(super) struct Counted {
+    count: Arc<AtomicUsize>,
+    transport: Transport,
+}
+
+impl Counted {
+    fn new(count: Arc<AtomicUsize>, transport: Transport) -> Counted {
+        count.fetch_add(1, Ordering::Relaxed);
+        crate::metrics::session_opened(transport.as_str());
+        Counted { count, transport }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        crate::metrics::session_closed(self.transport.as_str());
+    }
+}

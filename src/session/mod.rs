@@ -1,0 +1,381 @@
+//! A conversation with somebody, the same on every transport. No I/O.
+//!
+//! - A connection begins as a [`Greeting`]; the only way on is [`Greeting::connect`], which gives the
+//!   [`Session`]: so nothing is published, read or acknowledged before authentication.
+//! - Rights are checked here, at every call, against the identity's grants.
+//! - Errors leave as [`WireError`]s: what happened, the value, what to do.
+
+pub mod conversation;
+mod error;
+pub mod house;
+pub mod outbox;
+
+use std::{sync::Arc, time::Duration};
+
+pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
+pub use house::{Greeting, House, Limits, Transport};
+use tidings_proto::{
+    Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
+    message::{Ack, Gap, Nack, Publish, Published, Receipts, Connected},
+};
+
+use crate::{
+    auth::Identity,
+    broker::{
+        self, Broker, DurableInfo, Fetched, PublishTicket, PutOutcome, Read, Ready, Subscription, Target,
+        is_never_delivered,
+    },
+    log::{ReadLimit, Stored, TopicInfo},
+};
+
+/// The most offsets one ack or nack may name.
+pub const ACK_OFFSETS_MAX: usize = 4096;
+
+/// Somebody who has been let in.
+pub struct Session {
+    house: Arc<House>,
+    identity: Identity,
+    id: String,
+    _counted: house::Counted,
+}
+
+impl Session {
+    /// Names it in logs.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who it is and what they may do.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What everybody shares.
+    pub fn house(&self) -> &Arc<House> {
+        &self.house
+    }
+
+    fn broker(&self) -> &Broker {
+        &self.house.broker
+    }
+
+    /// What `connect` is answered.
+    pub fn connected(&self) -> Connected {
+        let log = self.broker().log();
+        Connected {
+            session: self.id.clone(),
+            subject: self.identity.subject.clone(),
+            log: log.id(),
+            first: log.first().get(),
+            last: log.committed().get(),
+            ping_interval_ms: millis(self.house.limits.ping_interval),
+            max_message_bytes: u64::try_from(self.house.limits.message_bytes_max).unwrap_or(u64::MAX),
+            token_expires: self.identity.expires,
+            compress: None,
+            server: concat!("tidings/", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+
+    /// Takes a newer token of the same subject.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
+    pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
+        let identity = self.house.authenticator.identify(Some(token)).map_err(|error| error::of_auth(&error))?;
+        if identity.subject != self.identity.subject {
+            let text = format!("token: it is {}'s, and this session is {}'s", identity.subject, self.identity.subject);
+            return Err(WireError::new(Code::PermissionDenied, text));
+        }
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Queues events to be appended together. In the order of the calls.
+    ///
+    /// # Errors
+    /// As the protocol says; an error of the append itself comes from the ticket.
+    pub async fn publish(&self, batch: Vec<Publish>) -> Result<PublishTicket, WireError> {
+        for publish in &batch {
+            self.check_publish(publish)?;
+        }
+        let result = self.broker().publish(&self.identity.subject, batch).await;
+        result.map_err(|error| self.refused(of_publish(&error)))
+    }
+
+    /// Publishes and waits until it is durable.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn publish_now(&self, batch: Vec<Publish>) -> Result<Vec<Published>, WireError> {
+        let ticket = self.publish(batch).await?;
+        ticket.published().await.map_err(|error| self.refused(of_publish(&error)))
+    }
+
+    fn refused(&self, error: WireError) -> WireError {
+        crate::metrics::publish_refused(error.code);
+        error
+    }
+
+    fn check_publish(&self, publish: &Publish) -> Result<(), WireError> {
+        let topic = &publish.event.topic;
+        if topic.is_own() {
+            return Err(WireError::new(
+                Code::PermissionDenied,
+                format!("topic: {topic} is the broker's own: topics of yours do not start with $"),
+            ));
+        }
+        let data_bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
+        if data_bytes > self.house.limits.event_bytes_max {
+            let max = self.house.limits.event_bytes_max;
+            return Err(WireError::new(Code::TooLarge, format!("data: {data_bytes} bytes, at most {max} are allowed")));
+        }
+        match self.identity.grants.may_publish(topic) {
+            true => Ok(()),
+            false => Err(self.denied("publish to", topic.as_str())),
+        }
+    }
+
+    /// Subscribes; `number` is this conversation's number for it.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn subscribe(&self, options: &SubscribeOptions, ready: Arc<Ready>, number: u32) -> Result<Subscription, WireError> {
+        self.check_read(&options.filters)?;
+        if let Some(name) = &options.durable {
+            self.check_durable(name)?;
+        }
+        let subscribed = self.broker().subscribe(options, &self.identity.subject, ready, number).await;
+        subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+    }
+
+    /// Reads for one request.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn read(&self, options: &SubscribeOptions, from: &broker::From, limit: ReadLimit, wait: Duration) -> Result<Read, WireError> {
+        self.check_read(&options.filters)?;
+        let read = self.broker().read(options, from, limit, wait).await;
+        read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+    }
+
+    /// One event.
+    ///
+    /// # Errors
+    /// `not_found` also where reading its topic is not granted: nobody learns what is there.
+    pub async fn event(&self, offset: Offset) -> Result<Arc<Stored>, WireError> {
+        let found = self.broker().get(offset).await.map_err(|error| of_read(&error))?;
+        let readable = |event: &Arc<Stored>| {
+            Filter::parse(event.topic().as_str()).is_ok_and(|topic| {
+                let filters = Filters::one(topic);
+                !is_never_delivered(&filters) && self.identity.grants.refused(&filters).is_none()
+            })
+        };
+        found.filter(readable).ok_or_else(|| WireError::new(Code::NotFound, format!("offset: there is no event {offset}")))
+    }
+
+    /// Who has acknowledged an event: for its publisher and the admin.
+    ///
+    /// # Errors
+    /// `not_found` for all others too.
+    pub async fn receipts(&self, offset: Offset) -> Result<Receipts, WireError> {
+        let none = || WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"));
+        let found = self.broker().get(offset).await.map_err(|error| of_read(&error))?.ok_or_else(none)?;
+        let publisher = found.body().map(|body| body.subject.to_owned()).unwrap_or_default();
+        if found.topic().is_own() || (publisher != self.identity.subject && !self.identity.grants.is_admin()) {
+            return Err(none());
+        }
+        Ok(Receipts { offset, receipts: self.broker().receipts(&found) })
+    }
+
+    /// The topics under a filter, by name, after the name `after`.
+    ///
+    /// # Errors
+    /// `permission_denied` where reading them is not granted.
+    pub fn topics(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<TopicInfo>, WireError> {
+        self.check_read(&Filters::one(filter.clone()))?;
+        Ok(self.broker().log().topics(filter, after, limit))
+    }
+
+    /// Makes a durable subscription or changes it.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn put_durable(&self, name: &str, options: &SubscribeOptions) -> Result<PutOutcome, WireError> {
+        self.check_durable(name)?;
+        self.check_read(&options.filters)?;
+        let put = self.broker().put_durable(name, options, &self.identity.subject).await;
+        put.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+    }
+
+    /// What is known of a durable subscription.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn durable(&self, name: &str) -> Result<DurableInfo, WireError> {
+        self.check_durable(name)?;
+        let info = self.broker().durable_info(name).await.map_err(|error| of_read(&error))?;
+        info.ok_or_else(|| no_durable(name))
+    }
+
+    /// Durable subscriptions by name, after the name `after`: those they may use.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn durables(&self, after: Option<&str>, limit: usize) -> Result<Vec<DurableInfo>, WireError> {
+        let infos = self.broker().durable_infos(after, limit).await.map_err(|error| of_read(&error))?;
+        Ok(infos.into_iter().filter(|info| self.identity.grants.may_use_durable(&info.spec.name)).collect())
+    }
+
+    /// Forgets a durable subscription.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn delete_durable(&self, name: &str) -> Result<(), WireError> {
+        self.check_durable(name)?;
+        match self.broker().delete_durable(name).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(no_durable(name)),
+            Err(error) => Err(of_append(&error)),
+        }
+    }
+
+    /// Leases the next events of a durable subscription.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn fetch(&self, name: &str, limit: usize, wait: Duration) -> Result<Fetched, WireError> {
+        self.check_durable(name)?;
+        // Rights may have changed since it was made.
+        let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
+        self.check_read(&filters)?;
+        let fetched = self.broker().fetch(name, limit, wait).await;
+        fetched.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+    }
+
+    /// Acknowledges events of the durable subscription of this name; gives its floor once that is durable.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn ack_by_name(&self, name: &str, ack: &Ack) -> Result<tidings_proto::Cursor, WireError> {
+        self.check_durable(name)?;
+        self.check_log(ack.log.as_deref())?;
+        let target = target(ack)?;
+        let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
+        let (ticket, floor) = self.broker().ack(&durable, &target, None).map_err(|error| of_ack(&error))?;
+        ticket.durable().await.map_err(|error| of_append(&error))?;
+        Ok(floor)
+    }
+
+    /// Lets events of the durable subscription of this name come again.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn nack_by_name(&self, name: &str, nack: &Nack) -> Result<(), WireError> {
+        self.check_durable(name)?;
+        self.check_log(nack.log.as_deref())?;
+        check_count(nack.offsets.len())?;
+        let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
+        let ticket = self.broker().nack(&durable, &nack.offsets, nack.delay_ms, None).map_err(|error| of_ack(&error))?;
+        ticket.durable().await.map_err(|error| of_append(&error))
+    }
+
+    /// What of a wish is gone, as an error.
+    pub fn gone(&self, gap: &Gap) -> WireError {
+        let text = format!(
+            "the events after {} are gone: the log begins at {} and ends at {}; say on_gap=skip to go on from there",
+            gap.requested, gap.first, gap.last
+        );
+        WireError {
+            first: Some(gap.first),
+            last: Some(gap.last),
+            log: Some(gap.log),
+            ..WireError::new(Code::OffsetGone, text)
+        }
+    }
+
+    fn check_log(&self, log: Option<&str>) -> Result<(), WireError> {
+        let ours = self.broker().log();
+        match log {
+            Some(named) if !named.to_ascii_lowercase().starts_with(&ours.id().short()) => Err(WireError {
+                first: Some(ours.first().get()),
+                last: Some(ours.committed().get()),
+                log: Some(ours.id()),
+                ..WireError::new(Code::OffsetGone, format!("log: {named} is another log than this one, {}", ours.id()))
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_read(&self, filters: &Filters) -> Result<(), WireError> {
+        if is_never_delivered(filters) {
+            let text = "filters: the events of $acks, $subscriptions and $scheduled are the broker's own and never delivered";
+            return Err(WireError::new(Code::PermissionDenied, text));
+        }
+        match self.identity.grants.refused(filters) {
+            None => Ok(()),
+            Some(filter) => Err(self.denied("subscribe to", filter.as_str())),
+        }
+    }
+
+    fn check_durable(&self, name: &str) -> Result<(), WireError> {
+        match self.identity.grants.may_use_durable(name) {
+            true => Ok(()),
+            false => Err(self.denied("use the durable subscription", name)),
+        }
+    }
+
+    fn denied(&self, what: &str, whom: &str) -> WireError {
+        WireError::new(Code::PermissionDenied, format!("{} may not {what} {whom}", self.identity.subject))
+    }
+}
+
+/// What an ack names: exactly one of the two.
+pub(crate) fn target(ack: &Ack) -> Result<Target, WireError> {
+    match (ack.offset, &ack.offsets) {
+        (Some(offset), None) => Ok(Target::UpTo(offset)),
+        (None, Some(offsets)) => {
+            check_count(offsets.len())?;
+            Ok(Target::These(offsets.clone()))
+        }
+        _ => Err(WireError::invalid("ack: give offset (all up to it) or offsets (just these), one of the two")),
+    }
+}
+
+pub(crate) fn check_count(offsets: usize) -> Result<(), WireError> {
+    match offsets {
+        0 => Err(WireError::invalid("offsets: at least one is needed")),
+        n if n > ACK_OFFSETS_MAX => {
+            Err(WireError::new(Code::TooLarge, format!("offsets: {n}, at most {ACK_OFFSETS_MAX} are allowed")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn no_durable(name: &str) -> WireError {
+    WireError::new(Code::NotFound, format!("there is no durable subscription \"{name}\""))
+}
+
+/// A topic named in a path or a query.
+///
+/// # Errors
+/// `invalid_argument`, naming the field.
+pub fn parse_topic(field: &str, text: &str) -> Result<Topic, WireError> {
+    Topic::parse(text).map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
+}
+
+/// A filter named in a path or a query.
+///
+/// # Errors
+/// `invalid_argument`, naming the field.
+pub fn parse_filter(field: &str, text: &str) -> Result<Filter, WireError> {
+    Filter::parse(text).map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
+}
+
+/// As much of somebody's text as belongs into an error.
+pub fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

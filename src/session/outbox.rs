@@ -1,0 +1,321 @@
+//! What goes to a socket: answers and deliveries, taken when the socket can take them.
+//!
+//! - Nothing is pushed in here but answers, and those through a bounded queue; events are read from the log
+//!   at the moment there is room for them.
+//! - Subscriptions take turns, one batch each.
+//! - `subscribed` goes out before anything of its subscription.
+//! - [`Outbox::fill`] must be run to its end: a batch once taken is on its way.
+
+use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tidings_proto::{
+    Offset, WireError,
+    message::{Acked, Gap, GapReason, Push, Reply, RequestId},
+    wire::json::{self, BatchHeader},
+};
+use tokio::{sync::mpsc, time::Interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{internal, of_append, of_publish, of_read};
+use crate::{
+    broker::{AckTicket, Delivery, PublishTicket, Ready, Subscription},
+    clock,
+    log::Stored,
+    metrics,
+};
+
+/// How many answers may wait for a socket; beyond it the socket is not read.
+pub const ANSWERS_MAX: usize = 1024;
+/// Once this many bytes are there they are written.
+const FILL_BYTES: usize = 64 * 1024;
+
+/// Something to send.
+pub enum Item {
+    /// An answer.
+    Reply(RequestId, Reply),
+    /// An answer that waits for a commit.
+    Pending(Option<RequestId>, Pending),
+    /// A subscription that begins, with its answer.
+    Subscribe(Option<(RequestId, Reply)>, Box<Subscription>),
+    /// A subscription that ends.
+    Unsubscribe(Option<RequestId>, u32),
+    /// Something nobody asked for.
+    Push(Push),
+    /// The answer to a ping of the transport's own; the transport frames it.
+    Pong(Box<[u8]>),
+}
+
+/// An answer that is not known yet.
+pub struct Pending(Pin<Box<dyn Future<Output = Reply> + Send>>);
+
+impl Pending {
+    /// Of a publish.
+    pub fn published(ticket: PublishTicket, as_batch: bool) -> Pending {
+        Pending(Box::pin(async move {
+            match ticket.published().await {
+                Ok(results) if as_batch => Reply::PublishedBatch { results },
+                Ok(mut results) => match results.pop() {
+                    Some(published) => Reply::Published(published),
+                    None => Reply::Error(internal("a publish without a result")),
+                },
+                Err(error) => {
+                    let error = of_publish(&error);
+                    metrics::publish_refused(error.code);
+                    Reply::Error(error)
+                }
+            }
+        }))
+    }
+
+    /// Of an ack or nack.
+    pub fn acked(ticket: AckTicket, reply: Reply) -> Pending {
+        Pending(Box::pin(async move {
+            match ticket.durable().await {
+                Ok(()) => reply,
+                Err(error) => Reply::Error(of_append(&error)),
+            }
+        }))
+    }
+}
+
+/// Where messages go: the transport frames them.
+pub trait Frames {
+    /// One message of text, written by `write`.
+    fn message(&mut self, write: impl FnOnce(&mut Vec<u8>));
+    /// The transport's own pong.
+    fn pong(&mut self, payload: &[u8]);
+    /// How many bytes wait to be written.
+    fn bytes(&self) -> usize;
+}
+
+/// Why [`Outbox::fill`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// There is something to write.
+    Frames,
+    /// It is time for a ping.
+    Tick,
+    /// All answers have gone out and none will come.
+    Ended,
+}
+
+/// One socket's outbox.
+pub struct Outbox {
+    answers: mpsc::Receiver<Item>,
+    pending: Option<(Option<RequestId>, Pending)>,
+    subscriptions: HashMap<u32, Subscription>,
+    ready: Arc<Ready>,
+    tick: Interval,
+    stop: CancellationToken,
+    ended: bool,
+}
+
+impl Outbox {
+    /// An outbox for these answers and for the subscriptions that announce themselves in `ready`.
+    pub fn new(answers: mpsc::Receiver<Item>, ready: Arc<Ready>, ping_interval: Duration, stop: CancellationToken) -> Outbox {
+        let start = tokio::time::Instant::now() + ping_interval;
+        let mut tick = tokio::time::interval_at(start, ping_interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Outbox { answers, pending: None, subscriptions: HashMap::new(), ready, tick, stop, ended: false }
+    }
+
+    /// Waits until there is something to send and puts it in `frames`.
+    pub async fn fill(&mut self, frames: &mut impl Frames) -> Filled {
+        loop {
+            self.take_answers(frames);
+            while frames.bytes() < FILL_BYTES && !self.stop.is_cancelled() {
+                let Some(number) = self.ready.pop() else { break };
+                self.deliver(number, frames).await;
+                self.take_answers(frames);
+            }
+            if frames.bytes() > 0 {
+                return Filled::Frames;
+            }
+            if self.ended && self.pending.is_none() {
+                return Filled::Ended;
+            }
+            if self.wait(frames).await {
+                return Filled::Tick;
+            }
+        }
+    }
+
+    /// The socket has taken everything.
+    pub fn sent(&self) {
+        self.subscriptions.values().for_each(Subscription::sent);
+    }
+
+    /// Waits for a reason to look again; true when it is time for a ping.
+    async fn wait(&mut self, frames: &mut impl Frames) -> bool {
+        let due = self.subscriptions.values().filter_map(|sub| Some((sub.next_due_ms()?, sub.number()))).min();
+        let due_in = due.map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis())));
+        let waits = self.pending.is_some();
+        let stopped = self.stop.is_cancelled();
+        tokio::select! {
+            biased;
+            reply = outcome(&mut self.pending), if waits => {
+                let id = self.pending.take().and_then(|(id, _)| id);
+                write_reply(id, &reply, frames);
+            }
+            item = self.answers.recv(), if !waits && !self.ended => match item {
+                Some(item) => self.take(item, frames),
+                None => self.ended = true,
+            },
+            () = self.ready.wait(), if !stopped => {}
+            () = sleep(due_in), if due_in.is_some() && !stopped => {
+                if let Some((_, number)) = due {
+                    self.ready.push(number);
+                }
+            }
+            _ = self.tick.tick() => {
+                self.move_idle_cursors(frames);
+                return true;
+            }
+            () = self.stop.cancelled(), if !stopped => {}
+        }
+        false
+    }
+
+    /// The answers that are known, in order.
+    fn take_answers(&mut self, frames: &mut impl Frames) {
+        while frames.bytes() < FILL_BYTES {
+            if let Some((id, pending)) = &mut self.pending {
+                let Some(reply) = (&mut pending.0).now_or_never() else { return };
+                write_reply(*id, &reply, frames);
+                self.pending = None;
+            }
+            match self.answers.try_recv() {
+                Ok(item) => self.take(item, frames),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => {
+                    self.ended = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, item: Item, frames: &mut impl Frames) {
+        match item {
+            Item::Reply(id, reply) => write_reply(Some(id), &reply, frames),
+            Item::Pending(id, pending) => self.pending = Some((id, pending)),
+            Item::Subscribe(reply, subscription) => {
+                if let Some((id, reply)) = reply {
+                    write_reply(Some(id), &reply, frames);
+                }
+                subscription.wake();
+                self.subscriptions.insert(subscription.number(), *subscription);
+            }
+            Item::Unsubscribe(id, number) => {
+                self.subscriptions.remove(&number);
+                write_reply(id, &Reply::Unsubscribed { subscription: number }, frames);
+            }
+            Item::Push(push) => frames.message(|out| json::encode_push(&push, out)),
+            Item::Pong(payload) => frames.pong(&payload),
+        }
+    }
+
+    /// One turn of one subscription.
+    async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
+        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        match subscription.next().await {
+            Ok(Some(delivery)) => {
+                let over = matches!(delivery, Delivery::Superseded);
+                write_delivery(number, delivery, frames);
+                if over {
+                    self.subscriptions.remove(&number);
+                } else {
+                    self.ready.push(number);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = WireError { message: format!("subscription {number} ends: {error}"), ..of_read(&error) };
+                frames.message(|out| json::encode_push(&Push::Error(error), out));
+                self.subscriptions.remove(&number);
+            }
+        }
+    }
+
+    fn move_idle_cursors(&mut self, frames: &mut impl Frames) {
+        for subscription in self.subscriptions.values_mut() {
+            let number = subscription.number();
+            if let Some(delivery) = subscription.idle() {
+                write_delivery(number, delivery, frames);
+            }
+        }
+    }
+}
+
+async fn outcome(pending: &mut Option<(Option<RequestId>, Pending)>) -> Reply {
+    match pending {
+        Some((_, pending)) => (&mut pending.0).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn write_reply(id: Option<RequestId>, reply: &Reply, frames: &mut impl Frames) {
+    if id.is_some() || matches!(reply, Reply::Error(_)) {
+        frames.message(|out| json::encode_reply(id, reply, out));
+    }
+}
+
+fn write_delivery(subscription: u32, delivery: Delivery, frames: &mut impl Frames) {
+    let push = match delivery {
+        Delivery::Events { after, cursor, events, attempts } => {
+            let (encoded, damaged) = encode(&events);
+            let header = BatchHeader { subscription, after: Some(after), cursor: Some(cursor), attempts: &attempts };
+            let before = frames.bytes();
+            frames.message(|out| json::encode_events(&header, encoded.iter().map(|event| &event[..]), out));
+            metrics::delivered("websocket", encoded.len(), frames.bytes() - before);
+            for offset in damaged {
+                let push = corrupt(subscription, offset, &events);
+                frames.message(|out| json::encode_push(&push, out));
+            }
+            return;
+        }
+        Delivery::CaughtUp(cursor) => Push::CaughtUp { subscription, cursor },
+        Delivery::Gap(gap) => Push::Gap(gap),
+        Delivery::Superseded => Push::Superseded { subscription },
+        Delivery::Acked(cursor) => Push::Acked(Acked { subscription: Some(subscription), cursor }),
+    };
+    frames.message(|out| json::encode_push(&push, out));
+}
+
+/// The events as JSON, and those whose body this version cannot read.
+fn encode(events: &[Arc<Stored>]) -> (Vec<bytes::Bytes>, Vec<Offset>) {
+    let mut encoded = Vec::with_capacity(events.len());
+    let mut damaged = Vec::new();
+    for event in events {
+        match event.json() {
+            Ok(json) => encoded.push(json),
+            Err(error) => {
+                tracing::error!(offset = event.offset().get(), %error, "an event cannot be read; its readers get a gap");
+                damaged.push(event.offset());
+            }
+        }
+    }
+    (encoded, damaged)
+}
+
+/// Never a silent skip: an event that cannot be read is a gap.
+fn corrupt(subscription: u32, offset: Offset, events: &[Arc<Stored>]) -> Push {
+    let first = offset.cursor().next().get();
+    let last = events.last().map_or(first, |event| event.offset().get());
+    Push::Gap(Gap {
+        subscription: Some(subscription),
+        requested: offset.before(),
+        first,
+        last,
+        log: tidings_proto::LogId::from_bytes([0; 16]),
+        reason: GapReason::Corrupt,
+    })
+}
