@@ -231,7 +231,9 @@ impl FromStr for Position {
 
 /// The text is no position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no position: give an offset (0 to 9007199254740991), or OFFSET@LOG with the first eight hex digits of the log id")]
+#[error(
+    "\"{0}\" is no position: give an offset (0 to 9007199254740991), or OFFSET@LOG with the first eight hex digits of the log id"
+)]
 pub struct PositionError(String);
 
 #[cfg(test)]
@@ -243,7 +245,17 @@ mod tests {
         for text in ["0", "57", "57@9f3c21d0", "9007199254740991"] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
-        for text in ["", "-1", "+1", "1@", "1@9f3c21d", "1@9f3c21dz", "9007199254740992", "99999999999999999999", " 1"] {
+        for text in [
+            "",
+            "-1",
+            "+1",
+            "1@",
+            "1@9f3c21d",
+            "1@9f3c21dz",
+            "9007199254740992",
+            "99999999999999999999",
+            " 1",
+        ] {
             assert!(text.parse::<Position>().is_err(), "{text}");
         }
     }

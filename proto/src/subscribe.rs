@@ -173,7 +173,9 @@ impl<'de> Deserialize<'de> for Start {
             }
         }
         position(given).map(Start::After).map_err(|text| {
-            de::Error::custom(format!("start is {text}: give \"first\", \"now\", an offset or a time in RFC 3339"))
+            de::Error::custom(format!(
+                "start is {text}: give \"first\", \"now\", an offset or a time in RFC 3339"
+            ))
         })
     }
 }

@@ -352,7 +352,9 @@ mod tests {
             let parsed = Filter::parse(&filter).unwrap();
             prop_assert_eq!(parsed.matches(&topic), naive(&f, &t, true));
             if parsed.matches(&topic) {
-                prop_assert!(topic.starts_with(parsed.literal_prefix()) || parsed.literal_prefix() == format!("{topic}."));
+                let prefix = parsed.literal_prefix();
+                let begins = topic.starts_with(prefix) || prefix == format!("{topic}.");
+                prop_assert!(begins, "{} begins {}", prefix, topic);
             }
         }
 

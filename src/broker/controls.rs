@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidings_proto::Cursor;
-
 use super::{
     StartError,
     acks::AckBox,
@@ -12,7 +10,7 @@ use super::{
 };
 use crate::log::{
     AppendError, Controls, Draft, LogHandle, Stored,
-    projection::{Runner, SledStore},
+    projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 
 /// The ledger and the ack box, as the commit thread sees them.
@@ -25,17 +23,7 @@ pub(super) struct BrokerControls {
 impl BrokerControls {
     /// Opens the ledger's checkpoint and folds what the log has beyond it.
     pub(super) fn open(log: &LogHandle, acks: Arc<AckBox>) -> Result<Arc<BrokerControls>, StartError> {
-        let opened = SledStore::open(
-            &log.dir().join("projections"),
-            "ledger",
-            <Ledger as crate::log::projection::Projection>::VERSION,
-            log.id(),
-            log.committed(),
-        );
-        if let Some(reason) = &opened.rebuilt {
-            tracing::info!(?reason, "the ledger is folded anew from the log");
-        }
-        let runner = Runner::open(Ledger::default(), opened.store, log.reader(), &Ledger::topics()?)?;
+        let runner = Runner::open(Ledger::default(), open_store(log), log.reader(), &Ledger::topics()?)?;
         Ok(Arc::new(BrokerControls { ledger: Mutex::new(runner), acks, log: log.clone() }))
     }
 
@@ -58,7 +46,7 @@ impl BrokerControls {
 
     /// How many durables there are.
     pub(super) fn durables(&self) -> usize {
-        self.ledger.lock().projection().len()
+        self.ledger.lock().projection().count()
     }
 
     /// A number that no durable has had.
@@ -68,8 +56,12 @@ impl BrokerControls {
 
     /// Writes what changed since the last checkpoint. Blocks on the disk.
     pub(super) fn checkpoint(&self) {
+        // What is committed has been applied: the committed cursor moves after `committed` below.
         let upto = self.log.committed();
-        if let Err(error) = self.ledger.lock().checkpoint(upto) {
+        let Some(save) = self.ledger.lock().begin(upto) else { return };
+        // The commit thread needs the ledger meanwhile.
+        let saved = save.run();
+        if let Err(error) = self.ledger.lock().finish(saved) {
             tracing::warn!(%error, "the ledger's checkpoint was not written; it stays in memory and is tried again");
         }
     }
@@ -84,7 +76,9 @@ impl Controls for BrokerControls {
         let mut of_ours = events.iter().filter(|event| event.record().flags.control()).peekable();
         if of_ours.peek().is_some() {
             let mut ledger = self.ledger.lock();
-            of_ours.for_each(|event| ledger.apply(event.record()));
+            for event in of_ours {
+                ledger.apply(event.record());
+            }
         }
         self.acks.finish(&Ok(()));
     }
@@ -94,9 +88,19 @@ impl Controls for BrokerControls {
     }
 }
 
-impl BrokerControls {
-    /// Everything up to here is in the last checkpoint.
-    pub(super) fn applied(&self) -> Cursor {
-        self.ledger.lock().applied()
+/// The checkpoint on disk; without one the state is in memory and folded anew at every start.
+fn open_store(log: &LogHandle) -> Box<dyn Store> {
+    let dir = log.dir().join("projections");
+    match SledStore::open(&dir, Ledger::NAME, Ledger::VERSION, log.id(), log.committed()) {
+        Ok(opened) => {
+            if let Some(reason) = &opened.rebuilt {
+                tracing::info!(%reason, "the ledger is folded anew from the log");
+            }
+            Box::new(opened.store)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the ledger has no checkpoint on disk");
+            Box::new(MemoryStore::forgetful())
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use tidings_proto::{Cursor, control::AckState};
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
-pub const RANGES_MAX: usize = 65_536;
+pub(super) const RANGES_MAX: usize = 65_536;
 
 /// The state of one durable subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

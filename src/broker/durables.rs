@@ -66,8 +66,7 @@ pub(super) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
         }
         broker.put_away();
         let controls = broker.controls.clone();
-        let before = controls.applied();
-        if before < broker.log.committed() && tokio::task::spawn_blocking(move || controls.checkpoint()).await.is_err() {
+        if tokio::task::spawn_blocking(move || controls.checkpoint()).await.is_err() {
             tracing::error!("the ledger's checkpoint panicked");
         }
     }

@@ -84,7 +84,7 @@ impl Entry {
 
 /// Everybody's interest.
 #[derive(Debug, Default)]
-pub struct Interest {
+pub(super) struct Interest {
     root: RwLock<Node>,
     /// Entries have been looked at, or are being looked at, for all events up to here.
     until: AtomicU64,
@@ -102,7 +102,7 @@ struct Node {
 
 /// A subscription's registration; dropping it takes the entry out of the trie.
 #[derive(Debug)]
-pub struct Registration {
+pub(super) struct Registration {
     interest: Arc<Interest>,
     filters: Filters,
     entry: Arc<Entry>,
@@ -110,7 +110,7 @@ pub struct Registration {
 
 impl Interest {
     /// Nobody's interest; events up to `committed` are nobody's business any more.
-    pub fn new(committed: Cursor) -> Arc<Interest> {
+    pub(super) fn new(committed: Cursor) -> Arc<Interest> {
         let interest = Interest::default();
         interest.until.store(committed.get(), Ordering::SeqCst);
         interest.done.store(committed.get(), Ordering::SeqCst);
@@ -118,7 +118,7 @@ impl Interest {
     }
 
     /// Registers a subscription, not armed.
-    pub fn register(self: &Arc<Self>, filters: &Filters, ready: Arc<Ready>, subscription: u32) -> Registration {
+    pub(super) fn register(self: &Arc<Self>, filters: &Filters, ready: Arc<Ready>, subscription: u32) -> Registration {
         let entry = Arc::new(Entry {
             armed: AtomicBool::new(false),
             first_match: AtomicU64::new(0),
@@ -134,32 +134,32 @@ impl Interest {
     }
 
     /// Begins to announce the events up to `until`; call [`Announcement::event`] for each and then drop it.
-    pub fn announce(&self, until: Cursor) -> Announcement<'_> {
+    pub(super) fn announce(&self, until: Cursor) -> Announcement<'_> {
         self.until.fetch_max(until.get(), Ordering::SeqCst);
         Announcement { interest: self, until }
     }
 
     /// Everything up to here has been announced.
-    pub fn done(&self) -> Cursor {
+    pub(super) fn done(&self) -> Cursor {
         Cursor::new(self.done.load(Ordering::SeqCst))
     }
 }
 
 /// The pump's turn.
 #[derive(Debug)]
-pub struct Announcement<'a> {
+pub(super) struct Announcement<'a> {
     interest: &'a Interest,
     until: Cursor,
 }
 
 impl Announcement<'_> {
     /// Wakes the armed subscriptions that match.
-    pub fn event(&self, topic: &str, offset: Offset) {
+    pub(super) fn event(&self, topic: &str, offset: Offset) {
         self.interest.root.read().visit(topic.split('.'), true, &mut |entry| entry.matched(offset));
     }
 
     /// Wakes everybody: the events are no longer in memory, let each read for itself.
-    pub fn everybody(&self, from: Offset) {
+    pub(super) fn everybody(&self, from: Offset) {
         self.interest.root.read().visit_all(&mut |entry| entry.matched(from));
     }
 }
@@ -172,7 +172,7 @@ impl Drop for Announcement<'_> {
 
 impl Registration {
     /// Arms the entry for everything after `cursor`; false when there may be more already: read again.
-    pub fn arm(&self, cursor: Cursor) -> bool {
+    pub(super) fn arm(&self, cursor: Cursor) -> bool {
         self.entry.armed.store(true, Ordering::SeqCst);
         if self.interest.until.load(Ordering::SeqCst) <= cursor.get() {
             return true;
@@ -182,18 +182,18 @@ impl Registration {
     }
 
     /// After a wake: everything before the first match may be passed over. 0 when there was none.
-    pub fn take_first_match(&self) -> Option<Offset> {
+    pub(super) fn take_first_match(&self) -> Option<Offset> {
         Offset::new(self.entry.first_match.swap(0, Ordering::SeqCst))
     }
 
     /// While armed: everything up to here does not match.
-    pub fn passed(&self) -> Option<Cursor> {
+    pub(super) fn passed(&self) -> Option<Cursor> {
         let done = self.interest.done();
         self.entry.armed.load(Ordering::SeqCst).then_some(done)
     }
 
     /// The entry, for waking this subscription for another reason than an event.
-    pub fn entry(&self) -> &Arc<Entry> {
+    pub(super) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 }

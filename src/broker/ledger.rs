@@ -17,12 +17,12 @@ use tidings_proto::{
 use crate::log::{
     Record,
     codec::control_data,
-    projection::{Projection, ProjectionError},
+    projection::{Change, Entry, Projection, ProjectionError},
 };
 
 /// A durable subscription as the log knows it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LedgerEntry {
+pub(super) struct LedgerEntry {
     /// How it was made.
     pub spec: Arc<DurableSpec>,
     /// How far it is acknowledged.
@@ -31,7 +31,7 @@ pub struct LedgerEntry {
 
 /// All durable subscriptions, by name.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(super) struct Ledger {
     durables: BTreeMap<String, LedgerEntry>,
     last_number: u64,
     changed: BTreeSet<String>,
@@ -39,29 +39,24 @@ pub struct Ledger {
 
 impl Ledger {
     /// The durable of this name.
-    pub fn get(&self, name: &str) -> Option<&LedgerEntry> {
+    pub(super) fn get(&self, name: &str) -> Option<&LedgerEntry> {
         self.durables.get(name)
     }
 
     /// All of them, by name, after the name `after`.
-    pub fn after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = (&'a str, &'a LedgerEntry)> + use<'a> {
+    pub(super) fn after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = (&'a str, &'a LedgerEntry)> + use<'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |name| Excluded(name.to_owned()));
         self.durables.range((from, Unbounded)).map(|(name, entry)| (name.as_str(), entry))
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.durables.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.durables.is_empty()
-    }
-
     /// A number that no durable has had.
-    pub fn next_number(&self) -> u64 {
+    pub(super) fn next_number(&self) -> u64 {
         self.last_number + 1
     }
 
@@ -69,7 +64,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Never: the names are fixed.
-    pub fn topics() -> Result<Filters, tidings_proto::topic::TopicError> {
+    pub(super) fn topics() -> Result<Filters, tidings_proto::topic::TopicError> {
         Filters::new(vec![Filter::parse(SUBSCRIPTIONS_TOPIC)?, Filter::parse(ACKS_TOPIC)?])
     }
 
@@ -115,7 +110,9 @@ impl Projection for Ledger {
     const VERSION: u32 = 1;
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
-        let wrong = |cause: serde_json::Error| ProjectionError::undecodable(key, &cause);
+        let wrong = |cause: serde_json::Error| {
+            ProjectionError::Entry(format!("{}: {cause}", String::from_utf8_lossy(key)))
+        };
         if key == LAST_NUMBER_KEY {
             self.last_number = serde_json::from_slice(value).map_err(wrong)?;
             return Ok(());
@@ -138,18 +135,26 @@ impl Projection for Ledger {
         }
     }
 
-    fn take_changes(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    fn take_changes(&mut self) -> Vec<Change> {
         let changed = std::mem::take(&mut self.changed);
         if changed.is_empty() {
             return Vec::new();
         }
-        let number = serde_json::to_vec(&self.last_number).ok();
-        let mut changes = vec![(LAST_NUMBER_KEY.to_vec(), number)];
+        let mut changes = vec![(LAST_NUMBER_KEY.to_vec(), serde_json::to_vec(&self.last_number).ok())];
         for name in changed {
             let value = self.durables.get(&name).and_then(|entry| serde_json::to_vec(entry).ok());
             changes.push((name.into_bytes(), value));
         }
         changes
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let number = serde_json::to_vec(&self.last_number).ok();
+        let number = number.map(|number| (LAST_NUMBER_KEY.to_vec(), number));
+        let durables = self.durables.iter().filter_map(|(name, entry)| {
+            Some((name.clone().into_bytes(), serde_json::to_vec(entry).ok()?))
+        });
+        number.into_iter().chain(durables).collect()
     }
 
     fn reset(&mut self) {

@@ -60,7 +60,7 @@ enum Phase {
 
 /// A session's hold on a durable; dropping it lets go.
 #[derive(Debug)]
-pub struct Attachment {
+pub(super) struct Attachment {
     durable: Arc<Durable>,
     token: Token,
     /// The floor the session of a mirror was last told of.

@@ -61,6 +61,12 @@ pub struct LogHandle {
     shared: Arc<Shared>,
 }
 
+impl std::fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LogHandle({:?})", self.committed())
+    }
+}
+
 pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) queue: Queue,
@@ -84,13 +90,6 @@ pub enum Health {
     Latched(String),
     /// It is being closed.
     Closed,
-}
-
-/// What opening found.
-#[derive(Debug)]
-pub struct Opening {
-    /// What recovery did.
-    pub recovery: tidings_storage::Recovery,
 }
 
 /// The thread that owns the log; [`LogThread::close`] ends it.

@@ -3,8 +3,8 @@
 //! - One task, two futures (reader and writer) that live as long as the socket and are never dropped half-way.
 //! - The reader holds no buffer while idle; the writer gives a large one back.
 //! - A slow socket stays in the writer's write: its cursors lag, nothing accumulates but the kernel's buffer,
-//!   which is bounded. Any byte taken within the write timeout keeps it alive; else the close code is 4408.
-//! - While nothing waits to be written, silence for two ping intervals ends the socket.
+//!   which is bounded. Any byte taken within the write timeout keeps it alive; else the connection is cut.
+//! - While nothing waits to be written, two ping intervals without a whole message end the socket.
 
 use std::{
     net::SocketAddr,
@@ -19,24 +19,23 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tidings_proto::{SubscribeOptions, Timestamp, message::Push, wire::json};
 use tokio::{
-    io::{AsyncWrite, AsyncWriteExt},
+    io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::mpsc,
 };
 
 use super::{
-    frame::{self, Frame, Limits, Message, OpenFrame, Reader, Role},
+    frame::{self, Frame, Limits, Message, OpenFrame, Payload, Reader, Role},
     progress::Progress,
 };
 use crate::{
     clock,
     session::{
-        Greeting, House, Transport,
+        Greeting, House, Ready, Transport,
         conversation::{CLOSE_UNAUTHENTICATED, Conversation, Verdict},
         outbox::{ANSWERS_MAX, Filled, Frames, Item, Outbox},
     },
 };
-use crate::session::Ready;
 
 /// What the kernel may hold for a socket that does not read, in bytes.
 const SEND_BUFFER_BYTES: usize = 128 * 1024;
@@ -44,13 +43,10 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const KEEP_BYTES: usize = 16 * 1024;
 /// How long the close handshake may take.
 const CLOSE_WAIT: Duration = Duration::from_millis(1500);
-/// How long a message may stay incomplete.
-const FRAGMENT_WAIT: Duration = Duration::from_secs(15);
 
 const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_UNSUPPORTED: u16 = 1003;
-const CLOSE_SLOW: u16 = 4408;
 
 /// A socket right after its handshake.
 pub struct Start {
@@ -189,21 +185,17 @@ impl Ears {
         }
     }
 
-    /// When something is late: the connect, the rest of a message, the end of the token.
+    /// When something is late: the connect, or the end of the token.
     fn deadline(&self, connect_by: tokio::time::Instant) -> Option<tokio::time::Instant> {
         let now = tokio::time::Instant::now();
         let connect = (!self.conversation.is_connected()).then_some(connect_by);
-        let fragment = (!self.reader.is_idle()).then(|| now + FRAGMENT_WAIT);
         let token = self.conversation.deadline().map(|at| now + until(at));
-        [connect, fragment, token].into_iter().flatten().min()
+        [connect, token].into_iter().flatten().min()
     }
 
     async fn late(&mut self, connect_by: tokio::time::Instant) -> Ending {
         if !self.conversation.is_connected() && tokio::time::Instant::now() >= connect_by {
             return Some((CLOSE_UNAUTHENTICATED, "no connect in time".to_owned()));
-        }
-        if self.conversation.deadline().is_none_or(|at| until(at) > Duration::ZERO) {
-            return Some((CLOSE_SLOW, "a message did not arrive whole in time".to_owned()));
         }
         match self.conversation.time(clock::now()).await {
             Verdict::Close(code, reason) => Some((code, reason.to_owned())),
@@ -228,7 +220,7 @@ impl Mouth {
             match filled {
                 Filled::Frames => {}
                 Filled::Tick if self.is_silent() => return,
-                Filled::Tick => frame::encode(Frame::Ping(&[]), None, &mut self.buffer.0),
+                Filled::Tick => frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.0),
                 Filled::Ended => return self.farewell().await,
             }
             if !self.write().await {
@@ -268,11 +260,8 @@ impl Mouth {
             let written = tokio::time::timeout(self.house.limits.write_timeout, self.output.write(rest)).await;
             match written {
                 Ok(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
-                Ok(_) => return false,
-                Err(_) => {
-                    give_up(&mut self.output).await;
-                    return false;
-                }
+                // Within a frame no close frame can be sent: the connection is cut, the client resumes.
+                Ok(_) | Err(_) => return false,
             }
         }
         self.shared.heard_ms.fetch_max(clock::monotonic_ms().saturating_sub(millis(self.house.limits.ping_interval)), Ordering::Relaxed);
@@ -282,13 +271,6 @@ impl Mouth {
         }
         true
     }
-}
-
-/// Says why, should the kernel still have room for it.
-async fn give_up(output: &mut (impl AsyncWrite + Unpin)) {
-    let mut close = Vec::new();
-    frame::encode(Frame::Close(Some((CLOSE_SLOW, "no byte taken within the write timeout"))), None, &mut close);
-    let _ = tokio::time::timeout(Duration::from_millis(10), output.write(&close)).await;
 }
 
 /// Frames as they are put together.
@@ -302,7 +284,9 @@ impl Frames for Buffer {
     }
 
     fn pong(&mut self, payload: &[u8]) {
-        frame::encode(Frame::Pong(payload), None, &mut self.0);
+        // What came as a payload goes as one.
+        let payload = Payload::new(payload).unwrap_or_default();
+        frame::encode(Frame::Pong(&payload), None, &mut self.0);
     }
 
     fn bytes(&self) -> usize {

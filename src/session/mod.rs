@@ -13,6 +13,7 @@ pub mod outbox;
 use std::{sync::Arc, time::Duration};
 
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
+pub use crate::broker::Ready;
 pub use house::{Greeting, House, Limits, Transport};
 use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
@@ -22,7 +23,7 @@ use tidings_proto::{
 use crate::{
     auth::Identity,
     broker::{
-        self, Broker, DurableInfo, Fetched, PublishTicket, PutOutcome, Read, Ready, Subscription, Target,
+        self, Broker, DurableInfo, Fetched, PublishTicket, PutOutcome, Read, Subscription, Target,
         is_never_delivered,
     },
     log::{ReadLimit, Stored, TopicInfo},

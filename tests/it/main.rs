@@ -1,1 +1,29 @@
-//! x
+//! Black-box tests: the real binary over real sockets, one file a behaviour.
+//!
+//! Every broker has its own temporary directory and free ports; whatever a test waits for, it waits for the
+//! event itself, with a deadline that only a broken broker reaches.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests fail by panicking, and own their machine's clock and files"
+)]
+
+mod util;
+
+mod auth;
+mod bad_input;
+mod crash;
+mod disk;
+mod durable;
+mod http;
+mod publish;
+mod real_input;
+mod slow_reader;
+mod stop;
+mod strace;
+mod subscribe;

@@ -7,12 +7,18 @@
 //! - An error's text begins with the path of the attribute that is wrong and a colon, as in
 //!   `publish_batch.events[3].topic: …`; `message: …` means the whole of it.
 
-use crate::{Code, Cursor, Offset, WireError, event::EventError, event::JSON_DEPTH_MAX};
-use crate::message::{Request, RequestId};
+use crate::{
+    Code, Cursor, Offset, WireError,
+    event::{EventError, JSON_DEPTH_MAX},
+    message::{Request, RequestId},
+};
 
 pub mod cloudevents;
 pub mod json;
 pub mod stored;
+
+#[cfg(test)]
+mod samples;
 
 /// The most levels of nesting in what a client sends: those of the data, and three around it.
 pub const LEVELS_MAX: usize = JSON_DEPTH_MAX + 3;

@@ -16,8 +16,8 @@ use std::{borrow::Cow, fmt, ops::Deref};
 
 use bytes::Bytes;
 use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, encoded_len_varint,
-    skip_field,
+    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint,
+    encoded_len_varint, skip_field,
 };
 use uuid::{Uuid, fmt::Hyphenated};
 
@@ -156,7 +156,16 @@ pub fn decode(bytes: &[u8]) -> Result<Body<'_>, StoredError> {
     };
     let id_given = flags & ID_GIVEN != 0;
     Ok(Body {
-        id, id_given, subject, kind, source, datacontenttype, data, expires, correlation, headers,
+        id,
+        id_given,
+        subject,
+        kind,
+        source,
+        datacontenttype,
+        data,
+        expires,
+        correlation,
+        headers,
     })
 }
 
@@ -295,7 +304,9 @@ pub enum StoredError {
         what: &'static str,
     },
     /// What stands there is no Protobuf field.
-    #[error("the body of a record has a field that is no Protobuf: report this as a bug of the broker")]
+    #[error(
+        "the body of a record has a field that is no Protobuf: report this as a bug of the broker"
+    )]
     Field(#[from] prost::DecodeError),
 }
 
@@ -331,8 +342,7 @@ fn cut(subject: &str) -> &str {
 
 fn take_short<'a>(rest: &mut &'a [u8], what: &'static str) -> Result<&'a [u8], StoredError> {
     let (&len, behind) = rest.split_first().ok_or(StoredError::Short { what })?;
-    let (taken, behind) =
-        behind.split_at_checked(len.into()).ok_or(StoredError::Short { what })?;
+    let (taken, behind) = behind.split_at_checked(len.into()).ok_or(StoredError::Short { what })?;
     *rest = behind;
     Ok(taken)
 }

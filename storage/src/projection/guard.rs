@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_panic_a_hang_and_a_result() {
         assert_eq!(guarded(10_000, || 7).unwrap(), 7);
-        assert!(matches!(guarded(10_000, || panic!("so {}", 1)), Err::<(), _>(Trouble::Panicked(text)) if text == "so 1"));
+        let panicked = guarded(10_000, || panic!("so {}", 1));
+        assert!(matches!(panicked, Err::<(), _>(Trouble::Panicked(text)) if text == "so 1"));
         let (hold, wait) = sync_channel::<()>(1);
         let late = guarded(20, move || wait.recv());
         assert!(matches!(late, Err(Trouble::TimedOut(20))));

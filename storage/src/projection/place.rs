@@ -61,7 +61,9 @@ impl Place {
         let mut found = Found::default();
         let mut others = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(at(&self.dir))? {
-            let Ok(name) = entry.map_err(at(&self.dir))?.file_name().into_string() else { continue };
+            let Ok(name) = entry.map_err(at(&self.dir))?.file_name().into_string() else {
+                continue;
+            };
             if !name.starts_with(&family) {
                 continue;
             }
@@ -268,7 +270,9 @@ mod tests {
             names
         };
         let ours = |n: u32| format!("a-v2-sled-{SLED_VERSION}.{n}");
-        for name in [&ours(3), &ours(11), &ours(4), "a-v1-sled-1.0.0-alpha.124.9", "b-v1-x", "a.old"] {
+        for name in
+            [&ours(3), &ours(11), &ours(4), "a-v1-sled-1.0.0-alpha.124.9", "b-v1-x", "a.old"]
+        {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
         let mut place = Place::new(dir.path(), "a", 2).unwrap();
@@ -286,6 +290,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "the files of a test")]
     fn a_seal_sees_every_change() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::new(dir.path(), "a", 1).unwrap();

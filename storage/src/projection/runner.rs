@@ -173,9 +173,12 @@ impl<P: Projection> Runner<P> {
         let anew = self.pending.whole || self.failures >= 2;
         let pending = std::mem::take(&mut self.pending);
         let changes = match anew {
-            true => {
-                self.projection.entries().into_iter().map(|(key, value)| (key, Some(value))).collect()
-            }
+            true => self
+                .projection
+                .entries()
+                .into_iter()
+                .map(|(key, value)| (key, Some(value)))
+                .collect(),
             false => pending.changes.into_iter().collect(),
         };
         Some(Save { store, applied: self.applied, changes, anew })

@@ -1,12 +1,12 @@
 //! A projection's store on disk, in sled.
 //!
-//! - Everything sled does happens on a helper thread, with a deadline, its panics caught. After an
-//!   error, a panic or a timeout its handle is never used and never dropped: dropping flushes, and
-//!   a flush after a failed one waits for ever.
+//! - Everything sled does happens on a helper thread, with a deadline, its panics caught. After a
+//!   failed write, a panic or a timeout its handle is never used and never dropped: dropping
+//!   flushes, and a flush after a failed one waits for ever.
 //! - One tree, one writer, one batch per save: entries, W and the digest in it move together.
-//! - Every value has its checksum, over its key too. The digest finds what checksums cannot: entries
-//!   that are missing or of another time (sled reads a damaged metadata log up to the damage and
-//!   says nothing).
+//! - Every value has its checksum, over its key too. The digest finds what checksums cannot:
+//!   entries that are missing or of another time (sled reads a damaged metadata log up to the
+//!   damage and says nothing).
 //! - sled's cache is as small as it goes: each leaf is read once, at the start.
 //!
 //! Entry: key `01` + key; value `01` (version) + body + crc32c(key, version, body) in LE.
@@ -222,9 +222,8 @@ impl Store for SledStore {
     }
 
     fn save(&mut self, applied: Cursor, changes: &[Change]) -> Result<(), ProjectionError> {
-        let longest = changes.iter().map(|(key, value)| {
-            key.len().max(value.as_ref().map_or(0, Vec::len))
-        });
+        let longest =
+            changes.iter().map(|(key, value)| key.len().max(value.as_ref().map_or(0, Vec::len)));
         if let Some(bytes) = longest.max().filter(|&bytes| bytes > ENTRY_BYTES_MAX) {
             return Err(ProjectionError::TooLarge(bytes));
         }
@@ -322,26 +321,33 @@ fn open(
     let db = ManuallyDrop::new(opened.map_err(|error| RebuildReason::Failed(error.to_string()))?);
     match read_all(&db, log, schema, durable) {
         Ok(found) => Ok((db, found)),
-        // sled has met an error and must not be asked for more.
-        Err(doubt @ RebuildReason::Failed(_)) => Err(doubt),
         Err(doubt) => {
+            // Nothing was written, so that dropping writes nothing; it gives back 80 open files.
             drop(ManuallyDrop::into_inner(db));
             Err(doubt)
         }
     }
 }
 
-fn read_all(
-    db: &Db,
+fn read_all(db: &Db, log: LogId, schema: u32, durable: Cursor) -> Result<Held, RebuildReason> {
+    // Not dropped by a panic: an iterator flushes when it is dropped, and a second panic would
+    // end the process.
+    let mut iter = ManuallyDrop::new(db.iter());
+    let held = read_items(&mut iter, log, schema, durable);
+    drop(ManuallyDrop::into_inner(iter));
+    held
+}
+
+fn read_items(
+    iter: &mut sled::Iter<64>,
     log: LogId,
     schema: u32,
     durable: Cursor,
 ) -> Result<Held, RebuildReason> {
-    let mut iter = ManuallyDrop::new(db.iter());
     let mut first = None;
     let mut sums = Sums::default();
     let mut entries = Vec::new();
-    for item in iter.by_ref() {
+    for item in iter {
         let (key, value) = item.map_err(|error| RebuildReason::Failed(error.to_string()))?;
         if first.is_none() {
             first = Some(read_checkpoint(&key, &value, log, schema, durable)?);
@@ -350,8 +356,6 @@ fn read_all(
             sums.change(&key, Some(&value));
         }
     }
-    // An iterator flushes when it is dropped, which is safe after it has met no error.
-    drop(ManuallyDrop::into_inner(iter));
     let (applied, count, digest) = first.ok_or(RebuildReason::NoCheckpoint)?;
     if (count, digest) != (entries.len() as u64, sums.digest) || count != sums.count() {
         return Err(RebuildReason::WrongDigest);
@@ -475,7 +479,16 @@ mod tests {
         };
         let ab = of(&[(b"a", Some(b"1")), (b"b", Some(b"2"))]);
         assert_eq!(ab, of(&[(b"b", Some(b"1")), (b"a", Some(b"1")), (b"b", Some(b"2"))]));
-        assert_eq!(ab, of(&[(b"c", None), (b"b", Some(b"2")), (b"c", Some(b"")), (b"a", Some(b"1")), (b"c", None)]));
+        assert_eq!(
+            ab,
+            of(&[
+                (b"c", None),
+                (b"b", Some(b"2")),
+                (b"c", Some(b"")),
+                (b"a", Some(b"1")),
+                (b"c", None)
+            ])
+        );
         assert_ne!(ab, of(&[(b"a", Some(b"2")), (b"b", Some(b"1"))]));
         assert_eq!(of(&[]), of(&[(b"a", Some(b"1")), (b"a", None)]));
     }

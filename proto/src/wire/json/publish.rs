@@ -197,7 +197,9 @@ pub(in crate::wire) fn payload(
         Data::Json => Ok(Some(Bytes::copy_from_slice(raw.as_bytes()))),
         Data::Text => match serde_json::from_str::<String>(raw) {
             Ok(text) => Ok(Some(text.into())),
-            Err(_) => Err(Fault::new("data", format!("must be a string, for it is {content_type}"))),
+            Err(_) => {
+                Err(Fault::new("data", format!("must be a string, for it is {content_type}")))
+            }
         },
         Data::Binary => {
             let text = format!("cannot be {content_type}: give data_base64 with the bytes instead");

@@ -90,7 +90,9 @@ fn push_path(text: &str, path: &mut String) {
         if byte.is_ascii_whitespace() {
             continue;
         }
-        if let (Some(Step::Array(_, begun)), false) = (steps.last_mut(), matches!(byte, b',' | b']')) {
+        if let (Some(Step::Array(_, begun)), false) =
+            (steps.last_mut(), matches!(byte, b',' | b']'))
+        {
             *begun = true;
         }
         match byte {

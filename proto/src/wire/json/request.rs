@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     Offset, SubscribeOptions, Topic, WireError,
-    event::json_depth,
     message::{Ack, Connect, Nack, Request, RequestId},
     strict::{self, given, object},
     wire::{LEVELS_MAX, invalid},
@@ -214,12 +213,9 @@ fn check_ack(ack: &Ack) -> Result<(), WireError> {
 
 /// The id in a message that is wrong otherwise, read up to where the text stops being JSON.
 fn id_of(text: &str) -> Option<RequestId> {
-    if json_depth(text.as_bytes()) > LEVELS_MAX {
-        // Going through it would recurse; what goes before the nested part is still read by nobody.
-        return None;
-    }
     let mut id = None;
-    // The message is known to be wrong already; only what was found on the way counts.
+    // The message is known to be wrong already; only what was found on the way counts. Values that are
+    // passed over are not recursed into, however deep they are nested.
     let _ = serde_json::Deserializer::from_str(text).deserialize_map(FindId(&mut id));
     id
 }

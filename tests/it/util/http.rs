@@ -1,0 +1,63 @@
+//! HTTP by hyper's client, one connection a request.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// Sends a request; the body comes as it arrives.
+pub async fn open(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<hyper::Response<Incoming>, String> {
+    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    let mut request = Request::builder().method(method).uri(path).header("host", address);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    sender.send_request(request).await.map_err(|error| error.to_string())
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn request(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    try_request(address, method, path, headers, body).await.unwrap()
+}
+
+pub async fn try_request(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, String> {
+    let response = open(address, method, path, headers, body).await?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+pub async fn get(address: &str, path: &str) -> Answer {
+    request(address, Method::GET, path, &[], b"").await
+}
+
+pub async fn post_json(address: &str, path: &str, body: &Value) -> Answer {
+    request(address, Method::POST, path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
+}

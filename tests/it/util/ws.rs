@@ -1,0 +1,127 @@
+//! A WebSocket by tokio-tungstenite: a client that is not ours.
+
+use std::collections::VecDeque;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream,
+    tungstenite::{Message, client::IntoClientRequest, protocol::CloseFrame},
+};
+
+use super::PATIENCE;
+
+pub struct Socket {
+    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_id: u32,
+    /// What came while something else was waited for.
+    aside: VecDeque<Value>,
+    pub closed: Option<CloseFrame>,
+}
+
+impl Socket {
+    pub async fn open(address: &str) -> Socket {
+        Socket::try_open(address, "/v1/ws", &[]).await.unwrap()
+    }
+
+    pub async fn try_open(address: &str, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, String> {
+        let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        let connected = tokio_tungstenite::connect_async(request).await;
+        let (stream, _) = connected.map_err(|error| error.to_string())?;
+        Ok(Socket { stream, next_id: 0, aside: VecDeque::new(), closed: None })
+    }
+
+    pub async fn send(&mut self, message: &Value) {
+        self.send_text(&message.to_string()).await;
+    }
+
+    pub async fn send_text(&mut self, text: &str) {
+        self.stream.send(Message::text(text)).await.unwrap();
+    }
+
+    pub async fn send_raw(&mut self, message: Message) {
+        self.stream.send(message).await.unwrap();
+    }
+
+    /// Sends a request without waiting for its answer; gives its id.
+    pub async fn start(&mut self, name: &str, body: Value) -> u32 {
+        self.next_id += 1;
+        self.send(&json!({"id": self.next_id, name: body})).await;
+        self.next_id
+    }
+
+    /// The answer to this request; what comes before is kept for [`Socket::push`].
+    pub async fn answer(&mut self, id: u32) -> Value {
+        let mut kept = VecDeque::new();
+        loop {
+            let message = self.next().await.expect("the socket ended before the answer");
+            if message["reply"] == id {
+                kept.append(&mut self.aside);
+                self.aside = kept;
+                return message;
+            }
+            kept.push_back(message);
+        }
+    }
+
+    /// A request and its answer.
+    pub async fn call(&mut self, name: &str, body: Value) -> Value {
+        let id = self.start(name, body).await;
+        self.answer(id).await
+    }
+
+    /// The next message that answers nothing, in order.
+    pub async fn push(&mut self) -> Value {
+        self.next().await.expect("the socket ended")
+    }
+
+    /// The next events of any subscription, empty batches passed over.
+    pub async fn events(&mut self) -> Value {
+        loop {
+            let message = self.push().await;
+            if message["events"]["events"].as_array().is_some_and(|events| !events.is_empty()) {
+                return message["events"].clone();
+            }
+        }
+    }
+
+    /// The next `count` events, whatever else comes between.
+    pub async fn take(&mut self, count: usize) -> Vec<Value> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            let batch = self.events().await;
+            events.extend(batch["events"].as_array().unwrap().iter().cloned());
+        }
+        events
+    }
+
+    /// The next message, or `None` at the end.
+    pub async fn next(&mut self) -> Option<Value> {
+        if let Some(message) = self.aside.pop_front() {
+            return Some(message);
+        }
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("nothing came in time");
+            match message {
+                Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => self.closed = frame,
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return None,
+            }
+        }
+    }
+
+    /// Reads to the end and gives the close code.
+    pub async fn close_code(&mut self) -> Option<u16> {
+        while self.next().await.is_some() {}
+        self.closed.as_ref().map(|frame| u16::from(frame.code))
+    }
+}
+
+pub fn offsets(events: &[Value]) -> Vec<u64> {
+    events.iter().map(|event| event["offset"].as_u64().unwrap()).collect()
+}
