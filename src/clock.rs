@@ -12,7 +12,8 @@ use uuid::Uuid;
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn now() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let ms = since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
+    let ms =
+        since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
     Timestamp::from_millis(ms)
 }
 

@@ -24,28 +24,93 @@ pub struct Setting {
 
 /// Every setting there is.
 pub const SETTINGS: [Setting; 19] = [
-    setting("server.listen", "127.0.0.1:8080", "address:port", "public listener; port 0 picks a free one"),
+    setting(
+        "server.listen",
+        "127.0.0.1:8080",
+        "address:port",
+        "public listener; port 0 picks a free one",
+    ),
     setting("server.admin", "127.0.0.1:9090", "address:port", "admin listener: health and metrics"),
-    setting("server.insecure", "false", "true, false", "allow an open broker on other than loopback addresses"),
-    setting("server.allow_origins", "", "origins, by comma", "browser origins that may connect besides our own"),
-    setting("server.connections_max", "10000", "1 to 1000000", "connections at a time; more are answered 503"),
-    setting("server.stop_timeout", "8s", "1s to 5m", "how long a stop may take before connections are cut"),
-    setting("auth.hs256_secret", "", "text", "secret of HS256 tokens; without it the broker runs open"),
+    setting(
+        "server.insecure",
+        "false",
+        "true, false",
+        "allow an open broker on other than loopback addresses",
+    ),
+    setting(
+        "server.allow_origins",
+        "",
+        "origins, by comma",
+        "browser origins that may connect besides our own",
+    ),
+    setting(
+        "server.connections_max",
+        "10000",
+        "1 to 1000000",
+        "connections at a time; more are answered 503",
+    ),
+    setting(
+        "server.stop_timeout",
+        "8s",
+        "1s to 5m",
+        "how long a stop may take before connections are cut",
+    ),
+    setting(
+        "auth.hs256_secret",
+        "",
+        "text",
+        "secret of HS256 tokens; without it the broker runs open",
+    ),
     setting("auth.hs256_secret_file", "", "path", "the same, read from a file"),
     setting("log.dir", "data", "path", "the data directory"),
     setting("log.segment_bytes", "134217728", "65536 to 1073741824", "size of a segment file"),
-    setting("log.reserve_bytes", "67108864", "0 to 1073741824", "kept of a full disk for acks and the like"),
+    setting(
+        "log.reserve_bytes",
+        "67108864",
+        "0 to 1073741824",
+        "kept of a full disk for acks and the like",
+    ),
     setting("log.tail_bytes", "33554432", "65536 to 17179869184", "newest events kept in memory"),
-    setting("log.queue_bytes", "67108864", "1048576 to 4294967295", "events waiting to be appended"),
+    setting(
+        "log.queue_bytes",
+        "67108864",
+        "1048576 to 4294967295",
+        "events waiting to be appended",
+    ),
     setting("log.disk_reads", "4", "1 to 256", "reads from disk at a time"),
-    setting("limits.message_bytes_max", "1048576", "1024 to 67108864", "one message or request body"),
+    setting(
+        "limits.message_bytes_max",
+        "1048576",
+        "1024 to 67108864",
+        "one message or request body",
+    ),
     setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
-    setting("limits.ping_interval", "25s", "100ms to 10m", "how often sockets are pinged; silent for two: closed"),
-    setting("limits.write_timeout", "60s", "1s to 1h", "how long a socket may take no byte of what waits for it"),
-    setting("limits.connect_timeout", "10s", "100ms to 5m", "how long a socket may stay without connect"),
+    setting(
+        "limits.ping_interval",
+        "25s",
+        "100ms to 10m",
+        "how often sockets are pinged; silent for two: closed",
+    ),
+    setting(
+        "limits.write_timeout",
+        "60s",
+        "1s to 1h",
+        "how long a socket may take no byte of what waits for it",
+    ),
+    setting(
+        "limits.connect_timeout",
+        "10s",
+        "100ms to 5m",
+        "how long a socket may stay without connect",
+    ),
 ];
 
-const fn setting(key: &'static str, default: &'static str, values: &'static str, doc: &'static str) -> Setting {
+const fn setting(
+    key: &'static str,
+    default: &'static str,
+    values: &'static str,
+    doc: &'static str,
+) -> Setting {
     Setting { key, default, values, doc }
 }
 
@@ -154,7 +219,9 @@ pub enum ConfigError {
         cause: Box<toml::de::Error>,
     },
     /// An open broker that others could reach.
-    #[error("no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure")]
+    #[error(
+        "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure"
+    )]
     Open(SocketAddr),
 }
 
@@ -173,9 +240,12 @@ impl Flags {
         values.read_environment()?;
         values.read_flags(&self)?;
         let config = values.config(self.demo)?;
-        let exposed = [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
+        let exposed =
+            [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
         match exposed {
-            Some(address) if config.auth.0.hs256_secret.is_none() && !values.parse("server.insecure")? => {
+            Some(address)
+                if config.auth.0.hs256_secret.is_none() && !values.parse("server.insecure")? =>
+            {
                 Err(ConfigError::Open(address))
             }
             _ => Ok(config),
@@ -190,7 +260,9 @@ impl Values {
                 self.0.insert(setting.key, (value, origin));
                 Ok(())
             }
-            None => Err(ConfigError::Unknown { key: key.to_owned(), origin, nearest: nearest(key) }),
+            None => {
+                Err(ConfigError::Unknown { key: key.to_owned(), origin, nearest: nearest(key) })
+            }
         }
     }
 
@@ -237,7 +309,11 @@ impl Values {
             ("server.listen", "--listen", flags.listen.clone()),
             ("server.admin", "--admin", flags.admin.clone()),
             ("server.insecure", "--insecure", flags.insecure.then(|| "true".to_owned())),
-            ("auth.hs256_secret_file", "--auth-jwt-hs256-secret-file", flags.auth_jwt_hs256_secret_file.clone()),
+            (
+                "auth.hs256_secret_file",
+                "--auth-jwt-hs256-secret-file",
+                flags.auth_jwt_hs256_secret_file.clone(),
+            ),
             (
                 "server.allow_origins",
                 "--allow-origin",
@@ -292,13 +368,17 @@ impl Values {
         let file = self.text("auth.hs256_secret_file");
         let secret = match file.is_empty() {
             true => self.text("auth.hs256_secret"),
-            false => read_text(std::path::Path::new(&file))?.trim_end_matches(['\r', '\n']).to_owned(),
+            false => {
+                read_text(std::path::Path::new(&file))?.trim_end_matches(['\r', '\n']).to_owned()
+            }
         };
         if !file.is_empty() && secret.is_empty() {
             return Err(self.wrong("auth.hs256_secret_file"));
         }
         if !secret.is_empty() && secret.len() < 32 {
-            tracing::warn!("the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for");
+            tracing::warn!(
+                "the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for"
+            );
         }
         let secret = (!secret.is_empty()).then(|| auth::Secret::new(secret.into_bytes()));
         Ok(auth::Options { hs256_secret: secret })
@@ -312,7 +392,12 @@ impl Values {
     }
 
     fn list(&self, key: &'static str) -> Vec<String> {
-        self.text(key).split(',').map(str::trim).filter(|entry| !entry.is_empty()).map(str::to_owned).collect()
+        self.text(key)
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     fn parse<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, ConfigError> {
@@ -328,14 +413,24 @@ impl Values {
         usize::try_from(self.number(key, low, high)?).map_err(|_| self.wrong(key))
     }
 
-    fn duration(&self, key: &'static str, low_ms: u128, high_ms: u128) -> Result<Duration, ConfigError> {
+    fn duration(
+        &self,
+        key: &'static str,
+        low_ms: u128,
+        high_ms: u128,
+    ) -> Result<Duration, ConfigError> {
         let duration = humantime::parse_duration(&self.text(key)).map_err(|_| self.wrong(key))?;
-        if (low_ms..=high_ms).contains(&duration.as_millis()) { Ok(duration) } else { Err(self.wrong(key)) }
+        if (low_ms..=high_ms).contains(&duration.as_millis()) {
+            Ok(duration)
+        } else {
+            Err(self.wrong(key))
+        }
     }
 
     fn wrong(&self, key: &'static str) -> ConfigError {
         let origin = self.0.get(key).map_or("default", |(_, origin)| origin).to_owned();
-        let values = SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.values);
+        let values =
+            SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.values);
         let value = if key.contains("secret") { "…".to_owned() } else { self.text(key) };
         ConfigError::Value { key, value, origin, values }
     }
@@ -356,7 +451,8 @@ fn nearest(key: &str) -> &'static str {
 
 #[expect(clippy::disallowed_methods, reason = "a file the operator names, not one of the log's")]
 fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|cause| ConfigError::File { path: path.display().to_string(), cause })
+    std::fs::read_to_string(path)
+        .map_err(|cause| ConfigError::File { path: path.display().to_string(), cause })
 }
 
 #[cfg(test)]
@@ -364,7 +460,8 @@ mod tests {
     use super::*;
 
     fn resolve(set: &[&str]) -> Result<Config, ConfigError> {
-        Flags { set: set.iter().map(|pair| (*pair).to_owned()).collect(), ..Flags::default() }.resolve()
+        Flags { set: set.iter().map(|pair| (*pair).to_owned()).collect(), ..Flags::default() }
+            .resolve()
     }
 
     #[test]
@@ -373,7 +470,10 @@ mod tests {
         assert!(config.listen.ip().is_loopback());
         let page = include_str!("../docs/configuration.md");
         for setting in SETTINGS {
-            let row = format!("| `{}` | `{}` | {} | {} |", setting.key, setting.default, setting.values, setting.doc);
+            let row = format!(
+                "| `{}` | `{}` | {} | {} |",
+                setting.key, setting.default, setting.values, setting.doc
+            );
             assert!(page.contains(&row), "docs/configuration.md lacks the row\n{row}");
         }
     }

@@ -9,8 +9,10 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidings_proto::Code;
 
 /// Buckets for what should be fast, in seconds.
-const FAST: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const FAST: [f64; 16] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
 /// Buckets for events in one commit.
 const BATCH: [f64; 13] =
     [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
@@ -44,8 +46,12 @@ pub fn install() {
     }
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Full(COMMIT_EVENTS.to_owned()), &BATCH)
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.to_owned()), &FAST))
-        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full(SYNC_SECONDS.to_owned()), &FAST));
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Full(COMMIT_SECONDS.to_owned()), &FAST)
+        })
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Full(SYNC_SECONDS.to_owned()), &FAST)
+        });
     let installed = builder.and_then(PrometheusBuilder::install_recorder);
     match installed {
         Ok(handle) => {

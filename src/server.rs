@@ -52,7 +52,12 @@ impl Server {
         let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?;
         let admin_door = Door::new(house, config.net, DoorKind::Admin)?;
         tasks.spawn(listener::serve(public, Arc::new(door), stop.clone(), tasks.clone()));
-        admin_tasks.spawn(listener::serve(admin, Arc::new(admin_door), stop_admin.clone(), admin_tasks.clone()));
+        admin_tasks.spawn(listener::serve(
+            admin,
+            Arc::new(admin_door),
+            stop_admin.clone(),
+            admin_tasks.clone(),
+        ));
         Ok(Server {
             public: public_addr,
             admin: admin_addr,
@@ -90,7 +95,9 @@ impl Server {
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}: is another broker running?"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}: is another broker running?"))
 }
 
 /// Runs a broker until it is told to stop by SIGTERM or SIGINT; a second one stops it at once.

@@ -99,7 +99,9 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// How urgent an event is. `normal` is the default and is left out on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// May wait.

@@ -2,13 +2,14 @@
 //!
 //! - An attribute that is there has a value: `null` is refused, not read as absent.
 //! - An object is an object: serde would take an array of its attributes in order as well.
+//! - One word of several is a text: serde would take `{"low":null}` for `"low"` as well.
 //! - A map has every name once.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
 /// For `deserialize_with` on an optional attribute with `default`: when it is there, it is a `T`.
@@ -27,6 +28,25 @@ where
     T: Deserialize<'de>,
 {
     Object::deserialize(deserializer).map(|Object(value)| Some(value))
+}
+
+/// For `deserialize_with` on an enum of which every variant is a word.
+pub(crate) fn word<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let text = String::deserialize(deserializer)?;
+    T::deserialize(text.into_deserializer())
+}
+
+/// As [`given`], for an enum of which every variant is a word.
+pub(crate) fn given_word<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    word(deserializer).map(Some)
 }
 
 /// As [`given`], for a map of texts.

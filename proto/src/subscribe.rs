@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     Cursor, Filters, Position, Priority, Timestamp,
-    strict::{given, object},
+    strict::{given, given_word, object, word},
 };
 
 /// The options of a subscription.
@@ -37,16 +37,16 @@ pub struct SubscribeOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
     /// The lowest priority to deliver.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "given_word", skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
     /// Content types to deliver; `text/*` stands for all that begin with `text/`. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub content_types: Vec<String>,
     /// Durable: how several sessions share it.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub mode: Mode,
     /// Durable: in which order events are delivered.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub order: Order,
     /// Durable: how many events may be delivered and not yet acknowledged.
     #[serde(default = "max_in_flight", skip_serializing_if = "is_max_in_flight")]
@@ -70,7 +70,7 @@ pub struct SubscribeOptions {
     #[serde(default = "batch_max", skip_serializing_if = "is_batch_max")]
     pub batch_max: u32,
     /// What to do when events are gone.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub on_gap: OnGap,
     /// Be listed on the topic with this data.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]

@@ -35,7 +35,9 @@ pub enum TopicError {
     #[error("has more than {TOPIC_TOKENS_MAX} tokens")]
     TooManyTokens,
     /// A `*` or `>` in a topic, or not as a whole token, or a `>` before the end.
-    #[error("has a wildcard where none may be: topics have none, in a filter * is a whole token and > the last one")]
+    #[error(
+        "has a wildcard where none may be: topics have none, in a filter * is a whole token and > the last one"
+    )]
     Wildcard,
     /// More filters than one subscription may have, or none.
     #[error("must be 1 to {FILTERS_MAX} filters")]
@@ -331,16 +333,14 @@ mod tests {
 
     fn filter() -> impl Strategy<Value = String> {
         let token = prop_oneof![3 => "[ab]{1,2}".boxed(), 2 => Just("*".to_owned()).boxed()];
-        (prop::bool::weighted(0.1), prop::collection::vec(token, 0..4), prop::bool::ANY).prop_filter_map(
-            "a filter",
-            |(own, mut tokens, rest)| {
+        (prop::bool::weighted(0.1), prop::collection::vec(token, 0..4), prop::bool::ANY)
+            .prop_filter_map("a filter", |(own, mut tokens, rest)| {
                 if rest {
                     tokens.push(">".to_owned());
                 }
                 let text = format!("{}{}", if own { "$" } else { "" }, tokens.join("."));
                 Filter::parse(&text).ok().map(|_| text)
-            },
-        )
+            })
     }
 
     proptest! {
@@ -376,11 +376,27 @@ mod tests {
 
     #[test]
     fn topics_are_checked() {
-        for text in ["a", "tasks.42", "users.alice.inbox", "a:b@c=d_e-f", "$acks", &"a".repeat(200)] {
+        for text in ["a", "tasks.42", "users.alice.inbox", "a:b@c=d_e-f", "$acks", &"a".repeat(200)]
+        {
             assert!(Topic::parse(text).is_ok(), "{text}");
         }
         let many = ["a"; 15].join(".");
-        for text in ["", ".", "a.", ".a", "a..b", "a b", "ä", "a/b", "*", "a.>", "$", "a.$b", &"a".repeat(201), &many] {
+        for text in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "a b",
+            "ä",
+            "a/b",
+            "*",
+            "a.>",
+            "$",
+            "a.$b",
+            &"a".repeat(201),
+            &many,
+        ] {
             assert!(Topic::parse(text).is_err(), "{text}");
         }
     }

@@ -48,12 +48,21 @@ impl Grants {
         let filters = |texts: &[String]| {
             texts
                 .iter()
-                .map(|text| Filter::parse(&text.replace("{sub}", &token)).map_err(|error| format!("\"{text}\" {error}")))
+                .map(|text| {
+                    Filter::parse(&text.replace("{sub}", &token))
+                        .map_err(|error| format!("\"{text}\" {error}"))
+                })
                 .collect::<Result<Vec<_>, _>>()
         };
-        let durable = claim.durable.iter().map(|text| text.replace("{sub}", &token)).collect::<Vec<_>>();
-        if let Some(wrong) = durable.iter().find(|text| text.trim_end_matches('*').contains('*') || text.ends_with("**")) {
-            return Err(format!("\"{wrong}\" is no durable grant: give a name, or a prefix that ends in one *"));
+        let durable =
+            claim.durable.iter().map(|text| text.replace("{sub}", &token)).collect::<Vec<_>>();
+        if let Some(wrong) = durable
+            .iter()
+            .find(|text| text.trim_end_matches('*').contains('*') || text.ends_with("**"))
+        {
+            return Err(format!(
+                "\"{wrong}\" is no durable grant: give a name, or a prefix that ends in one *"
+            ));
         }
         Ok(Grants {
             publish: filters(&claim.publish)?,
@@ -126,7 +135,12 @@ mod tests {
 
     fn grants(subject: &str, publish: &[&str], subscribe: &[&str], durable: &[&str]) -> Grants {
         let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        let claim = GrantClaim { publish: own(publish), subscribe: own(subscribe), durable: own(durable), admin: false };
+        let claim = GrantClaim {
+            publish: own(publish),
+            subscribe: own(subscribe),
+            durable: own(durable),
+            admin: false,
+        };
         Grants::from_claim(&claim, subject).unwrap()
     }
 
@@ -137,14 +151,33 @@ mod tests {
     #[test]
     fn a_subscribe_filter_must_lie_inside_a_granted_one() {
         let grants = grants("alice", &["tasks.>"], &["tasks.*", "users.{sub}.>"], &["{sub}-*"]);
-        assert!(grants.may_subscribe(&filter("tasks.42")) && grants.may_subscribe(&filter("tasks.*")));
-        assert!(grants.may_subscribe(&filter("users.alice.>")) && grants.may_subscribe(&filter("users.alice.a.b")));
-        for refused in ["tasks.>", ">", "users.*.x", "users.bob.>", "$acks", "$audit.>", "$presence.users.bob.x"] {
+        assert!(
+            grants.may_subscribe(&filter("tasks.42")) && grants.may_subscribe(&filter("tasks.*"))
+        );
+        assert!(
+            grants.may_subscribe(&filter("users.alice.>"))
+                && grants.may_subscribe(&filter("users.alice.a.b"))
+        );
+        for refused in [
+            "tasks.>",
+            ">",
+            "users.*.x",
+            "users.bob.>",
+            "$acks",
+            "$audit.>",
+            "$presence.users.bob.x",
+        ] {
             assert!(!grants.may_subscribe(&filter(refused)), "{refused}");
         }
         assert!(grants.may_subscribe(&filter("$presence.tasks.42")));
-        assert!(grants.may_subscribe(&filter("$dead.alice-inbox")) && !grants.may_subscribe(&filter("$dead.bob")));
-        assert!(grants.may_subscribe(&filter("$receipts.alice")) && !grants.may_subscribe(&filter("$receipts.bob")));
+        assert!(
+            grants.may_subscribe(&filter("$dead.alice-inbox"))
+                && !grants.may_subscribe(&filter("$dead.bob"))
+        );
+        assert!(
+            grants.may_subscribe(&filter("$receipts.alice"))
+                && !grants.may_subscribe(&filter("$receipts.bob"))
+        );
         assert!(grants.may_use_durable("alice-inbox") && !grants.may_use_durable("alice"));
     }
 
@@ -152,7 +185,10 @@ mod tests {
     fn a_subject_is_one_token_and_brings_no_wildcard() {
         let grants = grants("a.b*>", &["users.{sub}"], &["users.{sub}.>"], &[]);
         assert!(grants.may_publish(&Topic::parse("users.a=2Eb=2A=3E").unwrap()));
-        assert!(!grants.may_subscribe(&filter("users.a.b")) && !grants.may_subscribe(&filter("users.x.y")));
+        assert!(
+            !grants.may_subscribe(&filter("users.a.b"))
+                && !grants.may_subscribe(&filter("users.x.y"))
+        );
     }
 
     #[test]

@@ -61,7 +61,10 @@ impl JwtVerifier {
         }
         let claims = decode::<Claims>(token, &self.key, &self.validation)?.claims;
         let subject = claims.sub;
-        if subject.is_empty() || subject.len() > SUBJECT_BYTES_MAX || subject.chars().any(char::is_control) {
+        if subject.is_empty()
+            || subject.len() > SUBJECT_BYTES_MAX
+            || subject.chars().any(char::is_control)
+        {
             return Err(JwtError::Subject);
         }
         let grants = Grants::from_claim(&claims.tidings, &subject).map_err(JwtError::Grants)?;
@@ -93,7 +96,8 @@ mod tests {
 
     #[test]
     fn a_good_token_says_who_and_what() {
-        let claims = json!({"sub": "alice", "exp": in_an_hour(), "tidings": {"publish": ["tasks.>"]}});
+        let claims =
+            json!({"sub": "alice", "exp": in_an_hour(), "tidings": {"publish": ["tasks.>"]}});
         let identity = verify(&token(Algorithm::HS256, SECRET, &claims)).unwrap();
         assert_eq!(identity.subject, "alice");
         assert!(identity.grants.may_publish(&tidings_proto::Topic::parse("tasks.1").unwrap()));
@@ -112,7 +116,11 @@ mod tests {
             token(Algorithm::HS256, SECRET, &json!({"sub": "", "exp": exp})),
             token(Algorithm::HS256, SECRET, &json!({"sub": "alice", "exp": 1_000_000})),
             token(Algorithm::HS256, SECRET, &json!({"sub": "alice", "exp": exp, "nbf": exp})),
-            token(Algorithm::HS256, SECRET, &json!({"sub": "alice", "exp": exp, "tidings": {"publish": ["a..b"]}})),
+            token(
+                Algorithm::HS256,
+                SECRET,
+                &json!({"sub": "alice", "exp": exp, "tidings": {"publish": ["a..b"]}}),
+            ),
             // {"alg":"none"}.{"sub":"alice","exp":99999999999}.
             "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OTl9.".to_owned(),
             "x".repeat(TOKEN_BYTES_MAX + 1),

@@ -101,9 +101,11 @@ impl Authenticator {
     /// Without a token where one is needed, or with one that does not hold.
     pub fn identify(&self, token: Option<&str>) -> Result<Identity, AuthError> {
         match self {
-            Authenticator::Open => {
-                Ok(Identity { subject: ANONYMOUS.to_owned(), grants: Grants::everything(), expires: None })
-            }
+            Authenticator::Open => Ok(Identity {
+                subject: ANONYMOUS.to_owned(),
+                grants: Grants::everything(),
+                expires: None,
+            }),
             Authenticator::Jwt(verifier) => Ok(verifier.verify(token.ok_or(AuthError::Missing)?)?),
         }
     }

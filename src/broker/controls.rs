@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use super::{
     StartError,
     acks::AckBox,
@@ -12,6 +11,7 @@ use crate::log::{
     AppendError, Controls, Draft, LogHandle, Stored,
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
+use parking_lot::Mutex;
 
 /// The ledger and the ack box, as the commit thread sees them.
 pub(super) struct BrokerControls {
@@ -22,8 +22,12 @@ pub(super) struct BrokerControls {
 
 impl BrokerControls {
     /// Opens the ledger's checkpoint and folds what the log has beyond it.
-    pub(super) fn open(log: &LogHandle, acks: Arc<AckBox>) -> Result<Arc<BrokerControls>, StartError> {
-        let runner = Runner::open(Ledger::default(), open_store(log), log.reader(), &Ledger::topics()?)?;
+    pub(super) fn open(
+        log: &LogHandle,
+        acks: Arc<AckBox>,
+    ) -> Result<Arc<BrokerControls>, StartError> {
+        let runner =
+            Runner::open(Ledger::default(), open_store(log), log.reader(), &Ledger::topics()?)?;
         Ok(Arc::new(BrokerControls { ledger: Mutex::new(runner), acks, log: log.clone() }))
     }
 
@@ -41,7 +45,13 @@ impl BrokerControls {
     /// Those of all durables that `wanted` takes.
     pub(super) fn select(&self, wanted: impl Fn(&LedgerEntry) -> bool) -> Vec<LedgerEntry> {
         let ledger = self.ledger.lock();
-        ledger.projection().after(None).map(|(_, entry)| entry).filter(|entry| wanted(entry)).cloned().collect()
+        ledger
+            .projection()
+            .after(None)
+            .map(|(_, entry)| entry)
+            .filter(|entry| wanted(entry))
+            .cloned()
+            .collect()
     }
 
     /// How many durables there are.

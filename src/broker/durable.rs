@@ -8,9 +8,11 @@
 //!
 //! A mirrored durable leases nothing: its cursor *is* its floor and `acked` holds single acks above it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use tidings_proto::{Cursor, control::AckState};
+
+use crate::log::Stored;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
 pub(super) const RANGES_MAX: usize = 65_536;
@@ -64,9 +66,15 @@ impl DurableState {
             restored.acked.insert(first, last);
         }
         for &(offset, attempts) in &state.attempts {
-            let due = state.delayed.iter().find(|(delayed, _)| *delayed == offset).map_or(0, |(_, due)| *due);
+            let due = state
+                .delayed
+                .iter()
+                .find(|(delayed, _)| *delayed == offset)
+                .map_or(0, |(_, due)| *due);
             if offset > restored.cursor && !restored.acked.contains(offset) {
-                restored.outstanding.insert(offset, Outstanding { attempts, due: Due::Waiting(due) });
+                restored
+                    .outstanding
+                    .insert(offset, Outstanding { attempts, due: Due::Waiting(due) });
             }
         }
         restored
@@ -245,8 +253,23 @@ impl DurableState {
         true
     }
 
+    /// Of these, what is not among `events` is gone or has expired and needs no ack.
+    pub fn ack_missing(&mut self, wanted: &[(u64, u32)], events: &[Arc<Stored>]) {
+        for (offset, _) in wanted {
+            if !events.iter().any(|event| event.offset().get() == *offset) {
+                self.ack(*offset);
+            }
+        }
+    }
+
     /// These events come again after `delay_ms`, or after what the backoff says.
-    pub fn nack(&mut self, offset: u64, delay_ms: Option<u64>, now_ms: u64, redelivery: &Redelivery) {
+    pub fn nack(
+        &mut self,
+        offset: u64,
+        delay_ms: Option<u64>,
+        now_ms: u64,
+        redelivery: &Redelivery,
+    ) {
         if let Some(event) = self.outstanding.get_mut(&offset) {
             let wait_ms = delay_ms.unwrap_or_else(|| redelivery.backoff(event.attempts));
             event.due = Due::Waiting(now_ms.saturating_add(wait_ms));
@@ -321,12 +344,17 @@ impl RangeSet {
 
     /// Whether `offset` is in one of them or next to one.
     fn touches(&self, offset: u64) -> bool {
-        self.0.range(..=offset.saturating_add(1)).next_back().is_some_and(|(_, &last)| offset <= last.saturating_add(1))
+        self.0
+            .range(..=offset.saturating_add(1))
+            .next_back()
+            .is_some_and(|(_, &last)| offset <= last.saturating_add(1))
     }
 
     /// Adds a range.
     pub fn insert(&mut self, mut first: u64, mut last: u64) {
-        while let Some((&other_first, &other_last)) = self.0.range(..=last.saturating_add(1)).next_back() {
+        while let Some((&other_first, &other_last)) =
+            self.0.range(..=last.saturating_add(1)).next_back()
+        {
             if other_last.saturating_add(1) < first {
                 break;
             }

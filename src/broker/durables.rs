@@ -9,8 +9,9 @@ use tidings_proto::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Broker, Durable, Target, Token, check,
+    Broker, Durable, Target, Token,
     acks::AckTicket,
+    check,
     error::{AckError, AppendError, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
@@ -107,7 +108,12 @@ impl Broker {
     ///
     /// # Errors
     /// See [`SubscribeError`].
-    pub async fn put_durable(&self, name: &str, options: &SubscribeOptions, subject: &str) -> Result<PutOutcome, SubscribeError> {
+    pub async fn put_durable(
+        &self,
+        name: &str,
+        options: &SubscribeOptions,
+        subject: &str,
+    ) -> Result<PutOutcome, SubscribeError> {
         let options = SubscribeOptions { durable: Some(name.to_owned()), ..options.clone() };
         check(&options)?;
         Ok(self.ensure(name, &options, subject, true).await?.1)
@@ -172,7 +178,8 @@ impl Broker {
     pub async fn delete_durable(&self, name: &str) -> Result<bool, AppendError> {
         let _one_at_a_time = self.changing.lock().await;
         let Some(entry) = self.controls.find(name) else { return Ok(false) };
-        let change = SubscriptionChange::Deleted { name: name.to_owned(), number: entry.spec.number };
+        let change =
+            SubscriptionChange::Deleted { name: name.to_owned(), number: entry.spec.number };
         self.record(&change).await?;
         if let Some(durable) = self.durables.lock().remove(name) {
             durable.delete();
@@ -181,7 +188,8 @@ impl Broker {
     }
 
     async fn record(&self, change: &SubscriptionChange) -> Result<(), AppendError> {
-        let (Ok(topic), Ok(data)) = (Topic::parse(SUBSCRIPTIONS_TOPIC), serde_json::to_vec(change)) else {
+        let (Ok(topic), Ok(data)) = (Topic::parse(SUBSCRIPTIONS_TOPIC), serde_json::to_vec(change))
+        else {
             return Err(AppendError::Indeterminate);
         };
         let kind = match change {
@@ -199,7 +207,8 @@ impl Broker {
         if let Some(durable) = durables.get(name) {
             return Ok(durable.clone());
         }
-        let entry = self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
+        let entry =
+            self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
         let durable = Arc::new(Durable::new(entry.spec, &entry.acks));
         durables.insert(name.to_owned(), durable.clone());
         Ok(durable)
@@ -209,7 +218,12 @@ impl Broker {
     ///
     /// # Errors
     /// See [`AckError`].
-    pub fn ack(&self, durable: &Durable, target: &Target, from: Option<Token>) -> Result<(AckTicket, Cursor), AckError> {
+    pub fn ack(
+        &self,
+        durable: &Durable,
+        target: &Target,
+        from: Option<Token>,
+    ) -> Result<(AckTicket, Cursor), AckError> {
         let highest = match target {
             Target::UpTo(offset) => Some(*offset),
             Target::These(offsets) => offsets.iter().max().copied(),
@@ -270,7 +284,11 @@ impl Broker {
     ///
     /// # Errors
     /// When the log could not be read.
-    pub async fn durable_infos(&self, after: Option<&str>, limit: usize) -> Result<Vec<DurableInfo>, ReadError> {
+    pub async fn durable_infos(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<DurableInfo>, ReadError> {
         let mut infos = Vec::new();
         for entry in self.controls.list(after, limit) {
             infos.push(self.info(entry).await?);
@@ -285,7 +303,8 @@ impl Broker {
 
     async fn info(&self, entry: LedgerEntry) -> Result<DurableInfo, ReadError> {
         let in_use = self.durables.lock().get(&entry.spec.name).cloned();
-        let durable = in_use.unwrap_or_else(|| Arc::new(Durable::new(entry.spec.clone(), &entry.acks)));
+        let durable =
+            in_use.unwrap_or_else(|| Arc::new(Durable::new(entry.spec.clone(), &entry.acks)));
         let (state, sessions) = {
             let held = durable.lock();
             (held.state.clone(), held.sessions())
@@ -296,7 +315,11 @@ impl Broker {
         let (lag, lag_at_least) = if selection.is_all() {
             let mut ranges = vec![(floor, last)];
             let acks = state.to_ack_state(&entry.spec.name, entry.spec.number);
-            ranges.extend(acks.ranges.iter().map(|&(first, until)| (Cursor::new(first - 1), Cursor::new(until))));
+            ranges.extend(
+                acks.ranges
+                    .iter()
+                    .map(|&(first, until)| (Cursor::new(first - 1), Cursor::new(until))),
+            );
             let counts = self.log.count(filters, ranges).await?;
             let mut counts = counts.into_iter();
             let all = counts.next().unwrap_or(0);

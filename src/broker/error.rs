@@ -35,7 +35,9 @@ pub enum SubscribeError {
         problem: String,
     },
     /// The durable exists with other options.
-    #[error("durable \"{name}\" exists with other options ({differs}): use them, delete it, or change it with PUT /v1/subscriptions/{name}")]
+    #[error(
+        "durable \"{name}\" exists with other options ({differs}): use them, delete it, or change it with PUT /v1/subscriptions/{name}"
+    )]
     Conflict {
         /// Its name.
         name: String,
@@ -46,7 +48,9 @@ pub enum SubscribeError {
     #[error("there is no durable subscription \"{0}\"")]
     Unknown(String),
     /// The position belongs to another log, or to a place that is gone.
-    #[error("the events after {requested} are gone: the log begins at {first} and ends at {last}; subscribe without \"on_gap\":\"error\" to go on from there")]
+    #[error(
+        "the events after {requested} are gone: the log begins at {first} and ends at {last}; subscribe without \"on_gap\":\"error\" to go on from there"
+    )]
     Gone {
         /// What was asked for.
         requested: Cursor,
@@ -67,7 +71,9 @@ pub enum SubscribeError {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AckError {
     /// Not a durable subscription.
-    #[error("subscription: it is not durable, so it has nothing to acknowledge: subscribe with \"durable\"")]
+    #[error(
+        "subscription: it is not durable, so it has nothing to acknowledge: subscribe with \"durable\""
+    )]
     NotDurable,
     /// There is no such durable.
     #[error("there is no durable subscription \"{0}\"")]
@@ -84,7 +90,9 @@ pub enum AckError {
     #[error("the subscription was reset since this session attached: subscribe again")]
     Reset,
     /// Too many ranges would have to be remembered.
-    #[error("offsets: more than {max} separate ranges above the floor: acknowledge the older events first")]
+    #[error(
+        "offsets: more than {max} separate ranges above the floor: acknowledge the older events first"
+    )]
     TooManyRanges {
         /// The bound.
         max: usize,

@@ -7,7 +7,7 @@ use tidings_proto::{Cursor, Offset};
 use super::{
     Broker,
     error::SubscribeError,
-    held::{Durable, Holder},
+    held::{Durable, Holder, Token},
     interest::Ready,
     selection::{Selection, has_expired},
     subscription::BATCH_BYTES_MAX,
@@ -28,41 +28,65 @@ pub struct Fetched {
     pub floor: Cursor,
 }
 
+/// A fetcher's hold on a durable; dropping it lets go, but its leases run on.
+struct Fetcher {
+    durable: Arc<Durable>,
+    token: Token,
+}
+
+impl Drop for Fetcher {
+    fn drop(&mut self) {
+        self.durable.detach(self.token);
+    }
+}
+
 impl Broker {
     /// The next events of a durable, waiting up to `wait` for the first.
     ///
     /// # Errors
-    /// [`SubscribeError::Read`] when the log could not be read, [`SubscribeError::Invalid`] when it does not exist.
+    /// [`SubscribeError::Read`] when the log could not be read, [`SubscribeError::Unknown`] when there is none.
     pub async fn fetch(&self, name: &str, limit: usize, wait: Duration) -> Result<Fetched, SubscribeError> {
         let durable = self.durable(name)?;
-        durable.take_by_fetch();
         let ready = Ready::new();
-        let filters = durable.spec.options.filters.clone();
-        let registration = self.interest.register(&filters, ready.clone(), 0);
+        let registration = self.interest.register(&durable.spec.options.filters, ready.clone(), 0);
+        let token = durable.attach_fetch(registration.entry().clone());
+        let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
         loop {
-            let fetched = self.fetch_now(&durable, limit).await?;
+            while ready.pop().is_some() {}
+            let (fetched, scanned) = self.fetch_now(&durable, limit).await?;
             if !fetched.events.is_empty() || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
             }
-            let cursor = durable.lock().state.cursor();
-            if !registration.arm(cursor.max(self.log.committed())) {
+            if !durable.is_mirror() && durable.lock().holder() != Holder::Fetch {
+                // A socket has taken it over.
+                return Ok(fetched);
+            }
+            // Without room only an ack or a due event is waited for; both announce themselves.
+            let caught_up = scanned.is_none_or(|cursor| registration.arm(cursor));
+            if !caught_up {
                 continue;
             }
             let due = durable.lock().state.next_due_ms();
-            let due_in = due.map_or(wait, |due| Duration::from_millis(due.saturating_sub(clock::now().as_millis())));
-            let until = deadline.min(tokio::time::Instant::now() + due_in);
+            let due_in = due.map(|due| Duration::from_millis(due.saturating_sub(clock::now().as_millis())));
+            let until = due_in.map_or(deadline, |due_in| deadline.min(tokio::time::Instant::now() + due_in));
+            // The deadline is looked at above.
             let _ = tokio::time::timeout_at(until, ready.wait()).await;
-            while ready.pop().is_some() {}
         }
     }
 
-    async fn fetch_now(&self, durable: &Arc<Durable>, limit: usize) -> Result<Fetched, ReadError> {
+    /// What there is now, and how far was looked; `None` when there was no room to look.
+    async fn fetch_now(
+        &self,
+        durable: &Arc<Durable>,
+        limit: usize,
+    ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let now = clock::now();
         let mirror = durable.is_mirror();
         let (again, mut cursor, room) = {
             let mut held = durable.lock();
-            let again = if mirror { Vec::new() } else { held.state.deliver_again(now.as_millis(), limit) };
+            let again =
+                if mirror { Vec::new() } else { held.state.deliver_again(now.as_millis(), limit) };
             let max = usize::try_from(durable.spec.options.max_in_flight).unwrap_or(usize::MAX);
             let room = if mirror { limit } else { max.saturating_sub(held.state.outstanding()) };
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
@@ -70,6 +94,8 @@ impl Broker {
         };
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
         let mut events = self.log.get_many(offsets).await?;
+        events.retain(|event| !has_expired(event, now));
+        durable.lock().state.ack_missing(&again, &events);
         let mut attempts: Vec<(u64, u32)> = again;
         let selection = Selection::of(&durable.spec.options);
         let room = room.min(limit.saturating_sub(events.len()));
@@ -77,7 +103,8 @@ impl Broker {
         let mut new = 0;
         while cursor < committed && new < room {
             let read_limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
-            let mut batch = self.log.read(cursor, committed, &durable.spec.options.filters, read_limit).await?;
+            let mut batch =
+                self.log.read(cursor, committed, &durable.spec.options.filters, read_limit).await?;
             batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
             let mut held = durable.lock();
             if !mirror && held.holder() != Holder::Fetch {
@@ -85,11 +112,17 @@ impl Broker {
             }
             let offsets: Vec<u64> = batch.events.iter().map(|event| event.offset().get()).collect();
             let sent = match mirror {
-                true => offsets.iter().filter(|&&offset| !held.state.is_acked(offset)).map(|&offset| (offset, 1)).collect(),
+                true => offsets
+                    .iter()
+                    .filter(|&&offset| !held.state.is_acked(offset))
+                    .map(|&offset| (offset, 1))
+                    .collect(),
                 false => held.state.deliver_new(&offsets, batch.cursor, now.as_millis()),
             };
             drop(held);
-            batch.events.retain(|event| sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok());
+            batch.events.retain(|event| {
+                sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
+            });
             new += batch.events.len();
             events.append(&mut batch.events);
             attempts.extend(sent);
@@ -102,7 +135,11 @@ impl Broker {
         let floor = held.state.floor();
         drop(held);
         attempts.retain(|(_, attempts)| *attempts >= 2);
-        let attempts = attempts.into_iter().filter_map(|(offset, n)| Some((Offset::new(offset)?, n))).collect();
-        Ok(Fetched { events, attempts, floor })
+        let attempts = attempts
+            .into_iter()
+            .filter_map(|(offset, n)| Some((Offset::new(offset)?, n)))
+            .collect();
+        let scanned = (room > 0).then_some(cursor);
+        Ok((Fetched { events, attempts, floor }, scanned))
     }
 }

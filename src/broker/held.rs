@@ -118,14 +118,18 @@ impl Durable {
         }
     }
 
-    /// Somebody fetches over HTTP: a socket that held it is superseded.
-    pub fn take_by_fetch(&self) {
+    /// Somebody fetches over HTTP: a socket that held it is superseded, other fetchers are not.
+    pub fn attach_fetch(&self, entry: Arc<Entry>) -> Token {
         let mut held = self.lock();
-        if held.holder != Holder::Fetch {
+        if held.holder != Holder::Fetch && !self.is_mirror() {
             held.state.release();
             held.holder = Holder::Fetch;
             held.wake_all();
         }
+        held.last_token += 1;
+        let token = held.last_token;
+        held.sessions.push((token, entry));
+        token
     }
 
     /// It was deleted: every session on it is told.
@@ -139,7 +143,12 @@ impl Durable {
     ///
     /// # Errors
     /// [`AckError::TooManyRanges`], with nothing taken beyond the bound.
-    pub fn ack(&self, target: &Target, from: Option<Token>, acks: &AckBox) -> Result<(AckTicket, Cursor), AckError> {
+    pub fn ack(
+        &self,
+        target: &Target,
+        from: Option<Token>,
+        acks: &AckBox,
+    ) -> Result<(AckTicket, Cursor), AckError> {
         let mut held = self.lock();
         if held.may_ack(from) {
             match target {
@@ -147,7 +156,9 @@ impl Durable {
                 Target::These(offsets) => {
                     for offset in offsets {
                         if !held.state.ack(offset.get()) {
-                            return Err(AckError::TooManyRanges { max: super::durable::RANGES_MAX });
+                            return Err(AckError::TooManyRanges {
+                                max: super::durable::RANGES_MAX,
+                            });
                         }
                     }
                 }
@@ -161,7 +172,14 @@ impl Durable {
     }
 
     /// Lets events come again.
-    pub fn nack(&self, offsets: &[Offset], delay_ms: Option<u64>, from: Option<Token>, now_ms: u64, acks: &AckBox) -> AckTicket {
+    pub fn nack(
+        &self,
+        offsets: &[Offset],
+        delay_ms: Option<u64>,
+        from: Option<Token>,
+        now_ms: u64,
+        acks: &AckBox,
+    ) -> AckTicket {
         let mut held = self.lock();
         if held.may_ack(from) {
             for offset in offsets {

@@ -118,7 +118,12 @@ impl Interest {
     }
 
     /// Registers a subscription, not armed.
-    pub(super) fn register(self: &Arc<Self>, filters: &Filters, ready: Arc<Ready>, subscription: u32) -> Registration {
+    pub(super) fn register(
+        self: &Arc<Self>,
+        filters: &Filters,
+        ready: Arc<Ready>,
+        subscription: u32,
+    ) -> Registration {
         let entry = Arc::new(Entry {
             armed: AtomicBool::new(false),
             first_match: AtomicU64::new(0),
@@ -244,7 +249,10 @@ impl Node {
     }
 
     fn is_empty(&self) -> bool {
-        self.children.is_empty() && self.star.is_none() && self.here.is_empty() && self.rest.is_empty()
+        self.children.is_empty()
+            && self.star.is_none()
+            && self.here.is_empty()
+            && self.rest.is_empty()
     }
 
     fn visit<'a>(

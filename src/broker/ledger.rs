@@ -11,7 +11,9 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidings_proto::{
     Filter, Filters,
-    control::{ACKS_TOPIC, AckState, AckStates, DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
+    control::{
+        ACKS_TOPIC, AckState, AckStates, DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange,
+    },
 };
 
 use crate::log::{
@@ -44,7 +46,10 @@ impl Ledger {
     }
 
     /// All of them, by name, after the name `after`.
-    pub(super) fn after<'a>(&'a self, after: Option<&str>) -> impl Iterator<Item = (&'a str, &'a LedgerEntry)> + use<'a> {
+    pub(super) fn after<'a>(
+        &'a self,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a str, &'a LedgerEntry)> + use<'a> {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |name| Excluded(name.to_owned()));
         self.durables.range((from, Unbounded)).map(|(name, entry)| (name.as_str(), entry))
@@ -82,7 +87,8 @@ impl Ledger {
                         ..AckState::default()
                     }),
                 };
-                self.durables.insert(spec.name.clone(), LedgerEntry { spec: Arc::from(spec), acks });
+                self.durables
+                    .insert(spec.name.clone(), LedgerEntry { spec: Arc::from(spec), acks });
             }
             SubscriptionChange::Deleted { name, number } => {
                 if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {
@@ -140,7 +146,8 @@ impl Projection for Ledger {
         if changed.is_empty() {
             return Vec::new();
         }
-        let mut changes = vec![(LAST_NUMBER_KEY.to_vec(), serde_json::to_vec(&self.last_number).ok())];
+        let mut changes =
+            vec![(LAST_NUMBER_KEY.to_vec(), serde_json::to_vec(&self.last_number).ok())];
         for name in changed {
             let value = self.durables.get(&name).and_then(|entry| serde_json::to_vec(entry).ok());
             changes.push((name.into_bytes(), value));

@@ -53,7 +53,7 @@ pub use self::{
     publish::PublishTicket,
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
-use crate::log::{self, Batch, LogHandle, LogThread, ReadLimit, Stored, StorageError};
+use crate::log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored};
 
 /// The most events one durable may have in flight.
 pub const MAX_IN_FLIGHT_MAX: u32 = 65_536;
@@ -90,7 +90,11 @@ pub fn start(options: &log::Options) -> Result<(Arc<Broker>, Running), StartErro
     let controls = BrokerControls::open(&handle, acks.clone())?;
     let recovery = &opener.recovery;
     if let Some((from, to)) = recovery.lost {
-        tracing::warn!(from, to, "a torn tail was cut: none of it was acknowledged, and its offsets are not used again");
+        tracing::warn!(
+            from,
+            to,
+            "a torn tail was cut: none of it was acknowledged, and its offsets are not used again"
+        );
     }
     let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
     let stop = CancellationToken::new();
@@ -230,7 +234,9 @@ impl Broker {
             let committed = self.log.committed();
             let mut batch = self.log.read(cursor, committed, &options.filters, limit).await?;
             let now = crate::clock::now();
-            batch.events.retain(|event| selection.wants(event) && !selection::has_expired(event, now));
+            batch
+                .events
+                .retain(|event| selection.wants(event) && !selection::has_expired(event, now));
             cursor = batch.cursor;
             let over = tokio::time::Instant::now() >= deadline && cursor >= committed;
             if !batch.events.is_empty() || over {
@@ -309,15 +315,22 @@ fn with_log(position: &Position, log: Option<&str>) -> Position {
 
 /// What the types alone do not forbid.
 fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
-    let invalid = |field, problem: &str| Err(SubscribeError::Invalid { field, problem: problem.to_owned() });
+    let invalid =
+        |field, problem: &str| Err(SubscribeError::Invalid { field, problem: problem.to_owned() });
     let durable = options.durable.is_some();
     if let Some(name) = &options.durable
         && !tidings_proto::topic::is_durable_name(name)
     {
-        return invalid("durable", "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most");
+        return invalid(
+            "durable",
+            "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most",
+        );
     }
     if durable && (options.after.is_some() || options.since.is_some()) {
-        return invalid("after", "a durable subscription has its own cursor: say where a new one begins with \"start\"");
+        return invalid(
+            "after",
+            "a durable subscription has its own cursor: say where a new one begins with \"start\"",
+        );
     }
     if options.after.is_some() && options.since.is_some() {
         return invalid("since", "give after or since, not both");

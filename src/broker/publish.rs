@@ -39,7 +39,11 @@ impl Broker {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub async fn publish(&self, subject: &str, batch: Vec<Publish>) -> Result<PublishTicket, PublishError> {
+    pub async fn publish(
+        &self,
+        subject: &str,
+        batch: Vec<Publish>,
+    ) -> Result<PublishTicket, PublishError> {
         check(&batch)?;
         let now = clock::now();
         let mut drafts = Vec::with_capacity(batch.len());
@@ -56,7 +60,11 @@ impl Broker {
 }
 
 fn id_of(publish: &Publish, made: Uuid) -> String {
-    publish.event.id.as_ref().map_or_else(|| made.to_string(), |id: &EventId| id.as_str().to_owned())
+    publish
+        .event
+        .id
+        .as_ref()
+        .map_or_else(|| made.to_string(), |id: &EventId| id.as_str().to_owned())
 }
 
 fn check(batch: &[Publish]) -> Result<(), PublishError> {
@@ -68,13 +76,19 @@ fn check(batch: &[Publish]) -> Result<(), PublishError> {
     for publish in batch {
         let topic = &publish.event.topic;
         if publish.expect_last.is_some() && topics.contains(topic) {
-            return invalid("expect_last", format!("only the batch's first event on {topic} may carry it"));
+            return invalid(
+                "expect_last",
+                format!("only the batch's first event on {topic} may carry it"),
+            );
         }
         if batch.len() > 1 {
             topics.insert(topic);
         }
         if publish.deliver_at.is_some() {
-            return invalid("deliver_at", "this version of the broker does not have it yet: leave it out".to_owned());
+            return invalid(
+                "deliver_at",
+                "this version of the broker does not have it yet: leave it out".to_owned(),
+            );
         }
         if publish.receipts {
             let problem = "this version of the broker does not push receipts yet: leave it out and ask for them";

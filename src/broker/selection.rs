@@ -52,7 +52,9 @@ pub(crate) fn has_expired(event: &Stored, now: Timestamp) -> bool {
 fn any_matches(patterns: &[String], value: &str, separator: char) -> bool {
     patterns.is_empty()
         || patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) if prefix.is_empty() || prefix.ends_with(separator) => value.starts_with(prefix),
+            Some(prefix) if prefix.is_empty() || prefix.ends_with(separator) => {
+                value.starts_with(prefix)
+            }
             _ => pattern == value,
         })
 }
@@ -63,7 +65,8 @@ mod tests {
 
     #[test]
     fn patterns_end_in_a_star_behind_a_separator() {
-        let patterns = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let patterns =
+            |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         assert!(any_matches(&[], "x", '.'));
         assert!(any_matches(&patterns(&["task.*"]), "task.progress", '.'));
         assert!(!any_matches(&patterns(&["task.*"]), "tasks", '.'));

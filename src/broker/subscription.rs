@@ -124,7 +124,11 @@ impl Subscription {
             pending_gap: parts.gap,
             cursor: parts.cursor,
             told: parts.cursor,
-            durable: parts.durable.map(|(durable, token)| Attachment { durable, token, told_floor: parts.cursor }),
+            durable: parts.durable.map(|(durable, token)| Attachment {
+                durable,
+                token,
+                told_floor: parts.cursor,
+            }),
         }
     }
 
@@ -204,7 +208,9 @@ impl Subscription {
 
     /// The socket has taken everything that was given.
     pub fn sent(&self) {
-        if let Some(attachment) = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror()) {
+        if let Some(attachment) =
+            self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())
+        {
             let durable = &attachment.durable;
             durable.lock().state.sent(clock::now().as_millis(), &durable.redelivery);
         }
@@ -212,7 +218,8 @@ impl Subscription {
 
     /// When to ask again though nothing was announced, on the wall clock in milliseconds: a lease ends.
     pub fn next_due_ms(&self) -> Option<u64> {
-        let attachment = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())?;
+        let attachment =
+            self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())?;
         attachment.durable.lock().state.next_due_ms()
     }
 
@@ -243,13 +250,8 @@ impl Subscription {
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
         let mut events = self.log.get_many(offsets).await?;
         events.retain(|event| !has_expired(event, now));
-        // What is gone or has expired needs no ack.
         let mut held = attachment.durable.lock();
-        for (offset, _) in &again {
-            if !events.iter().any(|event| event.offset().get() == *offset) {
-                held.state.ack(*offset);
-            }
-        }
+        held.state.ack_missing(&again, &events);
         let more_due = held.state.next_due_ms().is_some_and(|due| due <= now.as_millis());
         drop(held);
         metrics::redelivered(events.len());
@@ -265,7 +267,8 @@ impl Subscription {
         match self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror()) {
             None => usize::MAX,
             Some(attachment) => {
-                let max = usize::try_from(attachment.durable.spec.options.max_in_flight).unwrap_or(usize::MAX);
+                let max = usize::try_from(attachment.durable.spec.options.max_in_flight)
+                    .unwrap_or(usize::MAX);
                 max.saturating_sub(attachment.durable.lock().state.outstanding())
             }
         }
@@ -273,7 +276,11 @@ impl Subscription {
 
     /// Those of the events that are wanted, noted as delivered. `None` when the durable was taken over meanwhile.
     #[expect(clippy::type_complexity, reason = "two lists that belong together, in one place")]
-    fn take(&self, mut events: Vec<Arc<Stored>>, cursor: Cursor) -> Option<(Vec<Arc<Stored>>, Vec<(Offset, u32)>)> {
+    fn take(
+        &self,
+        mut events: Vec<Arc<Stored>>,
+        cursor: Cursor,
+    ) -> Option<(Vec<Arc<Stored>>, Vec<(Offset, u32)>)> {
         let now = clock::now();
         events.retain(|event| self.selection.wants(event) && !has_expired(event, now));
         let Some(attachment) = &self.durable else { return Some((events, Vec::new())) };
@@ -288,7 +295,9 @@ impl Subscription {
         let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
         let sent = held.state.deliver_new(&offsets, cursor, now.as_millis());
         drop(held);
-        let is_sent = |event: &Stored| sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok();
+        let is_sent = |event: &Stored| {
+            sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
+        };
         events.retain(|event| is_sent(event));
         Some((events, attempts_of(&sent)))
     }

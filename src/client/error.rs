@@ -17,8 +17,8 @@ pub enum Error {
         problem: &'static str,
     },
     /// The broker refused the request.
-    #[error("{0}")]
-    Refused(#[source] Box<WireError>),
+    #[error(transparent)]
+    Refused(Box<WireError>),
     /// The broker refused the connection; connecting again would not help.
     #[error("the broker at {url} refused the connection with HTTP status {status}: {text}")]
     Handshake {
@@ -38,7 +38,7 @@ pub enum Error {
         reason: String,
     },
     /// Nothing answers at the address.
-    #[error("cannot reach the broker at {url}: {cause}; is it running there?")]
+    #[error("cannot reach the broker at {url} (is it running there?)")]
     Unreachable {
         /// The broker.
         url: String,

@@ -131,7 +131,13 @@ impl Stored {
 
 /// What a publisher's event becomes before it is queued: encoded here, so that the commit thread does not.
 /// `made_id` is its id when the publisher gave none.
-pub fn draft(event: &NewEvent, made_id: Uuid, subject: &str, now: Timestamp, receipts: bool) -> Draft {
+pub fn draft(
+    event: &NewEvent,
+    made_id: Uuid,
+    subject: &str,
+    now: Timestamp,
+    receipts: bool,
+) -> Draft {
     let expires = event.expires.map(|expiry| match expiry {
         Expiry::At(time) => time,
         Expiry::TtlMs(ms) => now.plus_millis(ms),
@@ -139,10 +145,10 @@ pub fn draft(event: &NewEvent, made_id: Uuid, subject: &str, now: Timestamp, rec
     let made_id = event.id.is_none().then_some(made_id);
     let mut body = Vec::with_capacity(event.data.as_ref().map_or(0, Bytes::len) + 128);
     stored::encode(&stored::Draft { event, made_id, subject, expires }, &mut body);
-    let dedupe = event.id.as_ref().map(|id| DedupeKey {
-        subject: subject.to_owned(),
-        id: id.as_str().to_owned(),
-    });
+    let dedupe = event
+        .id
+        .as_ref()
+        .map(|id| DedupeKey { subject: subject.to_owned(), id: id.as_str().to_owned() });
     Draft {
         topic: event.topic.clone(),
         key: event.key.as_deref().unwrap_or_default().as_bytes().into(),

@@ -90,9 +90,20 @@ enum Spot {
 }
 
 impl Committer {
-    pub(super) fn new(log: Log, shared: Arc<Shared>, controls: Arc<dyn Controls>) -> std::io::Result<Committer> {
+    pub(super) fn new(
+        log: Log,
+        shared: Arc<Shared>,
+        controls: Arc<dyn Controls>,
+    ) -> std::io::Result<Committer> {
         let upkeep = Upkeep::start()?;
-        Ok(Committer { log, shared, controls, upkeep, last_time: clock::now(), last_watermark_ms: 0 })
+        Ok(Committer {
+            log,
+            shared,
+            controls,
+            upkeep,
+            last_time: clock::now(),
+            last_watermark_ms: 0,
+        })
     }
 
     pub(super) fn run(mut self) {
@@ -145,7 +156,9 @@ impl Committer {
             let answer = spots.and_then(|spots| match &outcome {
                 Ok(events) => Ok(places(&spots, events)),
                 // Nothing new in it: the answer does not hang on this write.
-                Err(_) if spots.iter().all(|spot| matches!(spot, Spot::Known(_))) => Ok(places(&spots, &[])),
+                Err(_) if spots.iter().all(|spot| matches!(spot, Spot::Known(_))) => {
+                    Ok(places(&spots, &[]))
+                }
                 Err(error) => Err(error.clone()),
             });
             drop(room);
@@ -200,7 +213,10 @@ impl Committer {
                 Likeness::Other => {}
                 Likeness::Same => return Ok(Some(Spot::Known(record.offset))),
                 Likeness::Differs => {
-                    return Err(AppendError::IdReused { id: key.id.clone(), offset: record.offset });
+                    return Err(AppendError::IdReused {
+                        id: key.id.clone(),
+                        offset: record.offset,
+                    });
                 }
             }
         }
@@ -215,12 +231,18 @@ impl Committer {
         };
         match actual == expected {
             true => Ok(()),
-            false => Err(AppendError::Unexpected { topic: draft.topic.to_string(), expected, actual }),
+            false => {
+                Err(AppendError::Unexpected { topic: draft.topic.to_string(), expected, actual })
+            }
         }
     }
 
     /// Appends and syncs; on a full disk the broker's own events still find room.
-    fn write(&mut self, drafts: Vec<Draft>, controls: Vec<Draft>) -> Result<Vec<Arc<Stored>>, AppendError> {
+    fn write(
+        &mut self,
+        drafts: Vec<Draft>,
+        controls: Vec<Draft>,
+    ) -> Result<Vec<Arc<Stored>>, AppendError> {
         if drafts.is_empty() && controls.is_empty() {
             return Ok(Vec::new());
         }
@@ -263,7 +285,12 @@ impl Committer {
         self.log.append(self.last_time.as_millis(), &records)
     }
 
-    fn finish(&mut self, drafts: Vec<Draft>, first: Offset, had_controls: bool) -> Result<Vec<Arc<Stored>>, AppendError> {
+    fn finish(
+        &mut self,
+        drafts: Vec<Draft>,
+        first: Offset,
+        had_controls: bool,
+    ) -> Result<Vec<Arc<Stored>>, AppendError> {
         let started = clock::monotonic();
         let cursor = match self.log.sync() {
             Ok(cursor) => cursor,

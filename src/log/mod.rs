@@ -20,19 +20,19 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tidings_proto::{Cursor, Filter, Filters, LogId, Offset};
 pub use tidings_storage::projection;
-use tidings_storage::{OsDisk, Reader, ScanLimit};
 pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
+use tidings_storage::{OsDisk, Reader, ScanLimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use self::{
-    commit::Committer,
-    queue::{Job, Queue},
-    tail::Tail,
-};
 pub use self::{
     codec::{Stored, draft},
     commit::{Controls, Draft},
     queue::DedupeKey,
+};
+use self::{
+    commit::Committer,
+    queue::{Job, Queue},
+    tail::Tail,
 };
 
 /// How long an append may wait for room in the queue before it is refused.
@@ -103,7 +103,9 @@ impl LogThread {
     pub fn close(self) {
         self.handle.shared.queue.close();
         if self.thread.join().is_err() {
-            tracing::error!("the commit thread panicked: the log is closed without its last watermark");
+            tracing::error!(
+                "the commit thread panicked: the log is closed without its last watermark"
+            );
         }
     }
 }
@@ -304,8 +306,12 @@ impl LogHandle {
         }
         let mut old = self
             .on_disk(move |reader| {
-                let read = |offset| Ok(reader.get(offset)?.map(|record| Arc::new(Stored::new(record))));
-                missing.into_iter().filter_map(|offset| read(offset).transpose()).collect::<Result<Vec<_>, _>>()
+                let read =
+                    |offset| Ok(reader.get(offset)?.map(|record| Arc::new(Stored::new(record))));
+                missing
+                    .into_iter()
+                    .filter_map(|offset| read(offset).transpose())
+                    .collect::<Result<Vec<_>, _>>()
             })
             .await?;
         old.append(&mut found);
@@ -327,7 +333,11 @@ impl LogHandle {
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`].
-    pub async fn count(&self, filters: &Filters, ranges: Vec<(Cursor, Cursor)>) -> Result<Vec<u64>, ReadError> {
+    pub async fn count(
+        &self,
+        filters: &Filters,
+        ranges: Vec<(Cursor, Cursor)>,
+    ) -> Result<Vec<u64>, ReadError> {
         let filters = filters.clone();
         self.on_disk(move |reader| {
             ranges.into_iter().map(|(after, until)| reader.count(&filters, after, until)).collect()
@@ -413,7 +423,9 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// The topic's last offset is another.
-    #[error("{topic} has {actual} as its last offset, not the expected {expected}: read up to it and decide anew")]
+    #[error(
+        "{topic} has {actual} as its last offset, not the expected {expected}: read up to it and decide anew"
+    )]
     Unexpected {
         /// The topic.
         topic: String,
@@ -423,7 +435,9 @@ pub enum AppendError {
         actual: u64,
     },
     /// The id was used before with other content.
-    #[error("the id \"{id}\" was published before with other content, as offset {offset}: use a new id")]
+    #[error(
+        "the id \"{id}\" was published before with other content, as offset {offset}: use a new id"
+    )]
     IdReused {
         /// The id.
         id: String,
@@ -431,10 +445,14 @@ pub enum AppendError {
         offset: Offset,
     },
     /// Some of an atomic batch's ids were seen before, others not.
-    #[error("some of the batch's ids were published before and some were not: a batch is repeated whole or not at all")]
+    #[error(
+        "some of the batch's ids were published before and some were not: a batch is repeated whole or not at all"
+    )]
     PartlyDuplicate,
     /// More than one batch can hold.
-    #[error("{events} events of {bytes} bytes are more than one batch can hold: publish them in parts")]
+    #[error(
+        "{events} events of {bytes} bytes are more than one batch can hold: publish them in parts"
+    )]
     TooLarge {
         /// How many.
         events: usize,
@@ -448,13 +466,17 @@ pub enum AppendError {
     #[error("the disk is full: publishing goes on when there is space again")]
     Full,
     /// The log refuses writes.
-    #[error("the log refuses writes since an error of the disk ({0}): restart the broker when the disk is mended")]
+    #[error(
+        "the log refuses writes since an error of the disk ({0}): restart the broker when the disk is mended"
+    )]
     Latched(String),
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     Closed,
     /// The disk failed while this was being written.
-    #[error("the disk failed while this was being written: whether it is in the log is known after a restart; publish again with the same id")]
+    #[error(
+        "the disk failed while this was being written: whether it is in the log is known after a restart; publish again with the same id"
+    )]
     Indeterminate,
 }
 

@@ -30,7 +30,10 @@ struct Inner {
 impl Tail {
     /// An empty tail after `last`.
     pub fn new(last: Cursor, bytes_max: usize) -> Tail {
-        Tail { inner: RwLock::new(Inner { events: VecDeque::new(), begin: last, bytes: 0 }), bytes_max }
+        Tail {
+            inner: RwLock::new(Inner { events: VecDeque::new(), begin: last, bytes: 0 }),
+            bytes_max,
+        }
     }
 
     /// Everything after this is in memory.
@@ -71,7 +74,13 @@ impl Tail {
     }
 
     /// Matching events in (`after`, `until`]; `None` when what comes after `after` is no longer in memory.
-    pub fn read(&self, after: Cursor, until: Cursor, filters: &Filters, limit: ReadLimit) -> Option<Batch> {
+    pub fn read(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        limit: ReadLimit,
+    ) -> Option<Batch> {
         let inner = self.inner.read();
         let mut batch = Batch { events: Vec::new(), cursor: after };
         let mut bytes = 0;

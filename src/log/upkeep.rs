@@ -19,13 +19,14 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub(super) fn start() -> std::io::Result<Upkeep> {
         let (chores, todo) = sync_channel::<Chore>(WAITING_MAX);
-        let thread = std::thread::Builder::new().name("tidings-upkeep".to_owned()).spawn(move || {
-            for chore in todo {
-                if let Err(error) = chore.run() {
-                    tracing::warn!(%error, "upkeep of the log failed; it is tried again");
+        let thread =
+            std::thread::Builder::new().name("tidings-upkeep".to_owned()).spawn(move || {
+                for chore in todo {
+                    if let Err(error) = chore.run() {
+                        tracing::warn!(%error, "upkeep of the log failed; it is tried again");
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Upkeep { chores: Some(chores), thread: Some(thread) })
     }
 

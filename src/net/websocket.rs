@@ -85,7 +85,10 @@ pub async fn run(start: Start) {
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
     let (answers, queue) = mpsc::channel(ANSWERS_MAX);
     let ready = Ready::new();
-    let shared = Arc::new(Shared { ending: Mutex::new(None), heard_ms: AtomicU64::new(clock::monotonic_ms()) });
+    let shared = Arc::new(Shared {
+        ending: Mutex::new(None),
+        heard_ms: AtomicU64::new(clock::monotonic_ms()),
+    });
     let greeting = Greeting::new(house.clone(), Transport::WebSocket);
     let ears = Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
@@ -164,11 +167,18 @@ impl Ears {
             let verdict = match message {
                 Ok(Some(Message::Text(text))) => self.conversation.message(&text).await,
                 Ok(Some(Message::Binary(_))) => {
-                    return Some((CLOSE_UNSUPPORTED, "this socket speaks JSON in text frames".to_owned()));
+                    return Some((
+                        CLOSE_UNSUPPORTED,
+                        "this socket speaks JSON in text frames".to_owned(),
+                    ));
                 }
                 Ok(Some(Message::Ping(payload))) => {
                     let pong = Item::Pong(payload.as_ref().into());
-                    if self.answers.send(pong).await.is_ok() { Verdict::GoOn } else { Verdict::Gone }
+                    if self.answers.send(pong).await.is_ok() {
+                        Verdict::GoOn
+                    } else {
+                        Verdict::Gone
+                    }
                 }
                 Ok(Some(Message::Pong(_))) => Verdict::GoOn,
                 Ok(Some(Message::Close(code))) => {
@@ -220,7 +230,9 @@ impl Mouth {
             match filled {
                 Filled::Frames => {}
                 Filled::Tick if self.is_silent() => return,
-                Filled::Tick => frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.0),
+                Filled::Tick => {
+                    frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.0)
+                }
                 Filled::Ended => return self.farewell().await,
             }
             if !self.write().await {
@@ -234,7 +246,8 @@ impl Mouth {
 
     /// Nothing heard for two ping intervals.
     fn is_silent(&self) -> bool {
-        let silent_ms = clock::monotonic_ms().saturating_sub(self.shared.heard_ms.load(Ordering::Relaxed));
+        let silent_ms =
+            clock::monotonic_ms().saturating_sub(self.shared.heard_ms.load(Ordering::Relaxed));
         u128::from(silent_ms) > 2 * self.house.limits.ping_interval.as_millis()
     }
 
@@ -257,14 +270,19 @@ impl Mouth {
     async fn write(&mut self) -> bool {
         let mut rest = &self.buffer.0[..];
         while !rest.is_empty() {
-            let written = tokio::time::timeout(self.house.limits.write_timeout, self.output.write(rest)).await;
+            let written =
+                tokio::time::timeout(self.house.limits.write_timeout, self.output.write(rest))
+                    .await;
             match written {
                 Ok(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
                 // Within a frame no close frame can be sent: the connection is cut, the client resumes.
                 Ok(_) | Err(_) => return false,
             }
         }
-        self.shared.heard_ms.fetch_max(clock::monotonic_ms().saturating_sub(millis(self.house.limits.ping_interval)), Ordering::Relaxed);
+        self.shared.heard_ms.fetch_max(
+            clock::monotonic_ms().saturating_sub(millis(self.house.limits.ping_interval)),
+            Ordering::Relaxed,
+        );
         self.buffer.0.clear();
         if self.buffer.0.capacity() > KEEP_BYTES {
             self.buffer.0 = Vec::new();

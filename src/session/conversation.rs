@@ -112,7 +112,9 @@ impl Conversation {
         };
         match sent {
             false => Verdict::Gone,
-            true if self.bad_in_a_row >= BAD_MAX => Verdict::Close(CLOSE_VIOLATION, "twenty bad messages in a row"),
+            true if self.bad_in_a_row >= BAD_MAX => {
+                Verdict::Close(CLOSE_VIOLATION, "twenty bad messages in a row")
+            }
             true => Verdict::GoOn,
         }
     }
@@ -153,7 +155,11 @@ impl Conversation {
         }
     }
 
-    async fn carry_out(&mut self, id: Option<RequestId>, request: Request) -> Result<Verdict, WireError> {
+    async fn carry_out(
+        &mut self,
+        id: Option<RequestId>,
+        request: Request,
+    ) -> Result<Verdict, WireError> {
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
             Request::Ping => Ok(self.pong(id).await),
@@ -176,11 +182,18 @@ impl Conversation {
 
     fn session(&self) -> Result<&Session, WireError> {
         self.session.as_ref().ok_or_else(|| {
-            WireError::new(Code::Unauthenticated, "connect comes first: {\"id\":1,\"connect\":{\"token\":\"…\"}}")
+            WireError::new(
+                Code::Unauthenticated,
+                "connect comes first: {\"id\":1,\"connect\":{\"token\":\"…\"}}",
+            )
         })
     }
 
-    async fn connect(&mut self, id: Option<RequestId>, connect: Connect) -> Result<Verdict, WireError> {
+    async fn connect(
+        &mut self,
+        id: Option<RequestId>,
+        connect: Connect,
+    ) -> Result<Verdict, WireError> {
         if let Some(session) = &mut self.session {
             // Let in by the upgrade request: `connect` is then optional, and asks how things stand.
             if let (Some(token), true) = (&connect.token, self.greeting.needs_token()) {
@@ -191,7 +204,12 @@ impl Conversation {
         }
         let session = self.greeting.connect(connect.token.as_deref())?;
         let subject = &session.identity().subject;
-        tracing::debug!(session = session.id(), subject, client = connect.client.as_deref().unwrap_or("-"), "connected");
+        tracing::debug!(
+            session = session.id(),
+            subject,
+            client = connect.client.as_deref().unwrap_or("-"),
+            "connected"
+        );
         let connected = session.connected();
         match self.reply(id, Reply::Connected(connected)).await {
             Verdict::GoOn => Ok(self.enter(session).await),
@@ -215,16 +233,28 @@ impl Conversation {
         }
     }
 
-    async fn publish(&mut self, id: Option<RequestId>, batch: Vec<Publish>, as_batch: bool) -> Result<Verdict, WireError> {
+    async fn publish(
+        &mut self,
+        id: Option<RequestId>,
+        batch: Vec<Publish>,
+        as_batch: bool,
+    ) -> Result<Verdict, WireError> {
         let ticket = self.session()?.publish(batch).await?;
         Ok(verdict(self.send(Item::Pending(id, Pending::published(ticket, as_batch))).await))
     }
 
-    async fn subscribe(&mut self, id: Option<RequestId>, options: &SubscribeOptions) -> Result<Verdict, WireError> {
+    async fn subscribe(
+        &mut self,
+        id: Option<RequestId>,
+        options: &SubscribeOptions,
+    ) -> Result<Verdict, WireError> {
         let session = self.session()?;
         let max = session.house().limits.subscriptions_max;
         if self.subscriptions.len() >= max {
-            return Err(WireError::new(Code::TooLarge, format!("subscribe: this socket has {max} subscriptions, the most it may have")));
+            return Err(WireError::new(
+                Code::TooLarge,
+                format!("subscribe: this socket has {max} subscriptions, the most it may have"),
+            ));
         }
         let number = self.last_number + 1;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
@@ -241,7 +271,11 @@ impl Conversation {
         Ok(verdict(self.send(Item::Subscribe(reply, Box::new(subscription))).await))
     }
 
-    async fn unsubscribe(&mut self, id: Option<RequestId>, number: u32) -> Result<Verdict, WireError> {
+    async fn unsubscribe(
+        &mut self,
+        id: Option<RequestId>,
+        number: u32,
+    ) -> Result<Verdict, WireError> {
         self.session()?;
         self.subscriptions.remove(&number).ok_or_else(|| no_subscription(number))?;
         Ok(verdict(self.send(Item::Unsubscribe(id, number)).await))
@@ -252,8 +286,12 @@ impl Conversation {
         let number = named(ack.subscription)?;
         let (durable, token) = self.durable(number)?;
         let broker = &self.session()?.house().broker;
-        let (ticket, floor) = broker.ack(durable, &target, Some(*token)).map_err(|error| of_ack(&error))?;
-        let pending = Pending::acked(ticket, Reply::Acked(Acked { subscription: Some(number), cursor: floor }));
+        let (ticket, floor) =
+            broker.ack(durable, &target, Some(*token)).map_err(|error| of_ack(&error))?;
+        let pending = Pending::acked(
+            ticket,
+            Reply::Acked(Acked { subscription: Some(number), cursor: floor }),
+        );
         Ok(verdict(self.send(Item::Pending(id, pending)).await))
     }
 
@@ -262,7 +300,9 @@ impl Conversation {
         let number = named(nack.subscription)?;
         let (durable, token) = self.durable(number)?;
         let broker = &self.session()?.house().broker;
-        let ticket = broker.nack(durable, &nack.offsets, nack.delay_ms, Some(*token)).map_err(|error| of_ack(&error))?;
+        let ticket = broker
+            .nack(durable, &nack.offsets, nack.delay_ms, Some(*token))
+            .map_err(|error| of_ack(&error))?;
         let pending = Pending::acked(ticket, Reply::Nacked { subscription: Some(number) });
         Ok(verdict(self.send(Item::Pending(id, pending)).await))
     }
@@ -296,9 +336,14 @@ fn verdict(sent: bool) -> Verdict {
 }
 
 fn named(subscription: Option<u32>) -> Result<u32, WireError> {
-    subscription.ok_or_else(|| WireError::invalid("subscription: the number that subscribed gave is missing"))
+    subscription.ok_or_else(|| {
+        WireError::invalid("subscription: the number that subscribed gave is missing")
+    })
 }
 
 fn no_subscription(number: u32) -> WireError {
-    WireError::new(Code::NotFound, format!("subscription: this session has none with the number {number}"))
+    WireError::new(
+        Code::NotFound,
+        format!("subscription: this session has none with the number {number}"),
+    )
 }

@@ -13,7 +13,9 @@ const RETRY_MS: (u64, u64) = (500, 1500);
 
 pub(crate) fn of_append(error: &AppendError) -> WireError {
     let code = match error {
-        AppendError::Unexpected { .. } | AppendError::IdReused { .. } | AppendError::PartlyDuplicate => Code::Conflict,
+        AppendError::Unexpected { .. }
+        | AppendError::IdReused { .. }
+        | AppendError::PartlyDuplicate => Code::Conflict,
         AppendError::TooLarge { .. } => Code::TooLarge,
         AppendError::Busy
         | AppendError::Full
@@ -27,7 +29,9 @@ pub(crate) fn of_append(error: &AppendError) -> WireError {
 pub(crate) fn of_publish(error: &PublishError) -> WireError {
     match error {
         PublishError::Append(error) => of_append(error),
-        PublishError::EmptyBatch | PublishError::Invalid { .. } => WireError::invalid(error.to_string()),
+        PublishError::EmptyBatch | PublishError::Invalid { .. } => {
+            WireError::invalid(error.to_string())
+        }
     }
 }
 
@@ -67,7 +71,9 @@ pub(crate) fn of_ack(error: &AckError) -> WireError {
 
 pub(crate) fn of_auth(error: &AuthError) -> WireError {
     match error {
-        AuthError::Missing | AuthError::Token(_) => WireError::new(Code::Unauthenticated, error.to_string()),
+        AuthError::Missing | AuthError::Token(_) => {
+            WireError::new(Code::Unauthenticated, error.to_string())
+        }
     }
 }
 
@@ -75,7 +81,10 @@ pub(crate) fn of_auth(error: &AuthError) -> WireError {
 pub(crate) fn internal(what: &str) -> WireError {
     let id = clock::session_id();
     tracing::error!(%id, what, "internal error");
-    WireError::new(Code::Internal, format!("the broker could not do it; its log says why under {id}"))
+    WireError::new(
+        Code::Internal,
+        format!("the broker could not do it; its log says why under {id}"),
+    )
 }
 
 fn with_retry(error: WireError) -> WireError {

@@ -11,8 +11,8 @@ use std::{
 use tidings_proto::{Code, WireError};
 use tokio_util::sync::CancellationToken;
 
-use super::{Session, error};
-use crate::{auth::Authenticator, broker::Broker, clock};
+use super::{DurableInfo, Session, error, of_read};
+use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::LogGauges};
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -42,6 +42,17 @@ pub struct House {
     /// The broker is stopping: say goodbye.
     pub stop: CancellationToken,
     sessions: [Arc<AtomicUsize>; 3],
+    /// The monotonic clock when the house was opened.
+    opened: Duration,
+}
+
+/// One thing that must hold for the broker to take publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is looked at.
+    pub name: &'static str,
+    /// Why it does not hold.
+    pub failed: Option<String>,
 }
 
 /// How somebody talks to us.
@@ -71,13 +82,49 @@ impl Transport {
 
 impl House {
     /// A house without guests.
-    pub fn new(broker: Arc<Broker>, authenticator: Authenticator, limits: Limits, stop: CancellationToken) -> Arc<House> {
-        Arc::new(House { broker, authenticator, limits, stop, sessions: Default::default() })
+    pub fn new(
+        broker: Arc<Broker>,
+        authenticator: Authenticator,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Arc<House> {
+        Arc::new(House { broker, authenticator, limits, stop, sessions: Default::default(), opened: clock::monotonic() })
     }
 
     /// How many sessions there are on this transport.
     pub fn sessions(&self, transport: Transport) -> usize {
         self.count(transport).load(Ordering::Relaxed)
+    }
+
+    /// How long it has been open.
+    pub fn uptime(&self) -> Duration {
+        clock::monotonic().saturating_sub(self.opened)
+    }
+
+    /// What must hold for publishes to be taken: the log, its disk, and that we are not stopping.
+    pub fn checks(&self) -> [Check; 3] {
+        let health = self.broker.log().health();
+        let log = match &health {
+            Health::Writable | Health::Full => None,
+            Health::Latched(cause) => Some(format!("refuses writes since an error: {cause}")),
+            Health::Closed => Some("is closed".to_owned()),
+        };
+        let disk = (health == Health::Full).then(|| "is full".to_owned());
+        let stopping = self.stop.is_cancelled().then(|| "the broker is shutting down".to_owned());
+        [("log", log), ("disk", disk), ("stopping", stopping)]
+            .map(|(name, failed)| Check { name, failed })
+    }
+
+    /// The state of the log, as metrics show it.
+    pub fn log_gauges(&self) -> LogGauges {
+        let log = self.broker.log();
+        LogGauges {
+            first: log.first().get(),
+            last: log.committed().get(),
+            bytes: log.bytes(),
+            segments: log.segments(),
+            ready: self.checks().iter().all(|check| check.failed.is_none()),
+        }
     }
 
     fn count(&self, transport: Transport) -> &Arc<AtomicUsize> {
@@ -114,7 +161,8 @@ impl Greeting {
     pub fn connect(&self, token: Option<&str>) -> Result<Session, WireError> {
         if self.house.stop.is_cancelled() {
             let wait_ms = clock::random_between(500, 2000);
-            return Err(WireError::new(Code::Unavailable, "the broker is shutting down").retry_after_ms(wait_ms));
+            return Err(WireError::new(Code::Unavailable, "the broker is shutting down")
+                .retry_after_ms(wait_ms));
         }
         let identified = self.house.authenticator.identify(token);
         crate::metrics::authenticated(identified.is_ok());
@@ -146,5 +194,25 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         crate::metrics::session_closed(self.transport.as_str());
+    }
+}
+
+impl Session {
+    /// Looks at up to `limit` durable subscriptions by name, after the name `after`: gives those they
+    /// may use, and the name to go on after where there may be more.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn durable_page(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<DurableInfo>, Option<String>), WireError> {
+        let found = self.broker().durable_infos(after, limit).await;
+        let mut infos = found.map_err(|error| of_read(&error))?;
+        let next = infos.last().filter(|_| infos.len() >= limit);
+        let next = next.map(|info| info.spec.name.clone());
+        infos.retain(|info| self.identity.grants.may_use_durable(&info.spec.name));
+        Ok((infos, next))
     }
 }

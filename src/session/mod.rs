@@ -12,21 +12,20 @@ pub mod outbox;
 
 use std::{sync::Arc, time::Duration};
 
+pub use crate::broker::{
+    Delivery, DurableInfo, Fetched, From as ReadFrom, PutOutcome, Read, Ready, Subscription,
+};
+pub use crate::log::{ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
-pub use crate::broker::Ready;
 pub use house::{Greeting, House, Limits, Transport};
 use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
-    message::{Ack, Gap, Nack, Publish, Published, Receipts, Connected},
+    message::{Ack, Connected, Gap, Nack, Publish, Published, Receipts},
 };
 
 use crate::{
     auth::Identity,
-    broker::{
-        self, Broker, DurableInfo, Fetched, PublishTicket, PutOutcome, Read, Subscription, Target,
-        is_never_delivered,
-    },
-    log::{ReadLimit, Stored, TopicInfo},
+    broker::{self, Broker, PublishTicket, Target, is_never_delivered},
 };
 
 /// The most offsets one ack or nack may name.
@@ -70,7 +69,8 @@ impl Session {
             first: log.first().get(),
             last: log.committed().get(),
             ping_interval_ms: millis(self.house.limits.ping_interval),
-            max_message_bytes: u64::try_from(self.house.limits.message_bytes_max).unwrap_or(u64::MAX),
+            max_message_bytes: u64::try_from(self.house.limits.message_bytes_max)
+                .unwrap_or(u64::MAX),
             token_expires: self.identity.expires,
             compress: None,
             server: concat!("tidings/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -82,9 +82,16 @@ impl Session {
     /// # Errors
     /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
     pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
-        let identity = self.house.authenticator.identify(Some(token)).map_err(|error| error::of_auth(&error))?;
+        let identity = self
+            .house
+            .authenticator
+            .identify(Some(token))
+            .map_err(|error| error::of_auth(&error))?;
         if identity.subject != self.identity.subject {
-            let text = format!("token: it is {}'s, and this session is {}'s", identity.subject, self.identity.subject);
+            let text = format!(
+                "token: it is {}'s, and this session is {}'s",
+                identity.subject, self.identity.subject
+            );
             return Err(WireError::new(Code::PermissionDenied, text));
         }
         self.identity = identity;
@@ -128,7 +135,10 @@ impl Session {
         let data_bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
         if data_bytes > self.house.limits.event_bytes_max {
             let max = self.house.limits.event_bytes_max;
-            return Err(WireError::new(Code::TooLarge, format!("data: {data_bytes} bytes, at most {max} are allowed")));
+            return Err(WireError::new(
+                Code::TooLarge,
+                format!("data: {data_bytes} bytes, at most {max} are allowed"),
+            ));
         }
         match self.identity.grants.may_publish(topic) {
             true => Ok(()),
@@ -140,12 +150,18 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn subscribe(&self, options: &SubscribeOptions, ready: Arc<Ready>, number: u32) -> Result<Subscription, WireError> {
+    pub async fn subscribe(
+        &self,
+        options: &SubscribeOptions,
+        ready: Arc<Ready>,
+        number: u32,
+    ) -> Result<Subscription, WireError> {
         self.check_read(&options.filters)?;
         if let Some(name) = &options.durable {
             self.check_durable(name)?;
         }
-        let subscribed = self.broker().subscribe(options, &self.identity.subject, ready, number).await;
+        let subscribed =
+            self.broker().subscribe(options, &self.identity.subject, ready, number).await;
         subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
     }
 
@@ -153,7 +169,13 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn read(&self, options: &SubscribeOptions, from: &broker::From, limit: ReadLimit, wait: Duration) -> Result<Read, WireError> {
+    pub async fn read(
+        &self,
+        options: &SubscribeOptions,
+        from: &broker::From,
+        limit: ReadLimit,
+        wait: Duration,
+    ) -> Result<Read, WireError> {
         self.check_read(&options.filters)?;
         let read = self.broker().read(options, from, limit, wait).await;
         read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
@@ -171,7 +193,9 @@ impl Session {
                 !is_never_delivered(&filters) && self.identity.grants.refused(&filters).is_none()
             })
         };
-        found.filter(readable).ok_or_else(|| WireError::new(Code::NotFound, format!("offset: there is no event {offset}")))
+        found.filter(readable).ok_or_else(|| {
+            WireError::new(Code::NotFound, format!("offset: there is no event {offset}"))
+        })
     }
 
     /// Who has acknowledged an event: for its publisher and the admin.
@@ -179,10 +203,15 @@ impl Session {
     /// # Errors
     /// `not_found` for all others too.
     pub async fn receipts(&self, offset: Offset) -> Result<Receipts, WireError> {
-        let none = || WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"));
-        let found = self.broker().get(offset).await.map_err(|error| of_read(&error))?.ok_or_else(none)?;
+        let none = || {
+            WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"))
+        };
+        let found =
+            self.broker().get(offset).await.map_err(|error| of_read(&error))?.ok_or_else(none)?;
         let publisher = found.body().map(|body| body.subject.to_owned()).unwrap_or_default();
-        if found.topic().is_own() || (publisher != self.identity.subject && !self.identity.grants.is_admin()) {
+        if found.topic().is_own()
+            || (publisher != self.identity.subject && !self.identity.grants.is_admin())
+        {
             return Err(none());
         }
         Ok(Receipts { offset, receipts: self.broker().receipts(&found) })
@@ -192,7 +221,12 @@ impl Session {
     ///
     /// # Errors
     /// `permission_denied` where reading them is not granted.
-    pub fn topics(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Result<Vec<TopicInfo>, WireError> {
+    pub fn topics(
+        &self,
+        filter: &Filter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<TopicInfo>, WireError> {
         self.check_read(&Filters::one(filter.clone()))?;
         Ok(self.broker().log().topics(filter, after, limit))
     }
@@ -201,7 +235,11 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn put_durable(&self, name: &str, options: &SubscribeOptions) -> Result<PutOutcome, WireError> {
+    pub async fn put_durable(
+        &self,
+        name: &str,
+        options: &SubscribeOptions,
+    ) -> Result<PutOutcome, WireError> {
         self.check_durable(name)?;
         self.check_read(&options.filters)?;
         let put = self.broker().put_durable(name, options, &self.identity.subject).await;
@@ -222,9 +260,17 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn durables(&self, after: Option<&str>, limit: usize) -> Result<Vec<DurableInfo>, WireError> {
-        let infos = self.broker().durable_infos(after, limit).await.map_err(|error| of_read(&error))?;
-        Ok(infos.into_iter().filter(|info| self.identity.grants.may_use_durable(&info.spec.name)).collect())
+    pub async fn durables(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<DurableInfo>, WireError> {
+        let infos =
+            self.broker().durable_infos(after, limit).await.map_err(|error| of_read(&error))?;
+        Ok(infos
+            .into_iter()
+            .filter(|info| self.identity.grants.may_use_durable(&info.spec.name))
+            .collect())
     }
 
     /// Forgets a durable subscription.
@@ -244,7 +290,12 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn fetch(&self, name: &str, limit: usize, wait: Duration) -> Result<Fetched, WireError> {
+    pub async fn fetch(
+        &self,
+        name: &str,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Fetched, WireError> {
         self.check_durable(name)?;
         // Rights may have changed since it was made.
         let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
@@ -257,12 +308,17 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn ack_by_name(&self, name: &str, ack: &Ack) -> Result<tidings_proto::Cursor, WireError> {
+    pub async fn ack_by_name(
+        &self,
+        name: &str,
+        ack: &Ack,
+    ) -> Result<tidings_proto::Cursor, WireError> {
         self.check_durable(name)?;
         self.check_log(ack.log.as_deref())?;
         let target = target(ack)?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
-        let (ticket, floor) = self.broker().ack(&durable, &target, None).map_err(|error| of_ack(&error))?;
+        let (ticket, floor) =
+            self.broker().ack(&durable, &target, None).map_err(|error| of_ack(&error))?;
         ticket.durable().await.map_err(|error| of_append(&error))?;
         Ok(floor)
     }
@@ -276,7 +332,10 @@ impl Session {
         self.check_log(nack.log.as_deref())?;
         check_count(nack.offsets.len())?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
-        let ticket = self.broker().nack(&durable, &nack.offsets, nack.delay_ms, None).map_err(|error| of_ack(&error))?;
+        let ticket = self
+            .broker()
+            .nack(&durable, &nack.offsets, nack.delay_ms, None)
+            .map_err(|error| of_ack(&error))?;
         ticket.durable().await.map_err(|error| of_append(&error))
     }
 
@@ -297,12 +356,17 @@ impl Session {
     fn check_log(&self, log: Option<&str>) -> Result<(), WireError> {
         let ours = self.broker().log();
         match log {
-            Some(named) if !named.to_ascii_lowercase().starts_with(&ours.id().short()) => Err(WireError {
-                first: Some(ours.first().get()),
-                last: Some(ours.committed().get()),
-                log: Some(ours.id()),
-                ..WireError::new(Code::OffsetGone, format!("log: {named} is another log than this one, {}", ours.id()))
-            }),
+            Some(named) if !named.to_ascii_lowercase().starts_with(&ours.id().short()) => {
+                Err(WireError {
+                    first: Some(ours.first().get()),
+                    last: Some(ours.committed().get()),
+                    log: Some(ours.id()),
+                    ..WireError::new(
+                        Code::OffsetGone,
+                        format!("log: {named} is another log than this one, {}", ours.id()),
+                    )
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -326,7 +390,10 @@ impl Session {
     }
 
     fn denied(&self, what: &str, whom: &str) -> WireError {
-        WireError::new(Code::PermissionDenied, format!("{} may not {what} {whom}", self.identity.subject))
+        WireError::new(
+            Code::PermissionDenied,
+            format!("{} may not {what} {whom}", self.identity.subject),
+        )
     }
 }
 
@@ -338,16 +405,19 @@ pub(crate) fn target(ack: &Ack) -> Result<Target, WireError> {
             check_count(offsets.len())?;
             Ok(Target::These(offsets.clone()))
         }
-        _ => Err(WireError::invalid("ack: give offset (all up to it) or offsets (just these), one of the two")),
+        _ => Err(WireError::invalid(
+            "ack: give offset (all up to it) or offsets (just these), one of the two",
+        )),
     }
 }
 
 pub(crate) fn check_count(offsets: usize) -> Result<(), WireError> {
     match offsets {
         0 => Err(WireError::invalid("offsets: at least one is needed")),
-        n if n > ACK_OFFSETS_MAX => {
-            Err(WireError::new(Code::TooLarge, format!("offsets: {n}, at most {ACK_OFFSETS_MAX} are allowed")))
-        }
+        n if n > ACK_OFFSETS_MAX => Err(WireError::new(
+            Code::TooLarge,
+            format!("offsets: {n}, at most {ACK_OFFSETS_MAX} are allowed"),
+        )),
         _ => Ok(()),
     }
 }
@@ -361,7 +431,8 @@ fn no_durable(name: &str) -> WireError {
 /// # Errors
 /// `invalid_argument`, naming the field.
 pub fn parse_topic(field: &str, text: &str) -> Result<Topic, WireError> {
-    Topic::parse(text).map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
+    Topic::parse(text)
+        .map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
 }
 
 /// A filter named in a path or a query.
@@ -369,7 +440,8 @@ pub fn parse_topic(field: &str, text: &str) -> Result<Topic, WireError> {
 /// # Errors
 /// `invalid_argument`, naming the field.
 pub fn parse_filter(field: &str, text: &str) -> Result<Filter, WireError> {
-    Filter::parse(text).map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
+    Filter::parse(text)
+        .map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
 }
 
 /// As much of somebody's text as belongs into an error.

@@ -113,11 +113,24 @@ pub struct Outbox {
 
 impl Outbox {
     /// An outbox for these answers and for the subscriptions that announce themselves in `ready`.
-    pub fn new(answers: mpsc::Receiver<Item>, ready: Arc<Ready>, ping_interval: Duration, stop: CancellationToken) -> Outbox {
+    pub fn new(
+        answers: mpsc::Receiver<Item>,
+        ready: Arc<Ready>,
+        ping_interval: Duration,
+        stop: CancellationToken,
+    ) -> Outbox {
         let start = tokio::time::Instant::now() + ping_interval;
         let mut tick = tokio::time::interval_at(start, ping_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Outbox { answers, pending: None, subscriptions: HashMap::new(), ready, tick, stop, ended: false }
+        Outbox {
+            answers,
+            pending: None,
+            subscriptions: HashMap::new(),
+            ready,
+            tick,
+            stop,
+            ended: false,
+        }
     }
 
     /// Waits until there is something to send and puts it in `frames`.
@@ -148,8 +161,14 @@ impl Outbox {
 
     /// Waits for a reason to look again; true when it is time for a ping.
     async fn wait(&mut self, frames: &mut impl Frames) -> bool {
-        let due = self.subscriptions.values().filter_map(|sub| Some((sub.next_due_ms()?, sub.number()))).min();
-        let due_in = due.map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis())));
+        let due = self
+            .subscriptions
+            .values()
+            .filter_map(|sub| Some((sub.next_due_ms()?, sub.number())))
+            .min();
+        let due_in = due.map(|(at_ms, _)| {
+            Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis()))
+        });
         let waits = self.pending.is_some();
         let stopped = self.stop.is_cancelled();
         tokio::select! {
@@ -231,7 +250,10 @@ impl Outbox {
             }
             Ok(None) => {}
             Err(error) => {
-                let error = WireError { message: format!("subscription {number} ends: {error}"), ..of_read(&error) };
+                let error = WireError {
+                    message: format!("subscription {number} ends: {error}"),
+                    ..of_read(&error)
+                };
                 frames.message(|out| json::encode_push(&Push::Error(error), out));
                 self.subscriptions.remove(&number);
             }
@@ -272,9 +294,16 @@ fn write_delivery(subscription: u32, delivery: Delivery, frames: &mut impl Frame
     let push = match delivery {
         Delivery::Events { after, cursor, events, attempts } => {
             let (encoded, damaged) = encode(&events);
-            let header = BatchHeader { subscription, after: Some(after), cursor: Some(cursor), attempts: &attempts };
+            let header = BatchHeader {
+                subscription,
+                after: Some(after),
+                cursor: Some(cursor),
+                attempts: &attempts,
+            };
             let before = frames.bytes();
-            frames.message(|out| json::encode_events(&header, encoded.iter().map(|event| &event[..]), out));
+            frames.message(|out| {
+                json::encode_events(&header, encoded.iter().map(|event| &event[..]), out)
+            });
             metrics::delivered("websocket", encoded.len(), frames.bytes() - before);
             for offset in damaged {
                 let push = corrupt(subscription, offset, &events);

@@ -499,7 +499,8 @@ fn sound_entries_that_are_not_those_of_the_checkpoint() {
         .iter()
         .position(|(key, value)| key[..] != [0] && now.iter().any(|(k, v)| k == key && v != value));
     let (changed, value) = &before[changed.unwrap()];
-    let meddle: [(&dyn Fn(&Db), RebuildReason); 6] = [
+    type Meddle<'a> = &'a dyn Fn(&Db);
+    let meddle: [(Meddle<'_>, RebuildReason); 6] = [
         (&|db| _ = db.insert(changed, value).unwrap(), RebuildReason::WrongDigest),
         (&|db| _ = db.remove(changed).unwrap(), RebuildReason::WrongDigest),
         (&|db| _ = db.insert([0], before[0].1.clone()).unwrap(), RebuildReason::WrongDigest),
@@ -585,7 +586,7 @@ fn a_kill_loses_no_checkpoint() {
         let saved = |line: String| line.strip_prefix("saved ").map(|n| n.parse::<u64>().unwrap());
         let mut last = 0;
         for _ in 0..=round * 7 {
-            last = lines.find_map(|line| saved(line)).unwrap();
+            last = lines.find_map(saved).unwrap();
         }
         std::thread::sleep(Duration::from_millis(round * 3));
         child.kill().unwrap();
@@ -718,7 +719,15 @@ proptest! {
         for step in steps {
             world.grow(step + 1);
             let until = world.feed(&mut runner);
-            let _ = runner.checkpoint(until);
+            if step % 2 == 0 {
+                let _ = runner.checkpoint(until);
+            } else if let Some(save) = runner.begin(until) {
+                // More comes while it is saved, and is asked for.
+                world.grow(step);
+                let until = world.feed(&mut runner);
+                prop_assert!(runner.begin(until).is_none());
+                let _ = runner.finish(save.run());
+            }
             prop_assert_eq!(runner.projection().entries(), world.replayed());
         }
         script.lock().clear();
@@ -729,6 +738,24 @@ proptest! {
         let held = inner.clone().load().unwrap();
         prop_assert_eq!(held.entries, runner.projection().entries());
     }
+}
+
+#[test]
+fn a_store_whose_entries_cannot_be_read_is_emptied_and_filled() {
+    let mut world = World::new();
+    world.grow(300);
+    let mut inner = MemoryStore::new();
+    let good = |key: &str| (key.as_bytes().to_vec(), Some(value(&[7, 7])));
+    let bad = (b"zzz".to_vec(), Some(b"no tally".to_vec()));
+    let changes = [good("key-0001"), good("of another life"), bad];
+    inner.save(Cursor::new(100), &changes).unwrap();
+    let (store, filters) = (Box::new(inner.clone()), World::filters());
+    let mut runner = Runner::open(Tally::default(), store, &world.reader, &filters).unwrap();
+    assert!(matches!(runner.restored().failed, Some(ProjectionError::Entry(_))));
+    assert_eq!(runner.restored().from, Cursor::START);
+    assert_eq!(runner.projection().entries(), world.replayed());
+    runner.checkpoint(world.reader.last()).unwrap();
+    assert_eq!(inner.load().unwrap().entries, world.replayed());
 }
 
 #[derive(Clone, Debug)]

@@ -1,12 +1,13 @@
-//! Events as CloudEvents 1.0 over HTTP: binary, structured and batched mode in, structured mode out.
+//! Events as CloudEvents 1.0 over HTTP: binary, structured and batched mode in, structured mode
+//! out.
 //!
-//! - `partitionkey` (the CloudEvents partitioning extension) is the event's key, `subject` its topic where
-//!   nothing else names one.
-//! - What the broker sets itself or does not know (`time`, `subject`, `dataschema`, extensions) is kept under
-//!   `headers` by its CloudEvents name, and written out again under it.
+//! - `partitionkey` (the CloudEvents partitioning extension) is the event's key, `subject` its
+//!   topic where nothing else names one.
+//! - What the broker sets itself or does not know (`time`, `subject`, `dataschema`, extensions) is
+//!   kept under `headers` by its CloudEvents name, and written out again under it.
 //! - The broker's own options are the HTTP headers `Tidings-…`, in binary mode only.
-//! - A name is never lost silently: unknown `Tidings-…` headers, names that no extension may have and
-//!   attributes given twice are refused.
+//! - A name is never lost silently: unknown `Tidings-…` headers, names that no extension may have
+//!   and attributes given twice are refused.
 
 mod binary;
 mod structured;

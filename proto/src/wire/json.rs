@@ -1,16 +1,16 @@
 //! The protocol in JSON, as `PROTOCOL.md` shows it.
 //!
-//! - JSON data is embedded and handed out byte for byte: no key moves, no number changes. (Blanks around
-//!   a value are no part of it, so they do not come back.)
-//! - What a client sends is read strictly: unknown attributes, names given twice and `null` are refused.
+//! - JSON data is embedded and handed out byte for byte: no key moves, no number changes. (Blanks
+//!   around a value are no part of it, so they do not come back.)
+//! - What a client sends is read strictly: unknown attributes, names given twice and `null` are
+//!   refused.
 //! - What the broker sends is read leniently: a client skips attributes that it does not know.
 //! - Absent attributes are left out; the order of attributes is that of the protocol.
 //!
-//! | | broker | client |
-//! | --- | --- | --- |
-//! | an event | [`encode_event`], [`write_event`] | [`decode_event`] |
-//! | requests | [`decode_request`], [`decode_publish`], [`decode_publishes`] | [`encode_request`], [`encode_publish`] |
-//! | the rest | [`encode_reply`], [`encode_push`], [`encode_events`] | [`decode_server_message`] |
+//! The broker writes events with [`encode_event`] and [`write_event`], which [`decode_event`]
+//! reads; a client writes [`encode_request`] and [`encode_publish`], which [`decode_request`],
+//! [`decode_publish`] and [`decode_publishes`] read; all else that the broker sends is written by
+//! [`encode_reply`], [`encode_push`] and [`encode_events`], and read by [`decode_server_message`].
 
 mod event;
 mod publish;

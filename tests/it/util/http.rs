@@ -14,7 +14,8 @@ pub struct Answer {
 
 impl Answer {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
     pub fn text(&self) -> String {
@@ -27,10 +28,18 @@ impl Answer {
 }
 
 /// Sends a request; the body comes as it arrives.
-pub async fn open(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<hyper::Response<Incoming>, String> {
-    let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+pub async fn open(
+    address: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<hyper::Response<Incoming>, String> {
+    let stream =
+        tokio::net::TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     tokio::spawn(async move {
         let _ = connection.await;
     });
@@ -43,11 +52,23 @@ pub async fn open(address: &str, method: Method, path: &str, headers: &[(&str, &
 }
 
 /// Sends a request and reads the whole answer.
-pub async fn request(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub async fn request(
+    address: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     try_request(address, method, path, headers, body).await.unwrap()
 }
 
-pub async fn try_request(address: &str, method: Method, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, String> {
+pub async fn try_request(
+    address: &str,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Answer, String> {
     let response = open(address, method, path, headers, body).await?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
@@ -59,5 +80,12 @@ pub async fn get(address: &str, path: &str) -> Answer {
 }
 
 pub async fn post_json(address: &str, path: &str, body: &Value) -> Answer {
-    request(address, Method::POST, path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
+    request(
+        address,
+        Method::POST,
+        path,
+        &[("content-type", "application/json")],
+        body.to_string().as_bytes(),
+    )
+    .await
 }

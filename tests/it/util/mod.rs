@@ -1,6 +1,9 @@
 //! A broker as a process, and clients that are not ours.
 
 pub mod http;
+pub mod random;
+pub mod raw;
+pub mod sse;
 pub mod ws;
 
 use std::{
@@ -121,7 +124,9 @@ impl Broker {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero()))
+                .unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }

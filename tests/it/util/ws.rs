@@ -25,7 +25,11 @@ impl Socket {
         Socket::try_open(address, "/v1/ws", &[]).await.unwrap()
     }
 
-    pub async fn try_open(address: &str, path: &str, headers: &[(&'static str, &str)]) -> Result<Socket, String> {
+    pub async fn try_open(
+        address: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Socket, String> {
         let mut request = format!("ws://{address}{path}").into_client_request().unwrap();
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
@@ -105,7 +109,9 @@ impl Socket {
             return Some(message);
         }
         loop {
-            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await.expect("nothing came in time");
+            let message = tokio::time::timeout(PATIENCE, self.stream.next())
+                .await
+                .expect("nothing came in time");
             match message {
                 Some(Ok(Message::Text(text))) => return Some(serde_json::from_str(&text).unwrap()),
                 Some(Ok(Message::Close(frame))) => self.closed = frame,
@@ -124,4 +130,66 @@ impl Socket {
 
 pub fn offsets(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["offset"].as_u64().unwrap()).collect()
+}
+
+impl Socket {
+    /// The next message as its text, byte for byte. What was set aside is not looked at.
+    pub async fn next_text(&mut self) -> String {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.stream.next()).await;
+            match message.expect("nothing came in time") {
+                Some(Ok(Message::Text(text))) => return text.as_str().to_owned(),
+                Some(Ok(_)) => {}
+                other => panic!("the socket ended: {other:?}"),
+            }
+        }
+    }
+
+    /// Publishes an event and gives its offset.
+    pub async fn publish(&mut self, event: Value) -> u64 {
+        let answer = self.call("publish", event).await;
+        answer["published"]["offset"].as_u64().unwrap_or_else(|| panic!("refused: {answer}"))
+    }
+
+    /// Subscribes and gives what `subscribed` says.
+    pub async fn subscribe(&mut self, options: Value) -> Value {
+        let answer = self.call("subscribe", options).await;
+        assert!(answer["subscribed"].is_object(), "refused: {answer}");
+        answer["subscribed"].clone()
+    }
+
+    /// The next message that answers nothing, which must be of this kind.
+    pub async fn expect(&mut self, kind: &str) -> Value {
+        let message = self.push().await;
+        assert!(message[kind].is_object(), "no {kind}: {message}");
+        message[kind].clone()
+    }
+
+    /// The error that a request is answered with.
+    pub async fn refused(&mut self, name: &str, body: Value) -> Value {
+        let answer = self.call(name, body.clone()).await;
+        assert!(answer["error"].is_object(), "{name} {body} was not refused: {answer}");
+        answer["error"].clone()
+    }
+
+    /// What has been set aside, and what came before the answer to a ping.
+    pub async fn so_far(&mut self) -> Vec<Value> {
+        let answer = self.call("ping", json!({})).await;
+        assert!(answer["pong"].is_object(), "{answer}");
+        self.aside.drain(..).collect()
+    }
+
+    /// The events up to the first of this topic, which is left out.
+    pub async fn events_until(&mut self, topic: &str) -> Vec<Value> {
+        let mut events = Vec::new();
+        loop {
+            let batch = self.events().await;
+            for event in batch["events"].as_array().unwrap() {
+                if event["topic"] == topic {
+                    return events;
+                }
+                events.push(event.clone());
+            }
+        }
+    }
 }

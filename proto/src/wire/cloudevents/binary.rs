@@ -15,14 +15,15 @@ use crate::{
     },
 };
 
-/// Makes a publish of an HTTP request in binary mode. `headers` are all of the request's, in any case of
-/// letters; those that are neither `ce-…` nor `Tidings-…` nor `Idempotency-Key` are passed over.
+/// Makes a publish of an HTTP request in binary mode. `headers` are all of the request's, in any
+/// case of letters; those that are neither `ce-…` nor `Tidings-…` nor `Idempotency-Key` are passed
+/// over.
 ///
 /// Without a content type the data is `application/octet-stream`; an empty body is no data.
 ///
-/// # Errors
-/// When a header is not what it should be, is given twice or is not known, or the event is not valid. The
-/// error's text begins with the header's name in lower case, or with the attribute's when that is invalid.
+/// # Errors When a header is not what it should be, is given twice or is not known, or the event is
+/// not valid. The error's text begins with the header's name in lower case, or with the attribute's
+/// when that is invalid.
 pub fn binary_attributes<'a>(
     topic: Topic,
     headers: impl Iterator<Item = (&'a str, &'a str)>,
@@ -199,8 +200,8 @@ fn number(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
 }
 
-/// The value of a header as the CloudEvents HTTP binding (3.1.3.2) reads it: quotes off, then one round of
-/// percent-decoding. A `%` without two hex digits behind it stands for itself.
+/// The value of a header as the CloudEvents HTTP binding (3.1.3.2) reads it: quotes off, then one
+/// round of percent-decoding. A `%` without two hex digits behind it stands for itself.
 fn decoded(name: &str, value: &str) -> Result<String, Fault> {
     let value = unquoted(value);
     if !value.contains('%') {
@@ -232,7 +233,8 @@ fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// The value without the double quotes around it, if there are any, and the backslashes that go with them.
+/// The value without the double quotes around it, if there are any, and the backslashes that go
+/// with them.
 fn unquoted(value: &str) -> String {
     let value = value.trim();
     let inside = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));

@@ -1,4 +1,5 @@
-//! Structured mode: attributes and data in one JSON object, or an array of them (the CloudEvents JSON format).
+//! Structured mode: attributes and data in one JSON object, or an array of them (the CloudEvents
+//! JSON format).
 
 use std::{collections::BTreeMap, fmt};
 
@@ -20,7 +21,8 @@ use crate::{
     },
 };
 
-/// Reads one `application/cloudevents+json` object. Without a `topic` its `subject` names the topic.
+/// Reads one `application/cloudevents+json` object. Without a `topic` its `subject` names the
+/// topic.
 ///
 /// As CloudEvents asks, an attribute that is `null` counts as absent.
 ///
@@ -45,8 +47,9 @@ pub fn decode_batch(text: &str, topic: Option<Topic>) -> Result<Vec<Publish>, Wi
 
 /// Appends an event as one `application/cloudevents+json` object.
 ///
-/// The topic is its `subject`, the offset its `sequence`, the key its `partitionkey`; headers become
-/// extensions, but for those that no extension may be called or whose name an attribute has taken.
+/// The topic is its `subject`, the offset its `sequence`, the key its `partitionkey`; headers
+/// become extensions, but for those that no extension may be called or whose name an attribute has
+/// taken.
 pub fn write_cloudevent(event: &Event, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.text("specversion", SPECVERSION);
@@ -168,7 +171,8 @@ impl Members<'_> {
         let default = if raw.is_some() { JSON } else { OCTETS };
         let content_type = given.as_deref().unwrap_or(default);
         let data = match (raw, &base64) {
-            // Other than in the broker's own format, any format that is no JSON may come as a string.
+            // Other than in the broker's own format, any format that is no JSON may come as a
+            // string.
             (Some(raw), None) if Data::of(content_type) == Data::Binary => {
                 Some(text(raw, "data")?.into())
             }

@@ -219,14 +219,22 @@ fn a_written_event_has_its_place_and_no_name_twice() {
     };
     let mut out = Vec::new();
     write_cloudevent(&event, &mut out);
-    let want = r#"{"specversion":"1.0","id":"i","source":"s","type":"t","subject":"tasks.42","time":"1970-01-01T00:00:00.001Z","datacontenttype":"application/json","data":{"z" : 1.0e5},"sequence":"57","partitionkey":"k","priority":"high","expires":"1970-01-01T00:00:00.002Z","correlation":"c","traceparent":"00"}"#;
+    let want = concat!(
+        r#"{"specversion":"1.0","id":"i","source":"s","type":"t","subject":"tasks.42","#,
+        r#""time":"1970-01-01T00:00:00.001Z","datacontenttype":"application/json","#,
+        r#""data":{"z" : 1.0e5},"sequence":"57","partitionkey":"k","priority":"high","#,
+        r#""expires":"1970-01-01T00:00:00.002Z","correlation":"c","traceparent":"00"}"#,
+    );
     assert_eq!(String::from_utf8(out).unwrap(), want);
 }
 
 proptest! {
     /// Whatever the header is, it is an attribute as it was, or refused.
     #[test]
-    fn no_header_panics(name in "(ce-|tidings-|x-)[ -~]{0,9}", value in "\\PC{0,20}(%[0-9a-zA-Z]{0,2}){0,3}") {
+    fn no_header_panics(
+        name in "(ce-|tidings-|x-)[ -~]{0,9}",
+        value in "\\PC{0,20}(%[0-9a-zA-Z]{0,2}){0,3}",
+    ) {
         if let Err(error) = binary(&[(&name, &value)], None, b"") {
             prop_assert!(error.message.contains(": "));
         }

@@ -12,7 +12,7 @@ use crate::{
     Data, EventId, NewEvent, Priority, Timestamp, Topic, WireError,
     event::{DEFAULT_TYPE, Expiry, JSON},
     message::Publish,
-    strict::{self, given, texts},
+    strict::{self, given, texts, word},
     wire::{Fault, LEVELS_MAX},
 };
 
@@ -111,7 +111,7 @@ pub(super) struct WirePublish<'a> {
     data_base64: Option<String>,
     #[serde(default, deserialize_with = "given")]
     key: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "word")]
     priority: Priority,
     #[serde(default, deserialize_with = "given")]
     expires: Option<Timestamp>,

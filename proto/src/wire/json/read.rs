@@ -1,15 +1,16 @@
 //! Reading JSON with errors that name the attribute.
 //!
 //! - Depth is counted before anything is parsed, so that no text makes the parser recurse far.
-//! - serde_json says where in the text it stopped; the path of the attribute there is found by going
-//!   through the text once more. That costs something only when there is an error.
+//! - serde_json says where in the text it stopped; the path of the attribute there is found by
+//!   going through the text once more. That costs something only when there is an error.
 
 use serde::Deserialize;
 use serde_json::error::Category;
 
 use crate::{WireError, event::json_depth, strict, wire::invalid};
 
-/// Reads a `T` that is written as an object. `path` is where it stands in the message; may be empty.
+/// Reads a `T` that is written as an object. `path` is where it stands in the message; may be
+/// empty.
 pub(in crate::wire) fn object<'de, T: Deserialize<'de>>(
     text: &'de str,
     path: &str,
@@ -43,9 +44,11 @@ fn describe(text: &str, path: &str, error: &serde_json::Error) -> WireError {
     let missing = quoted(said, "missing field `");
     let end = offset_of(text, error.line(), error.column());
     let end = match text.get(..end) {
-        // Behind an object stands what the last attribute in it was refused for, too: serde_json adds
-        // the place only after it has read the end of the object.
+        // Behind an object stands what the last attribute in it was refused for, too: serde_json
+        // adds the place only after it has read the end of the object.
         Some(before) if before.ends_with('}') && missing.is_none() => end - 1,
+        // It stops before an array or an object that should be something else.
+        _ if matches!(text.as_bytes().get(end), Some(b'[' | b'{')) => end + 1,
         _ => end,
     };
     let mut full = path.to_owned();
@@ -129,7 +132,8 @@ fn push_path(text: &str, path: &mut String) {
     }
 }
 
-/// The inside of the string that `text` begins with, as it is written; all of it when it does not end.
+/// The inside of the string that `text` begins with, as it is written; all of it when it does not
+/// end.
 fn string(text: &str) -> &str {
     let mut escaped = false;
     let end = text.bytes().position(|byte| {

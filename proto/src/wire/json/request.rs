@@ -1,7 +1,7 @@
 //! Requests in JSON: `{"id":1,"publish":{…}}`.
 //!
-//! - The envelope has every request as an optional attribute, of which exactly one is there. (Raw JSON
-//!   would not survive serde's `flatten` or `untagged`.)
+//! - The envelope has every request as an optional attribute, of which exactly one is there. (Raw
+//!   JSON would not survive serde's `flatten` or `untagged`.)
 
 use std::fmt;
 
@@ -214,8 +214,8 @@ fn check_ack(ack: &Ack) -> Result<(), WireError> {
 /// The id in a message that is wrong otherwise, read up to where the text stops being JSON.
 fn id_of(text: &str) -> Option<RequestId> {
     let mut id = None;
-    // The message is known to be wrong already; only what was found on the way counts. Values that are
-    // passed over are not recursed into, however deep they are nested.
+    // The message is known to be wrong already; only what was found on the way counts. Values that
+    // are passed over are not recursed into, however deep they are nested.
     let _ = serde_json::Deserializer::from_str(text).deserialize_map(FindId(&mut id));
     id
 }

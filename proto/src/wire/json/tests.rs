@@ -153,7 +153,8 @@ fn an_event_without_content_type_is_json() {
     assert_eq!(text, r#"{"topic":"a","data":[1]}"#);
 }
 
-/// Data that its content type lies about is never checked again: it must not break what is around it.
+/// Data that its content type lies about is never checked again: it must not break what is around
+/// it.
 #[test]
 fn data_that_is_not_what_it_should_be_breaks_no_message() {
     for (content_type, data) in [(JSON, &b""[..]), ("text/plain", b"\xff")] {

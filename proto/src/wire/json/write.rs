@@ -138,8 +138,8 @@ pub(in crate::wire) fn push_display(value: impl Display, out: &mut Vec<u8>) {
     let _ = write!(Bytes(out), "{value}");
 }
 
-/// Appends `value` as serde writes it. The messages have only attributes that serde_json can write; if
-/// one fails all the same, `null` stands for it, so that what surrounds it stays valid JSON.
+/// Appends `value` as serde writes it. The messages have only attributes that serde_json can write;
+/// if one fails all the same, `null` stands for it, so that what surrounds it stays valid JSON.
 pub(in crate::wire) fn push_serde<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {

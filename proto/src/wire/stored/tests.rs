@@ -96,7 +96,8 @@ proptest! {
 
     #[test]
     fn the_fields_are_those_of_the_proto_file(new in samples::new_event()) {
-        let bytes = body_of(&Draft { event: &new, made_id: None, subject: "bob", expires: Some(a_day()) });
+        let expires = Some(a_day());
+        let bytes = body_of(&Draft { event: &new, made_id: None, subject: "bob", expires });
         let mut read = ProtoEvent::decode(fields(&bytes)).unwrap();
         prop_assert_eq!(&read.datacontenttype, &new.datacontenttype);
         prop_assert_eq!(&read.data, &new.data);

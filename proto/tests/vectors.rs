@@ -1,0 +1,250 @@
+//! The golden vectors in `vectors/`: exact texts that every implementation of the protocol reads
+//! and writes.
+//!
+//! - A file is a list of cases; its name says what they are, see [`check`].
+//! - `json` is decoded and encoded again; that gives `reencoded`, or `json` itself where that is
+//!   absent.
+//! - `field` is what the text of an error begins with, before the first colon.
+//! - A case that was published once is never changed: clients in other languages read the same
+//!   files.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "all of it is a test")]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use tidings_proto::{
+    Timestamp, Topic, WireError,
+    message::{Events, ServerMessage},
+    wire::{
+        cloudevents,
+        json::{self, BatchHeader},
+        stored,
+    },
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    json: Option<String>,
+    reencoded: Option<String>,
+    code: Option<String>,
+    field: Option<String>,
+    id: Option<u32>,
+    publish: Option<String>,
+    event: Option<String>,
+    topic: Option<String>,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    content_type: Option<String>,
+    body: Option<String>,
+    subject: Option<String>,
+    made_id: Option<uuid::Uuid>,
+    expires_ms: Option<u64>,
+}
+
+impl Case {
+    fn json(&self) -> &str {
+        self.json.as_deref().unwrap()
+    }
+
+    fn encoded(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        assert_eq!(text_of(write), self.reencoded.as_deref().unwrap_or(self.json()));
+    }
+
+    fn topic(&self) -> Option<Topic> {
+        self.topic.as_deref().map(|topic| Topic::parse(topic).unwrap())
+    }
+
+    fn refused<T>(&self, result: Result<T, WireError>) {
+        let error = result.err().expect("it is refused");
+        assert_eq!(Some(error.code.as_str()), self.code.as_deref());
+        let field = error.message.split(": ").next();
+        assert_eq!(field, self.field.as_deref(), "{}", error.message);
+    }
+}
+
+fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).unwrap()
+}
+
+/// Checks a case of the file of this name.
+fn check(file: &str, case: &Case) {
+    if let Some(kind) = file.strip_prefix("request_") {
+        let incoming = json::decode_request(case.json()).unwrap();
+        case.encoded(|out| json::encode_request(incoming.id, &incoming.request, out));
+        return assert!(has(case, kind));
+    }
+    if let Some(kind) = file.strip_prefix("reply_") {
+        let message = json::decode_server_message(case.json()).unwrap();
+        let ServerMessage::Reply(id, reply) = message else { panic!("no reply: {message:?}") };
+        case.encoded(|out| json::encode_reply(Some(id), &reply, out));
+        return assert!(has(case, kind));
+    }
+    if let Some(kind) = file.strip_prefix("push_") {
+        let message = json::decode_server_message(case.json()).unwrap();
+        let ServerMessage::Push(push) = message else { panic!("no push: {message:?}") };
+        case.encoded(|out| json::encode_push(&push, out));
+        return assert!(has(case, kind));
+    }
+    match file {
+        "event" => {
+            let event = json::decode_event(case.json()).unwrap();
+            case.encoded(|out| json::write_event(&event, out));
+        }
+        "events" => {
+            let message = json::decode_server_message(case.json()).unwrap();
+            let ServerMessage::Events(batch) = message else { panic!("no batch: {message:?}") };
+            case.encoded(|out| encode_batch(&batch, out));
+        }
+        "publish" => {
+            let publish = json::decode_publish(case.json()).unwrap();
+            case.encoded(|out| json::encode_publish(&publish, out));
+        }
+        "bad_request" => {
+            let bad = json::decode_request(case.json()).unwrap_err();
+            assert_eq!(bad.id, case.id);
+            case.refused(Err::<(), _>(bad.error));
+        }
+        "bad_publish" => case.refused(json::decode_publishes(case.json())),
+        "bad_server_message" => case.refused(json::decode_server_message(case.json())),
+        "cloudevent_structured" => {
+            let publish = cloudevents::decode_structured(case.json(), case.topic()).unwrap();
+            published(case, &publish);
+        }
+        "cloudevent_binary" => binary(case),
+        "cloudevent_written" => {
+            let event = json::decode_event(case.event.as_deref().unwrap()).unwrap();
+            case.encoded(|out| cloudevents::write_cloudevent(&event, out));
+        }
+        "stored" => body(case),
+        _ => panic!("nothing reads vectors/{file}.json"),
+    }
+}
+
+/// Whether the message has the attribute that gives its file the name.
+fn has(case: &Case, kind: &str) -> bool {
+    serde_json::from_str::<BTreeMap<String, Value>>(case.json()).unwrap().contains_key(kind)
+}
+
+fn published(case: &Case, publish: &tidings_proto::message::Publish) {
+    let text = text_of(|out| json::encode_publish(publish, out));
+    assert_eq!(Some(text), case.publish);
+}
+
+fn encode_batch(batch: &Events, out: &mut Vec<u8>) {
+    let encoded: Vec<String> =
+        batch.events.iter().map(|event| text_of(|out| json::write_event(event, out))).collect();
+    let header = BatchHeader {
+        subscription: batch.subscription,
+        after: batch.after,
+        cursor: batch.cursor,
+        attempts: &batch.attempts,
+    };
+    json::encode_events(&header, encoded.iter().map(String::as_bytes), out);
+}
+
+fn binary(case: &Case) {
+    let headers = case.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let body = Bytes::from(case.body.clone().unwrap());
+    let content_type = case.content_type.as_deref();
+    let topic = case.topic().unwrap();
+    published(case, &cloudevents::binary_attributes(topic, headers, content_type, body).unwrap());
+}
+
+/// The bytes of a stored body, and the event that they and their place make.
+fn body(case: &Case) {
+    let new = json::decode_publish(case.publish.as_deref().unwrap()).unwrap().event;
+    let subject = case.subject.as_deref().unwrap();
+    let expires = case.expires_ms.map(Timestamp::from_millis);
+    let draft = stored::Draft { event: &new, made_id: case.made_id, subject, expires };
+    let mut bytes = Vec::new();
+    stored::encode(&draft, &mut bytes);
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(Some(hex), case.body);
+
+    let want = case.event.as_deref().unwrap();
+    let event = json::decode_event(want).unwrap();
+    let place = stored::Place {
+        offset: event.offset,
+        time: event.time,
+        topic: event.topic.as_str(),
+        key: event.key.as_deref(),
+        priority: event.priority,
+    };
+    let body = stored::decode(&bytes).unwrap();
+    assert_eq!(text_of(|out| json::encode_event(&place, &body, out)), want);
+    assert_eq!(stored::event(&place, &body), event);
+}
+
+/// What there has to be a file for: every request, reply and push, and the rest.
+const FILES: &[&str] = &[
+    "bad_publish",
+    "bad_request",
+    "bad_server_message",
+    "cloudevent_binary",
+    "cloudevent_structured",
+    "cloudevent_written",
+    "event",
+    "events",
+    "publish",
+    "push_acked",
+    "push_caught_up",
+    "push_error",
+    "push_gap",
+    "push_goodbye",
+    "push_pong",
+    "push_superseded",
+    "push_token_expiring",
+    "reply_acked",
+    "reply_connected",
+    "reply_error",
+    "reply_nacked",
+    "reply_pong",
+    "reply_published",
+    "reply_published_batch",
+    "reply_receipts",
+    "reply_refreshed",
+    "reply_subscribed",
+    "reply_unsubscribed",
+    "request_ack",
+    "request_connect",
+    "request_nack",
+    "request_ping",
+    "request_presence",
+    "request_publish",
+    "request_publish_batch",
+    "request_receipts",
+    "request_refresh",
+    "request_subscribe",
+    "request_unsubscribe",
+    "stored",
+];
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the vectors are files of this crate")]
+fn every_vector_is_read_and_written_as_it_says() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/vectors");
+    let (mut found, mut failed) = (BTreeSet::new(), Vec::new());
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
+        assert!(!cases.is_empty(), "{file}");
+        for case in &cases {
+            if std::panic::catch_unwind(|| check(&file, case)).is_err() {
+                failed.push(format!("vectors/{file}.json: {}", case.name));
+            }
+        }
+        found.insert(file);
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+    let want: BTreeSet<String> = FILES.iter().map(|&file| file.to_owned()).collect();
+    assert_eq!(found, want);
+}

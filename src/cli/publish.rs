@@ -1,0 +1,347 @@
+//! `tidings pub`: publishes one event, the same event several times, or every line of stdin.
+//!
+//! - Data that is valid JSON goes as JSON, other UTF-8 as text, other bytes as they are.
+//! - Events are appended in order, each once, also across a restart of the broker.
+//! - Many are under way at once, but never more than [`WINDOW`]; it ends when all are answered.
+
+use std::{collections::VecDeque, ffi::OsString, io, path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tidings_proto::{
+    EventId, NewEvent, Priority, Topic,
+    event::{DEFAULT_TYPE, Expiry, JSON, JSON_DEPTH_MAX, json_depth},
+    message::{Publish, Published},
+};
+use tokio::sync::mpsc;
+
+use super::{
+    Globals, block_on,
+    exit::{TimedOut, Usage},
+    output::Output,
+    read_file, stdin,
+};
+use crate::client::{Client, PublishHandle};
+
+/// How many events may be unanswered.
+const WINDOW: usize = 1024;
+
+/// What `tidings pub` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Where to publish, as in tasks.42.
+    #[arg(value_parser = Topic::parse)]
+    pub topic: Topic,
+    /// The data; - reads it from stdin. Valid JSON is published as JSON, anything else as text.
+    #[arg(allow_negative_numbers = true, conflicts_with_all = ["lines", "file"])]
+    pub data: Option<OsString>,
+    /// The event's type.
+    #[arg(long = "type", default_value = DEFAULT_TYPE, value_name = "TYPE")]
+    pub kind: String,
+    /// The entity the event is about.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// The event's id; the same one again is not published twice.
+    #[arg(long, value_parser = EventId::parse, conflicts_with_all = ["lines", "count"])]
+    pub id: Option<EventId>,
+    /// low, normal, high or urgent.
+    #[arg(long, default_value = "normal")]
+    pub priority: Priority,
+    /// How long it is delivered, as in 30s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub ttl: Option<Duration>,
+    /// An attribute of your own; may be given more than once.
+    #[arg(long, value_name = "KEY:VALUE", value_parser = parse_header)]
+    pub header: Vec<(String, String)>,
+    /// What it belongs to.
+    #[arg(long)]
+    pub correlation: Option<String>,
+    /// The offset of the topic's last event, which must be this one; 0: there must be none.
+    #[arg(long, value_name = "OFFSET", conflicts_with_all = ["lines", "count"])]
+    pub expect_last: Option<u64>,
+    /// How the data is to be read, as in image/png.
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// Publish every line of stdin as one event.
+    #[arg(long, conflicts_with_all = ["file", "count"])]
+    pub lines: bool,
+    /// Publish it so many times.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub count: u64,
+    /// Read the data from a file.
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings pub tasks.42 '{\"done\":7,\"of\":10}' --type task.progress --key progress
+  tail -f app.log | tidings pub logs.app --lines
+
+Writes the event's offset. With --lines nothing is written, with --lines --json one
+{\"offset\",\"id\"} for each event; it waits for a broker that is away for ever unless
+--timeout is given.";
+
+/// Publishes and writes where.
+///
+/// # Errors
+/// When an event is refused or the broker does not answer in time.
+pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
+    if args.lines {
+        let source = Source::Lines(stdin::lines().context("cannot read stdin")?);
+        return block_on(publish_all(args, globals, source, globals.timeout));
+    }
+    let data = match (&args.data, &args.file) {
+        (Some(data), _) if data == "-" => Some(stdin::all().context("cannot read stdin")?),
+        (Some(data), _) => Some(data.as_encoded_bytes().to_vec()),
+        (None, Some(path)) => Some(read_file(path).context("cannot read the data")?),
+        (None, None) => None,
+    };
+    let source = Source::Repeat { data: data.map(Bytes::from), left: args.count };
+    block_on(publish_all(args, globals, source, Some(globals.patience())))
+}
+
+/// Where the data of the events comes from.
+enum Source {
+    /// Every line of stdin.
+    Lines(mpsc::Receiver<io::Result<Vec<u8>>>),
+    /// The same, so many times more.
+    Repeat { data: Option<Bytes>, left: u64 },
+}
+
+impl Source {
+    /// The data of the next event. Cancel safe.
+    async fn next(&mut self) -> anyhow::Result<Option<Option<Bytes>>> {
+        match self {
+            Source::Lines(lines) => {
+                let line = lines.recv().await.transpose().context("cannot read stdin")?;
+                Ok(line.map(|line| Some(Bytes::from(line))))
+            }
+            Source::Repeat { left: 0, .. } => Ok(None),
+            Source::Repeat { data, left } => {
+                *left -= 1;
+                Ok(Some(data.clone()))
+            }
+        }
+    }
+}
+
+async fn publish_all(
+    args: &Args,
+    globals: &Globals,
+    mut source: Source,
+    patience: Option<Duration>,
+) -> anyhow::Result<()> {
+    // What cannot be published is said before anybody is asked.
+    args.publish(Some(Bytes::new())).or_else(|_| args.publish(None))?;
+    let client = globals.connect(patience).await?;
+    let mut printer = Printer { lines: args.lines, json: globals.json, output: Output::stdout() };
+    let mut unanswered: VecDeque<PublishHandle> = VecDeque::new();
+    let (mut answered, mut open) = (0_u64, true);
+    while open || !unanswered.is_empty() {
+        tokio::select! {
+            biased;
+            answer = next_answer(&mut unanswered), if !unanswered.is_empty() => {
+                unanswered.pop_front();
+                answered += 1;
+                printer.print(&answer.map_err(|error| args.at(answered, error.into()))?)?;
+            }
+            data = source.next(), if open && unanswered.len() < WINDOW => match data? {
+                None => open = false,
+                Some(data) => {
+                    let place = answered + u64::try_from(unanswered.len()).unwrap_or(0) + 1;
+                    let publish = args.publish(data).map_err(|error| args.at(place, error))?;
+                    unanswered.push_back(hand_over(&client, publish, patience).await?);
+                }
+            },
+            () = wait(patience), if !unanswered.is_empty() => return Err(late(patience)),
+        }
+    }
+    client.close().await;
+    Ok(())
+}
+
+async fn next_answer(
+    unanswered: &mut VecDeque<PublishHandle>,
+) -> Result<Published, crate::client::Error> {
+    match unanswered.front_mut() {
+        Some(handle) => handle.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Publishing waits while too many bytes are unanswered.
+async fn hand_over(
+    client: &Client,
+    publish: Publish,
+    patience: Option<Duration>,
+) -> anyhow::Result<PublishHandle> {
+    let handle = super::within(patience, NO_ANSWER, client.publish(publish)).await??;
+    Ok(handle)
+}
+
+async fn wait(patience: Option<Duration>) {
+    match patience {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+const NO_ANSWER: &str = "no answer from the broker";
+
+fn late(patience: Option<Duration>) -> anyhow::Error {
+    TimedOut { what: NO_ANSWER, wait: patience.unwrap_or_default() }.into()
+}
+
+/// What is written for an event that is in the log.
+struct Printer {
+    lines: bool,
+    json: bool,
+    output: Output,
+}
+
+impl Printer {
+    fn print(&mut self, published: &Published) -> anyhow::Result<()> {
+        match (self.json, self.lines) {
+            (true, _) => self.output.line(&serde_json::to_vec(published)?)?,
+            (false, true) => return Ok(()),
+            (false, false) => self.output.line(published.offset.to_string().as_bytes())?,
+        }
+        self.output.flush()
+    }
+}
+
+impl Args {
+    /// The event with this data.
+    fn publish(&self, data: Option<Bytes>) -> anyhow::Result<Publish> {
+        let guess = data.as_ref().map(|data| content_type_of(data).to_owned());
+        let mut event = NewEvent {
+            id: self.id.clone(),
+            kind: self.kind.clone(),
+            datacontenttype: self.content_type.clone().or(guess),
+            data,
+            key: self.key.clone(),
+            priority: self.priority,
+            correlation: self.correlation.clone(),
+            headers: self.header.iter().cloned().collect(),
+            ..NewEvent::on(self.topic.clone())
+        };
+        if let Some(ttl) = self.ttl {
+            event.expires = Some(Expiry::TtlMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
+        }
+        event.check().map_err(|error| Usage::error(error.to_string()))?;
+        Ok(Publish { expect_last: self.expect_last, ..Publish::of(event) })
+    }
+
+    /// Says which line it was.
+    fn at(&self, place: u64, error: anyhow::Error) -> anyhow::Error {
+        match self.lines {
+            true => error.context(format!(
+                "line {place} is not published, those before it are, some behind it may be"
+            )),
+            false => error,
+        }
+    }
+}
+
+/// How bytes that come without a content type are to be read.
+fn content_type_of(data: &[u8]) -> &'static str {
+    // Depth first: the parser of a raw value recurses.
+    let shallow = json_depth(data) <= JSON_DEPTH_MAX;
+    if shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
+        JSON
+    } else if std::str::from_utf8(data).is_ok() {
+        "text/plain"
+    } else {
+        "application/octet-stream"
+    }
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.split_once(':') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            Ok((name.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("give it as KEY:VALUE".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        let words = ["tidings", "pub"].into_iter().chain(line.split(' '));
+        match Cli::try_parse_from(words)?.command {
+            Command::Pub(args) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_content_type_is_read_off_the_data() {
+        for (data, want) in [
+            (&b"{\"a\":1.0e5}"[..], JSON),
+            (b" 57\n", JSON),
+            (b"-5", JSON),
+            (b"hello", "text/plain"),
+            (b"", "text/plain"),
+            (b"{a}", "text/plain"),
+            (b"a\r", "text/plain"),
+            (b"\xff\xfe", "application/octet-stream"),
+        ] {
+            assert_eq!(content_type_of(data), want, "{data:?}");
+        }
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(content_type_of(deep.as_bytes()), "text/plain");
+    }
+
+    #[test]
+    fn options_become_attributes() {
+        let line = "tasks.42 {} --type t --key k --id i --priority high --ttl 1m --header a:b:c \
+                    --header d:e --correlation c --expect-last 5";
+        let publish = args(line).unwrap().publish(Some(Bytes::from_static(b"{}"))).unwrap();
+        assert_eq!(publish.expect_last, Some(5));
+        let event = publish.event;
+        assert_eq!(event.expires, Some(Expiry::TtlMs(60_000)));
+        assert_eq!(event.priority, Priority::High);
+        assert_eq!((event.kind.as_str(), event.key.as_deref()), ("t", Some("k")));
+        assert_eq!(event.id.unwrap().as_str(), "i");
+        assert_eq!(event.correlation.as_deref(), Some("c"));
+        let headers: Vec<_> = event.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(headers, [("a", "b:c"), ("d", "e")]);
+        assert_eq!(event.datacontenttype.as_deref(), Some(JSON));
+    }
+
+    #[test]
+    fn data_that_is_not_what_was_said_is_refused() {
+        let args = args("a.b --content-type application/json").unwrap();
+        let error = args.publish(Some(Bytes::from_static(b"no"))).unwrap_err();
+        assert!(error.to_string().contains("data is not JSON"), "{error}");
+        assert_eq!(args.publish(None).unwrap().event.data, None);
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        for line in [
+            "a.* x",
+            "a..b x",
+            "a.b x --lines",
+            "a.b --lines --id 1",
+            "a.b --lines --count 2",
+            "a.b x --priority soon",
+            "a.b x --ttl soon",
+            "a.b x --header nothing",
+            "a.b x --file f",
+        ] {
+            assert!(args(line).is_err(), "{line}");
+        }
+        assert_eq!(args("a.b -5").unwrap().data.unwrap(), "-5");
+        assert_eq!(args("a.b -").unwrap().data.unwrap(), "-");
+    }
+}

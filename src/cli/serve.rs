@@ -1,0 +1,52 @@
+//! `tidings serve`: runs a broker.
+
+use std::io::IsTerminal;
+
+use anyhow::Context;
+use tracing_subscriber::EnvFilter;
+
+use super::exit::Usage;
+use crate::config::Flags;
+
+/// What `tidings serve` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The settings.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings serve --demo
+  tidings serve --data /var/lib/tidings --listen 127.0.0.1:8080 --config tidings.toml
+
+Logs go to stderr; the environment variable TIDINGS_LOG says how much (default: info).";
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the settings do not hold or the broker does not start.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    log_to_stderr()?;
+    let config = args.flags.resolve()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(crate::server::serve(config))
+}
+
+/// Text for people, JSON lines for everything else.
+fn log_to_stderr() -> anyhow::Result<()> {
+    let filter = match std::env::var("TIDINGS_LOG") {
+        Ok(text) => EnvFilter::try_new(&text)
+            .map_err(|error| Usage::error(format!("TIDINGS_LOG=\"{text}\": {error}")))?,
+        Err(_) => EnvFilter::new("info"),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        subscriber.init();
+    } else {
+        subscriber.json().init();
+    }
+    Ok(())
+}

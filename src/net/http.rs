@@ -1,0 +1,209 @@
+//! The protocol over HTTP: from a request to a session's call, and from what it gives to an answer.
+//!
+//! - A request is looked at in this order: `Host`, route, method, origin, token, then the rest.
+//! - A path's segments are decoded once, after routing: `%2F` stays inside its segment.
+//! - Whatever fails is a problem (RFC 9457); nobody's mistake ends another's request.
+//! - What changes state by more than one step runs to its end even when the client has gone.
+
+mod body;
+mod cors;
+mod durables;
+mod events;
+mod headers;
+mod publish;
+mod query;
+mod respond;
+mod routes;
+mod status;
+mod upgrade;
+
+use std::{future::Future, net::SocketAddr, sync::Arc};
+
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    header::{self, HeaderName, HeaderValue},
+    http::request::Parts,
+};
+use percent_encoding::percent_decode_str;
+use tidings_proto::{Code, WireError};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    cors::Standing,
+    query::Query,
+    routes::{Allowed, Route},
+};
+pub(super) use self::{cors::Origins, routes::Routes};
+pub use respond::Body;
+pub(super) use respond::place;
+use super::{Door, problem::Refusal};
+use crate::session::{Greeting, House, Session, Transport, internal, shown};
+
+/// Where a request comes from.
+#[derive(Clone)]
+pub struct Caller {
+    /// Its address.
+    pub peer: SocketAddr,
+    /// What its tasks run on.
+    pub tracker: TaskTracker,
+    /// Its connection's place under the cap.
+    pub place: Arc<OwnedSemaphorePermit>,
+}
+
+/// One request on its way.
+struct Call {
+    door: Arc<Door>,
+    caller: Caller,
+    head: Parts,
+    /// The variable segment of the path, decoded; empty where the route has none.
+    name: String,
+}
+
+/// The answer to any request.
+pub(super) async fn answer(
+    door: &Arc<Door>,
+    caller: Caller,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let standing = door.origins.standing(request.headers());
+    let answered = route(door, caller, request, &standing).await;
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
+    door.origins.expose(&standing, response.headers_mut());
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        seal(response.headers_mut());
+    }
+    response
+}
+
+/// What every answer says: it is what its content type says, and it is not to be kept.
+pub(super) fn seal(headers: &mut HeaderMap) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
+
+async fn route(
+    door: &Arc<Door>,
+    caller: Caller,
+    request: Request<Incoming>,
+    standing: &Standing,
+) -> Result<Response<Body>, Refusal> {
+    check_host(&request)?;
+    let (route, name) = find(&door.routes, request.uri().path())?;
+    let method = request.method();
+    if method == Method::OPTIONS {
+        return cors::preflight(request.headers(), standing, &route.allowed());
+    }
+    check_method(route, method)?;
+    let is_safe = [Method::GET, Method::HEAD].contains(method);
+    if *standing == Standing::Foreign && (!is_safe || route.is_socket()) {
+        return Err(cors::refused(request.headers()));
+    }
+    if route.is_socket() {
+        return upgrade::answer(door, caller, request, route, &name);
+    }
+    let (head, body) = request.into_parts();
+    let call = Call { door: door.clone(), caller, head, name };
+    dispatch(route, call, body).await
+}
+
+async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<Body>, Refusal> {
+    let reads = [Method::GET, Method::HEAD].contains(&call.head.method);
+    match route {
+        Route::TopicEvents if reads => events::of_topic(&call).await,
+        Route::TopicEvents => publish::to_topic(&call, body).await,
+        Route::Events if reads => events::of_topics(&call).await,
+        Route::Events => publish::to_topics(&call, body).await,
+        Route::Event => events::one(&call).await,
+        Route::Receipts => events::receipts(&call).await,
+        Route::Topics => status::topics(&call),
+        Route::Subscriptions => durables::list(&call).await,
+        Route::Subscription if reads => durables::show(&call).await,
+        Route::Subscription if call.head.method == Method::PUT => durables::put(&call, body).await,
+        Route::Subscription => durables::delete(&call).await,
+        Route::Fetch => durables::fetch(&call, body).await,
+        Route::Ack => durables::ack(&call, body).await,
+        Route::Nack => durables::nack(&call, body).await,
+        Route::SubscriptionEvents => durables::stream(&call).await,
+        Route::Status => status::status(&call),
+        Route::Capabilities => status::capabilities(&call),
+        Route::NotYet(_) | Route::Socket | Route::FilterSocket => {
+            let text = "this version of the broker does not have this call yet";
+            Err(WireError::new(Code::NotFound, text).into())
+        }
+    }
+}
+
+/// More than one `Host` means that somebody between us may have understood another request (RFC 9112 §3.2).
+fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let needs_one = request.version() == Version::HTTP_11;
+    if hosts == 1 || (hosts == 0 && !needs_one) {
+        return Ok(());
+    }
+    Err(Refusal::from(WireError::invalid(format!("host: one is needed, {hosts} came"))).closing())
+}
+
+fn find(routes: &Routes, path: &str) -> Result<(Route, String), WireError> {
+    let Some((route, name)) = routes.find(path) else {
+        let text = format!("there is no {}: docs/protocol.md lists the calls", shown(path));
+        return Err(WireError::new(Code::NotFound, text));
+    };
+    let name = percent_decode_str(name).decode_utf8();
+    let name = name.map_err(|_| {
+        WireError::invalid(format!("path: {} is not UTF-8 once decoded", shown(path)))
+    })?;
+    Ok((route, name.into_owned()))
+}
+
+fn check_method(route: Route, method: &Method) -> Result<(), Refusal> {
+    let allowed: Allowed = route.allowed();
+    if allowed.contains(method) {
+        return Ok(());
+    }
+    let text = format!("method: {} is not for this path, but {allowed}", shown(method.as_str()));
+    let refusal =
+        Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, WireError::invalid(text));
+    Err(refusal.header(header::ALLOW, allowed.header()))
+}
+
+impl Call {
+    fn house(&self) -> &Arc<House> {
+        &self.door.house
+    }
+
+    /// Lets the caller in.
+    fn session(&self, transport: Transport) -> Result<Session, WireError> {
+        let token = headers::bearer(&self.head.headers)?;
+        Greeting::new(self.house().clone(), transport).connect(token)
+    }
+
+    /// The parameters of the query, which must be among these.
+    fn query(&self, known: &[&'static str]) -> Result<Query, WireError> {
+        Query::parse(self.head.uri.query(), known)
+    }
+
+    /// One header's text; `None` when it is not there.
+    fn header(&self, name: &HeaderName) -> Result<Option<&str>, WireError> {
+        headers::text(&self.head.headers, name)
+    }
+
+    /// Carries something out whole, also when the client goes meanwhile; gives up when the broker stops.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, WireError>> + Send + 'static,
+    ) -> Result<T, WireError> {
+        let stop = self.house().stop.clone();
+        let task = self.caller.tracker.spawn(async move {
+            tokio::select! {
+                biased;
+                done = work => done,
+                () = stop.cancelled() => {
+                    Err(WireError::new(Code::Unavailable, "the broker is shutting down"))
+                }
+            }
+        });
+        task.await.unwrap_or_else(|_| Err(internal("a request panicked")))
+    }
+}

@@ -1,0 +1,163 @@
+//! Publishing over HTTP: a plain body, or CloudEvents in any of their three modes.
+//!
+//! - 201 with where the event stands; 200 when nothing was appended because all of it was seen before.
+//! - A batch is atomic.
+
+use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
+use tidings_proto::{
+    Code, Topic, WireError,
+    event::JSON,
+    message::{Publish, Published},
+    wire::{cloudevents, json},
+};
+
+use super::{
+    Body, Call,
+    body::{self, Taken},
+    headers::{CLOUDEVENT, CLOUDEVENTS},
+    respond,
+};
+use crate::{
+    net::problem::Refusal,
+    session::{Session, Transport, internal, parse_topic, shown},
+};
+
+/// Headers of these families are read as attributes, so they must be text and given once.
+const ATTRIBUTE_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
+
+/// What a body holds.
+enum Given {
+    One(Publish),
+    Many(Vec<Publish>),
+}
+
+#[derive(serde::Serialize)]
+struct Results {
+    results: Vec<Published>,
+}
+
+/// `POST /v1/topics/{topic}/events`.
+pub(super) async fn to_topic(call: &Call, body: Incoming) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    call.query(&[])?;
+    let topic = parse_topic("topic", &call.name)?;
+    let content_type = call.header(&header::CONTENT_TYPE)?;
+    let taken = body::take(call, body).await?;
+    let given = match media_type(content_type).as_str() {
+        CLOUDEVENT => Given::One(cloudevents::decode_structured(taken.text()?, Some(topic))?),
+        CLOUDEVENTS => Given::Many(cloudevents::decode_batch(taken.text()?, Some(topic))?),
+        _ => Given::One(plain(topic, &call.head.headers, content_type, &taken)?),
+    };
+    publish(&session, given).await
+}
+
+/// `POST /v1/events`.
+pub(super) async fn to_topics(call: &Call, body: Incoming) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    call.query(&[])?;
+    let media_type = media_type(call.header(&header::CONTENT_TYPE)?);
+    if !["", JSON, CLOUDEVENT, CLOUDEVENTS].contains(&media_type.as_str()) {
+        let text = format!(
+            "content-type: {} is not taken here: send {JSON}, {CLOUDEVENT} or {CLOUDEVENTS}, \
+             or publish any content to /v1/topics/TOPIC/events",
+            shown(&media_type)
+        );
+        return Err(WireError::new(Code::UnsupportedMediaType, text).into());
+    }
+    let taken = body::take(call, body).await?;
+    let text = taken.text()?;
+    let given = match media_type.as_str() {
+        CLOUDEVENT => Given::One(cloudevents::decode_structured(text, None)?),
+        CLOUDEVENTS => Given::Many(cloudevents::decode_batch(text, None)?),
+        _ if text.trim_ascii_start().starts_with('[') => Given::Many(json::decode_publishes(text)?),
+        _ => Given::One(json::decode_publish(text)?),
+    };
+    publish(&session, given).await
+}
+
+async fn publish(session: &Session, given: Given) -> Result<Response<Body>, Refusal> {
+    let (batch, is_one) = match given {
+        Given::One(publish) => (vec![publish], true),
+        Given::Many(batch) => (batch, false),
+    };
+    let mut results = session.publish_now(batch).await?;
+    let status = match results.iter().all(|published| published.duplicate) {
+        true => StatusCode::OK,
+        false => StatusCode::CREATED,
+    };
+    if !is_one {
+        return Ok(respond::of(status, &Results { results })?);
+    }
+    let published = results.pop().ok_or_else(|| internal("a publish without a result"))?;
+    Ok(respond::of(status, &published)?)
+}
+
+/// The body as it is, with what the headers say of it.
+fn plain(
+    topic: Topic,
+    headers: &HeaderMap,
+    content_type: Option<&str>,
+    taken: &Taken,
+) -> Result<Publish, WireError> {
+    let attributes = attributes(headers)?;
+    let pairs = attributes.iter().copied();
+    cloudevents::binary_attributes(topic, pairs, content_type, taken.bytes.clone())
+}
+
+/// The headers that may be attributes.
+fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, &str)>, WireError> {
+    let mut attributes: Vec<(&str, &str)> = Vec::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        let is_attribute = ATTRIBUTE_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        if !is_attribute && name != "idempotency-key" {
+            continue;
+        }
+        if attributes.iter().any(|(other, _)| *other == name) {
+            return Err(WireError::invalid(format!("{}: it is given twice", shown(name))));
+        }
+        let value = value.to_str().map_err(|_| {
+            let name = shown(name);
+            WireError::invalid(format!("{name}: other than visible ASCII is percent-encoded here"))
+        })?;
+        attributes.push((name, value));
+    }
+    Ok(attributes)
+}
+
+/// The content type without its parameters, in lower case.
+fn media_type(content_type: Option<&str>) -> String {
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn attributes_are_text_and_given_once() {
+        let mut headers = HeaderMap::new();
+        headers.insert("ce-id", HeaderValue::from_static("a"));
+        headers.insert("idempotency-key", HeaderValue::from_static("b"));
+        headers.insert("x-other", HeaderValue::from_bytes(b"\xff").unwrap());
+        let mut found = attributes(&headers).unwrap();
+        found.sort_unstable();
+        assert_eq!(found, [("ce-id", "a"), ("idempotency-key", "b")]);
+        headers.append("ce-id", HeaderValue::from_static("c"));
+        assert!(attributes(&headers).unwrap_err().message.starts_with("ce-id: it is given twice"));
+        headers.remove("ce-id");
+        let key = HeaderName::from_static("tidings-key");
+        headers.insert(key, HeaderValue::from_bytes(b"\xc3\xa4").unwrap());
+        assert!(attributes(&headers).unwrap_err().message.starts_with("tidings-key: "));
+    }
+
+    #[test]
+    fn a_media_type_has_no_parameters() {
+        let batch = " Application/CloudEvents-Batch+JSON ; charset=utf-8";
+        assert_eq!(media_type(Some(batch)), CLOUDEVENTS);
+        assert_eq!(media_type(None), "");
+    }
+}

@@ -1,0 +1,191 @@
+//! The parameters behind the `?`.
+//!
+//! - Decoded once; a plus stays a plus, so that `2026-11-21T07:00:00+01:00` may be written as it is.
+//! - Unknown parameters are refused, and those given twice, but for `topic` and `types`.
+//! - Errors begin with the parameter's name.
+
+use std::{str::FromStr, time::Duration};
+
+use percent_encoding::percent_decode_str;
+use tidings_proto::{Position, Timestamp, WireError};
+
+use crate::session::shown;
+
+/// Parameters that may be given more than once.
+const REPEATED: [&str; 2] = ["topic", "types"];
+/// The longest that a request may wait for an event.
+pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
+/// The most events or names one answer has.
+pub(super) const LIMIT_MAX: usize = 1000;
+/// How many it has when nothing is said.
+pub(super) const LIMIT_DEFAULT: usize = 100;
+
+/// The parameters of one request.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// Takes the text behind the `?`; its parameters must be among `known`.
+    pub(super) fn parse(raw: Option<&str>, known: &[&'static str]) -> Result<Query, WireError> {
+        let mut pairs: Vec<(&'static str, String)> = Vec::new();
+        for pair in raw.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let name = decoded("query", name)?;
+            if name == "token" {
+                return Err(WireError::invalid(
+                    "token: it is not taken from the query, which ends up in logs: \
+                     send it as Authorization: Bearer",
+                ));
+            }
+            let Some(name) = known.iter().copied().find(|known| *known == name) else {
+                return Err(unknown(&name, known));
+            };
+            let is_twice = pairs.iter().any(|(other, _)| *other == name);
+            if is_twice && !REPEATED.contains(&name) {
+                return Err(WireError::invalid(format!("{name}: it is given twice")));
+            }
+            pairs.push((name, decoded(name, value)?));
+        }
+        Ok(Query(pairs))
+    }
+
+    /// The value of a parameter.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// All values of a parameter.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(other, _)| *other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// A value that parses by itself, with an error that says what it should be.
+    pub(super) fn value<T: FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<T>, WireError> {
+        let parse = |text: &str| {
+            text.parse().map_err(|error| WireError::invalid(format!("{name}: {error}")))
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// `after`.
+    pub(super) fn after(&self) -> Result<Option<Position>, WireError> {
+        self.value("after")
+    }
+
+    /// `since`.
+    pub(super) fn since(&self) -> Result<Option<Timestamp>, WireError> {
+        self.value("since")
+    }
+
+    /// `limit`.
+    pub(super) fn limit(&self) -> Result<usize, WireError> {
+        match self.get("limit") {
+            None => Ok(LIMIT_DEFAULT),
+            Some(text) => limit_of(text.parse().ok(), text),
+        }
+    }
+
+    /// `wait`.
+    pub(super) fn wait(&self) -> Result<Option<Duration>, WireError> {
+        self.get("wait").map(wait_of).transpose()
+    }
+}
+
+/// A number of events or names; `shown_as` is what was written.
+pub(super) fn limit_of(limit: Option<u64>, shown_as: &str) -> Result<usize, WireError> {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+    limit.filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
+        WireError::invalid(format!("limit: \"{}\": it must be 1 to {LIMIT_MAX}", shown(shown_as)))
+    })
+}
+
+/// A time to wait: a number of seconds, or as in `500ms` or `10s`.
+pub(super) fn wait_of(text: &str) -> Result<Duration, WireError> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let wait = if is_number {
+        text.parse().ok().map(Duration::from_secs)
+    } else {
+        humantime::parse_duration(text).ok()
+    };
+    wait.filter(|wait| *wait <= WAIT_MAX).ok_or_else(|| {
+        let text = shown(text);
+        WireError::invalid(format!("wait: \"{text}\": it must be a time up to 30s, as in 10s"))
+    })
+}
+
+fn decoded(name: &str, raw: &str) -> Result<String, WireError> {
+    match percent_decode_str(raw).decode_utf8() {
+        Ok(text) => Ok(text.into_owned()),
+        Err(_) => Err(WireError::invalid(format!("{name}: it is not UTF-8 once decoded"))),
+    }
+}
+
+fn unknown(name: &str, known: &[&'static str]) -> WireError {
+    let name = shown(name);
+    WireError::invalid(match known {
+        [] => format!("{name}: there is no such parameter; this call takes none"),
+        _ => format!("{name}: there is no such parameter; there are {}", known.join(", ")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: [&str; 6] = ["topic", "types", "after", "since", "limit", "wait"];
+
+    fn parse(raw: &str) -> Result<Query, WireError> {
+        Query::parse(Some(raw), &KNOWN)
+    }
+
+    fn refused(raw: &str) -> String {
+        parse(raw).unwrap_err().message
+    }
+
+    #[test]
+    fn values_are_decoded_once() {
+        let query = parse("topic=a.%3E&topic=b%252E&after=57%409f3c21d0&&limit=7&wait=1500ms").unwrap();
+        assert_eq!(query.all("topic").collect::<Vec<_>>(), ["a.>", "b%2E"]);
+        assert_eq!(query.after().unwrap().unwrap().to_string(), "57@9f3c21d0");
+        assert_eq!(query.limit().unwrap(), 7);
+        assert_eq!(query.wait().unwrap(), Some(Duration::from_millis(1500)));
+        assert_eq!(Query::parse(None, &[]).unwrap(), Query(Vec::new()));
+    }
+
+    #[test]
+    fn a_time_may_be_written_with_its_plus() {
+        let query = parse("since=2026-11-21T07:00:00+01:00").unwrap();
+        assert_eq!(query.since().unwrap().unwrap().to_string(), "2026-11-21T06:00:00.000Z");
+    }
+
+    #[test]
+    fn the_defaults_hold_where_nothing_is_said() {
+        let query = parse("").unwrap();
+        assert_eq!(query.limit().unwrap(), LIMIT_DEFAULT);
+        assert_eq!(query.wait().unwrap(), None);
+        assert_eq!(query.after().unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (raw, name) in [
+            ("afer=1", "afer: there is no such parameter; there are topic, "),
+            ("after=1&after=2", "after: it is given twice"),
+            ("token=abc", "token: it is not taken from the query"),
+            ("topic=%FF", "topic: it is not UTF-8"),
+        ] {
+            assert!(refused(raw).starts_with(name), "{raw}: {}", refused(raw));
+        }
+        for raw in ["limit=0", "limit=1001", "limit=", "limit=-1", "limit=99999999999999999999"] {
+            assert!(parse(raw).unwrap().limit().unwrap_err().message.starts_with("limit: "), "{raw}");
+        }
+        for raw in ["wait=31s", "wait=31", "wait=", "wait=soon", "wait=-1"] {
+            assert!(parse(raw).unwrap().wait().unwrap_err().message.starts_with("wait: "), "{raw}");
+        }
+        assert!(parse("after=x").unwrap().after().unwrap_err().message.starts_with("after: "));
+        assert!(parse("since=x").unwrap().since().unwrap_err().message.starts_with("since: "));
+    }
+}

@@ -1,0 +1,166 @@
+//! The table of calls: which paths there are and which methods each takes.
+//!
+//! - Built once a door. Paths are matched as they came, undecoded.
+
+use std::fmt;
+
+use hyper::{Method, header::HeaderValue};
+
+/// One path of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// Events of one topic or filter.
+    TopicEvents,
+    /// Events of several filters; publishing by `topic` in the event.
+    Events,
+    /// One event.
+    Event,
+    /// Who has acknowledged an event.
+    Receipts,
+    /// The topics there are.
+    Topics,
+    /// All durable subscriptions.
+    Subscriptions,
+    /// One durable subscription.
+    Subscription,
+    /// Lease its next events.
+    Fetch,
+    /// Acknowledge its events.
+    Ack,
+    /// Let its events come again.
+    Nack,
+    /// Its events as a stream.
+    SubscriptionEvents,
+    /// What the broker is doing.
+    Status,
+    /// What the broker can do.
+    Capabilities,
+    /// A WebSocket.
+    Socket,
+    /// A WebSocket that is subscribed from its beginning.
+    FilterSocket,
+    /// A call of the protocol that this version does not carry out.
+    NotYet(&'static [Method]),
+}
+
+const TABLE: [(&str, Route); 24] = [
+    ("/v1/topics/{name}/events", Route::TopicEvents),
+    ("/v1/events", Route::Events),
+    ("/v1/events/{name}", Route::Event),
+    ("/v1/events/{name}/receipts", Route::Receipts),
+    ("/v1/topics", Route::Topics),
+    ("/v1/subscriptions", Route::Subscriptions),
+    ("/v1/subscriptions/{name}", Route::Subscription),
+    ("/v1/subscriptions/{name}/fetch", Route::Fetch),
+    ("/v1/subscriptions/{name}/ack", Route::Ack),
+    ("/v1/subscriptions/{name}/nack", Route::Nack),
+    ("/v1/subscriptions/{name}/events", Route::SubscriptionEvents),
+    ("/v1/status", Route::Status),
+    ("/v1/capabilities", Route::Capabilities),
+    ("/v1/ws", Route::Socket),
+    ("/v1/ws/{name}", Route::FilterSocket),
+    ("/v1/topics/{name}/last", Route::NotYet(&[Method::GET, Method::HEAD])),
+    ("/v1/topics/{name}", Route::NotYet(&[Method::DELETE])),
+    ("/v1/retention/{name}", Route::NotYet(&[Method::GET, Method::PUT, Method::DELETE])),
+    ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
+    ("/v1/subscriptions/{name}/pause", Route::NotYet(&[Method::POST])),
+    ("/v1/subscriptions/{name}/resume", Route::NotYet(&[Method::POST])),
+    ("/v1/subscriptions/{name}/reset", Route::NotYet(&[Method::POST])),
+    ("/v1/subscriptions/{name}/redrive", Route::NotYet(&[Method::POST])),
+    ("/v1/presence/{name}", Route::NotYet(&[Method::GET, Method::HEAD])),
+];
+
+impl Route {
+    /// The methods it takes. `HEAD` only where `GET` is cheap.
+    pub(super) const fn allowed(self) -> Allowed {
+        Allowed(match self {
+            Route::TopicEvents | Route::Events => &[Method::GET, Method::POST],
+            Route::Event
+            | Route::Receipts
+            | Route::Topics
+            | Route::Subscriptions
+            | Route::Status
+            | Route::Capabilities => &[Method::GET, Method::HEAD],
+            Route::Subscription => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Route::Fetch | Route::Ack | Route::Nack => &[Method::POST],
+            Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
+            Route::NotYet(methods) => methods,
+        })
+    }
+
+    /// Whether it is a WebSocket's.
+    pub(super) const fn is_socket(self) -> bool {
+        matches!(self, Route::Socket | Route::FilterSocket)
+    }
+}
+
+/// The methods of a route; shown as `GET, HEAD`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowed(&'static [Method]);
+
+impl Allowed {
+    pub(super) fn contains(&self, method: &Method) -> bool {
+        self.0.contains(method)
+    }
+
+    /// As the header `Allow` says it, with `OPTIONS`, which every path takes.
+    pub(super) fn header(&self) -> HeaderValue {
+        let text = format!("{self}, OPTIONS");
+        HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("OPTIONS"))
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, method) in self.0.iter().enumerate() {
+            let comma = if n > 0 { ", " } else { "" };
+            write!(f, "{comma}{method}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The table, ready to be searched.
+pub(in crate::net) struct Routes(matchit::Router<Route>);
+
+impl Routes {
+    /// Builds the table.
+    pub(in crate::net) fn new() -> Result<Routes, matchit::InsertError> {
+        let mut router = matchit::Router::new();
+        for (path, route) in TABLE {
+            router.insert(path, route)?;
+        }
+        Ok(Routes(router))
+    }
+
+    /// The route of a path and its variable segment as it came, empty where there is none.
+    pub(super) fn find<'a>(&self, path: &'a str) -> Option<(Route, &'a str)> {
+        let found = self.0.at(path).ok()?;
+        Some((*found.value, found.params.get("name").unwrap_or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_is_found() {
+        let routes = Routes::new().unwrap();
+        for (path, route) in TABLE {
+            let (found, name) = routes.find(&path.replace("{name}", "a.%2F%3E")).unwrap();
+            assert_eq!(found, route, "{path}");
+            assert_eq!(name, if path.contains('{') { "a.%2F%3E" } else { "" }, "{path}");
+        }
+        for path in ["/", "/v1", "/v1/topics//events", "/v1/topics/a/b/events", "/v1/events/", "/v2/events"] {
+            assert_eq!(routes.find(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn allow_names_all_methods() {
+        assert_eq!(Route::Subscription.allowed().header(), "GET, HEAD, PUT, DELETE, OPTIONS");
+        assert!(!Route::TopicEvents.allowed().contains(&Method::HEAD));
+        assert!(!Route::Fetch.allowed().contains(&Method::GET));
+    }
+}

@@ -1,0 +1,189 @@
+//! The accept loop of a door, and what watches over each connection.
+//!
+//! - Connections over the cap are answered 503 and closed; a socket keeps its place after its upgrade.
+//! - A head that does not come, or comes too slowly, ends the connection, as does idling too long.
+//! - On `stop` no connection is taken any more; what is under way is answered, within [`DRAIN`].
+
+use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Caller, Door,
+    progress::{Phase, Progress, Pulse},
+};
+use crate::clock;
+
+/// How long requests under way may take once the door closes.
+pub const DRAIN: Duration = Duration::from_secs(5);
+/// What hyper may buffer of a head and of a response, in bytes.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// How long to wait after a failed accept: mostly there are no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often failed accepts are logged, in milliseconds.
+const COMPLAIN_EVERY_MS: u64 = 1000;
+/// How many connections over the cap are answered at a time; the rest are closed without a word.
+const REFUSALS_MAX: usize = 64;
+/// How long a refused connection may take to read that it was.
+const REFUSAL_WAIT: Duration = Duration::from_secs(1);
+
+/// Serves a door until `stop`; its connections run on `tracker`.
+pub async fn serve(
+    listener: TcpListener,
+    door: Arc<Door>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) {
+    let cap = door.options.connections_max.clamp(1, Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(cap));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let mut complained_ms = None;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => match places.clone().try_acquire_owned() {
+                Ok(place) => {
+                    let caller = Caller { peer, tracker: tracker.clone(), place: Arc::new(place) };
+                    tracker.spawn(connection(stream, caller, door.clone(), stop.clone()));
+                }
+                Err(_) => refuse(stream, peer, &refusals, &tracker),
+            },
+            Err(error) => {
+                let now_ms = clock::monotonic_ms();
+                if complained_ms.is_none_or(|then| now_ms >= then + COMPLAIN_EVERY_MS) {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    complained_ms = Some(now_ms);
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: CancellationToken) {
+    // Without it answers are late, not wrong.
+    let _ = stream.set_nodelay(true);
+    let pulse = Pulse::new();
+    let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
+    let peer = caller.peer;
+    let (service_door, service_pulse) = (door.clone(), pulse.clone());
+    let service = service_fn(move |request| {
+        let (door, caller, busy) = (service_door.clone(), caller.clone(), service_pulse.busy());
+        async move {
+            let mut response = door.answer(caller, request).await;
+            response.body_mut().hold(busy);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = http1::Builder::new();
+    // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle connection.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    builder.max_buf_size(BUFFER_BYTES).keep_alive(true);
+    let mut connection =
+        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let header_timeout = door.options.header_timeout;
+    loop {
+        let (phase, since) = pulse.phase();
+        let left = match phase {
+            Phase::Head => header_timeout.saturating_sub(since),
+            Phase::Idle => door.options.idle_timeout.saturating_sub(since),
+            Phase::Busy => header_timeout,
+        };
+        if left.is_zero() && phase == Phase::Head {
+            tracing::debug!(%peer, "connection cut: the head of a request did not come in time");
+            return;
+        }
+        if left.is_zero() {
+            break;
+        }
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%peer, %error, "connection failed");
+                }
+                return;
+            }
+            () = stop.cancelled() => break,
+            // Looked at anew at least this often: the phase changes without a word.
+            () = tokio::time::sleep(left.min(header_timeout)) => {}
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    if tokio::time::timeout(DRAIN, connection).await.is_err() {
+        tracing::debug!(%peer, "connection cut: its request took too long to end");
+    }
+}
+
+/// Says that there is no place and closes.
+fn refuse(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    refusals: &Arc<Semaphore>,
+    tracker: &TaskTracker,
+) {
+    let Ok(permit) = refusals.clone().try_acquire_owned() else { return };
+    tracing::debug!(%peer, "connection refused: there are too many");
+    tracker.spawn(async move {
+        let _permit: OwnedSemaphorePermit = permit;
+        let answer = refusal(clock::random_between(1, 5));
+        let said = async {
+            stream.write_all(answer.as_bytes()).await?;
+            stream.shutdown().await?;
+            // Closing with bytes unread would reset the connection and take the answer with it.
+            let mut rest = [0; 1024];
+            while stream.read(&mut rest).await? > 0 {}
+            std::io::Result::Ok(())
+        };
+        let _ = tokio::time::timeout(REFUSAL_WAIT, said).await;
+    });
+}
+
+/// The answer to a connection over the cap, without a request having been read.
+fn refusal(retry_after_seconds: u64) -> String {
+    let body = format!(
+        concat!(
+            r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"#,
+            r#""detail":"the broker has as many connections as it may have","#,
+            r#""code":"unavailable","retryable":true,"retry_after_ms":{}}}"#
+        ),
+        retry_after_seconds * 1000
+    );
+    format!(
+        concat!(
+            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n",
+            "content-length: {}\r\nretry-after: {}\r\ncache-control: no-store\r\n",
+            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{}"
+        ),
+        body.len(),
+        retry_after_seconds,
+        body
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_whole_answer() {
+        let answer = refusal(3);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 3\r\n"));
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["retry_after_ms"], 3000);
+        assert_eq!(problem["code"], "unavailable");
+    }
+}

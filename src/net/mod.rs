@@ -1,0 +1,122 @@
+//! The doors: sockets and requests outside, sessions inside.
+//!
+//! - The only rooms behind a door are the session's: nothing here knows the log, the storage or a token.
+//! - Every connection, body, wait and output has a bound, see [`Options`].
+//! - A door is built once and shared by all its connections.
+
+mod admin;
+pub mod frame;
+mod http;
+pub mod listener;
+mod problem;
+pub mod progress;
+mod sse;
+pub mod websocket;
+
+use std::{sync::Arc, time::Duration};
+
+use hyper::{Request, Response, body::Incoming};
+use tokio::sync::Semaphore;
+
+pub use self::http::{Body, Caller};
+use self::http::{Origins, Routes};
+use crate::session::House;
+
+/// The settings of this room.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The most connections of one listener at a time.
+    pub connections_max: usize,
+    /// How long a new connection, or a request that has begun, may take for its head.
+    pub header_timeout: Duration,
+    /// How long a request's body may take.
+    pub body_timeout: Duration,
+    /// How long a connection may stay open between two requests.
+    pub idle_timeout: Duration,
+    /// Browser origins that may come besides our own, as `https://app.example`.
+    pub allow_origins: Vec<String>,
+    /// The most reads that may wait for an event at a time.
+    pub long_polls_max: usize,
+    /// The most bytes of request bodies in memory at a time.
+    pub bodies_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            connections_max: 10_000,
+            header_timeout: Duration::from_secs(5),
+            body_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            allow_origins: Vec::new(),
+            long_polls_max: 5_000,
+            bodies_bytes_max: 256 * 1024 * 1024,
+        }
+    }
+}
+
+/// Whom a door is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DoorKind {
+    /// Clients: the protocol.
+    Public,
+    /// Operators: health and metrics.
+    Admin,
+}
+
+/// Why there is no door.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// An entry of [`Options::allow_origins`] that no browser would send.
+    #[error(
+        "allow_origins: \"{0}\" is no origin: give scheme, host and port alone, as in https://app.example:8443"
+    )]
+    Origin(String),
+    /// Two routes that are the same: a bug.
+    #[error("the routes contradict each other: {0}")]
+    Routes(#[from] matchit::InsertError),
+}
+
+/// What the connections of one listener share.
+pub struct Door {
+    house: Arc<House>,
+    options: Options,
+    kind: DoorKind,
+    routes: Routes,
+    origins: Origins,
+    /// One permit for each read that waits.
+    long_polls: Arc<Semaphore>,
+    /// One permit for each byte of a request's body in memory.
+    bodies: Arc<Semaphore>,
+}
+
+impl Door {
+    /// A door into this house.
+    ///
+    /// # Errors
+    /// See [`DoorError`].
+    pub fn new(house: Arc<House>, options: Options, kind: DoorKind) -> Result<Door, DoorError> {
+        let permits = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
+        Ok(Door {
+            routes: Routes::new()?,
+            origins: Origins::new(&options.allow_origins)?,
+            long_polls: permits(options.long_polls_max),
+            bodies: permits(options.bodies_bytes_max),
+            house,
+            options,
+            kind,
+        })
+    }
+
+    /// Answers one request; every failure is an answer.
+    pub async fn answer(
+        self: &Arc<Self>,
+        caller: Caller,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        match self.kind {
+            DoorKind::Public => http::answer(self, caller, request).await,
+            DoorKind::Admin => admin::answer(&self.house, &request),
+        }
+    }
+}

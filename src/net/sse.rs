@@ -1,0 +1,366 @@
+//! A subscription as a stream of server-sent events (WHATWG HTML §9.2).
+//!
+//! - One future a stream, polled by its connection: it reads on only when what it gave has been taken, so
+//!   at most one chunk of [`CHUNK_BYTES`] (or one event that is larger) waits in memory.
+//! - A lease of a durable begins when the chunk with its event was taken.
+//! - Every event carries its position, so that `Last-Event-ID` resumes without loss; a filtered cursor
+//!   that moved is told by an `id:` without data.
+//! - It ends when the broker stops, the token expires, or the durable is taken over.
+
+mod text;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::{
+    Response,
+    header::{self, HeaderName, HeaderValue},
+};
+use parking_lot::Mutex;
+use tidings_proto::{
+    Cursor, LogId, Offset, Position, SubscribeOptions, WireError,
+    message::{Acked, Gap, GapReason},
+};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+pub(super) use self::text::write_attempts;
+use super::http::{Body, place};
+use crate::{
+    clock, metrics,
+    session::{Delivery, Ready, Session, Stored, Subscription, Transport, of_read},
+};
+
+/// A chunk is given when it has this many bytes.
+const CHUNK_BYTES: usize = 32 * 1024;
+/// A comment is sent when nothing else was for this long, so that nobody between us takes it for dead.
+const COMMENT_EVERY: Duration = Duration::from_secs(15);
+/// When a client should come again after the stream ended, in milliseconds; spread, so that a restart is
+/// no stampede.
+const RETRY_MS: (u64, u64) = (1000, 5000);
+/// A stream has one subscription.
+const NUMBER: u32 = 1;
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Subscribes and answers with the stream.
+///
+/// # Errors
+/// As the protocol says.
+pub(super) async fn answer(
+    session: Session,
+    options: &SubscribeOptions,
+) -> Result<Response<Body>, WireError> {
+    let ready = Ready::new();
+    let subscription = session.subscribe(options, ready.clone(), NUMBER).await?;
+    let (cursor, log) = (subscription.cursor(), session.house().broker.log().id());
+    let stream = Stream::new(|outlet| Feed::new(session, subscription, ready, outlet).run());
+    let mut response = Response::new(Body::stream(stream));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    place(headers, cursor, log);
+    Ok(response)
+}
+
+type Slot = Arc<Mutex<Option<Bytes>>>;
+
+/// The chunks that a future gives, one at a time.
+pub(super) struct Stream {
+    /// `None` once it has ended.
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    slot: Slot,
+}
+
+/// Where a stream's future puts its chunks.
+struct Outlet(Slot);
+
+impl Stream {
+    fn new<F>(driver: impl FnOnce(Outlet) -> F) -> Stream
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let slot = Slot::default();
+        Stream { driver: Some(Box::pin(driver(Outlet(slot.clone())))), slot }
+    }
+
+    /// The next chunk; `None` at the end.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let Some(driver) = &mut self.driver else { return Poll::Ready(None) };
+        if driver.as_mut().poll(cx).is_ready() {
+            self.driver = None;
+        }
+        match self.slot.lock().take() {
+            Some(chunk) => Poll::Ready(Some(chunk)),
+            None if self.driver.is_none() => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Outlet {
+    /// Gives a chunk and waits until the next one is asked for.
+    async fn give(&self, chunk: impl Into<Bytes>) {
+        *self.0.lock() = Some(chunk.into());
+        // Polled anew when the connection wants more; the slot is empty then.
+        poll_fn(|_| if self.0.lock().is_none() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+}
+
+/// What a stream does.
+struct Feed {
+    session: Session,
+    subscription: Subscription,
+    ready: Arc<Ready>,
+    outlet: Outlet,
+    log: LogId,
+    comment_at: Instant,
+    ping: Interval,
+}
+
+/// What came of reading or waiting.
+enum Turn {
+    Deliver(Delivery),
+    Nothing,
+    End(Vec<u8>),
+}
+
+impl Feed {
+    fn new(session: Session, subscription: Subscription, ready: Arc<Ready>, outlet: Outlet) -> Feed {
+        let now = Instant::now();
+        let every = session.house().limits.ping_interval;
+        let mut ping = tokio::time::interval_at(now + every, every);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let log = session.house().broker.log().id();
+        Feed { session, subscription, ready, outlet, log, comment_at: now + COMMENT_EVERY, ping }
+    }
+
+    async fn run(mut self) {
+        self.give(text::prelude(clock::random_between(RETRY_MS.0, RETRY_MS.1))).await;
+        loop {
+            let turn = match self.read().await {
+                Turn::Nothing => self.wait().await,
+                turn => turn,
+            };
+            match turn {
+                Turn::Deliver(delivery) => {
+                    let is_last = matches!(delivery, Delivery::Superseded);
+                    self.deliver(delivery).await;
+                    if is_last {
+                        return;
+                    }
+                    self.subscription.sent();
+                }
+                Turn::Nothing => {}
+                Turn::End(last_words) => {
+                    self.give(last_words).await;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What comes next. A long search is never given up for a comment: it would begin anew.
+    async fn read(&mut self) -> Turn {
+        if let Some(left) = self.until_expiry()
+            && left.is_zero()
+        {
+            return Turn::End(text::comment("the token has expired"));
+        }
+        let stop = self.session.house().stop.clone();
+        let mut next = pin!(self.subscription.next());
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    return Turn::End(text::comment("the broker is shutting down"));
+                }
+                read = &mut next => return match read {
+                    Ok(Some(delivery)) => Turn::Deliver(delivery),
+                    Ok(None) => Turn::Nothing,
+                    Err(error) => {
+                        let mut out = Vec::new();
+                        text::control("tidings.error", None, &of_read(&error), &mut out);
+                        Turn::End(out)
+                    }
+                },
+                () = tokio::time::sleep_until(self.comment_at) => {
+                    self.outlet.give(text::comment("")).await;
+                    self.comment_at = Instant::now() + COMMENT_EVERY;
+                }
+            }
+        }
+    }
+
+    /// Waits for a reason to read again.
+    async fn wait(&mut self) -> Turn {
+        let due = self.subscription.next_due_ms();
+        let due_in = due.map(|at_ms| from_now(at_ms));
+        let expiry = self.until_expiry();
+        let stop = self.session.house().stop.clone();
+        tokio::select! {
+            biased;
+            // Both are found by the read that follows.
+            () = stop.cancelled() => {}
+            () = sleep(expiry), if expiry.is_some() => {}
+            () = self.ready.wait() => while self.ready.pop().is_some() {},
+            () = sleep(due_in), if due_in.is_some() => {}
+            _ = self.ping.tick() => {
+                return self.subscription.idle().map_or(Turn::Nothing, Turn::Deliver);
+            }
+            () = tokio::time::sleep_until(self.comment_at) => self.give(text::comment("")).await,
+        }
+        Turn::Nothing
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) {
+        let mut out = Vec::new();
+        match delivery {
+            Delivery::Events { cursor, events, attempts, .. } => {
+                return self.events(cursor, &events, &attempts).await;
+            }
+            Delivery::CaughtUp(cursor) => {
+                let data = serde_json::json!({ "cursor": cursor });
+                let at = Position::of(cursor, self.log);
+                text::control("tidings.caught_up", Some(&at), &data, &mut out);
+            }
+            Delivery::Gap(gap) => gap_text(gap, &mut out),
+            Delivery::Acked(cursor) => {
+                let data = Acked { subscription: None, cursor };
+                text::control("tidings.acked", None, &data, &mut out);
+            }
+            Delivery::Superseded => {
+                text::control("tidings.superseded", None, &serde_json::json!({}), &mut out);
+            }
+        }
+        self.give(out).await;
+    }
+
+    async fn events(
+        &mut self,
+        cursor: Cursor,
+        events: &[Arc<Stored>],
+        attempts: &[(Offset, u32)],
+    ) {
+        let mut out = Vec::new();
+        let mut bytes = 0;
+        if !attempts.is_empty() {
+            text::attempts(attempts, &mut out);
+        }
+        for event in events {
+            let position = Position::of(event.offset().cursor(), self.log);
+            let json = match (event.json(), event.body()) {
+                (Ok(json), Ok(body)) => {
+                    text::head(&position, body.kind, &mut out);
+                    text::one_line(json)
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    tracing::error!(%position, %error, "an event cannot be read; its readers get a gap");
+                    gap_text(self.corrupt(event.offset()), &mut out);
+                    continue;
+                }
+            };
+            bytes += json.len();
+            if json.len() > CHUNK_BYTES {
+                // Large: given as it is, shared with all who read it.
+                self.give(std::mem::take(&mut out)).await;
+                self.give(json).await;
+            } else {
+                out.extend_from_slice(&json);
+            }
+            out.extend_from_slice(text::END);
+            if out.len() >= CHUNK_BYTES {
+                self.give(std::mem::take(&mut out)).await;
+            }
+        }
+        if events.last().is_none_or(|last| cursor > last.offset().cursor()) {
+            text::id(&Position::of(cursor, self.log), &mut out);
+        }
+        if !out.is_empty() {
+            self.give(out).await;
+        }
+        metrics::delivered(Transport::Sse.as_str(), events.len(), bytes);
+    }
+
+    /// Never a silent skip: an event that cannot be read is a gap.
+    fn corrupt(&self, offset: Offset) -> Gap {
+        Gap {
+            subscription: None,
+            requested: offset.before(),
+            first: offset.get() + 1,
+            last: self.session.house().broker.log().committed().get(),
+            log: self.log,
+            reason: GapReason::Corrupt,
+        }
+    }
+
+    async fn give(&mut self, chunk: impl Into<Bytes>) {
+        self.outlet.give(chunk).await;
+        self.comment_at = Instant::now() + COMMENT_EVERY;
+    }
+
+    fn until_expiry(&self) -> Option<Duration> {
+        self.session.identity().expires.map(|expires| from_now(expires.as_millis()))
+    }
+}
+
+fn gap_text(gap: Gap, out: &mut Vec<u8>) {
+    let gap = Gap { subscription: None, ..gap };
+    text::control("tidings.gap", None, &gap, out);
+}
+
+/// How long until this moment of the wall clock.
+fn from_now(at_ms: u64) -> Duration {
+    Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis()))
+}
+
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn next(stream: &mut Stream) -> Option<Bytes> {
+        poll_fn(|cx| stream.poll_chunk(cx)).await
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_one_chunk_ahead_and_no_more() {
+        let given = Arc::new(Mutex::new(0));
+        let counter = given.clone();
+        let mut stream = Stream::new(|outlet| async move {
+            for n in 1..=3_u8 {
+                *counter.lock() = n;
+                outlet.give(vec![n]).await;
+            }
+        });
+        for n in 1..=3_u8 {
+            assert_eq!(next(&mut stream).await.unwrap(), vec![n]);
+            assert_eq!(*given.lock(), n, "the next chunk is made when it is asked for");
+        }
+        assert_eq!(next(&mut stream).await, None);
+        assert_eq!(next(&mut stream).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_stream_waits_for_its_future() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let mut stream = Stream::new(|outlet| async move {
+            let _ = receiver.await;
+            outlet.give("x").await;
+        });
+        let early = tokio::time::timeout(Duration::from_millis(20), next(&mut stream)).await;
+        assert!(early.is_err());
+        sender.send(()).unwrap();
+        assert_eq!(next(&mut stream).await.unwrap(), "x");
+    }
+}
