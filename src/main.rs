@@ -1,1 +1,21 @@
-fn main() {}
+//! Runs one command, see `tidings --help`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidings::cli::{
+    Cli, Command, exit, log, publish, receipts, serve, status, subscribe, version,
+};
+
+fn main() -> ExitCode {
+    let Cli { globals, command } = Cli::parse();
+    exit::code(match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Pub(args) => publish::run(&args, &globals),
+        Command::Sub(args) => subscribe::run(&args, &globals),
+        Command::Receipts(args) => receipts::run(&args, &globals),
+        Command::Status(args) => status::run(&args, &globals),
+        Command::Log(args) => log::run(&args, &globals),
+        Command::Version(args) => version::run(&args, &globals),
+    })
+}

@@ -90,6 +90,8 @@ Writes the event's offset. With --lines nothing is written, with --lines --json 
 /// When an event is refused or the broker does not answer in time.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     if args.lines {
+        // What no line can change is said before anybody is asked.
+        args.publish(None)?;
         let source = Source::Lines(stdin::lines().context("cannot read stdin")?);
         return block_on(publish_all(args, globals, source, globals.timeout));
     }
@@ -99,7 +101,9 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
         (None, Some(path)) => Some(read_file(path).context("cannot read the data")?),
         (None, None) => None,
     };
-    let source = Source::Repeat { data: data.map(Bytes::from), left: args.count };
+    let data = data.map(Bytes::from);
+    args.publish(data.clone())?;
+    let source = Source::Repeat { data, left: args.count };
     block_on(publish_all(args, globals, source, Some(globals.patience())))
 }
 
@@ -134,8 +138,6 @@ async fn publish_all(
     mut source: Source,
     patience: Option<Duration>,
 ) -> anyhow::Result<()> {
-    // What cannot be published is said before anybody is asked.
-    args.publish(Some(Bytes::new())).or_else(|_| args.publish(None))?;
     let client = globals.connect(patience).await?;
     let mut printer = Printer { lines: args.lines, json: globals.json, output: Output::stdout() };
     let mut unanswered: VecDeque<PublishHandle> = VecDeque::new();

@@ -237,6 +237,11 @@ impl Core {
         self.feeds.values().any(Feed::is_blocking)
     }
 
+    /// Whether a subscription waits for its buffer to be taken.
+    pub(super) fn has_parked(&self) -> bool {
+        self.feeds.values().any(|feed| feed.state == State::Parked)
+    }
+
     /// Whether a caller waits for an answer.
     fn someone_waits(&self) -> bool {
         let feed_waits = |feed: &Feed| feed.ready.is_some() || !feed.errands.is_empty();
@@ -318,7 +323,15 @@ impl Core {
 
     fn handle_events(&mut self, events: Events) {
         let number = events.subscription;
-        let Some(feed) = self.feed(number) else { return };
+        let is_its = |(_, feed): &(&u64, &mut Feed)| feed.state == State::Live(number);
+        let Some((&key, feed)) = self.feeds.iter_mut().find(is_its) else { return };
+        if feed.buffer.is_abandoned() {
+            // What it has said since still has to arrive.
+            if feed.errands.is_empty() {
+                self.forget(key);
+            }
+            return;
+        }
         let Ok(events) = feed.track.handle_events(events) else {
             feed.state = State::Wanted(0);
             feed.errands.handle_disconnect();

@@ -15,7 +15,7 @@ use tidings_proto::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    sync::{Notify, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
 
@@ -151,6 +151,7 @@ impl Driver {
         let ending = loop {
             let now_ms = clock::monotonic_ms();
             let blocked = talk.core.is_blocked(now_ms);
+            let awaits_room = blocked || talk.core.has_parked();
             talk.transmit(now_ms);
             let wake_ms = match talk.beat(now_ms, blocked) {
                 Ok(wake_ms) => wake_ms,
@@ -180,7 +181,12 @@ impl Driver {
                         Err(cause) => return Lost::because(cause).into(),
                     }
                 }
-                () = wait_for(&room), if blocked => talk.heard_ms = clock::monotonic_ms(),
+                () = room.notified(), if awaits_room => {
+                    // While nothing was read nothing could be heard.
+                    if blocked {
+                        talk.heard_ms = clock::monotonic_ms();
+                    }
+                }
                 () = wake => {}
             }
         };
@@ -204,10 +210,6 @@ fn take_commands(core: &mut Core, first: Command, commands: &mut mpsc::Receiver<
         }
     }
     false
-}
-
-async fn wait_for(room: &Notify) {
-    room.notified().await;
 }
 
 fn rest(out: &[u8], at: usize) -> &[u8] {

@@ -8,8 +8,10 @@
 mod body;
 mod cors;
 mod durables;
+mod event;
 mod events;
 mod headers;
+mod list;
 mod publish;
 mod query;
 mod respond;
@@ -30,16 +32,16 @@ use tidings_proto::{Code, WireError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
+pub(super) use self::{cors::Origins, routes::Routes};
 use self::{
     cors::Standing,
     query::Query,
     routes::{Allowed, Route},
 };
-pub(super) use self::{cors::Origins, routes::Routes};
-pub use respond::Body;
-pub(super) use respond::place;
 use super::{Door, problem::Refusal};
 use crate::session::{Greeting, House, Session, Transport, internal, shown};
+pub use respond::Body;
+pub(super) use respond::place;
 
 /// Where a request comes from.
 #[derive(Clone)]
@@ -115,8 +117,8 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::TopicEvents => publish::to_topic(&call, body).await,
         Route::Events if reads => events::of_topics(&call).await,
         Route::Events => publish::to_topics(&call, body).await,
-        Route::Event => events::one(&call).await,
-        Route::Receipts => events::receipts(&call).await,
+        Route::Event => event::show(&call).await,
+        Route::Receipts => event::receipts(&call).await,
         Route::Topics => status::topics(&call),
         Route::Subscriptions => durables::list(&call).await,
         Route::Subscription if reads => durables::show(&call).await,
@@ -135,7 +137,8 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
     }
 }
 
-/// More than one `Host` means that somebody between us may have understood another request (RFC 9112 §3.2).
+/// More than one `Host` means that somebody between us may have understood another request (RFC
+/// 9112 §3.2).
 fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let needs_one = request.version() == Version::HTTP_11;
@@ -163,8 +166,7 @@ fn check_method(route: Route, method: &Method) -> Result<(), Refusal> {
         return Ok(());
     }
     let text = format!("method: {} is not for this path, but {allowed}", shown(method.as_str()));
-    let refusal =
-        Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, WireError::invalid(text));
+    let refusal = Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, WireError::invalid(text));
     Err(refusal.header(header::ALLOW, allowed.header()))
 }
 
@@ -189,7 +191,8 @@ impl Call {
         headers::text(&self.head.headers, name)
     }
 
-    /// Carries something out whole, also when the client goes meanwhile; gives up when the broker stops.
+    /// Carries something out whole, also when the client goes meanwhile; gives up when the broker
+    /// stops.
     async fn to_the_end<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, WireError>> + Send + 'static,

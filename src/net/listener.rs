@@ -1,6 +1,7 @@
 //! The accept loop of a door, and what watches over each connection.
 //!
-//! - Connections over the cap are answered 503 and closed; a socket keeps its place after its upgrade.
+//! - Connections over the cap are answered 503 and closed; a socket keeps its place after its
+//!   upgrade.
 //! - A head that does not come, or comes too slowly, ends the connection, as does idling too long.
 //! - On `stop` no connection is taken any more; what is under way is answered, within [`DRAIN`].
 
@@ -87,7 +88,8 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
         }
     });
     let mut builder = http1::Builder::new();
-    // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle connection.
+    // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle
+    // connection.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_buf_size(BUFFER_BYTES).keep_alive(true);
     let mut connection =

@@ -1,6 +1,7 @@
 //! The doors: sockets and requests outside, sessions inside.
 //!
-//! - The only rooms behind a door are the session's: nothing here knows the log, the storage or a token.
+//! - The only rooms behind a door are the session's: nothing here knows the log, the storage or a
+//!   token.
 //! - Every connection, body, wait and output has a bound, see [`Options`].
 //! - A door is built once and shared by all its connections.
 

@@ -1,7 +1,8 @@
 //! Errors as HTTP says them: problem details (RFC 9457) with the protocol's code.
 //!
 //! - `type` is `about:blank`, so `title` is the status' own name; `code` is what programs act on.
-//! - What the error knows beyond its text goes along: `retryable`, `retry_after_ms`, `first`, `last`, `log`.
+//! - What the error knows beyond its text goes along: `retryable`, `retry_after_ms`, `first`,
+//!   `last`, `log`.
 
 use hyper::{
     Response, StatusCode,

@@ -1,6 +1,8 @@
-//! A connection that cannot be held for ever: [`Progress`] bounds its writes, [`Pulse`] its requests.
+//! A connection that cannot be held for ever: [`Progress`] bounds its writes, [`Pulse`] its
+//! requests.
 //!
-//! - A write that has moved no byte for the write timeout fails; any byte moved starts the time anew.
+//! - A write that has moved no byte for the write timeout fails; any byte moved starts the time
+//!   anew.
 //! - Nothing is allocated and no timer runs while the peer takes what is written.
 //! - A connection is in one of three phases, and [`Pulse`] says since when:
 //!

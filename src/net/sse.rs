@@ -1,35 +1,30 @@
 //! A subscription as a stream of server-sent events (WHATWG HTML §9.2).
 //!
-//! - One future a stream, polled by its connection: it reads on only when what it gave has been taken, so
-//!   at most one chunk of [`CHUNK_BYTES`] (or one event that is larger) waits in memory.
+//! - One future a stream, polled by its connection: it reads on only when what it gave has been
+//!   taken, so at most one chunk of [`CHUNK_BYTES`] (or one event that is larger) waits in memory.
 //! - A lease of a durable begins when the chunk with its event was taken.
-//! - Every event carries its position, so that `Last-Event-ID` resumes without loss; a filtered cursor
-//!   that moved is told by an `id:` without data.
+//! - Every event carries its position, so that `Last-Event-ID` resumes without loss; a filtered
+//!   cursor that moved is told by an `id:` without data.
 //! - It ends when the broker stops, the token expires, or the durable is taken over.
 
+mod stream;
 mod text;
 
-use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
     Response,
     header::{self, HeaderName, HeaderValue},
 };
-use parking_lot::Mutex;
 use tidings_proto::{
     Cursor, LogId, Offset, Position, SubscribeOptions, WireError,
     message::{Acked, Gap, GapReason},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-pub(super) use self::text::write_attempts;
+use self::stream::Outlet;
+pub(super) use self::{stream::Stream, text::write_attempts};
 use super::http::{Body, place};
 use crate::{
     clock, metrics,
@@ -38,10 +33,11 @@ use crate::{
 
 /// A chunk is given when it has this many bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
-/// A comment is sent when nothing else was for this long, so that nobody between us takes it for dead.
+/// A comment is sent when nothing else was for this long, so that nobody between us takes it for
+/// dead.
 const COMMENT_EVERY: Duration = Duration::from_secs(15);
-/// When a client should come again after the stream ended, in milliseconds; spread, so that a restart is
-/// no stampede.
+/// When a client should come again after the stream ended, in milliseconds; spread, so that a
+/// restart is no stampede.
 const RETRY_MS: (u64, u64) = (1000, 5000);
 /// A stream has one subscription.
 const NUMBER: u32 = 1;
@@ -67,50 +63,6 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-type Slot = Arc<Mutex<Option<Bytes>>>;
-
-/// The chunks that a future gives, one at a time.
-pub(super) struct Stream {
-    /// `None` once it has ended.
-    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    slot: Slot,
-}
-
-/// Where a stream's future puts its chunks.
-struct Outlet(Slot);
-
-impl Stream {
-    fn new<F>(driver: impl FnOnce(Outlet) -> F) -> Stream
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let slot = Slot::default();
-        Stream { driver: Some(Box::pin(driver(Outlet(slot.clone())))), slot }
-    }
-
-    /// The next chunk; `None` at the end.
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        let Some(driver) = &mut self.driver else { return Poll::Ready(None) };
-        if driver.as_mut().poll(cx).is_ready() {
-            self.driver = None;
-        }
-        match self.slot.lock().take() {
-            Some(chunk) => Poll::Ready(Some(chunk)),
-            None if self.driver.is_none() => Poll::Ready(None),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl Outlet {
-    /// Gives a chunk and waits until the next one is asked for.
-    async fn give(&self, chunk: impl Into<Bytes>) {
-        *self.0.lock() = Some(chunk.into());
-        // Polled anew when the connection wants more; the slot is empty then.
-        poll_fn(|_| if self.0.lock().is_none() { Poll::Ready(()) } else { Poll::Pending }).await;
-    }
-}
-
 /// What a stream does.
 struct Feed {
     session: Session,
@@ -130,7 +82,12 @@ enum Turn {
 }
 
 impl Feed {
-    fn new(session: Session, subscription: Subscription, ready: Arc<Ready>, outlet: Outlet) -> Feed {
+    fn new(
+        session: Session,
+        subscription: Subscription,
+        ready: Arc<Ready>,
+        outlet: Outlet,
+    ) -> Feed {
         let now = Instant::now();
         let every = session.house().limits.ping_interval;
         let mut ping = tokio::time::interval_at(now + every, every);
@@ -240,12 +197,7 @@ impl Feed {
         self.give(out).await;
     }
 
-    async fn events(
-        &mut self,
-        cursor: Cursor,
-        events: &[Arc<Stored>],
-        attempts: &[(Offset, u32)],
-    ) {
+    async fn events(&mut self, cursor: Cursor, events: &[Arc<Stored>], attempts: &[(Offset, u32)]) {
         let mut out = Vec::new();
         let mut bytes = 0;
         if !attempts.is_empty() {
@@ -322,45 +274,5 @@ async fn sleep(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn next(stream: &mut Stream) -> Option<Bytes> {
-        poll_fn(|cx| stream.poll_chunk(cx)).await
-    }
-
-    #[tokio::test]
-    async fn a_stream_is_one_chunk_ahead_and_no_more() {
-        let given = Arc::new(Mutex::new(0));
-        let counter = given.clone();
-        let mut stream = Stream::new(|outlet| async move {
-            for n in 1..=3_u8 {
-                *counter.lock() = n;
-                outlet.give(vec![n]).await;
-            }
-        });
-        for n in 1..=3_u8 {
-            assert_eq!(next(&mut stream).await.unwrap(), vec![n]);
-            assert_eq!(*given.lock(), n, "the next chunk is made when it is asked for");
-        }
-        assert_eq!(next(&mut stream).await, None);
-        assert_eq!(next(&mut stream).await, None);
-    }
-
-    #[tokio::test]
-    async fn a_stream_waits_for_its_future() {
-        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
-        let mut stream = Stream::new(|outlet| async move {
-            let _ = receiver.await;
-            outlet.give("x").await;
-        });
-        let early = tokio::time::timeout(Duration::from_millis(20), next(&mut stream)).await;
-        assert!(early.is_err());
-        sender.send(()).unwrap();
-        assert_eq!(next(&mut stream).await.unwrap(), "x");
     }
 }

@@ -88,7 +88,14 @@ impl House {
         limits: Limits,
         stop: CancellationToken,
     ) -> Arc<House> {
-        Arc::new(House { broker, authenticator, limits, stop, sessions: Default::default(), opened: clock::monotonic() })
+        Arc::new(House {
+            broker,
+            authenticator,
+            limits,
+            stop,
+            sessions: Default::default(),
+            opened: clock::monotonic(),
+        })
     }
 
     /// How many sessions there are on this transport.

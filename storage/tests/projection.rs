@@ -92,8 +92,9 @@ const HASTY: SledOptions = SledOptions { open_ms_max: 500, ..OPTIONS };
 
 impl World {
     fn new() -> World {
-        let Opened { log, reader, .. } =
-            Log::open(Arc::new(SimDisk::new(1)), Options::default()).unwrap();
+        let options =
+            Options { segment_bytes: 4 << 20, reserve_bytes: 64 << 10, ..Options::default() };
+        let Opened { log, reader, .. } = Log::open(Arc::new(SimDisk::new(1)), options).unwrap();
         World { log, reader, dir: tempfile::tempdir().unwrap(), written: 0, options: OPTIONS }
     }
 

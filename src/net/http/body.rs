@@ -1,7 +1,9 @@
 //! The body of a request, within its bounds.
 //!
-//! - A length over the limit is refused before anything is read; without a length the bytes are counted.
-//! - Memory grows with what has come, never with what was announced, and counts against the door's room.
+//! - A length over the limit is refused before anything is read; without a length the bytes are
+//!   counted.
+//! - Memory grows with what has come, never with what was announced, and counts against the door's
+//!   room.
 //! - A body that is not taken to its end closes the connection behind the answer.
 
 use std::sync::Arc;
@@ -32,13 +34,20 @@ pub(super) struct Taken {
 }
 
 impl Taken {
+    /// A body that is there already.
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Taken {
+        Taken { bytes: Bytes::copy_from_slice(text.as_bytes()), _room: None }
+    }
+
     /// It as text.
     pub(super) fn text(&self) -> Result<&str, WireError> {
         std::str::from_utf8(&self.bytes)
             .map_err(|error| WireError::invalid(format!("body: it is not UTF-8: {error}")))
     }
 
-    /// What the socket's request of this name would hold, read as strictly.
+    /// What the socket's request of this name would hold, read as strictly. Where the socket names its
+    /// subscription by a number, the path does here.
     pub(super) fn as_request(&self, name: &str) -> Result<Request, WireError> {
         let text = self.text()?;
         let invalid = |text: String| WireError::invalid(format!("body: {text}"));
@@ -46,21 +55,35 @@ impl Taken {
             return Err(invalid(format!("it is nested deeper than {} levels", LEVELS_MAX - 1)));
         }
         // One value and no more: else what follows would become part of the envelope.
-        let value: &RawValue =
-            serde_json::from_str(text).map_err(|error| invalid(format!("it is not JSON: {error}")))?;
-        let message = format!("{{\"{name}\":{value}}}");
-        let read = json::decode_request(&message).map_err(|bad| {
-            let message = bad.error.message;
-            let inner = message.strip_prefix(name).map(|rest| rest.trim_start_matches('.'));
-            let message = match inner {
-                Some(rest) if rest.starts_with(':') => format!("body{rest}"),
-                Some(rest) => rest.to_owned(),
-                None => message.clone(),
-            };
-            WireError { message, ..bad.error }
-        })?;
-        Ok(read.request)
+        let value: &RawValue = serde_json::from_str(text)
+            .map_err(|error| invalid(format!("it is not JSON: {error}")))?;
+        let attributes = value.get().strip_prefix('{').map(str::trim_ascii_start);
+        let message = match attributes {
+            Some(rest) if NUMBERED.contains(&name) => {
+                let comma = if rest == "}" { "" } else { "," };
+                format!("{{\"{name}\":{{\"subscription\":0{comma}{rest}}}")
+            }
+            _ => format!("{{\"{name}\":{value}}}"),
+        };
+        let read = json::decode_request(&message);
+        read.map(|read| read.request).map_err(|bad| in_body(name, bad.error))
     }
+}
+
+/// Requests that name their subscription by its number.
+const NUMBERED: [&str; 2] = ["ack", "nack"];
+
+/// The error of a message as the error of the body that became part of it.
+fn in_body(name: &str, error: WireError) -> WireError {
+    let message = match error.message.strip_prefix(name) {
+        Some(rest) if rest.starts_with(".subscription: ") => {
+            "subscription: the path names it: leave it out".to_owned()
+        }
+        Some(rest) if rest.starts_with(':') => format!("body{rest}"),
+        Some(rest) => rest.trim_start_matches('.').to_owned(),
+        None => return error,
+    };
+    WireError { message, ..error }
 }
 
 /// Takes the body of a request.
@@ -92,7 +115,8 @@ async fn collect(
     let mut bytes = Bytes::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Refusal::from(WireError::invalid(format!("body: it did not come whole: {error}"))).closing()
+            Refusal::from(WireError::invalid(format!("body: it did not come whole: {error}")))
+                .closing()
         })?;
         // Trailers say nothing that we read.
         let Ok(data) = frame.into_data() else { continue };
@@ -120,7 +144,8 @@ fn take_room(bodies: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePerm
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
     bodies.clone().try_acquire_many_owned(permits).map_err(|_| {
         let wait_ms = clock::random_between(NO_ROOM_MS.0, NO_ROOM_MS.1);
-        let error = WireError::new(Code::Unavailable, "too many requests are being read: try again");
+        let error =
+            WireError::new(Code::Unavailable, "too many requests are being read: try again");
         Refusal::from(error.retry_after_ms(wait_ms)).closing()
     })
 }
@@ -135,7 +160,8 @@ fn check_encoding(call: &Call) -> Result<(), Refusal> {
     if codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
         return Ok(());
     }
-    let text = "content-encoding: this version of the broker takes plain bodies only: send identity";
+    let text =
+        "content-encoding: this version of the broker takes plain bodies only: send identity";
     Err(WireError::new(Code::UnsupportedMediaType, text).into())
 }
 
@@ -143,28 +169,25 @@ fn check_encoding(call: &Call) -> Result<(), Refusal> {
 mod tests {
     use super::*;
 
-    fn taken(text: &'static str) -> Taken {
-        Taken { bytes: Bytes::from_static(text.as_bytes()), _room: None }
-    }
-
     #[test]
     fn a_body_is_read_as_strictly_as_a_message() {
-        let ok = taken(r#" {"offset":57} "#).as_request("ack").unwrap();
+        let ok = Taken::of(r#" {"offset":57} "#).as_request("ack").unwrap();
         assert!(matches!(ok, Request::Ack(ack) if ack.offset.unwrap().get() == 57));
         for (text, begins) in [
             (r#"{"offset":57},"id":1"#, "body: it is not JSON"),
+            (r#"{"offset":57,"subscription":1}"#, "subscription: the path names it"),
+            ("{}", "offset: is missing"),
             (r#"{"offset":0}"#, "offset: "),
             (r#"{"ofset":1}"#, "ofset: "),
             ("[57]", "body: "),
             ("", "body: it is not JSON"),
             (r#"{"offset":null}"#, "offset: "),
         ] {
-            let error = taken(text).as_request("ack").unwrap_err();
+            let error = Taken::of(text).as_request("ack").unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument);
             assert!(error.message.starts_with(begins), "{text}: {}", error.message);
         }
-        let deep = "[".repeat(50);
-        let deep = Taken { bytes: Bytes::from(deep), _room: None };
+        let deep = Taken::of(&"[".repeat(50));
         assert!(deep.as_request("ack").unwrap_err().message.contains("nested"));
     }
 }

@@ -1,10 +1,11 @@
 //! Which web pages may talk to us, and what their browsers are told (Fetch standard, CORS).
 //!
-//! - An origin is ours when it names the `Host` it talks to, or is configured; there are no wildcards.
+//! - An origin is ours when it names the `Host` it talks to, or is configured; there are no
+//!   wildcards.
 //! - A request without `Origin` comes from no web page and passes.
-//! - A foreign page's request that would change something is refused: an open broker on loopback must
-//!   not be written to by whatever page its user looks at. Its reads are answered without the headers
-//!   that would let the browser hand them over.
+//! - A foreign page's request that would change something is refused: an open broker on loopback
+//!   must not be written to by whatever page its user looks at. Its reads are answered without the
+//!   headers that would let the browser hand them over.
 
 use hyper::{
     HeaderMap, Response, StatusCode,
@@ -76,7 +77,8 @@ impl Origins {
     pub(super) fn expose(&self, standing: &Standing, headers: &mut HeaderMap) {
         if let Standing::Allowed(origin) = standing {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+            headers
+                .insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
         if !self.0.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
@@ -114,7 +116,8 @@ pub(super) fn preflight(
 pub(super) fn refused(headers: &HeaderMap) -> Refusal {
     let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
     let origin = shown(origin.unwrap_or("?"));
-    let text = format!("origin: pages of {origin} may not: the broker allows them with --allow-origin");
+    let text =
+        format!("origin: pages of {origin} may not: the broker allows them with --allow-origin");
     WireError::new(Code::PermissionDenied, text).into()
 }
 
@@ -159,7 +162,8 @@ mod tests {
 
     #[test]
     fn pages_are_ours_allowed_or_foreign() {
-        let standing = |origin, host| origins().standing(&headers(&[("origin", origin), ("host", host)]));
+        let standing =
+            |origin, host| origins().standing(&headers(&[("origin", origin), ("host", host)]));
         assert_eq!(origins().standing(&headers(&[("host", "a")])), Standing::Ours);
         for (origin, host) in [
             ("http://a:8080", "a:8080"),

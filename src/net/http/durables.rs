@@ -1,4 +1,5 @@
-//! Durable subscriptions over HTTP: made, looked at, fetched from, acknowledged, streamed, forgotten.
+//! Durable subscriptions over HTTP: made, looked at, fetched from, acknowledged, streamed,
+//! forgotten.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tidings_proto::{
 
 use super::{
     Body, Call, body,
-    events::join,
+    list::join,
     query::{LIMIT_DEFAULT, limit_of, wait_of},
     respond,
 };
@@ -161,8 +162,8 @@ fn wish(text: &str) -> Result<(usize, Duration), WireError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(WireError::invalid("body: it must be an object, as in {\"limit\":5}"));
     }
-    let wish: Wish = serde_json::from_str(text)
-        .map_err(|error| WireError::invalid(format!("body: {error}")))?;
+    let wish: Wish =
+        serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))?;
     let limit = limit_of(Some(wish.limit.0), &wish.limit.0.to_string())?;
     let wait = match wish.wait {
         Wait::Seconds(seconds) => wait_of(&seconds.to_string())?,
@@ -200,7 +201,6 @@ pub(super) async fn ack(call: &Call, body: Incoming) -> Result<Response<Body>, R
     let Request::Ack(ack) = body::take(call, body).await?.as_request("ack")? else {
         return Err(WireError::invalid("body: it must say offset or offsets").into());
     };
-    check_number(ack.subscription)?;
     let cursor = session.ack_by_name(&call.name, &ack).await?;
     let log = call.house().broker.log().id();
     let mut response = respond::of(StatusCode::OK, &Acked { subscription: None, cursor })?;
@@ -215,16 +215,8 @@ pub(super) async fn nack(call: &Call, body: Incoming) -> Result<Response<Body>, 
     let Request::Nack(nack) = body::take(call, body).await?.as_request("nack")? else {
         return Err(WireError::invalid("body: it must say offsets").into());
     };
-    check_number(nack.subscription)?;
     session.nack_by_name(&call.name, &nack).await?;
     Ok(respond::json(StatusCode::OK, "{}"))
-}
-
-fn check_number(subscription: Option<u32>) -> Result<(), WireError> {
-    match subscription {
-        None => Ok(()),
-        Some(_) => Err(WireError::invalid("subscription: the path names it: leave it out")),
-    }
 }
 
 /// `GET /v1/subscriptions/{name}/events`.

@@ -1,4 +1,5 @@
-//! What a request's headers ask for: who it is, which form the answer should have, how long it may wait.
+//! What a request's headers ask for: who it is, which form the answer should have, how long it may
+//! wait.
 
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ pub(super) enum Form {
 
 /// The token of `Authorization: Bearer`.
 pub(super) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, WireError> {
-    let refused = |text: &str| WireError::new(Code::Unauthenticated, format!("authorization: {text}"));
+    let refused =
+        |text: &str| WireError::new(Code::Unauthenticated, format!("authorization: {text}"));
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -85,8 +87,10 @@ pub(super) fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>, Wi
         let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
         if name.trim().eq_ignore_ascii_case("wait") {
             let waited = wait_of(value.trim().trim_matches('"'));
-            let prefixed =
-                |error: WireError| WireError { message: format!("prefer: {}", error.message), ..error };
+            let prefixed = |error: WireError| WireError {
+                message: format!("prefer: {}", error.message),
+                ..error
+            };
             return waited.map(Some).map_err(prefixed);
         }
     }
@@ -152,7 +156,8 @@ mod tests {
 
     #[test]
     fn a_token_is_a_bearers() {
-        let token = |value| bearer(&headers(&[("authorization", value)])).map(|t| t.map(str::to_owned));
+        let token =
+            |value| bearer(&headers(&[("authorization", value)])).map(|t| t.map(str::to_owned));
         assert_eq!(token("bearer  abc ").unwrap().as_deref(), Some("abc"));
         for wrong in ["Basic abc", "abc", ""] {
             assert_eq!(token(wrong).unwrap_err().code, Code::Unauthenticated, "{wrong}");

@@ -1,6 +1,7 @@
 //! Publishing over HTTP: a plain body, or CloudEvents in any of their three modes.
 //!
-//! - 201 with where the event stands; 200 when nothing was appended because all of it was seen before.
+//! - 201 with where the event stands; 200 when nothing was appended because all of it was seen
+//!   before.
 //! - A batch is atomic.
 
 use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
@@ -22,7 +23,7 @@ use crate::{
     session::{Session, Transport, internal, parse_topic, shown},
 };
 
-/// Headers of these families are read as attributes, so they must be text and given once.
+/// Headers of these families are read as attributes, so they must be text.
 const ATTRIBUTE_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
 
 /// What a body holds.
@@ -113,9 +114,6 @@ fn attributes(headers: &HeaderMap) -> Result<Vec<(&str, &str)>, WireError> {
         if !is_attribute && name != "idempotency-key" {
             continue;
         }
-        if attributes.iter().any(|(other, _)| *other == name) {
-            return Err(WireError::invalid(format!("{}: it is given twice", shown(name))));
-        }
         let value = value.to_str().map_err(|_| {
             let name = shown(name);
             WireError::invalid(format!("{name}: other than visible ASCII is percent-encoded here"))
@@ -139,19 +137,22 @@ mod tests {
 
     #[test]
     fn attributes_are_text_and_given_once() {
+        let plain = |headers: &HeaderMap| {
+            let taken = Taken::of("hello");
+            super::plain(Topic::parse("a").unwrap(), headers, Some("text/plain"), &taken)
+        };
         let mut headers = HeaderMap::new();
-        headers.insert("ce-id", HeaderValue::from_static("a"));
-        headers.insert("idempotency-key", HeaderValue::from_static("b"));
+        headers.insert("ce-id", HeaderValue::from_static("x%20y"));
         headers.insert("x-other", HeaderValue::from_bytes(b"\xff").unwrap());
-        let mut found = attributes(&headers).unwrap();
-        found.sort_unstable();
-        assert_eq!(found, [("ce-id", "a"), ("idempotency-key", "b")]);
+        let event = plain(&headers).unwrap().event;
+        assert_eq!(event.id.unwrap().as_str(), "x y");
+        assert_eq!(event.data.unwrap(), "hello");
         headers.append("ce-id", HeaderValue::from_static("c"));
-        assert!(attributes(&headers).unwrap_err().message.starts_with("ce-id: it is given twice"));
+        assert_eq!(plain(&headers).unwrap_err().code, Code::InvalidArgument);
         headers.remove("ce-id");
         let key = HeaderName::from_static("tidings-key");
         headers.insert(key, HeaderValue::from_bytes(b"\xc3\xa4").unwrap());
-        assert!(attributes(&headers).unwrap_err().message.starts_with("tidings-key: "));
+        assert!(plain(&headers).unwrap_err().message.starts_with("tidings-key: "));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The parameters behind the `?`.
 //!
-//! - Decoded once; a plus stays a plus, so that `2026-11-21T07:00:00+01:00` may be written as it is.
+//! - Decoded once; a plus stays a plus, so that `2026-11-21T07:00:00+01:00` may be written as it
+//!   is.
 //! - Unknown parameters are refused, and those given twice, but for `topic` and `types`.
 //! - Errors begin with the parameter's name.
 
@@ -147,7 +148,8 @@ mod tests {
 
     #[test]
     fn values_are_decoded_once() {
-        let query = parse("topic=a.%3E&topic=b%252E&after=57%409f3c21d0&&limit=7&wait=1500ms").unwrap();
+        let query =
+            parse("topic=a.%3E&topic=b%252E&after=57%409f3c21d0&&limit=7&wait=1500ms").unwrap();
         assert_eq!(query.all("topic").collect::<Vec<_>>(), ["a.>", "b%2E"]);
         assert_eq!(query.after().unwrap().unwrap().to_string(), "57@9f3c21d0");
         assert_eq!(query.limit().unwrap(), 7);
@@ -180,7 +182,10 @@ mod tests {
             assert!(refused(raw).starts_with(name), "{raw}: {}", refused(raw));
         }
         for raw in ["limit=0", "limit=1001", "limit=", "limit=-1", "limit=99999999999999999999"] {
-            assert!(parse(raw).unwrap().limit().unwrap_err().message.starts_with("limit: "), "{raw}");
+            assert!(
+                parse(raw).unwrap().limit().unwrap_err().message.starts_with("limit: "),
+                "{raw}"
+            );
         }
         for raw in ["wait=31s", "wait=31", "wait=", "wait=soon", "wait=-1"] {
             assert!(parse(raw).unwrap().wait().unwrap_err().message.starts_with("wait: "), "{raw}");

@@ -99,10 +99,7 @@ pub(super) fn typed(
 }
 
 /// A JSON answer of what serde makes of a value.
-pub(super) fn of<T: Serialize>(
-    status: StatusCode,
-    value: &T,
-) -> Result<Response<Body>, WireError> {
+pub(super) fn of<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, WireError> {
     let bytes = serde_json::to_vec(value).map_err(|error| internal(&error.to_string()))?;
     Ok(json(status, bytes))
 }

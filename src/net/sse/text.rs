@@ -1,8 +1,8 @@
 //! The lines of a stream of server-sent events.
 //!
 //! - Every message ends with an empty line; none of ours holds a line break inside `data`.
-//! - Event types that begin with `tidings.` are the broker's own: a publisher's of that name is left out,
-//!   so that nobody can fake a control message.
+//! - Event types that begin with `tidings.` are the broker's own: a publisher's of that name is
+//!   left out, so that nobody can fake a control message.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -95,7 +95,11 @@ mod tests {
         let head = |kind| written(|out| super::head(&position(), kind, out));
         assert_eq!(head("task.done"), "id: 57@9f3c21d0\nevent: task.done\ndata: ");
         assert_eq!(head("message"), "id: 57@9f3c21d0\ndata: ");
-        assert_eq!(head("tidings.gap"), "id: 57@9f3c21d0\ndata: ", "nobody fakes a control message");
+        assert_eq!(
+            head("tidings.gap"),
+            "id: 57@9f3c21d0\ndata: ",
+            "nobody fakes a control message"
+        );
     }
 
     #[test]

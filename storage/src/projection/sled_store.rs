@@ -215,8 +215,13 @@ impl Store for SledStore {
             let found = read_all(&db, log, schema, Cursor::new(u64::MAX));
             (db, found)
         });
+        // The handle of a read that failed is given up with it.
+        let whole = |(db, found): (Handle, Result<Held, RebuildReason>)| match found {
+            Ok(found) => Ok((db, found)),
+            Err(doubt) => Err(ProjectionError::Entry(doubt.to_string())),
+        };
+        let read = read.map_err(ProjectionError::from).and_then(whole);
         let (db, found) = read.inspect_err(|_| self.given_up += 1)?;
-        let found = found.map_err(|doubt| ProjectionError::Entry(doubt.to_string()))?;
         self.db = Some(db);
         Ok(found.checkpoint)
     }

@@ -1,0 +1,72 @@
+//! One event over HTTP, and who has acknowledged it.
+
+use hyper::{Response, StatusCode};
+use tidings_proto::{Code, Offset, Position, WireError, wire::cloudevents};
+
+use super::{
+    Body, Call,
+    headers::{self, CLOUDEVENT, Form},
+    respond,
+};
+use crate::{
+    net::problem::Refusal,
+    session::{Session, Transport, internal},
+};
+
+/// `GET /v1/events/{offset}`.
+pub(super) async fn show(call: &Call) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    call.query(&[])?;
+    let offset = offset(&session, &call.name)?;
+    let event = session.event(offset).await?;
+    let unreadable = |error: String| internal(&format!("event {offset} cannot be read: {error}"));
+    let mut response = match headers::form(&call.head.headers) {
+        Form::CloudEvents => {
+            let event = event.event().map_err(|error| unreadable(error.to_string()))?;
+            let mut out = Vec::new();
+            cloudevents::write_cloudevent(&event, &mut out);
+            respond::typed(StatusCode::OK, CLOUDEVENT, out)
+        }
+        Form::Json | Form::Stream => {
+            let json = event.json().map_err(|error| unreadable(error.to_string()))?;
+            respond::json(StatusCode::OK, json)
+        }
+    };
+    let log = session.house().broker.log().id();
+    respond::place(response.headers_mut(), offset.cursor(), log);
+    Ok(response)
+}
+
+/// `GET /v1/events/{offset}/receipts`.
+pub(super) async fn receipts(call: &Call) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    call.query(&[])?;
+    let offset = offset(&session, &call.name)?;
+    Ok(respond::of(StatusCode::OK, &session.receipts(offset).await?)?)
+}
+
+/// The offset in a path, which may say its log.
+fn offset(session: &Session, text: &str) -> Result<Offset, WireError> {
+    let position: Position =
+        text.parse().map_err(|error| WireError::invalid(format!("offset: {error}")))?;
+    let log = session.house().broker.log();
+    let (first, last) = (log.first(), log.committed());
+    let gone = |text: String| WireError {
+        first: Some(first.get()),
+        last: Some(last.get()),
+        log: Some(log.id()),
+        ..WireError::new(Code::OffsetGone, text)
+    };
+    if !position.fits(log.id()) {
+        return Err(gone(format!(
+            "offset: {position} is of another log than this one, {}",
+            log.id()
+        )));
+    }
+    let offset = Offset::new(position.cursor.get())
+        .ok_or_else(|| WireError::invalid("offset: the first event of a log is 1"))?;
+    if offset < first {
+        return Err(gone(format!("offset: {offset} is gone: the log begins at {first}")));
+    }
+    Ok(offset)
+}

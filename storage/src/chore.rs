@@ -1,0 +1,119 @@
+//! Work beside the commit path: the log hands it out, whoever owns the log runs it on a helper thread.
+//!
+//! A chore that fails changes nothing: the log offers it again.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    Error,
+    disk::{Disk, File},
+    index::{self, IndexFile},
+    manifest::{META, Meta},
+    segment::{Segment, index_path},
+};
+
+/// A piece of work. May be run on any thread.
+#[derive(Debug)]
+#[must_use = "a chore does nothing until it is run"]
+pub struct Chore(pub(crate) Task);
+
+#[derive(Debug)]
+pub(crate) enum Task {
+    /// Make the next segment's file.
+    Prepare { disk: Arc<dyn Disk>, spare: Arc<Spare>, bytes: u64 },
+    /// Write the index file of a sealed segment.
+    Index { disk: Arc<dyn Disk>, segment: Arc<Segment>, data_end: u64, busy: Arc<AtomicBool> },
+    /// Note the watermark.
+    Watermark { meta: Arc<Meta>, watermark: u64 },
+}
+
+/// The next segment's file, when it is ready.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    file: Mutex<Option<(Arc<dyn File>, u64)>>,
+    busy: AtomicBool,
+}
+
+impl Chore {
+    /// Does it.
+    ///
+    /// # Errors
+    /// The disk's; the log offers the chore again.
+    pub fn run(self) -> Result<(), Error> {
+        match self.0 {
+            Task::Prepare { disk, spare, bytes } => {
+                let made = spare.make(&*disk, bytes);
+                spare.busy.store(false, Ordering::SeqCst);
+                made
+            }
+            Task::Index { disk, segment, data_end, busy } => {
+                let written = write_index(&*disk, &segment, data_end);
+                busy.store(false, Ordering::SeqCst);
+                written
+            }
+            Task::Watermark { meta, watermark } => meta
+                .update(|state| state.watermark = state.watermark.max(watermark))
+                .map_err(|cause| Error::io("write", META, cause)),
+        }
+    }
+}
+
+impl Spare {
+    /// Whether a chore to make it should be handed out; then it counts as under way.
+    pub(crate) fn claim(&self) -> bool {
+        self.file.lock().is_none() && !self.busy.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether it is there with at least this size.
+    pub(crate) fn is_ready(&self, bytes: u64) -> bool {
+        self.file.lock().as_ref().is_some_and(|(_, len)| *len >= bytes)
+    }
+
+    /// Takes it, if it is large enough; a smaller one is made anew.
+    pub(crate) fn take(&self, bytes: u64) -> Option<(Arc<dyn File>, u64)> {
+        self.file.lock().take().filter(|(_, len)| *len >= bytes)
+    }
+
+    /// Makes it here and now.
+    pub(crate) fn make(&self, disk: &dyn Disk, bytes: u64) -> Result<(), Error> {
+        // Held while it is made: the helper thread and the commit path never make it both at once.
+        let mut slot = self.file.lock();
+        if slot.as_ref().is_some_and(|(_, len)| *len >= bytes) {
+            return Ok(());
+        }
+        let path = "log/next.log";
+        let failed = |cause| Error::io("allocate", path, cause);
+        let file = disk.create(path).map_err(failed)?;
+        if let Err(cause) = file.allocate(bytes).and_then(|()| file.sync_all()) {
+            // What was allocated of it is given back: others may need it more.
+            let _ = disk.remove(path);
+            return Err(failed(cause));
+        }
+        *slot = Some((file, bytes));
+        Ok(())
+    }
+}
+
+fn write_index(disk: &dyn Disk, segment: &Segment, data_end: u64) -> Result<(), Error> {
+    let path = index_path(segment.base);
+    let failed = |cause| Error::io("write", &path, cause);
+    let bytes = match &*segment.memory.read() {
+        Some(active) => index::encode(active, &segment.id, segment.base, data_end),
+        None => return Ok(()),
+    };
+    segment.file.set_len(data_end).map_err(failed)?;
+    segment.file.sync_all().map_err(failed)?;
+    index::write(disk, &path, &bytes).map_err(failed)?;
+    let problem = "an index file just written does not hold";
+    let opened = IndexFile::open(disk, &path, &segment.id, segment.base);
+    let (index, _) = opened.ok_or_else(|| segment.corrupt(0, segment.base, problem))?;
+    if segment.index.set(index).is_ok() {
+        *segment.memory.write() = None;
+    }
+    Ok(())
+}

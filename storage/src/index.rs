@@ -1,0 +1,363 @@
+//! Index files: the index of a sealed segment on disk. Never evidence: rebuilt from the segment when in doubt.
+//!
+//! ```text
+//! header 128: magic "TIDINDEX" · version u32 · counts u32 × 6 (span, records, topics, name bytes, times, ids)
+//!             segment id 16 · base u64 · data end u64 · section checksums u32 × 6 · header checksum u32
+//! sections:   slots u32 × span · topics {hash u64, posting u32, count u32, name u32, name_len u32} × topics, by hash
+//!             names · postings u32 × records · times {rel u32, 0 u32, time u64} · ids {hash u64, rel u32, 0 u32}, by hash
+//! ```
+//! At open everything is read and checked once; of it the header and a filter over the id hashes stay in memory.
+
+use std::{
+    hash::Hasher,
+    io,
+    sync::Arc,
+};
+
+use xorf::{BinaryFuse16, Filter as _};
+
+use crate::{
+    active::{Active, Slot},
+    disk::{Disk, File, read_exact},
+    record::{crc, u32_at, u64_at},
+};
+
+const MAGIC: &[u8; 8] = b"TIDINDEX";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 128;
+const TOPIC_BYTES: u64 = 24;
+const TIME_BYTES: u64 = 16;
+const ID_BYTES: u64 = 16;
+
+/// An index file that was checked.
+#[derive(Debug)]
+pub(crate) struct IndexFile {
+    file: Arc<dyn File>,
+    counts: Counts,
+    pub(crate) data_end: u64,
+    filter: Option<Box<BinaryFuse16>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counts {
+    pub(crate) span: u32,
+    pub(crate) records: u32,
+    topics: u32,
+    names: u32,
+    times: u32,
+    ids: u32,
+}
+
+/// What a topic has in a segment, as read at open.
+pub(crate) struct TopicEntry {
+    pub(crate) name: String,
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) count: u32,
+}
+
+/// A topic's postings in the file.
+#[derive(Clone, Copy, Debug)]
+struct Postings {
+    first: u32,
+    count: u32,
+}
+
+impl Counts {
+    /// Where each section begins, and the end.
+    fn sections(&self) -> [u64; 7] {
+        let lens = [
+            u64::from(self.span) * 4,
+            u64::from(self.topics) * TOPIC_BYTES,
+            u64::from(self.names),
+            u64::from(self.records) * 4,
+            u64::from(self.times) * TIME_BYTES,
+            u64::from(self.ids) * ID_BYTES,
+        ];
+        let mut at = HEADER_BYTES as u64;
+        let mut starts = [at; 7];
+        for (start, len) in starts.iter_mut().skip(1).zip(lens) {
+            at += len;
+            *start = at;
+        }
+        starts
+    }
+}
+
+/// The stored hash of a topic's name: FNV-1a with 64 bits. Only an order; the name decides.
+pub(crate) fn topic_hash(name: &str) -> u64 {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+/// The bytes of the index file of a sealed segment.
+pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u64) -> Vec<u8> {
+    let mut topics: Vec<_> = index.topics.iter().map(|(topic, chain)| (topic_hash(topic.as_str()), topic, chain)).collect();
+    topics.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
+    let mut sections: [Vec<u8>; 6] = Default::default();
+    let [slots, directory, names, postings, times, ids] = &mut sections;
+    index.slots.iter().for_each(|slot| slots.extend_from_slice(&slot.0.to_le_bytes()));
+    let mut posted = 0_u32;
+    for (hash, topic, chain) in topics {
+        directory.extend_from_slice(&hash.to_le_bytes());
+        for n in [posted, chain.count, u32_of(names.len()), u32_of(topic.as_str().len())] {
+            directory.extend_from_slice(&n.to_le_bytes());
+        }
+        names.extend_from_slice(topic.as_str().as_bytes());
+        for rel in index.postings(topic.as_str(), 0, u32::MAX) {
+            postings.extend_from_slice(&rel.to_le_bytes());
+            posted += 1;
+        }
+    }
+    for (rel, time) in &index.times {
+        times.extend_from_slice(&u64::from(*rel).to_le_bytes());
+        times.extend_from_slice(&time.to_le_bytes());
+    }
+    let dedupe = index.dedupe_sorted();
+    for (hash, rel) in &dedupe {
+        ids.extend_from_slice(&hash.to_le_bytes());
+        ids.extend_from_slice(&u64::from(*rel).to_le_bytes());
+    }
+    let counts = [
+        index.span(),
+        posted,
+        u32_of(index.topics.len()),
+        u32_of(names.len()),
+        u32_of(index.times.len()),
+        u32_of(dedupe.len()),
+    ];
+    let mut out = Vec::with_capacity(HEADER_BYTES + sections.iter().map(Vec::len).sum::<usize>());
+    out.extend_from_slice(MAGIC);
+    out.extend_from_slice(&VERSION.to_le_bytes());
+    counts.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
+    out.extend_from_slice(segment);
+    out.extend_from_slice(&base.to_le_bytes());
+    out.extend_from_slice(&data_end.to_le_bytes());
+    sections.iter().for_each(|section| out.extend_from_slice(&crc(&[segment, section]).to_le_bytes()));
+    let header_crc = crc(&[&out]);
+    out.extend_from_slice(&header_crc.to_le_bytes());
+    out.resize(HEADER_BYTES, 0);
+    sections.iter().for_each(|section| out.extend_from_slice(section));
+    out
+}
+
+/// Writes an index file so that it is there whole or not at all.
+pub(crate) fn write(disk: &dyn Disk, path: &str, bytes: &[u8]) -> io::Result<()> {
+    let temporary = format!("{path}.new");
+    let file = disk.create(&temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir("log")
+}
+
+impl IndexFile {
+    /// Opens and checks it; `None` when it is not there or not to be trusted.
+    pub(crate) fn open(disk: &dyn Disk, path: &str, segment: &[u8; 16], base: u64) -> Option<(IndexFile, Vec<TopicEntry>)> {
+        let file = disk.open(path).ok()?;
+        let len = usize::try_from(file.len().ok()?).ok()?;
+        let mut bytes = vec![0; len];
+        read_exact(&*file, &mut bytes, 0).ok()?;
+        let head = bytes.get(..HEADER_BYTES)?;
+        let header_crc = crc(&[head.get(..92)?]);
+        let mut numbers = (0..6).map(|n| u32_at(head, 12 + 4 * n));
+        let mut number = || numbers.next().flatten();
+        let counts = Counts {
+            span: number()?,
+            records: number()?,
+            topics: number()?,
+            names: number()?,
+            times: number()?,
+            ids: number()?,
+        };
+        let holds = head.starts_with(MAGIC)
+            && u32_at(head, 8)? == VERSION
+            && head.get(36..52)? == segment
+            && u64_at(head, 52)? == base
+            && u32_at(head, 92)? == header_crc
+            && head.get(96..)?.iter().all(|byte| *byte == 0);
+        let starts = counts.sections();
+        if !holds || u64::try_from(len).ok()? != starts[6] {
+            return None;
+        }
+        let section = |n: usize| {
+            let (from, to) = (usize::try_from(*starts.get(n)?).ok()?, usize::try_from(*starts.get(n + 1)?).ok()?);
+            bytes.get(from..to)
+        };
+        for n in 0..6 {
+            if crc(&[segment, section(n)?]) != u32_at(head, 68 + 4 * n)? {
+                return None;
+            }
+        }
+        let topics = topic_entries(section(1)?, section(2)?, section(3)?)?;
+        let hashes: Vec<u64> = hashes(section(5)?);
+        let filter = match hashes.is_empty() {
+            true => None,
+            false => Some(Box::new(BinaryFuse16::try_from(&hashes).ok()?)),
+        };
+        let data_end = u64_at(head, 60)?;
+        Some((IndexFile { file, counts, data_end, filter }, topics))
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    pub(crate) fn slot(&self, rel: u32) -> io::Result<Slot> {
+        if rel >= self.counts.span {
+            return Ok(Slot::default());
+        }
+        let mut bytes = [0; 4];
+        read_exact(&*self.file, &mut bytes, self.start(0) + u64::from(rel) * 4)?;
+        Ok(Slot(u32::from_le_bytes(bytes)))
+    }
+
+    /// How many records of the topic lie below `rel`, and how many there are.
+    fn rank(&self, postings: Postings, rel: u32) -> io::Result<u32> {
+        let (mut low, mut high) = (0, postings.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.posting(postings.first + middle)? < rel { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
+    }
+
+    fn posting(&self, index: u32) -> io::Result<u32> {
+        let mut bytes = [0; 4];
+        read_exact(&*self.file, &mut bytes, self.start(3) + u64::from(index) * 4)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    /// Up to `limit` of a topic's records in `from..=to`, rising.
+    pub(crate) fn postings(&self, topic: &str, from: u32, to: u32, limit: usize) -> io::Result<Vec<u32>> {
+        let Some(postings) = self.find_topic(topic)? else { return Ok(Vec::new()) };
+        let low = self.rank(postings, from)?;
+        let high = self.rank(postings, to.saturating_add(1))?;
+        let count = usize::try_from(high.saturating_sub(low)).unwrap_or(0).min(limit);
+        let mut bytes = vec![0; count * 4];
+        read_exact(&*self.file, &mut bytes, self.start(3) + u64::from(postings.first + low) * 4)?;
+        Ok(bytes.chunks_exact(4).filter_map(|chunk| u32_at(chunk, 0)).collect())
+    }
+
+    /// How many records a topic has in `from..=to`.
+    pub(crate) fn count(&self, topic: &str, from: u32, to: u32) -> io::Result<u32> {
+        let Some(postings) = self.find_topic(topic)? else { return Ok(0) };
+        let low = self.rank(postings, from)?;
+        Ok(self.rank(postings, to.saturating_add(1))?.saturating_sub(low))
+    }
+
+    /// How many records a topic has in the whole segment.
+    pub(crate) fn topic_count(&self, topic: &str) -> io::Result<u32> {
+        Ok(self.find_topic(topic)?.map_or(0, |postings| postings.count))
+    }
+
+    fn find_topic(&self, topic: &str) -> io::Result<Option<Postings>> {
+        let hash = topic_hash(topic);
+        let entry = |n: u32| {
+            let mut bytes = [0; 24];
+            read_exact(&*self.file, &mut bytes, self.start(1) + u64::from(n) * TOPIC_BYTES)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let (mut low, mut high) = (0, self.counts.topics);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash { low = middle + 1 } else { high = middle }
+        }
+        while low < self.counts.topics {
+            let bytes = entry(low)?;
+            if u64_at(&bytes, 0) != Some(hash) {
+                break;
+            }
+            let n = |at| u32_at(&bytes, at).unwrap_or(0);
+            let mut name = vec![0; usize::try_from(n(20)).unwrap_or(0).min(256)];
+            read_exact(&*self.file, &mut name, self.start(2) + u64::from(n(16)))?;
+            if name == topic.as_bytes() {
+                return Ok(Some(Postings { first: n(8), count: n(12) }));
+            }
+            low += 1;
+        }
+        Ok(None)
+    }
+
+    /// (rel, time) from which on to look for the first record at or after `time_ms`, and the first time there is.
+    pub(crate) fn time_before(&self, time_ms: u64) -> io::Result<Option<u32>> {
+        let mut bytes = vec![0; usize::try_from(u64::from(self.counts.times) * TIME_BYTES).unwrap_or(0)];
+        read_exact(&*self.file, &mut bytes, self.start(4))?;
+        let times = bytes.chunks_exact(16).filter_map(|chunk| Some((u64_at(chunk, 0)?, u64_at(chunk, 8)?)));
+        let before = times.take_while(|(_, time)| *time < time_ms).last();
+        Ok(before.and_then(|(rel, _)| u32::try_from(rel).ok()))
+    }
+
+    /// Records with this hash, newest first.
+    pub(crate) fn find_dedupe(&self, hash: u64) -> io::Result<Vec<u32>> {
+        if self.filter.as_ref().is_none_or(|filter| !filter.contains(&hash)) {
+            return Ok(Vec::new());
+        }
+        let entry = |n: u32| {
+            let mut bytes = [0; 16];
+            read_exact(&*self.file, &mut bytes, self.start(5) + u64::from(n) * ID_BYTES)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let (mut low, mut high) = (0, self.counts.ids);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash { low = middle + 1 } else { high = middle }
+        }
+        let mut found = Vec::new();
+        while low < self.counts.ids {
+            let bytes = entry(low)?;
+            if u64_at(&bytes, 0) != Some(hash) {
+                break;
+            }
+            found.extend(u32_at(&bytes, 8));
+            low += 1;
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    fn start(&self, section: usize) -> u64 {
+        self.counts.sections().get(section).copied().unwrap_or(0)
+    }
+}
+
+fn topic_entries(directory: &[u8], names: &[u8], postings: &[u8]) -> Option<Vec<TopicEntry>> {
+    let posting = |n: u32| u32_at(postings, usize::try_from(n).ok()?.checked_mul(4)?);
+    directory
+        .chunks_exact(24)
+        .map(|entry| {
+            let (first, count) = (u32_at(entry, 8)?, u32_at(entry, 12)?);
+            let from = usize::try_from(u32_at(entry, 16)?).ok()?;
+            let len = usize::try_from(u32_at(entry, 20)?).ok()?;
+            let name = names.get(from..from.checked_add(len)?)?;
+            Some(TopicEntry {
+                name: std::str::from_utf8(name).ok()?.to_owned(),
+                first: posting(first)?,
+                last: posting(first.checked_add(count)?.checked_sub(1)?)?,
+                count,
+            })
+        })
+        .collect()
+}
+
+fn hashes(ids: &[u8]) -> Vec<u64> {
+    let mut hashes: Vec<u64> = ids.chunks_exact(16).filter_map(|entry| u64_at(entry, 0)).collect();
+    hashes.dedup();
+    hashes
+}
+
+fn u32_of(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

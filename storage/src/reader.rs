@@ -1,0 +1,329 @@
+//! The readers: as many as are wanted, on any thread. None sees past what was synced.
+//!
+//! - Every record's checksum is checked at every read.
+//! - Reads by filter go through the postings when few records of a segment match, and through the whole
+//!   segment when many do: the union of scattered reads costs more than reading on.
+//! - No lock is held while a file is read.
+
+use std::{
+    collections::{BTreeSet, hash_map},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::RwLock;
+use tidings_proto::{Cursor, Filter, Filters, LogId, Offset, Topic};
+
+use crate::{Error, Record, TopicInfo, catalog::Catalog, segment::Segment};
+
+/// The most names of topics that one read with a wildcard looks at; beyond that it scans.
+const LOOKS_MAX: usize = 4096;
+/// Postings are used when fewer than one in this many records of a segment match: a scattered read of one
+/// record costs about as much as reading on over eight.
+const SCAN_ABOVE_ONE_IN: u64 = 8;
+
+/// What writer and readers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    id: LogId,
+    pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
+    pub(crate) catalog: RwLock<Catalog>,
+    watermark: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(id: LogId, segments: Vec<Arc<Segment>>, catalog: Catalog, watermark: u64) -> Shared {
+        let watermark = AtomicU64::new(watermark);
+        Shared { id, segments: RwLock::new(segments), catalog: RwLock::new(catalog), watermark }
+    }
+
+    pub(crate) fn watermark(&self) -> u64 {
+        self.watermark.load(Ordering::Acquire)
+    }
+
+    /// Shows readers what was synced.
+    pub(crate) fn commit(&self, topics: hash_map::Drain<'_, Topic, (Offset, Offset, u64)>, watermark: u64) {
+        let mut catalog = self.catalog.write();
+        for (topic, (first, last, count)) in topics {
+            catalog.add(&topic, first, last, count);
+        }
+        drop(catalog);
+        self.watermark.store(watermark, Ordering::Release);
+    }
+}
+
+/// Reads the log. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+/// Where a scan stops.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanLimit {
+    /// After this many events.
+    pub events: usize,
+    /// Once their bodies, keys and topics have this many bytes.
+    pub bytes: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Reader {
+        Reader { shared }
+    }
+
+    /// Which log it is.
+    pub fn id(&self) -> LogId {
+        self.shared.id
+    }
+
+    /// The first offset there is, or the one the first record will get.
+    pub fn first(&self) -> Offset {
+        let base = self.shared.segments.read().first().map_or(1, |segment| segment.base);
+        Cursor::new(base.saturating_sub(1)).next()
+    }
+
+    /// Everything up to here is durable.
+    pub fn last(&self) -> Cursor {
+        Cursor::new(self.shared.watermark())
+    }
+
+    /// How many bytes the segment files have.
+    pub fn bytes(&self) -> u64 {
+        self.segments_now().iter().map(|segment| segment.file.len().unwrap_or(0)).sum()
+    }
+
+    /// How many segments there are.
+    pub fn segments(&self) -> usize {
+        self.shared.segments.read().len()
+    }
+
+    /// The record at `offset`; `None` when there is none, or none that is durable.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is damaged; the system's.
+    pub fn get(&self, offset: Offset) -> Result<Option<Record>, Error> {
+        if offset.get() > self.shared.watermark() {
+            return Ok(None);
+        }
+        let segments = self.segments_now();
+        let Some(segment) = segments.iter().rev().find(|segment| segment.base <= offset.get()) else {
+            return Ok(None);
+        };
+        match segment.slot(segment.rel(offset.get()))?.position() {
+            Some(position) => segment.read(position, offset.get()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Calls `visit` with the records in (`after`, `until`] that match, by offset; gives how far it has looked:
+    /// `until`, or less when a limit was reached. Control records are visited like all others.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] at the first damaged record; the system's.
+    pub fn scan(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: Option<&Filters>,
+        limit: ScanLimit,
+        visit: &mut dyn FnMut(Record),
+    ) -> Result<Cursor, Error> {
+        let until = until.min(self.last());
+        let topics = filters.and_then(|filters| self.shared.catalog.read().resolve(filters, LOOKS_MAX));
+        let mut run = Run { filters, topics, limit, events: 0, bytes: 0, cursor: after, visit };
+        let segments = self.segments_now();
+        for (n, segment) in segments.iter().enumerate() {
+            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
+            if end <= run.cursor.get() {
+                continue;
+            }
+            let from = segment.base.max(run.cursor.get() + 1);
+            if from > end {
+                break;
+            }
+            run.segment(segment, from, end)?;
+            if run.is_full() {
+                return Ok(run.cursor);
+            }
+            run.cursor = Cursor::new(end);
+        }
+        Ok(run.cursor.max(until))
+    }
+
+    /// What is known of a topic.
+    pub fn topic(&self, topic: &str) -> Option<TopicInfo> {
+        self.shared.catalog.read().get(topic)
+    }
+
+    /// Up to `limit` topics under a filter, by name, after the name `after`.
+    pub fn topics(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
+        let catalog = self.shared.catalog.read();
+        catalog.list(filter, after).take(limit).filter_map(|topic| catalog.get(topic.as_str())).collect()
+    }
+
+    /// How many records in (`after`, `until`] match, by the postings alone.
+    ///
+    /// # Errors
+    /// The system's, reading an index.
+    pub fn count(&self, filters: &Filters, after: Cursor, until: Cursor) -> Result<u64, Error> {
+        let until = until.min(self.last()).get();
+        let topics = self.shared.catalog.read().resolve(filters, usize::MAX).unwrap_or_default();
+        let segments = self.segments_now();
+        let mut count = 0;
+        for (n, segment) in segments.iter().enumerate() {
+            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until);
+            let from = segment.base.max(after.get() + 1);
+            if from > end {
+                continue;
+            }
+            let (from, to) = (segment.rel(from), segment.rel(end));
+            for topic in &topics {
+                let topic = topic.as_str();
+                count += segment.with_index(
+                    |memory| Ok(memory.postings(topic, from, to).len() as u64),
+                    |file| Ok(u64::from(file.count(topic, from, to)?)),
+                )?;
+            }
+        }
+        Ok(count)
+    }
+
+    /// The cursor before the first record at or after this moment, in milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a record on the way is damaged; the system's.
+    pub fn at_time(&self, time_ms: u64) -> Result<Cursor, Error> {
+        let mut start = self.first().before();
+        for segment in self.segments_now().iter().rev() {
+            let noted = segment.with_index(
+                |memory| Ok(memory.times.iter().take_while(|(_, time)| *time < time_ms).last().map(|(rel, _)| *rel)),
+                |file| file.time_before(time_ms),
+            )?;
+            if let Some(rel) = noted {
+                start = Cursor::new(segment.base + u64::from(rel));
+                break;
+            }
+        }
+        let mut found = None;
+        let mut cursor = start;
+        while found.is_none() && cursor < self.last() {
+            let step = ScanLimit { events: 8192, bytes: 8 << 20 };
+            cursor = self.scan(cursor, self.last(), None, step, &mut |record| {
+                if found.is_none() && record.time_ms >= time_ms {
+                    found = Some(record.offset.before());
+                }
+            })?;
+        }
+        Ok(found.unwrap_or_else(|| self.last()))
+    }
+
+    fn segments_now(&self) -> Vec<Arc<Segment>> {
+        self.shared.segments.read().clone()
+    }
+}
+
+/// One scan on its way.
+struct Run<'a> {
+    filters: Option<&'a Filters>,
+    /// The topics that match, when they are few enough to know.
+    topics: Option<BTreeSet<Topic>>,
+    limit: ScanLimit,
+    events: usize,
+    bytes: usize,
+    cursor: Cursor,
+    visit: &'a mut dyn FnMut(Record),
+}
+
+impl Run<'_> {
+    fn is_full(&self) -> bool {
+        self.events >= self.limit.events || self.bytes >= self.limit.bytes
+    }
+
+    /// What matches in one segment, from `from` up to `end`.
+    fn segment(&mut self, segment: &Segment, from: u64, end: u64) -> Result<(), Error> {
+        if let Some(topics) = self.topics.take() {
+            let few = self.is_few(segment, &topics);
+            let result = match few {
+                Ok(true) => self.by_postings(segment, from, end, &topics),
+                Ok(false) => self.by_reading(segment, from, end),
+                Err(error) => Err(error),
+            };
+            self.topics = Some(topics);
+            return result;
+        }
+        self.by_reading(segment, from, end)
+    }
+
+    fn is_few(&self, segment: &Segment, topics: &BTreeSet<Topic>) -> Result<bool, Error> {
+        if topics.is_empty() {
+            return Ok(true);
+        }
+        let mut matching = 0_u64;
+        let mut records = 0;
+        for topic in topics {
+            let topic = topic.as_str();
+            let (count, all) = segment.with_index(
+                |memory| Ok((memory.topics.get(topic).map_or(0, |chain| chain.count), memory.records)),
+                |file| Ok((file.topic_count(topic)?, file.counts().records)),
+            )?;
+            matching += u64::from(count);
+            records = u64::from(all);
+        }
+        Ok(matching * SCAN_ABOVE_ONE_IN < records)
+    }
+
+    fn by_postings(&mut self, segment: &Segment, from: u64, end: u64, topics: &BTreeSet<Topic>) -> Result<(), Error> {
+        let left = self.limit.events - self.events;
+        let (from, to) = (segment.rel(from), segment.rel(end));
+        let mut rels = Vec::new();
+        for topic in topics {
+            let topic = topic.as_str();
+            let found = segment.with_index(
+                |memory| Ok(memory.postings(topic, from, to)),
+                |file| file.postings(topic, from, to, left),
+            )?;
+            rels.extend(found);
+        }
+        rels.sort_unstable();
+        for rel in rels {
+            if let Some(position) = segment.slot(rel)?.position() {
+                let record = segment.read(position, segment.base + u64::from(rel))?;
+                self.take(record);
+                if self.is_full() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn by_reading(&mut self, segment: &Segment, from: u64, end: u64) -> Result<(), Error> {
+        let mut position = None;
+        for offset in from..=end {
+            position = segment.slot(segment.rel(offset))?.position();
+            if position.is_some() {
+                break;
+            }
+        }
+        let Some(position) = position else { return Ok(()) };
+        let filters = self.filters;
+        segment.walk(position, end, &mut |record| {
+            if filters.is_none_or(|filters| filters.matches(record.topic.as_str())) {
+                self.take(record);
+            } else {
+                self.cursor = record.offset.cursor();
+            }
+            !self.is_full()
+        })
+    }
+
+    fn take(&mut self, record: Record) {
+        self.events += 1;
+        self.bytes += record.body.len() + record.key.len() + record.topic.as_str().len();
+        self.cursor = record.offset.cursor();
+        (self.visit)(record);
+    }
+}

@@ -1,0 +1,402 @@
+//! What a start does with the files it finds. It trusts nothing but checksums, and may itself be cut off anywhere.
+//!
+//! 1. The manifest's segments must all be there; a segment it does not name was never used and is removed.
+//! 2. Sealed segments: the index file is checked, or rebuilt from the segment.
+//! 3. The active segment: batch after batch until one does not hold.
+//! 4. What does not hold is a *torn tail*, if nothing of it can have been durable, and then it is cut; the log
+//!    goes on above every offset it could have held, and a record says which those are. Otherwise it is
+//!    *damage*, and the log does not open.
+//! 5. The active segment is synced before anything is appended or read.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tidings_proto::{LogId, Offset, Topic, control::LOST_TOPIC};
+
+use crate::{
+    Error, Flags, NewRecord, Options,
+    active::Active,
+    batch::{self, BATCH_RECORDS_MAX, Header},
+    catalog::Catalog,
+    disk::{Disk, File, read_exact},
+    index::{self, IndexFile, TopicEntry},
+    manifest::{self, Meta, Segments},
+    record::{self, Place, crc, padded},
+    segment::{self, PAGE_BYTES, Segment},
+};
+
+/// What a start found and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The log ended below its own watermark: it has a new id, since offsets of the old one are gone.
+    pub log_id_changed: bool,
+    /// The offsets that a torn tail could have held, first and last: they are not used again.
+    pub lost: Option<(u64, u64)>,
+    /// How many bytes of the active segment were cut.
+    pub cut_bytes: u64,
+    /// How many index files were rebuilt.
+    pub rebuilt_indexes: usize,
+}
+
+/// What the log goes on with.
+pub(crate) struct Recovered {
+    pub(crate) meta: Meta,
+    pub(crate) segments: Vec<Arc<Segment>>,
+    pub(crate) names: Segments,
+    pub(crate) catalog: Catalog,
+    pub(crate) tail: TailState,
+    pub(crate) recovery: Recovery,
+}
+
+/// Where the next batch goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TailState {
+    pub(crate) position: u64,
+    pub(crate) next: u64,
+    pub(crate) previous_crc: u32,
+}
+
+pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, Error> {
+    let (meta, names) = match Meta::open(disk)? {
+        Some(meta) => (meta, manifest::read(disk)?),
+        None => (begin(disk)?, Vec::new()),
+    };
+    remove_unused(disk, &names)?;
+    let names = if names.is_empty() { first_segment(disk, options)? } else { names };
+    let mut catalog = Catalog::default();
+    let mut recovery = Recovery::default();
+    let mut segments = Vec::with_capacity(names.len());
+    let last = names.len().saturating_sub(1);
+    for (n, (base, id)) in names.iter().enumerate() {
+        let found = open_segment(disk, *base, id)?;
+        if n < last {
+            let next = names.get(n + 1).map_or(0, |(base, _)| *base);
+            recovery.rebuilt_indexes += usize::from(open_sealed(disk, &found, next, &mut catalog)?);
+        }
+        segments.push(Arc::new(found));
+    }
+    let Some(active) = segments.last().cloned() else {
+        return Err(Error::Missing { path: segment::path(1) });
+    };
+    let tail = open_active(disk, &active, &meta, options, &mut recovery)?;
+    add_to_catalog(&active, &mut catalog)?;
+    Ok(Recovered { meta, segments, names, catalog, tail, recovery })
+}
+
+/// The first start in this directory.
+fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
+    let names = disk.list("log").map_err(|cause| Error::io("list", "log", cause))?;
+    if let Some(name) = names.iter().find(|name| segment::base_of(name).is_some()) {
+        let problem = "it is missing although there are segments";
+        tracing::error!(segment = name.as_str(), "segments without the file meta");
+        return Err(Error::Corrupt { path: manifest::META.to_owned(), position: 0, offset: 0, problem });
+    }
+    let id = disk.random_id().map_err(|cause| Error::io("make", "a log id", cause))?;
+    Meta::create(disk, LogId::from_random(id))
+}
+
+/// Files that were being made when the process ended.
+fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
+    let failed = |cause| Error::io("tidy", "log", cause);
+    for name in disk.list("log").map_err(failed)? {
+        let unnamed = segment::base_of(&name).is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
+        if unnamed || name.ends_with(".new") || name == "next.log" {
+            disk.remove(&format!("log/{name}")).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+fn first_segment(disk: &dyn Disk, options: &Options) -> Result<Segments, Error> {
+    let failed = |cause| Error::io("make", "the first segment", cause);
+    let id = disk.random_id().map_err(failed)?;
+    let file = disk.create("log/next.log").map_err(failed)?;
+    file.allocate(options.segment_bytes).map_err(failed)?;
+    install(disk, &*file, id, 1).map_err(failed)?;
+    let names = vec![(1, id)];
+    manifest::write(disk, &names).map_err(failed)?;
+    Ok(names)
+}
+
+/// Gives an allocated `log/next.log` its first page and its name.
+pub(crate) fn install(disk: &dyn Disk, file: &dyn File, id: [u8; 16], base: u64) -> std::io::Result<()> {
+    file.write_all_at(&segment::page(&id, base), 0)?;
+    file.sync_all()?;
+    disk.rename("log/next.log", &segment::path(base))?;
+    disk.sync_dir("log")
+}
+
+fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Error> {
+    let path = segment::path(base);
+    let file = match disk.open(&path) {
+        Ok(file) => file,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Err(Error::Missing { path }),
+        Err(cause) => return Err(Error::io("open", &path, cause)),
+    };
+    match segment::read_page(&*file) {
+        Some((own, own_base)) if own == *id && own_base == base => Ok(Segment::new(file, *id, base)),
+        Some(_) => Err(Error::Corrupt { path, position: 0, offset: base, problem: "it is another log's segment" }),
+        None => Err(Error::Corrupt { path, position: 0, offset: base, problem: "its first page does not hold" }),
+    }
+}
+
+/// Takes a sealed segment; true when its index file had to be rebuilt.
+fn open_sealed(disk: &dyn Disk, sealed: &Segment, next_base: u64, catalog: &mut Catalog) -> Result<bool, Error> {
+    let path = segment::index_path(sealed.base);
+    let mut rebuilt = false;
+    let (index, topics) = match IndexFile::open(disk, &path, &sealed.id, sealed.base) {
+        Some(found) => found,
+        None => {
+            rebuilt = true;
+            rebuild(disk, sealed, &path)?
+        }
+    };
+    if sealed.base + u64::from(index.counts().span) != next_base {
+        return Err(sealed.corrupt(index.data_end, next_base, "it does not end where the next segment begins"));
+    }
+    for TopicEntry { name, first, last, count } in &topics {
+        if let (Ok(topic), Some((first, last))) = (Topic::parse(name), offsets(sealed.base, *first, *last)) {
+            catalog.add(&topic, first, last, u64::from(*count));
+        }
+    }
+    *sealed.memory.write() = None;
+    // Nobody else has it yet.
+    let _ = sealed.index.set(index);
+    Ok(rebuilt)
+}
+
+fn offsets(base: u64, first: u32, last: u32) -> Option<(Offset, Offset)> {
+    Some((Offset::new(base + u64::from(first))?, Offset::new(base + u64::from(last))?))
+}
+
+fn rebuild(disk: &dyn Disk, sealed: &Segment, path: &str) -> Result<(IndexFile, Vec<TopicEntry>), Error> {
+    tracing::warn!(path, "an index file is missing or damaged and is made again from its segment");
+    let mut active = Active::default();
+    let end = scan(sealed, &mut active)?;
+    if let Some(problem) = end.problem
+        && !is_zero_behind(sealed, end.position)?
+    {
+        return Err(sealed.corrupt(end.position, end.next, problem));
+    }
+    let bytes = index::encode(&active, &sealed.id, sealed.base, end.position);
+    index::write(disk, path, &bytes).map_err(|cause| Error::io("write", path, cause))?;
+    let problem = "an index file just written does not hold";
+    IndexFile::open(disk, path, &sealed.id, sealed.base).ok_or_else(|| sealed.corrupt(0, sealed.base, problem))
+}
+
+/// Where a scan ended.
+pub(crate) struct End {
+    pub(crate) position: u64,
+    pub(crate) next: u64,
+    pub(crate) previous_crc: u32,
+    /// Why it did not go on.
+    pub(crate) problem: Option<&'static str>,
+}
+
+/// Reads a segment batch by batch into an index, until the file ends or a batch does not hold.
+pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error> {
+    let len = segment.file.len().map_err(|cause| segment.io("measure", cause))?;
+    let mut end = End { position: PAGE_BYTES as u64, next: segment.base, previous_crc: 0, problem: None };
+    let mut bytes = Vec::new();
+    while end.position < len {
+        let mut head = [0; batch::HEADER_BYTES];
+        let readable = read_exact(&*segment.file, &mut head, end.position);
+        let header = readable.ok().and_then(|()| Header::decode(&head, &segment.id));
+        let problem = match &header {
+            None => Some("no batch begins here"),
+            Some(header) => problem_of(header, &end, len),
+        };
+        let (Some(header), None) = (header, problem) else {
+            end.problem = problem.or(Some("no batch begins here"));
+            return Ok(end);
+        };
+        let body_len = usize::try_from(header.len).unwrap_or(0).saturating_sub(batch::HEADER_BYTES);
+        bytes.resize(body_len, 0);
+        let at = end.position + batch::HEADER_BYTES as u64;
+        read_exact(&*segment.file, &mut bytes, at).map_err(|cause| segment.io("read", cause))?;
+        if crc(&[&segment.id, &bytes]) != header.body_crc {
+            end.problem = Some("a batch's checksum does not hold");
+            return Ok(end);
+        }
+        if let Err(problem) = add_batch(segment, active, &header, &bytes, at) {
+            end.problem = Some(problem);
+            return Ok(end);
+        }
+        end.position += u64::from(header.len);
+        end.next = header.last() + 1;
+        end.previous_crc = header.header_crc;
+    }
+    Ok(end)
+}
+
+fn problem_of(header: &Header, end: &End, len: u64) -> Option<&'static str> {
+    let jump = header.first.checked_sub(end.next);
+    if header.previous != end.previous_crc {
+        Some("a batch does not follow the one before it")
+    } else if jump.is_none_or(|jump| jump > BATCH_RECORDS_MAX as u64) {
+        Some("a batch has offsets that cannot stand here")
+    } else if (header.len as usize) < batch::HEADER_BYTES || u64::from(header.len) > len - end.position {
+        Some("a batch is longer than its file")
+    } else {
+        None
+    }
+}
+
+fn add_batch(segment: &Segment, active: &mut Active, header: &Header, body: &[u8], at: u64) -> Result<(), &'static str> {
+    let mut from = 0;
+    for n in 0..header.count {
+        let bytes = body.get(from..).unwrap_or_default();
+        let offset = header.first + u64::from(n);
+        let found = record::decode(bytes, &segment.id, segment.base, Some(offset))?;
+        let rel = segment.rel(offset);
+        active.push(rel, at + from as u64, found.flags, &found.topic, found.dedupe, found.time_ms);
+        from += padded(record::len_of(bytes).unwrap_or(0));
+    }
+    if from == body.len() { Ok(()) } else { Err("a batch has bytes behind its records") }
+}
+
+/// Takes the active segment, cuts its torn tail, and makes it durable.
+fn open_active(disk: &dyn Disk, segment: &Segment, meta: &Meta, options: &Options, recovery: &mut Recovery) -> Result<TailState, Error> {
+    let mut active = Active::default();
+    let end = scan(segment, &mut active)?;
+    *segment.memory.write() = Some(active);
+    let state = meta.state();
+    let problem = end.problem.unwrap_or("it ends here");
+    let clean = is_zero_behind(segment, end.position)?;
+    let mut tail = TailState { position: end.position, next: end.next, previous_crc: end.previous_crc };
+    if !clean {
+        let torn = look_behind(segment, &end)?;
+        if torn.was_durable || end.next <= state.watermark {
+            return Err(segment.corrupt(end.position, end.next, problem));
+        }
+        recovery.cut_bytes = torn.bytes;
+        let to = torn.last.unwrap_or(end.next + BATCH_RECORDS_MAX as u64 - 1);
+        let lost = (end.next, to.max(state.lost.1));
+        meta.update(|meta| meta.lost = lost).map_err(|cause| Error::io("write", manifest::META, cause))?;
+        cut(segment, end.position, options.segment_bytes)?;
+    } else if end.next <= state.watermark {
+        // Nothing is damaged, it is gone: what was delivered under these offsets means nothing any more.
+        tracing::error!(ends = end.next - 1, watermark = state.watermark, "the log ends below its watermark: it gets a new id");
+        let id = disk.random_id().map_err(|cause| Error::io("make", "a log id", cause))?;
+        let renew = |meta: &mut manifest::MetaState| {
+            (meta.log, meta.watermark, meta.lost) = (LogId::from_random(id), end.next - 1, (0, 0));
+        };
+        meta.update(renew).map_err(|cause| Error::io("write", manifest::META, cause))?;
+        recovery.log_id_changed = true;
+    }
+    let state = meta.state();
+    if state.lost.1 >= tail.next {
+        recovery.lost = Some((tail.next, state.lost.1));
+        append_lost(segment, options, &mut tail, state.lost.1)?;
+    }
+    segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
+    Ok(tail)
+}
+
+/// Whether only zeros stand behind `position`.
+fn is_zero_behind(segment: &Segment, position: u64) -> Result<bool, Error> {
+    let mut zero = true;
+    visit_behind(segment, position, &mut |_, bytes| {
+        zero = bytes.iter().all(|byte| *byte == 0);
+        zero
+    })?;
+    Ok(zero)
+}
+
+/// What stands behind the end of the log.
+struct Torn {
+    /// A batch behind says that something from the end on was durable.
+    was_durable: bool,
+    /// The last offset that any batch found there could have held, when the first of them tells.
+    last: Option<u64>,
+    bytes: u64,
+}
+
+fn look_behind(segment: &Segment, end: &End) -> Result<Torn, Error> {
+    let mut torn = Torn { was_durable: false, last: None, bytes: 0 };
+    let mut known_from_start = false;
+    visit_behind(segment, end.position, &mut |at, bytes| {
+        for (n, window) in bytes.windows(batch::HEADER_BYTES).enumerate().step_by(8) {
+            let Some(header) = Header::decode(window, &segment.id) else { continue };
+            if header.first < end.next {
+                continue;
+            }
+            torn.was_durable |= header.durable >= end.next;
+            known_from_start |= at + n as u64 == end.position;
+            torn.last = torn.last.max(Some(header.last()));
+        }
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            torn.bytes = at + last as u64 + 1 - end.position;
+        }
+        true
+    })?;
+    // Without the first header nothing says how much it held.
+    if !known_from_start {
+        torn.last = torn.last.max(Some(end.next + BATCH_RECORDS_MAX as u64 - 1));
+    }
+    Ok(torn)
+}
+
+/// Calls `visit` with what stands behind `position`, in pieces that overlap by one header, until it says stop.
+fn visit_behind(segment: &Segment, position: u64, visit: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), Error> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let len = segment.file.len().map_err(|cause| segment.io("measure", cause))?;
+    let mut at = position;
+    while at < len {
+        let piece = (len - at).min(PIECE_BYTES + batch::HEADER_BYTES as u64);
+        let mut bytes = vec![0; usize::try_from(piece).unwrap_or(0)];
+        read_exact(&*segment.file, &mut bytes, at).map_err(|cause| segment.io("read", cause))?;
+        if !visit(at, &bytes) || piece <= PIECE_BYTES {
+            break;
+        }
+        at += PIECE_BYTES;
+    }
+    Ok(())
+}
+
+/// Zeros what stands behind the end, durably.
+fn cut(segment: &Segment, position: u64, segment_bytes: u64) -> Result<(), Error> {
+    let failed = |cause| segment.io("cut", cause);
+    let len = segment.file.len().map_err(failed)?;
+    segment.file.set_len(position).map_err(failed)?;
+    segment.file.sync_all().map_err(failed)?;
+    segment.file.allocate(len.max(segment_bytes)).map_err(failed)?;
+    segment.file.sync_all().map_err(failed)
+}
+
+/// Appends the record that names the lost offsets, behind them.
+fn append_lost(segment: &Segment, options: &Options, tail: &mut TailState, to: u64) -> Result<(), Error> {
+    let Ok(topic) = Topic::parse(LOST_TOPIC) else {
+        return Err(segment.corrupt(tail.position, tail.next, "a fixed topic name is wrong"));
+    };
+    let body = (options.lost_body)(tail.next, to);
+    let new = NewRecord { topic: &topic, key: b"", dedupe: None, flags: Flags::EMPTY.with_control(true), body: &body };
+    let offset = to + 1;
+    let time_ms = last_time(segment);
+    let mut bytes = vec![0; batch::HEADER_BYTES];
+    new.encode(&Place { segment: &segment.id, base: segment.base, offset }, time_ms, &mut bytes);
+    let header_crc = batch::seal(&mut bytes, &segment.id, offset, 1, time_ms, tail.next - 1, tail.previous_crc);
+    segment.file.write_all_at(&bytes, tail.position).map_err(|cause| segment.io("write", cause))?;
+    segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
+    let at = tail.position + batch::HEADER_BYTES as u64;
+    if let Some(active) = &mut *segment.memory.write() {
+        active.push(segment.rel(offset), at, new.flags, &topic, None, time_ms);
+    }
+    *tail = TailState { position: tail.position + bytes.len() as u64, next: offset + 1, previous_crc: header_crc };
+    Ok(())
+}
+
+/// The newest noted time: the log has no clock.
+fn last_time(segment: &Segment) -> u64 {
+    segment.memory.read().as_ref().and_then(|active| active.times.last().map(|(_, time)| *time)).unwrap_or(0)
+}
+
+fn add_to_catalog(active: &Segment, catalog: &mut Catalog) -> Result<(), Error> {
+    let memory = active.memory.read();
+    let chains: HashMap<_, _> = memory.as_ref().map(|index| index.topics.clone()).unwrap_or_default();
+    for (topic, chain) in chains {
+        if let Some((first, last)) = offsets(active.base, chain.first, chain.last) {
+            catalog.add(&topic, first, last, u64::from(chain.count));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,124 @@
+//! Looking at a data directory from outside: without the lock, without writing.
+
+use tidings_proto::Cursor;
+
+use crate::{
+    Error, Record,
+    active::Active,
+    disk::Disk,
+    index::IndexFile,
+    manifest::{self, Meta},
+    recovery::scan,
+    segment::{self, PAGE_BYTES, Segment},
+};
+
+/// Something that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub path: String,
+    /// Where in it.
+    pub position: u64,
+    /// The offset that stands or should stand there; 0 when that cannot be said.
+    pub offset: u64,
+    /// What it is.
+    pub problem: String,
+    /// Whether events are damaged; else it mends itself at the next start.
+    pub damage: bool,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Segments.
+    pub segments: usize,
+    /// Events, all of whose checksums were computed.
+    pub events: u64,
+    /// Bytes of events.
+    pub bytes: u64,
+    /// Findings that are damage.
+    pub damaged: usize,
+}
+
+/// Reads everything and checks every checksum.
+///
+/// # Errors
+/// When the directory cannot be read at all; damage is reported, not returned.
+pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verified, Error> {
+    let mut verified = Verified::default();
+    let watermark = Meta::open(disk)?.map_or(0, |meta| meta.state().watermark);
+    let names = manifest::read(disk)?;
+    let last = names.len().saturating_sub(1);
+    for (n, (base, id)) in names.iter().enumerate() {
+        let mut tell = |path: String, position, offset, problem: &str, damage| {
+            verified.damaged += usize::from(damage);
+            report(Finding { path, position, offset, problem: problem.to_owned(), damage });
+        };
+        let path = segment::path(*base);
+        let Ok(file) = disk.open(&path) else {
+            tell(path, 0, *base, "it is missing", true);
+            continue;
+        };
+        if segment::read_page(&*file) != Some((*id, *base)) {
+            tell(path, 0, *base, "its first page does not hold", true);
+            continue;
+        }
+        let found = Segment::new(file, *id, *base);
+        let mut active = Active::default();
+        let end = scan(&found, &mut active)?;
+        let next = names.get(n + 1).map_or(watermark + 1, |(next, _)| *next);
+        if end.next < next {
+            tell(path.clone(), end.position, end.next, end.problem.unwrap_or("it ends too early"), true);
+        } else if n == last && end.problem.is_some() && !is_zero(&found, end.position)? {
+            tell(path.clone(), end.position, end.next, "a torn tail; the next start cuts it", false);
+        }
+        let index = segment::index_path(*base);
+        let is_whole = IndexFile::open(disk, &index, id, *base).is_some();
+        if n < last && !is_whole {
+            tell(index, 0, *base, "it is missing or damaged; the next start makes it again", false);
+        }
+        verified.segments += 1;
+        verified.events += u64::from(active.records);
+        verified.bytes += end.position - PAGE_BYTES as u64;
+    }
+    Ok(verified)
+}
+
+fn is_zero(segment: &Segment, position: u64) -> Result<bool, Error> {
+    let mut head = [0; 64];
+    let n = segment.file.read_at(&mut head, position).map_err(|cause| segment.io("read", cause))?;
+    Ok(head.iter().take(n).all(|byte| *byte == 0))
+}
+
+/// Calls `visit` with every record after `after`, until it says stop.
+///
+/// # Errors
+/// [`Error::Corrupt`] at the first damaged record below the watermark; the system's.
+pub fn dump(disk: &dyn Disk, after: Cursor, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), Error> {
+    let names = manifest::read(disk)?;
+    for (n, (base, id)) in names.iter().enumerate() {
+        let next = names.get(n + 1).map_or(u64::MAX, |(next, _)| *next);
+        if next <= after.get() + 1 {
+            continue;
+        }
+        let path = segment::path(*base);
+        let file = disk.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
+        let found = Segment::new(file, *id, *base);
+        let mut active = Active::default();
+        let end = scan(&found, &mut active)?;
+        if end.next > *base {
+            let mut go_on = true;
+            found.walk(PAGE_BYTES as u64, end.next - 1, &mut |record| {
+                go_on = record.offset.get() <= after.get() || visit(record);
+                go_on
+            })?;
+            if !go_on {
+                return Ok(());
+            }
+        }
+        if next != u64::MAX && end.next < next {
+            return Err(found.corrupt(end.position, end.next, end.problem.unwrap_or("it ends too early")));
+        }
+    }
+    Ok(())
+}
