@@ -62,10 +62,25 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<HungUp>() => ExitCode::SUCCESS,
         Err(error) => {
-            super::to_stderr(&format!("{error:#}"));
+            super::to_stderr(&describe(&error));
             ExitCode::from(number(&error))
         }
     }
+}
+
+/// What happened and its causes; a cause that the text before it has already said is left out.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// The exit code of an error: what the first cause that is known here says.
@@ -94,7 +109,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(of_client(error));
     }
     match cause.downcast_ref::<StorageError>()? {
-        StorageError::Corrupt { .. } => Some(7),
+        StorageError::Corrupt { .. } | StorageError::Missing { .. } => Some(7),
         StorageError::Locked { .. } => Some(75),
         _ => Some(1),
     }
@@ -149,6 +164,11 @@ mod tests {
 
     #[test]
     fn an_error_says_what_happened_once() {
-        assert_eq!(format!("{:#}", refused(Code::Conflict)), "conflict: why");
+        assert_eq!(describe(&refused(Code::Conflict)), "conflict: why");
+        let io = || std::io::Error::new(std::io::ErrorKind::NotFound, "not there");
+        let config = ConfigError::File { path: "f".to_owned(), cause: io() };
+        assert_eq!(describe(&config.into()).matches("not there").count(), 1);
+        let context = anyhow::Error::new(io()).context("cannot read it");
+        assert_eq!(describe(&context), "cannot read it: not there");
     }
 }

@@ -4,11 +4,12 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
 use tidings_proto::{
     Cursor, Filter, Priority, Timestamp,
-    wire::{json, stored},
+    wire::{json as wire, stored},
 };
-use tidings_storage::{OsDisk, Record};
+use tidings_storage::{Finding, OsDisk, Record, Verified};
 
 use super::{
     Globals,
@@ -35,10 +36,10 @@ Examples:
 pub enum Command {
     /// Read everything and check every checksum.
     #[command(after_help = VERIFY_EXAMPLES)]
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Write every event to stdout, the broker's own too, one JSON object a line.
     #[command(after_help = DUMP_EXAMPLES)]
-    Dump(Dump),
+    Dump(DumpArgs),
 }
 
 const VERIFY_EXAMPLES: &str = "\
@@ -53,7 +54,7 @@ Examples:
 
 /// What `tidings log verify` takes.
 #[derive(Debug, clap::Args)]
-pub struct Verify {
+pub struct VerifyArgs {
     /// The data directory.
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
@@ -61,7 +62,7 @@ pub struct Verify {
 
 /// What `tidings log dump` takes.
 #[derive(Debug, clap::Args)]
-pub struct Dump {
+pub struct DumpArgs {
     /// The data directory.
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data: PathBuf,
@@ -84,31 +85,53 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     }
 }
 
-fn verify(args: &Verify, globals: &Globals) -> anyhow::Result<()> {
+fn verify(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<()> {
     let disk = open(&args.data)?;
-    let mut findings = 0_usize;
-    let mut report = |finding: tidings_storage::Finding| {
-        findings += 1;
-        globals.notice(&finding.to_string());
+    let mut output = Output::stdout();
+    let mut failed = None;
+    let mut report = |finding: Finding| {
+        let line = show_finding(&finding, globals.json);
+        let written = output.line(line.as_bytes());
+        failed = failed.take().or(written.err());
     };
     let verified = tidings_storage::verify(&disk, &mut report)?;
-    let mut output = Output::stdout();
-    let (segments, events, bytes) = (verified.segments, verified.events, verified.bytes);
-    let line = match globals.json {
-        true => format!(
-            "{{\"segments\":{segments},\"events\":{events},\"bytes\":{bytes},\"findings\":{findings}}}"
-        ),
-        false => format!("{events} events in {segments} segments, {bytes} bytes: {findings} findings"),
-    };
-    output.line(line.as_bytes())?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    output.line(show_verified(&verified, globals.json).as_bytes())?;
     output.flush()?;
-    match findings {
+    match verified.damaged {
         0 => Ok(()),
-        n => Err(Corrupt(format!("{n} findings in {}, see above", args.data.display())).into()),
+        n => Err(Corrupt(format!("{} is damaged in {n} places, see above", args.data.display())).into()),
     }
 }
 
-fn dump(args: &Dump) -> anyhow::Result<()> {
+fn show_finding(finding: &Finding, json: bool) -> String {
+    let Finding { path, position, offset, problem, damage } = finding;
+    if json {
+        let (position, offset) = (*position, *offset);
+        return json!({
+            "path": path, "position": position, "offset": offset, "problem": problem,
+            "damage": damage,
+        })
+        .to_string();
+    }
+    let what = if *damage { "damaged" } else { "noted" };
+    format!("{what}: {path} at byte {position} (offset {offset}): {problem}")
+}
+
+fn show_verified(verified: &Verified, json: bool) -> String {
+    let Verified { segments, events, bytes, damaged } = verified;
+    if json {
+        return json!({
+            "segments": segments, "events": events, "bytes": bytes, "damaged": damaged,
+        })
+        .to_string();
+    }
+    format!("{events} events, {bytes} bytes in {segments} segments; damaged in {damaged} places")
+}
+
+fn dump(args: &DumpArgs) -> anyhow::Result<()> {
     let disk = open(&args.data)?;
     let mut output = Output::stdout();
     let mut failed = None;
@@ -143,15 +166,15 @@ fn write_record(record: &Record, out: &mut Vec<u8>) -> anyhow::Result<()> {
         key: std::str::from_utf8(&record.key).ok().filter(|key| !key.is_empty()),
         priority: Priority::from_bits(record.flags.priority()),
     };
-    json::encode_event(&place, &body, out);
+    wire::encode_event(&place, &body, out);
     Ok(())
 }
 
-/// Opens a data directory that must be there: looking makes none.
+/// A data directory that must be there, to look at.
 fn open(dir: &Path) -> anyhow::Result<OsDisk> {
     if !dir.is_dir() {
         let text = format!("{}", dir.display());
         return Err(anyhow::anyhow!(text).context(NotFound("there is no such data directory")));
     }
-    Ok(OsDisk::open(dir)?)
+    Ok(OsDisk::look(dir)?)
 }

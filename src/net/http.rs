@@ -39,9 +39,15 @@ use self::{
     routes::{Allowed, Route},
 };
 use super::{Door, problem::Refusal};
-use crate::session::{Greeting, House, Session, Transport, internal, shown};
+use crate::{
+    clock,
+    session::{Greeting, House, Session, Transport, internal, shown},
+};
 pub use respond::Body;
 pub(super) use respond::place;
+
+/// When to come again to a broker that is stopping, in milliseconds.
+const STOPPING_MS: (u64, u64) = (500, 2000);
 
 /// Where a request comes from.
 #[derive(Clone)]
@@ -170,6 +176,12 @@ fn check_method(route: Route, method: &Method) -> Result<(), Refusal> {
     Err(refusal.header(header::ALLOW, allowed.header()))
 }
 
+/// The answer to what comes while the broker stops.
+fn stopping() -> WireError {
+    let wait_ms = clock::random_between(STOPPING_MS.0, STOPPING_MS.1);
+    WireError::new(Code::Unavailable, "the broker is shutting down").retry_after_ms(wait_ms)
+}
+
 impl Call {
     fn house(&self) -> &Arc<House> {
         &self.door.house
@@ -202,9 +214,7 @@ impl Call {
             tokio::select! {
                 biased;
                 done = work => done,
-                () = stop.cancelled() => {
-                    Err(WireError::new(Code::Unavailable, "the broker is shutting down"))
-                }
+                () = stop.cancelled() => Err(stopping()),
             }
         });
         task.await.unwrap_or_else(|_| Err(internal("a request panicked")))

@@ -24,6 +24,10 @@ use crate::{
     segment::{self, PAGE_BYTES, Segment},
 };
 
+/// The widest hole there can be: what one torn batch could have held, and room for starts that were cut off
+/// themselves, each of which adds its own record.
+const JUMP_MAX: u64 = 4 * BATCH_RECORDS_MAX as u64;
+
 /// What a start found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
@@ -232,7 +236,7 @@ fn problem_of(header: &Header, end: &End, len: u64) -> Option<&'static str> {
     let jump = header.first.checked_sub(end.next);
     if header.previous != end.previous_crc {
         Some("a batch does not follow the one before it")
-    } else if jump.is_none_or(|jump| jump > BATCH_RECORDS_MAX as u64) {
+    } else if jump.is_none_or(|jump| jump > JUMP_MAX) {
         Some("a batch has offsets that cannot stand here")
     } else if (header.len as usize) < batch::HEADER_BYTES || u64::from(header.len) > len - end.position {
         Some("a batch is longer than its file")

@@ -13,11 +13,10 @@ use hyper::{
     upgrade::OnUpgrade,
 };
 use hyper_util::rt::TokioIo;
-use tidings_proto::{Code, Filters, SubscribeOptions, WireError, subscribe::After};
+use tidings_proto::{Filters, SubscribeOptions, WireError, subscribe::After};
 
-use super::{Body, Caller, headers, query::Query, routes::Route};
+use super::{Body, Caller, headers, query::Query, routes::Route, stopping};
 use crate::{
-    clock,
     net::{
         Door,
         problem::Refusal,
@@ -30,8 +29,6 @@ use crate::{
 /// The subprotocol whose messages are JSON.
 pub(super) const JSON_PROTOCOL: &str = "tidings.v1.json";
 const VERSION: HeaderValue = HeaderValue::from_static("13");
-/// When to come again to a broker that is stopping, in milliseconds.
-const STOPPING_MS: (u64, u64) = (500, 2000);
 
 /// Answers `GET /v1/ws` and `GET /v1/ws/{filter}`.
 pub(super) fn answer(
@@ -46,9 +43,7 @@ pub(super) fn answer(
     let subscribe = subscribe(route, name, request.uri().query())?;
     let token = headers::bearer(request.headers())?.map(str::to_owned);
     if door.house.stop.is_cancelled() {
-        let wait_ms = clock::random_between(STOPPING_MS.0, STOPPING_MS.1);
-        let error = WireError::new(Code::Unavailable, "the broker is shutting down");
-        return Err(Refusal::from(error.retry_after_ms(wait_ms)).closing());
+        return Err(Refusal::from(stopping()).closing());
     }
     let upgrade = hyper::upgrade::on(&mut request);
     // For its answer alone: the connection is taken over here.
