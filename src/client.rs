@@ -73,6 +73,9 @@ use crate::clock;
 /// How many acks, nacks and the like may wait for their answers.
 const ERRANDS_MAX: usize = 1024;
 
+/// What is called with each [`Notice`].
+pub type OnNotice = dyn Fn(&Notice) + Send + Sync;
+
 /// How a client is set up.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -96,7 +99,7 @@ pub struct Options {
     /// How long one try to connect may take.
     pub connect_timeout: Duration,
     /// Called when the connection is lost or there again. Must not block.
-    pub on_notice: Option<Arc<dyn Fn(&Notice) + Send + Sync>>,
+    pub on_notice: Option<Arc<OnNotice>>,
 }
 
 impl Options {

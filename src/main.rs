@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidings::cli::{
-    Cli, Command, exit, log, publish, receipts, serve, status, subscribe, version,
-};
+use tidings::cli::{Cli, Command, exit, log, publish, receipts, serve, status, subscribe, version};
 
 fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();

@@ -102,7 +102,10 @@ fn verify(args: &VerifyArgs, globals: &Globals) -> anyhow::Result<()> {
     output.flush()?;
     match verified.damaged {
         0 => Ok(()),
-        n => Err(Corrupt(format!("{} is damaged in {n} places, see above", args.data.display())).into()),
+        n => {
+            Err(Corrupt(format!("{} is damaged in {n} places, see above", args.data.display()))
+                .into())
+        }
     }
 }
 
@@ -157,8 +160,9 @@ fn dump(args: &DumpArgs) -> anyhow::Result<()> {
 
 /// The event of a record as JSON.
 fn write_record(record: &Record, out: &mut Vec<u8>) -> anyhow::Result<()> {
-    let body = stored::decode(&record.body)
-        .map_err(|error| Corrupt(format!("the body of event {} cannot be read: {error}", record.offset)))?;
+    let body = stored::decode(&record.body).map_err(|error| {
+        Corrupt(format!("the body of event {} cannot be read: {error}", record.offset))
+    })?;
     let place = stored::Place {
         offset: record.offset,
         time: Timestamp::from_millis(record.time_ms),
@@ -172,9 +176,11 @@ fn write_record(record: &Record, out: &mut Vec<u8>) -> anyhow::Result<()> {
 
 /// A data directory that must be there, to look at.
 fn open(dir: &Path) -> anyhow::Result<OsDisk> {
-    if !dir.is_dir() {
+    if !dir.join("log").is_dir() {
         let text = format!("{}", dir.display());
-        return Err(anyhow::anyhow!(text).context(NotFound("there is no such data directory")));
+        return Err(
+            anyhow::anyhow!(text).context(NotFound("there is no data directory of a broker"))
+        );
     }
     Ok(OsDisk::look(dir)?)
 }

@@ -130,7 +130,12 @@ impl Globals {
             let token = String::from_utf8(token).map(|token| token.trim().to_owned());
             match token {
                 Ok(token) if !token.is_empty() => options.token = Some(token),
-                _ => return Err(Usage::error(format!("{}: there is no token in it", path.display()))),
+                _ => {
+                    return Err(Usage::error(format!(
+                        "{}: there is no token in it",
+                        path.display()
+                    )));
+                }
             }
         }
         if !self.quiet {
@@ -190,16 +195,15 @@ async fn within<T>(
 ) -> Result<T, TimedOut> {
     match patience {
         None => Ok(future.await),
-        Some(wait) => {
-            tokio::time::timeout(wait, future).await.map_err(|_| TimedOut { what, wait })
-        }
+        Some(wait) => tokio::time::timeout(wait, future).await.map_err(|_| TimedOut { what, wait }),
     }
 }
 
 /// Runs the asynchronous part of a command. What it blocks on, such as a slow reader of stdout, does
 /// not block the connection, which lives on a thread of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.context("cannot start the runtime")?;
     let result = runtime.block_on(future);
     runtime.shutdown_background();

@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn lines_are_bytes_without_the_newline() {
         let some = |text: &[u8]| Some(text.to_vec());
-        assert_eq!(lines_of(b"a\r\n\n\xff\nend"), [some(b"a\r"), some(b""), some(b"\xff"), some(b"end")]);
+        assert_eq!(
+            lines_of(b"a\r\n\n\xff\nend"),
+            [some(b"a\r"), some(b""), some(b"\xff"), some(b"end")]
+        );
         assert_eq!(lines_of(b"a\n"), [some(b"a")]);
         assert_eq!(lines_of(b""), Vec::<Option<Vec<u8>>>::new());
     }

@@ -200,7 +200,11 @@ enum Enough {
 }
 
 impl Reader<'_> {
-    async fn read(&mut self, signals: &mut Signals, mut lines: Option<Lines>) -> anyhow::Result<()> {
+    async fn read(
+        &mut self,
+        signals: &mut Signals,
+        mut lines: Option<Lines>,
+    ) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 biased;
@@ -289,7 +293,8 @@ impl Reader<'_> {
             if self.acks.under_way.is_none() {
                 break;
             }
-            let acked = within(patience, "no answer to the last ack", self.acks.under_way()).await?;
+            let acked =
+                within(patience, "no answer to the last ack", self.acks.under_way()).await?;
             self.acks.done(acked, self.globals)?;
         }
         client.close().await;
@@ -363,8 +368,8 @@ impl Acks {
 
 impl Args {
     fn options(&self, now: Timestamp) -> anyhow::Result<SubscribeOptions> {
-        let filters =
-            Filters::new(self.filters.clone()).map_err(|error| Usage::error(format!("FILTER {error}")))?;
+        let filters = Filters::new(self.filters.clone())
+            .map_err(|error| Usage::error(format!("FILTER {error}")))?;
         let mut options = SubscribeOptions::to(filters);
         if let From::After(position) = &self.after {
             options.after = Some(After(position.clone()));
@@ -419,7 +424,10 @@ fn pretty(event: &Event, out: &mut Vec<u8>) {
 fn describe(gap: &Gap) -> String {
     let why = format!("{:?}", gap.reason).to_lowercase();
     let why = why.replace("logchanged", "the log is another one");
-    format!("gap: the events after {} are gone ({why}); it goes on from {}", gap.requested, gap.first)
+    format!(
+        "gap: the events after {} are gone ({why}); it goes on from {}",
+        gap.requested, gap.first
+    )
 }
 
 /// What a line of stdin says about an event.
@@ -451,7 +459,9 @@ fn parse_since(text: &str) -> Result<Since, String> {
         return Ok(Since::Ago(ago));
     }
     let time = text.parse().map(Since::At);
-    time.map_err(|_| "give how long ago, as in 2h, or a time, as in 2026-11-21T06:00:00Z".to_owned())
+    time.map_err(|_| {
+        "give how long ago, as in 2h, or a time, as in 2026-11-21T06:00:00Z".to_owned()
+    })
 }
 
 fn parse_start(text: &str) -> Result<Start, String> {
@@ -501,8 +511,12 @@ mod tests {
         assert_eq!(options("a --after first").after.unwrap().0.cursor, Cursor::START);
         assert_eq!(options("a --after 57@9f3c21d0").after.unwrap().0.to_string(), "57@9f3c21d0");
         assert_eq!(options("a --since 2h").since, Some(Timestamp::from_millis(0)));
-        assert_eq!(options("a --since 1970-01-01T00:00:05Z").since, Some(Timestamp::from_millis(5_000)));
-        let durable = options("a --durable inbox --start 7 --type task.* --type x --min-priority high");
+        assert_eq!(
+            options("a --since 1970-01-01T00:00:05Z").since,
+            Some(Timestamp::from_millis(5_000))
+        );
+        let durable =
+            options("a --durable inbox --start 7 --type task.* --type x --min-priority high");
         assert_eq!(durable.durable.as_deref(), Some("inbox"));
         assert!(matches!(durable.start, Start::After(position) if position.cursor.get() == 7));
         assert_eq!(durable.types, ["task.*", "x"]);

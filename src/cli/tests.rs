@@ -28,8 +28,10 @@ fn every_command_shows_two_examples() {
 
 #[test]
 fn what_every_command_takes_may_stand_before_and_behind_it() {
-    let before = Cli::try_parse_from(["tidings", "--url", "http://a:1", "--timeout", "2s", "status"]);
-    let behind = Cli::try_parse_from(["tidings", "status", "--url", "http://a:1", "--timeout", "2s"]);
+    let before =
+        Cli::try_parse_from(["tidings", "--url", "http://a:1", "--timeout", "2s", "status"]);
+    let behind =
+        Cli::try_parse_from(["tidings", "status", "--url", "http://a:1", "--timeout", "2s"]);
     for cli in [before.unwrap(), behind.unwrap()] {
         assert_eq!(cli.globals.url, "http://a:1");
         assert_eq!(cli.globals.patience(), Duration::from_secs(2));

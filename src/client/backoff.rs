@@ -33,7 +33,9 @@ impl Backoff {
 
     /// The most that the next wait can be.
     fn bound_ms(&self) -> u64 {
-        self.min_ms.saturating_mul(1_u64.checked_shl(self.tries).unwrap_or(u64::MAX)).min(self.max_ms)
+        self.min_ms
+            .saturating_mul(1_u64.checked_shl(self.tries).unwrap_or(u64::MAX))
+            .min(self.max_ms)
     }
 }
 

@@ -28,8 +28,7 @@ impl Endpoint {
     /// [`Error::Url`] that says what to give instead.
     pub(super) fn parse(url: &str) -> Result<Endpoint, Error> {
         let wrong = |problem| Error::Url { url: url.chars().take(200).collect(), problem };
-        let uri: Uri =
-            url.parse().map_err(|_| wrong("give it as http://HOST:PORT"))?;
+        let uri: Uri = url.parse().map_err(|_| wrong("give it as http://HOST:PORT"))?;
         match uri.scheme_str() {
             Some("http" | "ws") => {}
             Some("https" | "wss") => {

@@ -130,7 +130,8 @@ pub(super) fn closed(close: Option<(u16, String)>, after_ms: Option<u64>) -> Fai
     match code {
         // The token is the same on the next try.
         4401 => {
-            let text = if reason.is_empty() { "the token does not hold".to_owned() } else { reason };
+            let text =
+                if reason.is_empty() { "the token does not hold".to_owned() } else { reason };
             Failure::Stop(Error::refused(WireError::new(Code::Unauthenticated, text)))
         }
         // We broke the protocol, or what we would send again is refused again.
@@ -262,7 +263,10 @@ mod tests {
             assert!(matches!(failure, Failure::Retry(Lost { after_ms: Some(7), .. })), "{code}");
         }
         for code in [1002, 1003, 1007, 1009, 4401, 4500, 4503, 4999] {
-            assert!(matches!(closed(Some((code, String::new())), None), Failure::Stop(_)), "{code}");
+            assert!(
+                matches!(closed(Some((code, String::new())), None), Failure::Stop(_)),
+                "{code}"
+            );
         }
         assert!(matches!(closed(None, None), Failure::Retry(_)));
     }

@@ -18,6 +18,7 @@ use super::{
 /// What comes out of a subscription.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are events")]
 pub enum Delivery {
     /// An event.
     Event {

@@ -42,11 +42,12 @@ impl Broker {
     async fn accept_with(&self, ping_interval_ms: u64, max_message_bytes: u64) -> Peer {
         let (stream, _) = soon(self.0.accept()).await.unwrap();
         #[expect(clippy::result_large_err, reason = "the library's signature")]
-        let subprotocol = |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
-            let value = "tidings.v1.json".parse().unwrap();
-            response.headers_mut().insert("sec-websocket-protocol", value);
-            Ok(response)
-        };
+        let subprotocol =
+            |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
+                let value = "tidings.v1.json".parse().unwrap();
+                response.headers_mut().insert("sec-websocket-protocol", value);
+                Ok(response)
+            };
         let socket = tokio_tungstenite::accept_hdr_async(stream, subprotocol).await.unwrap();
         let mut peer = Peer(socket);
         let (id, connect) = peer.request("connect").await;
@@ -232,8 +233,7 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
 #[tokio::test]
 async fn a_subscription_goes_on_where_it_was_and_nothing_comes_twice() {
     let (broker, client, mut peer) = Broker::connected().await;
-    let (subscription, asked) =
-        tokio::join!(client.subscribe(wish()), peer.subscribed(1, 10));
+    let (subscription, asked) = tokio::join!(client.subscribe(wish()), peer.subscribed(1, 10));
     let mut subscription = subscription.unwrap();
     assert_eq!(asked, json!({ "filters": ["a.>"] }));
     peer.events(1, 10, 15, &[11, 14]).await;
@@ -281,7 +281,10 @@ async fn acks_of_a_durable_survive_the_connection_and_what_was_not_taken_comes_o
     peer.send(json!({ "superseded": { "subscription": 4 } })).await;
     assert_eq!(soon(subscription.next()).await.unwrap(), Delivery::Superseded);
     assert!(matches!(soon(subscription.next()).await, Err(Error::Ended)));
-    assert!(matches!(soon(subscription.nack(vec![offset(2)], None, None)).await, Err(Error::Ended)));
+    assert!(matches!(
+        soon(subscription.nack(vec![offset(2)], None, None)).await,
+        Err(Error::Ended)
+    ));
 }
 
 #[tokio::test]
@@ -341,7 +344,11 @@ async fn a_silent_broker_is_asked_and_then_left() {
     let client = client.unwrap();
     assert_eq!(peer.message().await, json!({ "ping": {} }));
     peer.send(json!({ "pong": {} })).await;
-    assert_eq!(peer.message().await, json!({ "ping": {} }), "it goes on as long as there are answers");
+    assert_eq!(
+        peer.message().await,
+        json!({ "ping": {} }),
+        "it goes on as long as there are answers"
+    );
     let _silent = peer;
     let mut peer = broker.accept().await;
     let handle = client.publish(event(1)).await.unwrap();

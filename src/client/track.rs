@@ -150,10 +150,15 @@ mod tests {
 
     #[test]
     fn a_new_connection_goes_on_after_the_last_cursor() {
-        let mut track = Track::new(SubscribeOptions { since: Some(Timestamp::from_millis(5)), ..options() });
+        let mut track =
+            Track::new(SubscribeOptions { since: Some(Timestamp::from_millis(5)), ..options() });
         assert_eq!(track.request().since, Some(Timestamp::from_millis(5)));
         track.handle_subscribed(Cursor::new(7), log(1));
-        assert_eq!(track.request().after.unwrap().0.cursor.get(), 7, "now was 7, so nothing in between is lost");
+        assert_eq!(
+            track.request().after.unwrap().0.cursor.get(),
+            7,
+            "now was 7, so nothing in between is lost"
+        );
         track.handle_events(batch(7, 12, &[8, 10])).unwrap();
         let request = track.request();
         assert_eq!(request.after.unwrap().0.cursor.get(), 12);
@@ -168,7 +173,11 @@ mod tests {
         let first = track.handle_events(batch(0, 3, &[1, 3])).unwrap();
         assert_eq!(offsets(&first), [(1, 1), (3, 2)]);
         assert_eq!(track.handle_events(batch(5, 9, &[9])), Err(Missed));
-        assert_eq!(track.request().after.unwrap().0.cursor.get(), 3, "a refused batch moves nothing");
+        assert_eq!(
+            track.request().after.unwrap().0.cursor.get(),
+            3,
+            "a refused batch moves nothing"
+        );
         assert_eq!(offsets(&track.handle_events(batch(3, 6, &[2, 3, 4])).unwrap()), [(4, 1)]);
     }
 
@@ -190,12 +199,17 @@ mod tests {
         assert_eq!(offsets(&track.handle_events(batch(2, 4, &[4])).unwrap()), [(4, 1)]);
         gap.reason = GapReason::Retention;
         track.handle_gap(&gap);
-        assert_eq!(track.request().after.unwrap().0.cursor.get(), 4, "retention never moves us back");
+        assert_eq!(
+            track.request().after.unwrap().0.cursor.get(),
+            4,
+            "retention never moves us back"
+        );
     }
 
     #[test]
     fn a_durable_is_asked_for_by_name_and_takes_redeliveries() {
-        let mut track = Track::new(SubscribeOptions { durable: Some("inbox".to_owned()), ..options() });
+        let mut track =
+            Track::new(SubscribeOptions { durable: Some("inbox".to_owned()), ..options() });
         track.handle_subscribed(Cursor::new(2), log(1));
         assert_eq!(track.request().after, None);
         track.handle_events(batch(2, 5, &[4, 5])).unwrap();
