@@ -57,16 +57,16 @@ use tidings_proto::{
 };
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
-pub use self::{
-    error::Error,
-    http::{HttpAnswer, HttpClient},
-    subscription::{Delivery, Subscription},
-};
 use self::{
     buffer::Buffer,
     core::{Command, Publishing, Wish},
     driver::Driver,
     endpoint::Endpoint,
+};
+pub use self::{
+    error::Error,
+    http::{HttpAnswer, HttpClient},
+    subscription::{Delivery, Subscription},
 };
 use crate::clock;
 
@@ -123,7 +123,10 @@ impl Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_ref().map(|_| "…");
-        f.debug_struct("Options").field("url", &self.url).field("token", &token).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("url", &self.url)
+            .field("token", &token)
+            .finish_non_exhaustive()
     }
 }
 
@@ -182,7 +185,8 @@ impl Client {
     /// When the address cannot be used or the broker refuses for good.
     pub async fn connect(options: Options) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&options.url)?;
-        let publish_bytes_max = u32::try_from(options.in_flight_bytes_max).unwrap_or(u32::MAX).max(1);
+        let publish_bytes_max =
+            u32::try_from(options.in_flight_bytes_max).unwrap_or(u32::MAX).max(1);
         let in_flight_max = options.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             publishes: Arc::new(Semaphore::new(in_flight_max)),
@@ -197,8 +201,13 @@ impl Client {
         });
         let (commands, queue) = mpsc::channel(in_flight_max.min(ERRANDS_MAX));
         let (first, is_there) = oneshot::channel();
-        let driver =
-            Driver { endpoint, options, commands: queue, shared: shared.clone(), first: Some(first) };
+        let driver = Driver {
+            endpoint,
+            options,
+            commands: queue,
+            shared: shared.clone(),
+            first: Some(first),
+        };
         let client = Client { commands, shared };
         tokio::spawn(driver.run());
         match is_there.await {
@@ -223,7 +232,8 @@ impl Client {
         }
         let id = publish.event.id.clone();
         let bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.shared.publish_bytes_max);
+        let bytes =
+            u32::try_from(bytes).unwrap_or(u32::MAX).clamp(1, self.shared.publish_bytes_max);
         let one = self.shared.publishes.clone().acquire_owned().await;
         let one = one.map_err(|_| self.why_closed())?;
         let its_bytes = self.shared.publish_bytes.clone().acquire_many_owned(bytes).await;

@@ -246,6 +246,15 @@ fn long_functions(lines: &[(usize, String)]) -> Vec<(usize, usize)> {
         if !is_function {
             continue;
         }
+        // A declaration in a trait has no body.
+        let ends = lines[at..].iter().map(|(_, line)| line.trim_end());
+        if ends
+            .clone()
+            .find(|line| line.ends_with('{') || line.ends_with(';') || line.ends_with('}'))
+            .is_some_and(|line| line.ends_with(';'))
+        {
+            continue;
+        }
         let indent = line.len() - head.len();
         let end = format!("{}}}", " ".repeat(indent));
         let length =

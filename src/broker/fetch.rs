@@ -45,7 +45,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`SubscribeError::Read`] when the log could not be read, [`SubscribeError::Unknown`] when there is none.
-    pub async fn fetch(&self, name: &str, limit: usize, wait: Duration) -> Result<Fetched, SubscribeError> {
+    pub async fn fetch(
+        &self,
+        name: &str,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Fetched, SubscribeError> {
         let durable = self.durable(name)?;
         let ready = Ready::new();
         let registration = self.interest.register(&durable.spec.options.filters, ready.clone(), 0);
@@ -68,8 +73,10 @@ impl Broker {
                 continue;
             }
             let due = durable.lock().state.next_due_ms();
-            let due_in = due.map(|due| Duration::from_millis(due.saturating_sub(clock::now().as_millis())));
-            let until = due_in.map_or(deadline, |due_in| deadline.min(tokio::time::Instant::now() + due_in));
+            let due_in =
+                due.map(|due| Duration::from_millis(due.saturating_sub(clock::now().as_millis())));
+            let until = due_in
+                .map_or(deadline, |due_in| deadline.min(tokio::time::Instant::now() + due_in));
             // The deadline is looked at above.
             let _ = tokio::time::timeout_at(until, ready.wait()).await;
         }

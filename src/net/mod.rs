@@ -70,7 +70,7 @@ pub enum DoorKind {
 pub enum DoorError {
     /// An entry of [`Options::allow_origins`] that no browser would send.
     #[error(
-        "allow_origins: \"{0}\" is no origin: give scheme, host and port alone, as in https://app.example:8443"
+        "allow_origins: \"{0}\" is no origin: give scheme, host and port, as in https://app.example:8443"
     )]
     Origin(String),
     /// Two routes that are the same: a bug.

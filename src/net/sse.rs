@@ -211,7 +211,7 @@ impl Feed {
                     text::one_line(json)
                 }
                 (Err(error), _) | (_, Err(error)) => {
-                    tracing::error!(%position, %error, "an event cannot be read; its readers get a gap");
+                    tracing::error!(%position, %error, "an event cannot be read: a gap is told");
                     gap_text(self.corrupt(event.offset()), &mut out);
                     continue;
                 }

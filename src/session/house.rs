@@ -205,8 +205,8 @@ impl Drop for Counted {
 }
 
 impl Session {
-    /// Looks at up to `limit` durable subscriptions by name, after the name `after`: gives those they
-    /// may use, and the name to go on after where there may be more.
+    /// Looks at up to `limit` durable subscriptions by name, after the name `after`: gives those
+    /// they may use, and the name to go on after where there may be more.
     ///
     /// # Errors
     /// As the protocol says.

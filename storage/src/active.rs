@@ -62,7 +62,15 @@ pub(crate) struct Chain {
 
 impl Active {
     /// Adds the record at `rel`, which is above all that were added before.
-    pub(crate) fn push(&mut self, rel: u32, position: u64, flags: Flags, topic: &Topic, dedupe: Option<u64>, time_ms: u64) {
+    pub(crate) fn push(
+        &mut self,
+        rel: u32,
+        position: u64,
+        flags: Flags,
+        topic: &Topic,
+        dedupe: Option<u64>,
+        time_ms: u64,
+    ) {
         let index = usize::try_from(rel).unwrap_or(usize::MAX);
         self.slots.resize(index, Slot::default());
         self.previous.resize(index, 0);
@@ -107,7 +115,11 @@ impl Active {
             if rel <= to {
                 found.push(rel);
             }
-            next = usize::try_from(rel).ok().and_then(|rel| self.previous.get(rel)).copied().unwrap_or(0);
+            next = usize::try_from(rel)
+                .ok()
+                .and_then(|rel| self.previous.get(rel))
+                .copied()
+                .unwrap_or(0);
         }
         found.reverse();
         found
@@ -116,7 +128,9 @@ impl Active {
     /// Records with this hash, newest first.
     pub(crate) fn find_dedupe(&self, hash: u64) -> Vec<u32> {
         let mut found: Vec<u32> = self.dedupe.get(&hash).copied().into_iter().collect();
-        found.extend(self.dedupe_more.iter().rev().filter(|(other, _)| *other == hash).map(|(_, rel)| *rel));
+        found.extend(
+            self.dedupe_more.iter().rev().filter(|(other, _)| *other == hash).map(|(_, rel)| *rel),
+        );
         found
     }
 

@@ -51,7 +51,7 @@ impl Header {
             && version == VERSION
             && header.header_crc == crc(&[segment, head])
             && bytes.get(52..HEADER_BYTES)?.iter().all(|byte| *byte == 0)
-            && header.len % 8 == 0
+            && header.len.is_multiple_of(8)
             && header.count > 0;
         holds.then_some(header)
     }
@@ -63,7 +63,15 @@ impl Header {
 }
 
 /// Fills in the header of a batch whose records stand behind it in `out`; gives its checksum.
-pub(crate) fn seal(out: &mut [u8], segment: &[u8; 16], first: u64, count: u32, time_ms: u64, durable: u64, previous: u32) -> u32 {
+pub(crate) fn seal(
+    out: &mut [u8],
+    segment: &[u8; 16],
+    first: u64,
+    count: u32,
+    time_ms: u64,
+    durable: u64,
+    previous: u32,
+) -> u32 {
     let len = u32::try_from(out.len()).unwrap_or(u32::MAX);
     let Some((head, body)) = out.split_first_chunk_mut::<HEADER_BYTES>() else { return 0 };
     let mut at = 0;

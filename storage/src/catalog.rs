@@ -52,7 +52,12 @@ impl Catalog {
 
     pub(crate) fn get(&self, topic: &str) -> Option<TopicInfo> {
         let (topic, stats) = self.stats.get_key_value(topic)?;
-        Some(TopicInfo { topic: topic.clone(), first: stats.first, last: stats.last, count: stats.count })
+        Some(TopicInfo {
+            topic: topic.clone(),
+            first: stats.first,
+            last: stats.last,
+            count: stats.count,
+        })
     }
 
     pub(crate) fn last(&self, topic: &str) -> Option<Offset> {
@@ -60,14 +65,22 @@ impl Catalog {
     }
 
     /// The topics under a filter, by name, after the name `after`.
-    pub(crate) fn list<'a>(&'a self, filter: &'a Filter, after: Option<&str>) -> impl Iterator<Item = &'a Topic> + use<'a> {
+    pub(crate) fn list<'a>(
+        &'a self,
+        filter: &'a Filter,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = &'a Topic> + use<'a> {
         let prefix = filter.literal_prefix();
         let from: Bound<&str> = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         // A filter such as a.> has the prefix "a."; a literal one is its own.
-        let from = if filter.is_literal() && after.is_none() { Bound::Included(filter.as_str()) } else { from };
+        let from = if filter.is_literal() && after.is_none() {
+            Bound::Included(filter.as_str())
+        } else {
+            from
+        };
         self.names
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(move |topic| topic.as_str().starts_with(prefix))
@@ -80,7 +93,9 @@ impl Catalog {
         let mut looks = 0;
         for filter in filters {
             if let Some(literal) = filter.literal() {
-                found.extend(self.stats.get_key_value(literal.as_str()).map(|(topic, _)| topic.clone()));
+                found.extend(
+                    self.stats.get_key_value(literal.as_str()).map(|(topic, _)| topic.clone()),
+                );
                 continue;
             }
             let prefix = filter.literal_prefix();

@@ -97,7 +97,7 @@ pub trait File: Send + Sync + Debug {
     ///
     /// # Errors
     /// The system's.
-    fn len(&self) -> io::Result<u64>;
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// A directory of the real file system.
@@ -122,7 +122,9 @@ impl OsDisk {
         match fs::symlink_metadata(root) {
             Ok(found) if found.is_symlink() => return Err(wrong("is a symbolic link")),
             Ok(found) if !found.is_dir() => return Err(wrong("is not a directory")),
-            Ok(found) if found.mode() & 0o022 != 0 => return Err(wrong("may be written by others")),
+            Ok(found) if found.mode() & 0o022 != 0 => {
+                return Err(wrong("may be written by others"));
+            }
             Ok(_) => {}
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => make_dir(root, &shown)?,
             Err(cause) => return Err(Error::io("look at", &shown, cause)),
@@ -269,13 +271,17 @@ impl File for OsFile {
         self.0.set_len(len)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 }
 
 /// Reads exactly `buffer.len()` bytes.
-pub(crate) fn read_exact(file: &dyn File, mut buffer: &mut [u8], mut position: u64) -> io::Result<()> {
+pub(crate) fn read_exact(
+    file: &dyn File,
+    mut buffer: &mut [u8],
+    mut position: u64,
+) -> io::Result<()> {
     while !buffer.is_empty() {
         let n = file.read_at(buffer, position)?;
         if n == 0 {

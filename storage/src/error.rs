@@ -18,7 +18,9 @@ pub enum Error {
         cause: Arc<io::Error>,
     },
     /// There is no space for another segment. Nothing was written; it works again when there is space.
-    #[error("no space on the disk for {needed_bytes} bytes in {path}: free some; publishing then goes on by itself")]
+    #[error(
+        "no space on the disk for {needed_bytes} bytes in {path}: free some; publishing then goes on by itself"
+    )]
     Full {
         /// What was to be written or allocated.
         needed_bytes: u64,
@@ -29,7 +31,9 @@ pub enum Error {
     #[error("the log refuses writes since this failed: {0}; restart when the disk is mended")]
     Latched(String),
     /// Bytes that were durable are damaged.
-    #[error("{path} is damaged at byte {position} (offset {offset}): {problem}; the log is left as it is: look with `tidings log verify`, restore a backup, or accept the loss with `tidings log repair --accept-loss`")]
+    #[error(
+        "{path} is damaged at byte {position} (offset {offset}): {problem}; the log is left as it is: look with `tidings log verify`, restore a backup, or accept the loss with `tidings log repair --accept-loss`"
+    )]
     Corrupt {
         /// The file.
         path: String,
@@ -41,13 +45,17 @@ pub enum Error {
         problem: &'static str,
     },
     /// A segment that the manifest names is not there.
-    #[error("{path} is missing: the log is left as it is; restore it from a backup, or accept the loss with `tidings log repair --accept-loss`")]
+    #[error(
+        "{path} is missing: the log is left as it is; restore it from a backup, or accept the loss with `tidings log repair --accept-loss`"
+    )]
     Missing {
         /// The file.
         path: String,
     },
     /// Another process has it.
-    #[error("the data directory {path} is in use by {holder}: stop that broker or choose another directory")]
+    #[error(
+        "the data directory {path} is in use by {holder}: stop that broker or choose another directory"
+    )]
     Locked {
         /// The directory.
         path: String,

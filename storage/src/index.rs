@@ -8,11 +8,7 @@
 //! ```
 //! At open everything is read and checked once; of it the header and a filter over the id hashes stay in memory.
 
-use std::{
-    hash::Hasher,
-    io,
-    sync::Arc,
-};
+use std::{hash::Hasher, io, sync::Arc};
 
 use xorf::{BinaryFuse16, Filter as _};
 
@@ -104,7 +100,11 @@ pub(crate) fn topic_hash(name: &str) -> u64 {
 
 /// The bytes of the index file of a sealed segment.
 pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u64) -> Vec<u8> {
-    let mut topics: Vec<_> = index.topics.iter().map(|(topic, chain)| (topic_hash(topic.as_str()), topic, chain)).collect();
+    let mut topics: Vec<_> = index
+        .topics
+        .iter()
+        .map(|(topic, chain)| (topic_hash(topic.as_str()), topic, chain))
+        .collect();
     topics.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
     let mut sections: [Vec<u8>; 6] = Default::default();
     let [slots, directory, names, postings, times, ids] = &mut sections;
@@ -145,7 +145,9 @@ pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u6
     out.extend_from_slice(segment);
     out.extend_from_slice(&base.to_le_bytes());
     out.extend_from_slice(&data_end.to_le_bytes());
-    sections.iter().for_each(|section| out.extend_from_slice(&crc(&[segment, section]).to_le_bytes()));
+    sections
+        .iter()
+        .for_each(|section| out.extend_from_slice(&crc(&[segment, section]).to_le_bytes()));
     let header_crc = crc(&[&out]);
     out.extend_from_slice(&header_crc.to_le_bytes());
     out.resize(HEADER_BYTES, 0);
@@ -165,9 +167,14 @@ pub(crate) fn write(disk: &dyn Disk, path: &str, bytes: &[u8]) -> io::Result<()>
 
 impl IndexFile {
     /// Opens and checks it; `None` when it is not there or not to be trusted.
-    pub(crate) fn open(disk: &dyn Disk, path: &str, segment: &[u8; 16], base: u64) -> Option<(IndexFile, Vec<TopicEntry>)> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        path: &str,
+        segment: &[u8; 16],
+        base: u64,
+    ) -> Option<(IndexFile, Vec<TopicEntry>)> {
         let file = disk.open(path).ok()?;
-        let len = usize::try_from(file.len().ok()?).ok()?;
+        let len = usize::try_from(file.size().ok()?).ok()?;
         let mut bytes = vec![0; len];
         read_exact(&*file, &mut bytes, 0).ok()?;
         let head = bytes.get(..HEADER_BYTES)?;
@@ -193,7 +200,10 @@ impl IndexFile {
             return None;
         }
         let section = |n: usize| {
-            let (from, to) = (usize::try_from(*starts.get(n)?).ok()?, usize::try_from(*starts.get(n + 1)?).ok()?);
+            let (from, to) = (
+                usize::try_from(*starts.get(n)?).ok()?,
+                usize::try_from(*starts.get(n + 1)?).ok()?,
+            );
             bytes.get(from..to)
         };
         for n in 0..6 {
@@ -229,7 +239,11 @@ impl IndexFile {
         let (mut low, mut high) = (0, postings.count);
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.posting(postings.first + middle)? < rel { low = middle + 1 } else { high = middle }
+            if self.posting(postings.first + middle)? < rel {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         Ok(low)
     }
@@ -241,7 +255,13 @@ impl IndexFile {
     }
 
     /// Up to `limit` of a topic's records in `from..=to`, rising.
-    pub(crate) fn postings(&self, topic: &str, from: u32, to: u32, limit: usize) -> io::Result<Vec<u32>> {
+    pub(crate) fn postings(
+        &self,
+        topic: &str,
+        from: u32,
+        to: u32,
+        limit: usize,
+    ) -> io::Result<Vec<u32>> {
         let Some(postings) = self.find_topic(topic)? else { return Ok(Vec::new()) };
         let low = self.rank(postings, from)?;
         let high = self.rank(postings, to.saturating_add(1))?;
@@ -273,7 +293,11 @@ impl IndexFile {
         let (mut low, mut high) = (0, self.counts.topics);
         while low < high {
             let middle = low + (high - low) / 2;
-            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash { low = middle + 1 } else { high = middle }
+            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         while low < self.counts.topics {
             let bytes = entry(low)?;
@@ -293,9 +317,11 @@ impl IndexFile {
 
     /// (rel, time) from which on to look for the first record at or after `time_ms`, and the first time there is.
     pub(crate) fn time_before(&self, time_ms: u64) -> io::Result<Option<u32>> {
-        let mut bytes = vec![0; usize::try_from(u64::from(self.counts.times) * TIME_BYTES).unwrap_or(0)];
+        let mut bytes =
+            vec![0; usize::try_from(u64::from(self.counts.times) * TIME_BYTES).unwrap_or(0)];
         read_exact(&*self.file, &mut bytes, self.start(4))?;
-        let times = bytes.chunks_exact(16).filter_map(|chunk| Some((u64_at(chunk, 0)?, u64_at(chunk, 8)?)));
+        let times =
+            bytes.chunks_exact(16).filter_map(|chunk| Some((u64_at(chunk, 0)?, u64_at(chunk, 8)?)));
         let before = times.take_while(|(_, time)| *time < time_ms).last();
         Ok(before.and_then(|(rel, _)| u32::try_from(rel).ok()))
     }
@@ -313,7 +339,11 @@ impl IndexFile {
         let (mut low, mut high) = (0, self.counts.ids);
         while low < high {
             let middle = low + (high - low) / 2;
-            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash { low = middle + 1 } else { high = middle }
+            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash {
+                low = middle + 1
+            } else {
+                high = middle
+            }
         }
         let mut found = Vec::new();
         while low < self.counts.ids {

@@ -97,7 +97,8 @@ impl Log {
         };
         let watermark = found.tail.next - 1;
         let meta = Arc::new(found.meta);
-        let shared = Arc::new(Shared::new(meta.state().log, found.segments, found.catalog, watermark));
+        let shared =
+            Arc::new(Shared::new(meta.state().log, found.segments, found.catalog, watermark));
         let reader = Reader::new(shared.clone());
         let log = Log {
             disk,
@@ -175,7 +176,8 @@ impl Log {
         let segments: Vec<Arc<Segment>> = self.shared.segments.read().clone();
         let mut found = Vec::new();
         for segment in segments.iter().rev() {
-            let rels = segment.with_index(|memory| Ok(memory.find_dedupe(hash)), |file| file.find_dedupe(hash))?;
+            let rels = segment
+                .with_index(|memory| Ok(memory.find_dedupe(hash)), |file| file.find_dedupe(hash))?;
             for rel in rels {
                 if let Some(position) = segment.slot(rel)?.position() {
                     found.push(segment.read(position, segment.base + u64::from(rel))?);
@@ -248,7 +250,8 @@ impl Log {
         let fits = end <= allocated && span_left > BATCH_RECORDS_MAX as u64;
         // Once the reserve is touched, the next segment must be there.
         let reserve_untouched = end + self.options.reserve_bytes <= allocated;
-        if fits && (reserve_untouched || control || self.spare.is_ready(self.options.segment_bytes)) {
+        if fits && (reserve_untouched || control || self.spare.is_ready(self.options.segment_bytes))
+        {
             return Ok(());
         }
         let wanted = self.options.segment_bytes.max(PAGE_BYTES as u64 + bytes);
@@ -263,14 +266,17 @@ impl Log {
     }
 
     fn active_bytes(&self) -> u64 {
-        self.active.file.len().unwrap_or(0)
+        self.active.file.size().unwrap_or(0)
     }
 
     /// Seals the active segment and begins the next.
     fn roll(&mut self, wanted: u64) -> Result<(), Error> {
         self.sync()?;
         let Some((file, _)) = self.spare.take(wanted) else {
-            return Err(Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() });
+            return Err(Error::Full {
+                needed_bytes: wanted,
+                path: "the data directory".to_owned(),
+            });
         };
         let base = self.tail.next;
         let mut names = self.names.clone();
@@ -283,7 +289,10 @@ impl Log {
         let id = match made {
             Ok(id) => id,
             Err(cause) if is_no_space(&cause) => {
-                return Err(Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() });
+                return Err(Error::Full {
+                    needed_bytes: wanted,
+                    path: "the data directory".to_owned(),
+                });
             }
             // The old segment is whole and synced, but which of the two the manifest names is not known.
             Err(cause) => return Err(self.latch(Error::io("begin", "the next segment", cause))),
@@ -305,17 +314,22 @@ impl Log {
         buffer.clear();
         buffer.reserve(usize::try_from(bytes).unwrap_or(0));
         buffer.resize(batch::HEADER_BYTES, 0);
-        let mut offset = self.tail.next;
-        for record in records {
+        for (offset, record) in (self.tail.next..).zip(records) {
             let place = Place { segment: &self.active.id, base: self.active.base, offset };
             record.encode(&place, time_ms, &mut buffer);
-            offset += 1;
         }
         let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         let durable = self.shared.watermark();
         let previous = self.tail.previous_crc;
-        self.tail.previous_crc =
-            batch::seal(&mut buffer, &self.active.id, self.tail.next, count, time_ms, durable, previous);
+        self.tail.previous_crc = batch::seal(
+            &mut buffer,
+            &self.active.id,
+            self.tail.next,
+            count,
+            time_ms,
+            durable,
+            previous,
+        );
         self.buffer = buffer;
     }
 

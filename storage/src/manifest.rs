@@ -96,7 +96,7 @@ impl Meta {
         }
         let crc = crc(&[&slot]);
         slot.extend_from_slice(&crc.to_le_bytes());
-        let at = if next.number % 2 == 0 { 0 } else { SLOT_BYTES as u64 };
+        let at = if next.number.is_multiple_of(2) { 0 } else { SLOT_BYTES as u64 };
         self.file.write_all_at(&slot, at)?;
         self.file.sync_data()?;
         *state = next;
@@ -143,7 +143,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Segments, Error> {
         Err(cause) => return Err(Error::io("open", MANIFEST, cause)),
     };
     let failed = |cause| Error::io("read", MANIFEST, cause);
-    let mut bytes = vec![0; usize::try_from(file.len().map_err(failed)?).unwrap_or(0)];
+    let mut bytes = vec![0; usize::try_from(file.size().map_err(failed)?).unwrap_or(0)];
     read_exact(&*file, &mut bytes, 0).map_err(failed)?;
     parse(&bytes).ok_or_else(|| Error::Corrupt {
         path: MANIFEST.to_owned(),

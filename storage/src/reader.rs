@@ -34,7 +34,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(id: LogId, segments: Vec<Arc<Segment>>, catalog: Catalog, watermark: u64) -> Shared {
+    pub(crate) fn new(
+        id: LogId,
+        segments: Vec<Arc<Segment>>,
+        catalog: Catalog,
+        watermark: u64,
+    ) -> Shared {
         let watermark = AtomicU64::new(watermark);
         Shared { id, segments: RwLock::new(segments), catalog: RwLock::new(catalog), watermark }
     }
@@ -44,7 +49,11 @@ impl Shared {
     }
 
     /// Shows readers what was synced.
-    pub(crate) fn commit(&self, topics: hash_map::Drain<'_, Topic, (Offset, Offset, u64)>, watermark: u64) {
+    pub(crate) fn commit(
+        &self,
+        topics: hash_map::Drain<'_, Topic, (Offset, Offset, u64)>,
+        watermark: u64,
+    ) {
         let mut catalog = self.catalog.write();
         for (topic, (first, last, count)) in topics {
             catalog.add(&topic, first, last, count);
@@ -92,7 +101,7 @@ impl Reader {
 
     /// How many bytes the segment files have.
     pub fn bytes(&self) -> u64 {
-        self.segments_now().iter().map(|segment| segment.file.len().unwrap_or(0)).sum()
+        self.segments_now().iter().map(|segment| segment.file.size().unwrap_or(0)).sum()
     }
 
     /// How many segments there are.
@@ -109,7 +118,8 @@ impl Reader {
             return Ok(None);
         }
         let segments = self.segments_now();
-        let Some(segment) = segments.iter().rev().find(|segment| segment.base <= offset.get()) else {
+        let Some(segment) = segments.iter().rev().find(|segment| segment.base <= offset.get())
+        else {
             return Ok(None);
         };
         match segment.slot(segment.rel(offset.get()))?.position() {
@@ -132,7 +142,8 @@ impl Reader {
         visit: &mut dyn FnMut(Record),
     ) -> Result<Cursor, Error> {
         let until = until.min(self.last());
-        let topics = filters.and_then(|filters| self.shared.catalog.read().resolve(filters, LOOKS_MAX));
+        let topics =
+            filters.and_then(|filters| self.shared.catalog.read().resolve(filters, LOOKS_MAX));
         let mut run = Run { filters, topics, limit, events: 0, bytes: 0, cursor: after, visit };
         let segments = self.segments_now();
         for (n, segment) in segments.iter().enumerate() {
@@ -161,7 +172,11 @@ impl Reader {
     /// Up to `limit` topics under a filter, by name, after the name `after`.
     pub fn topics(&self, filter: &Filter, after: Option<&str>, limit: usize) -> Vec<TopicInfo> {
         let catalog = self.shared.catalog.read();
-        catalog.list(filter, after).take(limit).filter_map(|topic| catalog.get(topic.as_str())).collect()
+        catalog
+            .list(filter, after)
+            .take(limit)
+            .filter_map(|topic| catalog.get(topic.as_str()))
+            .collect()
     }
 
     /// How many records in (`after`, `until`] match, by the postings alone.
@@ -199,7 +214,14 @@ impl Reader {
         let mut start = self.first().before();
         for segment in self.segments_now().iter().rev() {
             let noted = segment.with_index(
-                |memory| Ok(memory.times.iter().take_while(|(_, time)| *time < time_ms).last().map(|(rel, _)| *rel)),
+                |memory| {
+                    Ok(memory
+                        .times
+                        .iter()
+                        .take_while(|(_, time)| *time < time_ms)
+                        .last()
+                        .map(|(rel, _)| *rel))
+                },
                 |file| file.time_before(time_ms),
             )?;
             if let Some(rel) = noted {
@@ -266,7 +288,9 @@ impl Run<'_> {
         for topic in topics {
             let topic = topic.as_str();
             let (count, all) = segment.with_index(
-                |memory| Ok((memory.topics.get(topic).map_or(0, |chain| chain.count), memory.records)),
+                |memory| {
+                    Ok((memory.topics.get(topic).map_or(0, |chain| chain.count), memory.records))
+                },
                 |file| Ok((file.topic_count(topic)?, file.counts().records)),
             )?;
             matching += u64::from(count);
@@ -275,7 +299,13 @@ impl Run<'_> {
         Ok(matching * SCAN_ABOVE_ONE_IN < records)
     }
 
-    fn by_postings(&mut self, segment: &Segment, from: u64, end: u64, topics: &BTreeSet<Topic>) -> Result<(), Error> {
+    fn by_postings(
+        &mut self,
+        segment: &Segment,
+        from: u64,
+        end: u64,
+        topics: &BTreeSet<Topic>,
+    ) -> Result<(), Error> {
         let left = self.limit.events - self.events;
         let (from, to) = (segment.rel(from), segment.rel(end));
         let mut rels = Vec::new();

@@ -172,7 +172,12 @@ pub(crate) fn len_of(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Reads the record that begins these bytes. `offset` is where it must belong, or `None` to take its own word.
-pub(crate) fn decode(bytes: &[u8], segment: &[u8; 16], base: u64, offset: Option<u64>) -> Result<Record, &'static str> {
+pub(crate) fn decode(
+    bytes: &[u8],
+    segment: &[u8; 16],
+    base: u64,
+    offset: Option<u64>,
+) -> Result<Record, &'static str> {
     let len = len_of(bytes).ok_or("no record begins here")?;
     let bytes = bytes.get(..len).ok_or("a record ends behind its batch")?;
     let rel = u32_at(bytes, 8).ok_or("a record is too short")?;

@@ -92,7 +92,12 @@ fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
     if let Some(name) = names.iter().find(|name| segment::base_of(name).is_some()) {
         let problem = "it is missing although there are segments";
         tracing::error!(segment = name.as_str(), "segments without the file meta");
-        return Err(Error::Corrupt { path: manifest::META.to_owned(), position: 0, offset: 0, problem });
+        return Err(Error::Corrupt {
+            path: manifest::META.to_owned(),
+            position: 0,
+            offset: 0,
+            problem,
+        });
     }
     let id = disk.random_id().map_err(|cause| Error::io("make", "a log id", cause))?;
     Meta::create(disk, LogId::from_random(id))
@@ -102,7 +107,8 @@ fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
 fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
     let failed = |cause| Error::io("tidy", "log", cause);
     for name in disk.list("log").map_err(failed)? {
-        let unnamed = segment::base_of(&name).is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
+        let unnamed = segment::base_of(&name)
+            .is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
         if unnamed || name.ends_with(".new") || name == "next.log" {
             disk.remove(&format!("log/{name}")).map_err(failed)?;
         }
@@ -122,7 +128,12 @@ fn first_segment(disk: &dyn Disk, options: &Options) -> Result<Segments, Error> 
 }
 
 /// Gives an allocated `log/next.log` its first page and its name.
-pub(crate) fn install(disk: &dyn Disk, file: &dyn File, id: [u8; 16], base: u64) -> std::io::Result<()> {
+pub(crate) fn install(
+    disk: &dyn Disk,
+    file: &dyn File,
+    id: [u8; 16],
+    base: u64,
+) -> std::io::Result<()> {
     file.write_all_at(&segment::page(&id, base), 0)?;
     file.sync_all()?;
     disk.rename("log/next.log", &segment::path(base))?;
@@ -133,18 +144,37 @@ fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Er
     let path = segment::path(base);
     let file = match disk.open(&path) {
         Ok(file) => file,
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Err(Error::Missing { path }),
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::Missing { path });
+        }
         Err(cause) => return Err(Error::io("open", &path, cause)),
     };
     match segment::read_page(&*file) {
-        Some((own, own_base)) if own == *id && own_base == base => Ok(Segment::new(file, *id, base)),
-        Some(_) => Err(Error::Corrupt { path, position: 0, offset: base, problem: "it is another log's segment" }),
-        None => Err(Error::Corrupt { path, position: 0, offset: base, problem: "its first page does not hold" }),
+        Some((own, own_base)) if own == *id && own_base == base => {
+            Ok(Segment::new(file, *id, base))
+        }
+        Some(_) => Err(Error::Corrupt {
+            path,
+            position: 0,
+            offset: base,
+            problem: "it is another log's segment",
+        }),
+        None => Err(Error::Corrupt {
+            path,
+            position: 0,
+            offset: base,
+            problem: "its first page does not hold",
+        }),
     }
 }
 
 /// Takes a sealed segment; true when its index file had to be rebuilt.
-fn open_sealed(disk: &dyn Disk, sealed: &Segment, next_base: u64, catalog: &mut Catalog) -> Result<bool, Error> {
+fn open_sealed(
+    disk: &dyn Disk,
+    sealed: &Segment,
+    next_base: u64,
+    catalog: &mut Catalog,
+) -> Result<bool, Error> {
     let path = segment::index_path(sealed.base);
     let mut rebuilt = false;
     let (index, topics) = match IndexFile::open(disk, &path, &sealed.id, sealed.base) {
@@ -155,10 +185,16 @@ fn open_sealed(disk: &dyn Disk, sealed: &Segment, next_base: u64, catalog: &mut 
         }
     };
     if sealed.base + u64::from(index.counts().span) != next_base {
-        return Err(sealed.corrupt(index.data_end, next_base, "it does not end where the next segment begins"));
+        return Err(sealed.corrupt(
+            index.data_end,
+            next_base,
+            "it does not end where the next segment begins",
+        ));
     }
     for TopicEntry { name, first, last, count } in &topics {
-        if let (Ok(topic), Some((first, last))) = (Topic::parse(name), offsets(sealed.base, *first, *last)) {
+        if let (Ok(topic), Some((first, last))) =
+            (Topic::parse(name), offsets(sealed.base, *first, *last))
+        {
             catalog.add(&topic, first, last, u64::from(*count));
         }
     }
@@ -172,7 +208,11 @@ fn offsets(base: u64, first: u32, last: u32) -> Option<(Offset, Offset)> {
     Some((Offset::new(base + u64::from(first))?, Offset::new(base + u64::from(last))?))
 }
 
-fn rebuild(disk: &dyn Disk, sealed: &Segment, path: &str) -> Result<(IndexFile, Vec<TopicEntry>), Error> {
+fn rebuild(
+    disk: &dyn Disk,
+    sealed: &Segment,
+    path: &str,
+) -> Result<(IndexFile, Vec<TopicEntry>), Error> {
     tracing::warn!(path, "an index file is missing or damaged and is made again from its segment");
     let mut active = Active::default();
     let end = scan(sealed, &mut active)?;
@@ -184,7 +224,8 @@ fn rebuild(disk: &dyn Disk, sealed: &Segment, path: &str) -> Result<(IndexFile, 
     let bytes = index::encode(&active, &sealed.id, sealed.base, end.position);
     index::write(disk, path, &bytes).map_err(|cause| Error::io("write", path, cause))?;
     let problem = "an index file just written does not hold";
-    IndexFile::open(disk, path, &sealed.id, sealed.base).ok_or_else(|| sealed.corrupt(0, sealed.base, problem))
+    IndexFile::open(disk, path, &sealed.id, sealed.base)
+        .ok_or_else(|| sealed.corrupt(0, sealed.base, problem))
 }
 
 /// Where a scan ended.
@@ -198,8 +239,9 @@ pub(crate) struct End {
 
 /// Reads a segment batch by batch into an index, until the file ends or a batch does not hold.
 pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error> {
-    let len = segment.file.len().map_err(|cause| segment.io("measure", cause))?;
-    let mut end = End { position: PAGE_BYTES as u64, next: segment.base, previous_crc: 0, problem: None };
+    let len = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
+    let mut end =
+        End { position: PAGE_BYTES as u64, next: segment.base, previous_crc: 0, problem: None };
     let mut bytes = Vec::new();
     while end.position < len {
         let mut head = [0; batch::HEADER_BYTES];
@@ -238,14 +280,22 @@ fn problem_of(header: &Header, end: &End, len: u64) -> Option<&'static str> {
         Some("a batch does not follow the one before it")
     } else if jump.is_none_or(|jump| jump > JUMP_MAX) {
         Some("a batch has offsets that cannot stand here")
-    } else if (header.len as usize) < batch::HEADER_BYTES || u64::from(header.len) > len - end.position {
+    } else if (header.len as usize) < batch::HEADER_BYTES
+        || u64::from(header.len) > len - end.position
+    {
         Some("a batch is longer than its file")
     } else {
         None
     }
 }
 
-fn add_batch(segment: &Segment, active: &mut Active, header: &Header, body: &[u8], at: u64) -> Result<(), &'static str> {
+fn add_batch(
+    segment: &Segment,
+    active: &mut Active,
+    header: &Header,
+    body: &[u8],
+    at: u64,
+) -> Result<(), &'static str> {
     let mut from = 0;
     for n in 0..header.count {
         let bytes = body.get(from..).unwrap_or_default();
@@ -259,14 +309,21 @@ fn add_batch(segment: &Segment, active: &mut Active, header: &Header, body: &[u8
 }
 
 /// Takes the active segment, cuts its torn tail, and makes it durable.
-fn open_active(disk: &dyn Disk, segment: &Segment, meta: &Meta, options: &Options, recovery: &mut Recovery) -> Result<TailState, Error> {
+fn open_active(
+    disk: &dyn Disk,
+    segment: &Segment,
+    meta: &Meta,
+    options: &Options,
+    recovery: &mut Recovery,
+) -> Result<TailState, Error> {
     let mut active = Active::default();
     let end = scan(segment, &mut active)?;
     *segment.memory.write() = Some(active);
     let state = meta.state();
     let problem = end.problem.unwrap_or("it ends here");
     let clean = is_zero_behind(segment, end.position)?;
-    let mut tail = TailState { position: end.position, next: end.next, previous_crc: end.previous_crc };
+    let mut tail =
+        TailState { position: end.position, next: end.next, previous_crc: end.previous_crc };
     if !clean {
         let torn = look_behind(segment, &end)?;
         if torn.was_durable || end.next <= state.watermark {
@@ -275,11 +332,16 @@ fn open_active(disk: &dyn Disk, segment: &Segment, meta: &Meta, options: &Option
         recovery.cut_bytes = torn.bytes;
         let to = torn.last.unwrap_or(end.next + BATCH_RECORDS_MAX as u64 - 1);
         let lost = (end.next, to.max(state.lost.1));
-        meta.update(|meta| meta.lost = lost).map_err(|cause| Error::io("write", manifest::META, cause))?;
+        meta.update(|meta| meta.lost = lost)
+            .map_err(|cause| Error::io("write", manifest::META, cause))?;
         cut(segment, end.position, options.segment_bytes)?;
     } else if end.next <= state.watermark {
         // Nothing is damaged, it is gone: what was delivered under these offsets means nothing any more.
-        tracing::error!(ends = end.next - 1, watermark = state.watermark, "the log ends below its watermark: it gets a new id");
+        tracing::error!(
+            ends = end.next - 1,
+            watermark = state.watermark,
+            "the log ends below its watermark: it gets a new id"
+        );
         let id = disk.random_id().map_err(|cause| Error::io("make", "a log id", cause))?;
         let renew = |meta: &mut manifest::MetaState| {
             (meta.log, meta.watermark, meta.lost) = (LogId::from_random(id), end.next - 1, (0, 0));
@@ -341,9 +403,13 @@ fn look_behind(segment: &Segment, end: &End) -> Result<Torn, Error> {
 }
 
 /// Calls `visit` with what stands behind `position`, in pieces that overlap by one header, until it says stop.
-fn visit_behind(segment: &Segment, position: u64, visit: &mut dyn FnMut(u64, &[u8]) -> bool) -> Result<(), Error> {
+fn visit_behind(
+    segment: &Segment,
+    position: u64,
+    visit: &mut dyn FnMut(u64, &[u8]) -> bool,
+) -> Result<(), Error> {
     const PIECE_BYTES: u64 = 1 << 20;
-    let len = segment.file.len().map_err(|cause| segment.io("measure", cause))?;
+    let len = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
     let mut at = position;
     while at < len {
         let piece = (len - at).min(PIECE_BYTES + batch::HEADER_BYTES as u64);
@@ -360,7 +426,7 @@ fn visit_behind(segment: &Segment, position: u64, visit: &mut dyn FnMut(u64, &[u
 /// Zeros what stands behind the end, durably.
 fn cut(segment: &Segment, position: u64, segment_bytes: u64) -> Result<(), Error> {
     let failed = |cause| segment.io("cut", cause);
-    let len = segment.file.len().map_err(failed)?;
+    let len = segment.file.size().map_err(failed)?;
     segment.file.set_len(position).map_err(failed)?;
     segment.file.sync_all().map_err(failed)?;
     segment.file.allocate(len.max(segment_bytes)).map_err(failed)?;
@@ -368,35 +434,57 @@ fn cut(segment: &Segment, position: u64, segment_bytes: u64) -> Result<(), Error
 }
 
 /// Appends the record that names the lost offsets, behind them.
-fn append_lost(segment: &Segment, options: &Options, tail: &mut TailState, to: u64) -> Result<(), Error> {
+fn append_lost(
+    segment: &Segment,
+    options: &Options,
+    tail: &mut TailState,
+    to: u64,
+) -> Result<(), Error> {
     let Ok(topic) = Topic::parse(LOST_TOPIC) else {
         return Err(segment.corrupt(tail.position, tail.next, "a fixed topic name is wrong"));
     };
     let body = (options.lost_body)(tail.next, to);
-    let new = NewRecord { topic: &topic, key: b"", dedupe: None, flags: Flags::EMPTY.with_control(true), body: &body };
+    let new = NewRecord {
+        topic: &topic,
+        key: b"",
+        dedupe: None,
+        flags: Flags::EMPTY.with_control(true),
+        body: &body,
+    };
     let offset = to + 1;
     let time_ms = last_time(segment);
     let mut bytes = vec![0; batch::HEADER_BYTES];
     new.encode(&Place { segment: &segment.id, base: segment.base, offset }, time_ms, &mut bytes);
-    let header_crc = batch::seal(&mut bytes, &segment.id, offset, 1, time_ms, tail.next - 1, tail.previous_crc);
+    let header_crc =
+        batch::seal(&mut bytes, &segment.id, offset, 1, time_ms, tail.next - 1, tail.previous_crc);
     segment.file.write_all_at(&bytes, tail.position).map_err(|cause| segment.io("write", cause))?;
     segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
     let at = tail.position + batch::HEADER_BYTES as u64;
     if let Some(active) = &mut *segment.memory.write() {
         active.push(segment.rel(offset), at, new.flags, &topic, None, time_ms);
     }
-    *tail = TailState { position: tail.position + bytes.len() as u64, next: offset + 1, previous_crc: header_crc };
+    *tail = TailState {
+        position: tail.position + bytes.len() as u64,
+        next: offset + 1,
+        previous_crc: header_crc,
+    };
     Ok(())
 }
 
 /// The newest noted time: the log has no clock.
 fn last_time(segment: &Segment) -> u64 {
-    segment.memory.read().as_ref().and_then(|active| active.times.last().map(|(_, time)| *time)).unwrap_or(0)
+    segment
+        .memory
+        .read()
+        .as_ref()
+        .and_then(|active| active.times.last().map(|(_, time)| *time))
+        .unwrap_or(0)
 }
 
 fn add_to_catalog(active: &Segment, catalog: &mut Catalog) -> Result<(), Error> {
     let memory = active.memory.read();
-    let chains: HashMap<_, _> = memory.as_ref().map(|index| index.topics.clone()).unwrap_or_default();
+    let chains: HashMap<_, _> =
+        memory.as_ref().map(|index| index.topics.clone()).unwrap_or_default();
     for (topic, chain) in chains {
         if let Some((first, last)) = offsets(active.base, chain.first, chain.last) {
             catalog.add(&topic, first, last, u64::from(chain.count));

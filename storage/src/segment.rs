@@ -54,7 +54,8 @@ pub(crate) fn index_path(base: u64) -> String {
 /// The base in a file's name.
 pub(crate) fn base_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 /// The first page of a segment.
@@ -121,7 +122,9 @@ impl Segment {
         }
         let guard = self.memory.read();
         match (&*guard, self.index.get()) {
-            (Some(active), _) => memory(active).map_err(|cause| self.io("read the index of", cause)),
+            (Some(active), _) => {
+                memory(active).map_err(|cause| self.io("read the index of", cause))
+            }
             (None, Some(index)) => file(index).map_err(|cause| self.io("read the index of", cause)),
             (None, None) => Err(self.corrupt(0, self.base, "its index is nowhere")),
         }
@@ -130,7 +133,8 @@ impl Segment {
     /// The record at `offset`, which stands at `position`.
     pub(crate) fn read(&self, position: u64, offset: u64) -> Result<Record, Error> {
         let mut head = [0; 512];
-        let n = read_some(&*self.file, &mut head, position).map_err(|cause| self.io("read", cause))?;
+        let n =
+            read_some(&*self.file, &mut head, position).map_err(|cause| self.io("read", cause))?;
         let head = head.get(..n).unwrap_or_default();
         let Some(len) = record::len_of(head) else {
             return Err(self.corrupt(position, offset, "no record begins here"));
@@ -143,7 +147,7 @@ impl Segment {
             return decode(head);
         }
         // The claimed length is bounded by what the file has.
-        let end = self.file.len().map_err(|cause| self.io("measure", cause))?;
+        let end = self.file.size().map_err(|cause| self.io("measure", cause))?;
         if position + len as u64 > end {
             return Err(self.corrupt(position, offset, "a record ends behind its file"));
         }
@@ -153,7 +157,12 @@ impl Segment {
     }
 
     /// Calls `visit` with each record from `position` on, until it says stop or `until` was passed.
-    pub(crate) fn walk(&self, position: u64, until: u64, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), Error> {
+    pub(crate) fn walk(
+        &self,
+        position: u64,
+        until: u64,
+        visit: &mut dyn FnMut(Record) -> bool,
+    ) -> Result<(), Error> {
         let mut window = Window { bytes: Vec::new(), start: position };
         let mut at = position;
         loop {
@@ -162,7 +171,8 @@ impl Segment {
                 at += batch::HEADER_BYTES as u64;
                 continue;
             }
-            let len = record::len_of(word).ok_or_else(|| self.corrupt(at, 0, "no record begins here"))?;
+            let len =
+                record::len_of(word).ok_or_else(|| self.corrupt(at, 0, "no record begins here"))?;
             let bytes = window.get(self, at, len)?;
             let found = record::decode(bytes, &self.id, self.base, None)
                 .map_err(|problem| self.corrupt(at, 0, problem))?;
@@ -191,13 +201,14 @@ impl Window {
         let range = match inside(self) {
             Some(range) => range,
             None => {
-                let end = segment.file.len().map_err(|cause| segment.io("measure", cause))?;
+                let end = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
                 let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
                 if len > left {
                     return Err(segment.corrupt(at, 0, "a record ends behind its file"));
                 }
                 self.bytes.resize(len.max(CHUNK_BYTES).min(left), 0);
-                read_exact(&*segment.file, &mut self.bytes, at).map_err(|cause| segment.io("read", cause))?;
+                read_exact(&*segment.file, &mut self.bytes, at)
+                    .map_err(|cause| segment.io("read", cause))?;
                 self.start = at;
                 0..len
             }

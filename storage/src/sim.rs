@@ -16,7 +16,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{Error, disk::{Disk, File}};
+use crate::{
+    Error,
+    disk::{Disk, File},
+};
 
 /// What survives of an unsynced write survives in pieces of this many bytes.
 const PIECE_BYTES: usize = 512;
@@ -150,7 +153,9 @@ impl SimDisk {
             return Err(io::Error::other("the power is gone"));
         }
         match state.fault {
-            Some(fault) if operation == fault.at || (fault.sticky && operation > fault.at) => Err(fault.kind.into()),
+            Some(fault) if operation == fault.at || (fault.sticky && operation > fault.at) => {
+                Err(fault.kind.into())
+            }
             _ => Ok(()),
         }
     }
@@ -251,7 +256,12 @@ impl Disk for SimDisk {
         self.check_power()?;
         let prefix = format!("{dir}/");
         let state = self.state.lock();
-        Ok(state.names.keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect())
+        Ok(state
+            .names
+            .keys()
+            .filter_map(|name| name.strip_prefix(&prefix))
+            .map(str::to_owned)
+            .collect())
     }
 
     fn sync_dir(&self, _dir: &str) -> io::Result<()> {
@@ -276,7 +286,10 @@ impl Disk for SimDisk {
             }
         }
         match self.locked.swap(true, Ordering::SeqCst) {
-            true => Err(Error::Locked { path: "simulated".to_owned(), holder: "this process".to_owned() }),
+            true => Err(Error::Locked {
+                path: "simulated".to_owned(),
+                holder: "this process".to_owned(),
+            }),
             false => Ok(Box::new(Guard(self.locked.clone()))),
         }
     }
@@ -356,7 +369,7 @@ impl File for SimFile {
         })
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         self.disk.check_power()?;
         self.with(|file| file.now.len() as u64)
     }

@@ -68,9 +68,21 @@ pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verifi
         let end = scan(&found, &mut active)?;
         let next = names.get(n + 1).map_or(watermark + 1, |(next, _)| *next);
         if end.next < next {
-            tell(path.clone(), end.position, end.next, end.problem.unwrap_or("it ends too early"), true);
+            tell(
+                path.clone(),
+                end.position,
+                end.next,
+                end.problem.unwrap_or("it ends too early"),
+                true,
+            );
         } else if n == last && end.problem.is_some() && !is_zero(&found, end.position)? {
-            tell(path.clone(), end.position, end.next, "a torn tail; the next start cuts it", false);
+            tell(
+                path.clone(),
+                end.position,
+                end.next,
+                "a torn tail; the next start cuts it",
+                false,
+            );
         }
         let index = segment::index_path(*base);
         let is_whole = IndexFile::open(disk, &index, id, *base).is_some();
@@ -94,7 +106,11 @@ fn is_zero(segment: &Segment, position: u64) -> Result<bool, Error> {
 ///
 /// # Errors
 /// [`Error::Corrupt`] at the first damaged record below the watermark; the system's.
-pub fn dump(disk: &dyn Disk, after: Cursor, visit: &mut dyn FnMut(Record) -> bool) -> Result<(), Error> {
+pub fn dump(
+    disk: &dyn Disk,
+    after: Cursor,
+    visit: &mut dyn FnMut(Record) -> bool,
+) -> Result<(), Error> {
     let names = manifest::read(disk)?;
     for (n, (base, id)) in names.iter().enumerate() {
         let next = names.get(n + 1).map_or(u64::MAX, |(next, _)| *next);
@@ -117,7 +133,11 @@ pub fn dump(disk: &dyn Disk, after: Cursor, visit: &mut dyn FnMut(Record) -> boo
             }
         }
         if next != u64::MAX && end.next < next {
-            return Err(found.corrupt(end.position, end.next, end.problem.unwrap_or("it ends too early")));
+            return Err(found.corrupt(
+                end.position,
+                end.next,
+                end.problem.unwrap_or("it ends too early"),
+            ));
         }
     }
     Ok(())

@@ -1,5 +1,12 @@
 //! Crashes at every operation of the disk: what was acknowledged is there afterwards, byte for byte.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::expect_used, missing_docs, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    missing_docs,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -18,11 +25,17 @@ struct Outside {
 }
 
 /// Appends batches until the disk crashes or `batches` are done. True when it crashed.
-fn work(disk: &SimDisk, choices: &mut Choices, batches: u64, outside: &mut Outside) -> Result<(), Error> {
+fn work(
+    disk: &SimDisk,
+    choices: &mut Choices,
+    batches: u64,
+    outside: &mut Outside,
+) -> Result<(), Error> {
     let mut opened = open(disk)?;
     let mut time_ms = 1;
     for _ in 0..batches {
-        let samples: Vec<Sample> = (0..=choices.below(6)).map(|_| Sample::new(choices, 3000)).collect();
+        let samples: Vec<Sample> =
+            (0..=choices.below(6)).map(|_| Sample::new(choices, 3000)).collect();
         let records: Vec<_> = samples.iter().map(Sample::record).collect();
         time_ms += choices.below(3);
         let first = opened.log.append(time_ms, &records)?.get();
@@ -55,7 +68,11 @@ fn check(disk: &SimDisk, outside: &mut Outside) -> Result<(), Error> {
     let mut next = 1;
     for (offset, record) in &found {
         if *offset != next {
-            assert_eq!(record.topic.as_str(), "$log.lost", "a hole before {offset} that nothing names");
+            assert_eq!(
+                record.topic.as_str(),
+                "$log.lost",
+                "a hole before {offset} that nothing names"
+            );
             assert_eq!(record.body, format!("{next}-{}", offset - 1).into_bytes());
         }
         next = offset + 1;

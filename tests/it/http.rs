@@ -650,7 +650,7 @@ async fn s4_pages_of_foreign_origins_stay_outside() {
 #[tokio::test]
 async fn s10_the_operators_door_says_how_it_goes_and_nothing_else() {
     let (broker, mut socket) = broker_with(5).await;
-    socket.subscribe(json!({"filters": ["%s.secret-topic".replace("%s", "a")], "after": 0})).await;
+    socket.subscribe(json!({"filters": ["a.secret-topic"], "after": 0})).await;
     socket.publish(json!({"topic": "a.secret-topic"})).await;
     socket.refused("publish", json!({"topic": "$x"})).await;
     for path in ["/livez", "/readyz", "/healthz", "/readyz?verbose"] {

@@ -46,8 +46,8 @@ impl Taken {
             .map_err(|error| WireError::invalid(format!("body: it is not UTF-8: {error}")))
     }
 
-    /// What the socket's request of this name would hold, read as strictly. Where the socket names its
-    /// subscription by a number, the path does here.
+    /// What the socket's request of this name would hold, read as strictly. Where the socket names
+    /// its subscription by a number, the path does here.
     pub(super) fn as_request(&self, name: &str) -> Result<Request, WireError> {
         let text = self.text()?;
         let invalid = |text: String| WireError::invalid(format!("body: {text}"));

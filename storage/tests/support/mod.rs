@@ -1,10 +1,20 @@
 //! What the tests of the log share: small logs on simulated disks.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs, unreachable_pub, reason = "a test's helper")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    unreachable_pub,
+    reason = "a test's helper"
+)]
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use tidings_proto::{Cursor, Topic};
-use tidings_storage::{Error, Flags, Log, NewRecord, Opened, Options, Reader, Record, ScanLimit, SimDisk};
+use tidings_storage::{
+    Error, Flags, Log, NewRecord, Opened, Options, Reader, Record, ScanLimit, SimDisk,
+};
 
 pub const SEGMENT_BYTES: u64 = 64 << 10;
 
