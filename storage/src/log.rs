@@ -261,7 +261,7 @@ impl Log {
             Err(error) if error.is_no_space() => {
                 Err(Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(self.latch(error)),
         }
     }
 

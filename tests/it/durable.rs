@@ -206,8 +206,9 @@ async fn acks_that_cannot_be_meant_are_refused() {
         let answer = post(&broker, call, body.clone()).await;
         assert_eq!(answer.status.as_u16(), status, "{call} {body}: {}", answer.text());
     }
-    let unknown = http::post_json(&broker.public, "/v1/subscriptions/x/ack", &json!({"offset": 1}));
-    assert_eq!(unknown.await.status, StatusCode::NOT_FOUND);
+    let one = json!({"offset": 1});
+    let unknown = http::post_json(&broker.public, "/v1/subscriptions/x/ack", &one).await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(state(&broker).await["cursor"], 0, "nothing of it was taken");
 }
 

@@ -28,8 +28,14 @@ const ATTRIBUTE_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
 
 /// What a body holds.
 enum Given {
-    One(Publish),
+    One(Box<Publish>),
     Many(Vec<Publish>),
+}
+
+impl Given {
+    fn one(publish: Publish) -> Given {
+        Given::One(Box::new(publish))
+    }
 }
 
 #[derive(serde::Serialize)]
@@ -45,9 +51,9 @@ pub(super) async fn to_topic(call: &Call, body: Incoming) -> Result<Response<Bod
     let content_type = call.header(&header::CONTENT_TYPE)?;
     let taken = body::take(call, body).await?;
     let given = match media_type(content_type).as_str() {
-        CLOUDEVENT => Given::One(cloudevents::decode_structured(taken.text()?, Some(topic))?),
+        CLOUDEVENT => Given::one(cloudevents::decode_structured(taken.text()?, Some(topic))?),
         CLOUDEVENTS => Given::Many(cloudevents::decode_batch(taken.text()?, Some(topic))?),
-        _ => Given::One(plain(topic, &call.head.headers, content_type, &taken)?),
+        _ => Given::one(plain(topic, &call.head.headers, content_type, &taken)?),
     };
     publish(&session, given).await
 }
@@ -68,17 +74,17 @@ pub(super) async fn to_topics(call: &Call, body: Incoming) -> Result<Response<Bo
     let taken = body::take(call, body).await?;
     let text = taken.text()?;
     let given = match media_type.as_str() {
-        CLOUDEVENT => Given::One(cloudevents::decode_structured(text, None)?),
+        CLOUDEVENT => Given::one(cloudevents::decode_structured(text, None)?),
         CLOUDEVENTS => Given::Many(cloudevents::decode_batch(text, None)?),
         _ if text.trim_ascii_start().starts_with('[') => Given::Many(json::decode_publishes(text)?),
-        _ => Given::One(json::decode_publish(text)?),
+        _ => Given::one(json::decode_publish(text)?),
     };
     publish(&session, given).await
 }
 
 async fn publish(session: &Session, given: Given) -> Result<Response<Body>, Refusal> {
     let (batch, is_one) = match given {
-        Given::One(publish) => (vec![publish], true),
+        Given::One(publish) => (vec![*publish], true),
         Given::Many(batch) => (batch, false),
     };
     let mut results = session.publish_now(batch).await?;
