@@ -2,6 +2,13 @@
 //!
 //! It reads the sources as text, so that a `use` in a doc comment or a string does not count, and says for
 //! every breach: file, line, and what to do instead.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and reads the sources"
+)]
 
 use std::{
     fs,

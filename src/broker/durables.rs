@@ -100,6 +100,7 @@ impl Broker {
             gap: (floor < first && floor > Cursor::START)
                 .then_some((floor, tidings_proto::message::GapReason::Retention)),
             durable: Some((durable, token)),
+            counted: None,
         };
         Ok(Subscription::new(parts))
     }

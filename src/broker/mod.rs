@@ -23,7 +23,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -69,7 +69,7 @@ pub struct Broker {
     durables: Mutex<HashMap<String, Arc<Durable>>>,
     /// One durable is made or deleted at a time: its name is looked up and written in two steps.
     changing: tokio::sync::Mutex<()>,
-    ephemeral: Arc<AtomicU64>,
+    ephemeral: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
@@ -198,7 +198,6 @@ impl Broker {
         if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
             return Err(self.gone(requested));
         }
-        self.ephemeral.fetch_add(1, Ordering::Relaxed);
         let parts = Parts {
             number,
             log: self.log.clone(),
@@ -209,6 +208,7 @@ impl Broker {
             cursor,
             gap,
             durable: None,
+            counted: Some(Counted::new(&self.ephemeral)),
         };
         Ok(Subscription::new(parts))
     }
@@ -257,10 +257,9 @@ impl Broker {
         Ok(self.log.get_many(vec![offset]).await?.pop())
     }
 
-    /// How many subscriptions there are: ephemeral ones since the start, durables.
+    /// How many subscriptions there are: ephemeral ones, durables.
     pub fn subscription_counts(&self) -> (usize, usize) {
-        let in_use = self.durables.lock().values().map(|durable| durable.lock().sessions()).sum();
-        (in_use, self.controls.durables())
+        (self.ephemeral.load(Ordering::Relaxed), self.controls.durables())
     }
 
     /// Where a read begins, and what is gone of it.
@@ -304,6 +303,23 @@ impl Broker {
             first: self.log.first().get(),
             last: self.log.committed().get(),
         }
+    }
+}
+
+/// Counts an ephemeral subscription as long as it lives.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Counted {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -16,6 +16,7 @@ use tidings_proto::{
 };
 
 use super::{
+    Counted,
     held::{Durable, Token},
     interest::Registration,
     selection::{Selection, has_expired},
@@ -47,6 +48,7 @@ pub struct Subscription {
     /// What the subscriber has been told of that.
     told: Cursor,
     durable: Option<Attachment>,
+    _counted: Option<Counted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +110,8 @@ pub(super) struct Parts {
     pub(super) cursor: Cursor,
     pub(super) gap: Option<(Cursor, GapReason)>,
     pub(super) durable: Option<(Arc<Durable>, Token)>,
+    /// What counts it, where it is ephemeral.
+    pub(super) counted: Option<Counted>,
 }
 
 impl Subscription {
@@ -129,6 +133,7 @@ impl Subscription {
                 token,
                 told_floor: parts.cursor,
             }),
+            _counted: parts.counted,
         }
     }
 

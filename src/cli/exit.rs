@@ -17,7 +17,7 @@ use std::{process::ExitCode, time::Duration};
 use tidings_proto::Code;
 use tidings_storage::Error as StorageError;
 
-use crate::{client, config::ConfigError};
+use crate::{broker::StartError, client, config::ConfigError};
 
 /// What was given does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -108,10 +108,17 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<client::Error>() {
         return Some(of_client(error));
     }
-    match cause.downcast_ref::<StorageError>()? {
-        StorageError::Corrupt { .. } | StorageError::Missing { .. } => Some(7),
-        StorageError::Locked { .. } => Some(75),
-        _ => Some(1),
+    if let Some(StartError::Storage(error)) = cause.downcast_ref::<StartError>() {
+        return Some(of_storage(error));
+    }
+    cause.downcast_ref::<StorageError>().map(of_storage)
+}
+
+fn of_storage(error: &StorageError) -> u8 {
+    match error {
+        StorageError::Corrupt { .. } | StorageError::Missing { .. } => 7,
+        StorageError::Locked { .. } => 75,
+        _ => 1,
     }
 }
 
@@ -143,6 +150,10 @@ mod tests {
         client::Error::Refused(Box::new(WireError::new(code, "why"))).into()
     }
 
+    fn locked() -> StorageError {
+        StorageError::Locked { path: "data".to_owned(), holder: "process 1".to_owned() }
+    }
+
     #[test]
     fn errors_have_the_documented_codes() {
         for (error, code) in [
@@ -153,6 +164,8 @@ mod tests {
             (Usage::error("no"), 2),
             (anyhow::Error::new(Corrupt("file".to_owned())), 7),
             (TimedOut { what: "nothing", wait: Duration::from_secs(1) }.into(), 5),
+            (locked().into(), 75),
+            (anyhow::Error::new(StartError::Storage(locked())).context("it does not open"), 75),
             (anyhow::anyhow!("something else"), 1),
             (anyhow::anyhow!("cause").context(NotFound("nothing there")), 3),
         ] {

@@ -41,7 +41,6 @@ impl Broker {
 
     async fn accept_with(&self, ping_interval_ms: u64, max_message_bytes: u64) -> Peer {
         let (stream, _) = soon(self.0.accept()).await.unwrap();
-        #[expect(clippy::result_large_err, reason = "the library's signature")]
         let subprotocol =
             |_: &Request, mut response: Response| -> Result<Response, ErrorResponse> {
                 let value = "tidings.v1.json".parse().unwrap();

@@ -104,7 +104,7 @@ impl Session {
     /// As the protocol says; an error of the append itself comes from the ticket.
     pub async fn publish(&self, batch: Vec<Publish>) -> Result<PublishTicket, WireError> {
         for publish in &batch {
-            self.check_publish(publish)?;
+            self.check_publish(publish).map_err(|error| self.refused(error))?;
         }
         let result = self.broker().publish(&self.identity.subject, batch).await;
         result.map_err(|error| self.refused(of_publish(&error)))

@@ -104,12 +104,18 @@ fn bad_tokens() -> Vec<(&'static str, String)> {
         ("without sub", hs(json!({"exp": exp}))),
         ("with an empty sub", hs(json!({"sub": "", "exp": exp}))),
         ("with an exp of text", hs(json!({"sub": "alice", "exp": "never"}))),
-        ("with a filter that is none", hs(json!({
-            "sub": "alice", "exp": exp, "tidings": {"subscribe": ["a..b"]},
-        }))),
-        ("with a durable grant that is none", hs(json!({
-            "sub": "alice", "exp": exp, "tidings": {"durable": ["a*b"]},
-        }))),
+        (
+            "with a filter that is none",
+            hs(json!({
+                "sub": "alice", "exp": exp, "tidings": {"subscribe": ["a..b"]},
+            })),
+        ),
+        (
+            "with a durable grant that is none",
+            hs(json!({
+                "sub": "alice", "exp": exp, "tidings": {"durable": ["a*b"]},
+            })),
+        ),
         ("of 20 KiB", hs(json!({"sub": "alice", "exp": exp, "x": "y".repeat(20_000)}))),
     ]
 }
@@ -141,7 +147,8 @@ async fn s1_nothing_is_done_before_connect_and_without_it_the_socket_ends_with_4
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     // One that says nothing at all, and one that is plain.
     assert_eq!(Socket::open(&guarded.broker.public).await.close_code().await, Some(4401));
-    let mut plain = Socket::try_open(&guarded.broker.public, "/v1/ws/a?after=0", &[]).await.unwrap();
+    let mut plain =
+        Socket::try_open(&guarded.broker.public, "/v1/ws/a?after=0", &[]).await.unwrap();
     assert_eq!(plain.next().await, None, "not a word of the events");
     assert_eq!(plain.closed.map(|frame| u16::from(frame.code)), Some(4401));
     assert_eq!(root.publish(json!({"topic": "a"})).await, 2, "and nothing went in");
@@ -165,7 +172,8 @@ async fn connect_with_a_token_lets_in_and_says_as_whom() {
     let connected = by_header.call("connect", json!({})).await["connected"].clone();
     assert_eq!((&connected["subject"], &connected["last"]), (&json!("bob"), &json!(2)));
     // The plain socket is subscribed as soon as it is let in.
-    let mut plain = Socket::try_open(&guarded.broker.public, "/v1/ws/a?after=0", &[]).await.unwrap();
+    let mut plain =
+        Socket::try_open(&guarded.broker.public, "/v1/ws/a?after=0", &[]).await.unwrap();
     plain.call("connect", json!({"token": token("carol", grants)})).await;
     let batch = plain.events().await;
     let events = batch["events"].as_array().unwrap();
@@ -252,11 +260,14 @@ async fn s1_grants_are_checked_at_every_call_and_alike_over_both_doors() {
     for topic in ["tasks.1", "tasks.1.x", "users.alice.n", "users.bob.n", "other"] {
         admin_socket.publish(json!({ "topic": topic })).await;
     }
-    let alice = token("alice", json!({
-        "publish": ["tasks.*", "users.{sub}.>"],
-        "subscribe": ["tasks.*", "users.{sub}.>"],
-        "durable": ["{sub}-*", "shared"],
-    }));
+    let alice = token(
+        "alice",
+        json!({
+            "publish": ["tasks.*", "users.{sub}.>"],
+            "subscribe": ["tasks.*", "users.{sub}.>"],
+            "durable": ["{sub}-*", "shared"],
+        }),
+    );
     let mut socket = guarded.open(&alice).await;
     for (topic, may) in [
         ("tasks.1", true),
@@ -386,9 +397,8 @@ async fn s1_a_durable_needs_its_grant_and_todays_grants_for_its_filters() {
     };
     let alice = token("alice", with(json!(["a"])));
     let mut socket = guarded.open(&alice).await;
-    let options = |name: &str, filter: &str| {
-        json!({"durable": name, "filters": [filter], "start": "first"})
-    };
+    let options =
+        |name: &str, filter: &str| json!({"durable": name, "filters": [filter], "start": "first"});
     for (name, filter, may) in [
         ("alice-inbox", "a", true),
         ("shared", "a", true),
@@ -559,7 +569,7 @@ async fn s9_neither_secret_nor_token_is_ever_written() {
     let mut broker = Broker::at(dir.path(), &args);
     broker.kill();
     let mut command = broker.command();
-    command.env("RUST_LOG", "trace").stderr(std::fs::File::create(&log).unwrap());
+    command.env("TIDINGS_LOG", "trace").stderr(std::fs::File::create(&log).unwrap());
     broker.run(command);
     let guarded = Guarded { broker, _secret: tempfile::NamedTempFile::new().unwrap() };
     let mut tokens = vec![admin(), token_expired()];
@@ -620,7 +630,8 @@ fn refused_to_start(args: &[&str]) -> (Option<i32>, String) {
 #[test]
 fn s11_an_open_broker_listens_on_loopback_only_unless_told_otherwise() {
     let loopback = "127.0.0.1:0";
-    for (listen, admin) in [("0.0.0.0:0", loopback), (loopback, "0.0.0.0:0"), ("[::]:0", loopback)] {
+    for (listen, admin) in [("0.0.0.0:0", loopback), (loopback, "0.0.0.0:0"), ("[::]:0", loopback)]
+    {
         let (code, said) = refused_to_start(&["--listen", listen, "--admin", admin]);
         assert!(code.is_some_and(|code| code != 0), "{code:?}");
         assert!(said.contains("loopback") && said.contains("--insecure"), "what to do: {said}");

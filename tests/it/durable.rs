@@ -127,7 +127,7 @@ async fn g10_acks_of_both_kinds_survive_a_kill() {
         broker.restart();
         let (mut socket, subscribed) = attach(&broker, json!({})).await;
         assert_eq!(subscribed["last_acked"], 3);
-        assert_eq!(offsets(&socket.take(5).await), [4, 6, 9, 10]);
+        assert_eq!(offsets(&socket.take(4).await), [4, 6, 9, 10]);
     }
     let (mut socket, _) = attach(&broker, json!({})).await;
     assert_eq!(ack(&mut socket, json!({"offsets": [4]})).await, 5, "the next ones were acked");
@@ -145,11 +145,14 @@ async fn g10_an_ack_is_answered_when_it_is_on_disk() {
     for n in 1..=12 {
         let (mut socket, subscribed) = attach(&broker, json!({})).await;
         assert_eq!(subscribed["last_acked"], n - 1);
-        assert_eq!(ack(&mut socket, json!({"offset": n})).await, n);
+        let floor = ack(&mut socket, json!({"offset": n})).await;
+        // Behind the last one the floor goes on over what does not match.
+        assert!(floor == n || n == 12 && floor > n, "{floor} instead of {n}");
         broker.kill();
         broker.restart();
     }
-    assert_eq!(state(&broker).await["lag"], 0);
+    let state = state(&broker).await;
+    assert_eq!((state["lag"].as_u64(), state["cursor"].as_u64() >= Some(12)), (Some(0), true));
 }
 
 #[tokio::test]
@@ -177,7 +180,7 @@ async fn acks_that_cannot_be_meant_are_refused() {
     let (mut socket, _) = attach(&broker, json!({})).await;
     socket.take(3).await;
     assert_eq!(socket.subscribe(json!({"filters": ["a"]})).await["subscription"], 2);
-    let above = 1 << 40;
+    let above = 1_u64 << 40;
     for (name, body, code) in [
         ("ack", json!({"subscription": 1, "offset": above}), "invalid_argument"),
         ("ack", json!({"subscription": 1, "offsets": [1, above]}), "invalid_argument"),
@@ -210,6 +213,27 @@ async fn acks_that_cannot_be_meant_are_refused() {
     let unknown = http::post_json(&broker.public, "/v1/subscriptions/x/ack", &one).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);
     assert_eq!(state(&broker).await["cursor"], 0, "nothing of it was taken");
+}
+
+#[tokio::test]
+async fn g10_what_is_acked_before_it_was_delivered_is_not_delivered() {
+    let (mut broker, mut publisher) = broker_with(8).await;
+    let other = publisher.publish(json!({"topic": "b"})).await;
+    let (mut socket, _) = attach(&broker, json!({"max_in_flight": 1})).await;
+    assert_eq!(offsets(&socket.take(1).await), [1]);
+    // One that does not match, one ahead of delivery, one that is next in turn.
+    assert_eq!(ack(&mut socket, json!({"offsets": [other, 6, 2]})).await, 0);
+    assert_eq!(ack(&mut socket, json!({"offset": 3})).await, 3);
+    assert_eq!(offsets(&socket.take(1).await), [4]);
+    broker.kill();
+    broker.restart();
+    let (mut socket, subscribed) = attach(&broker, json!({"max_in_flight": 1})).await;
+    assert_eq!(subscribed["last_acked"], 3);
+    for offset in [4, 5, 7, 8] {
+        assert_eq!(offsets(&socket.take(1).await), [offset]);
+        ack(&mut socket, json!({"offsets": [offset]})).await;
+    }
+    assert_eq!(state(&broker).await["lag"], 0);
 }
 
 #[tokio::test]
@@ -301,7 +325,8 @@ async fn a_nacked_event_comes_again_after_its_delay() {
         assert!(took >= Duration::from_millis(delay_ms), "{took:?} instead of {delay_ms} ms");
         assert!(took < Duration::from_secs(20), "that was the lease, not the nack: {took:?}");
     }
-    assert_eq!(ack(&mut socket, json!({"offset": 4})).await, 4);
+    assert!(ack(&mut socket, json!({"offset": 4})).await >= 4);
+    assert_eq!(state(&broker).await["lag"], 0);
 }
 
 #[tokio::test]
@@ -333,7 +358,7 @@ async fn g3_a_newer_session_takes_an_exclusive_durable_over_with_all_that_is_una
     assert_eq!(old.take(1).await[0]["data"], "still");
     assert_eq!(new.take(1).await[0]["topic"], "a");
     assert_eq!(state(&broker).await["sessions"], 1);
-    assert_eq!(ack(&mut new, json!({"offset": 6})).await, 6);
+    assert!(ack(&mut new, json!({"offset": 6})).await >= 6);
 }
 
 #[tokio::test]
@@ -418,11 +443,10 @@ async fn lag_and_receipts_say_how_far_a_durable_is() {
     assert_eq!(receipt(&broker, 2).await, "in_flight");
     assert_eq!(receipt(&broker, 3).await, "acked");
     let after = state(&broker).await;
-    assert_eq!((&after["lag"], &after["in_flight"], &after["sessions"]), (
-        &json!(2),
-        &json!(2),
-        &json!(1)
-    ));
+    assert_eq!(
+        (&after["lag"], &after["in_flight"], &after["sessions"]),
+        (&json!(2), &json!(2), &json!(1))
+    );
     let over_socket = publisher.call("receipts", json!({"offset": 3})).await;
     let over_http = http::get(&broker.public, "/v1/events/3/receipts").await.json();
     assert_eq!(over_socket["receipts"], over_http);
@@ -580,7 +604,11 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
     let changed = state(&broker).await;
     assert_eq!(changed["cursor"], 2, "the floor is kept");
     assert_eq!(changed["options"]["filters"], json!(["b"]), "{changed}");
-    other.expect("superseded").await;
+    loop {
+        if other.push().await["superseded"].is_object() {
+            break;
+        }
+    }
     let mut again = Socket::open(&broker.public).await;
     again.subscribe(json!({"durable": "d", "filters": ["b"]})).await;
     assert_eq!(again.take(1).await[0]["data"], "b", "and the new filters hold above it");

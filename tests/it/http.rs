@@ -58,7 +58,6 @@ async fn a_read_answers_events_and_where_the_next_one_begins() {
     for (path, expected, cursor) in [
         ("/v1/topics/a/events".to_owned(), vec![1, 3, 5, 7, 9], 10),
         ("/v1/topics/%3E/events".to_owned(), (1..=10).collect(), 10),
-        ("/v1/topics/>/events".to_owned(), (1..=10).collect(), 10),
         ("/v1/topics/*/events?after=8".to_owned(), vec![9, 10], 10),
         ("/v1/topics/a/events?after=10".to_owned(), vec![], 10),
         (format!("/v1/topics/a/events?after=5@{short}"), vec![7, 9], 10),
@@ -264,7 +263,9 @@ async fn sse_begins_now_has_one_line_a_data_and_moves_its_id_over_what_does_not_
     socket.publish(json!({"topic": "a", "data": "before"})).await;
     let mut stream = Sse::open(&broker.public, "/v1/topics/a/events", &[]).await;
     assert_eq!(stream.named("tidings.caught_up").await.json()["cursor"], 1);
-    socket.send_text("{\"id\":9,\"publish\":{\"topic\":\"a\",\"data\":{\"a\":\r\n1,\n\"b\":2}}}").await;
+    socket
+        .send_text("{\"id\":9,\"publish\":{\"topic\":\"a\",\"data\":{\"a\":\r\n1,\n\"b\":2}}}")
+        .await;
     socket.next().await;
     let block = stream.event().await.unwrap();
     assert_eq!(block.cursor(), 2, "from now on");
@@ -329,7 +330,10 @@ async fn cloudevents_go_in_and_out_in_all_modes() {
         ("tidings-correlation", "c"),
     ];
     let answer = post("/v1/topics/a/events", &headers, "<x/>").await;
-    assert_eq!((answer.status, answer.json()), (StatusCode::CREATED, json!({"offset": 1, "id": "one"})));
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::CREATED, json!({"offset": 1, "id": "one"}))
+    );
     let event = get(&broker, "/v1/events/1").await.json();
     for (field, value) in [
         ("topic", json!("a")),
@@ -341,9 +345,12 @@ async fn cloudevents_go_in_and_out_in_all_modes() {
         ("key", json!("k")),
         ("priority", json!("high")),
         ("correlation", json!("c")),
-        ("headers", json!({
-            "subject": "the subject", "time": "2026-01-01T00:00:00Z", "myext": "quoted",
-        })),
+        (
+            "headers",
+            json!({
+                "subject": "the subject", "time": "2026-01-01T00:00:00Z", "myext": "quoted",
+            }),
+        ),
     ] {
         assert_eq!(event[field], value, "{field}: {event}");
     }
@@ -385,13 +392,22 @@ async fn cloudevents_go_in_and_out_in_all_modes() {
         (vec![("ce-my_ext", "b")], "x", "invalid_argument"),
         (vec![("tidings-prioritty", "high")], "x", "invalid_argument"),
         (vec![("tidings-ttl-ms", "+5")], "x", "invalid_argument"),
-        (vec![("tidings-ttl-ms", "5"), ("tidings-expires", "2999-01-01T00:00:00Z")], "x",
-            "invalid_argument"),
+        (
+            vec![("tidings-ttl-ms", "5"), ("tidings-expires", "2999-01-01T00:00:00Z")],
+            "x",
+            "invalid_argument",
+        ),
         (vec![JSON], "{", "invalid_argument"),
-        (vec![("content-type", "text/plain"), ("content-encoding", "gzip")], "x",
-            "unsupported_media_type"),
-        (vec![("content-type", "application/cloudevents+json")], "{\"id\":\"x\"}",
-            "invalid_argument"),
+        (
+            vec![("content-type", "text/plain"), ("content-encoding", "gzip")],
+            "x",
+            "unsupported_media_type",
+        ),
+        (
+            vec![("content-type", "application/cloudevents+json")],
+            "{\"specversion\":\"0.3\",\"id\":\"x\"}",
+            "invalid_argument",
+        ),
     ] {
         let answer = post("/v1/topics/a/events", &headers, body).await;
         let status = if code == "invalid_argument" { 400 } else { 415 };
@@ -592,7 +608,9 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
     ] {
         let answer = call(&broker, method, path, &[]).await;
         assert!(answer.status.is_client_error(), "never a silent success: {path}");
-        assert!(["not_found", "invalid_argument"].contains(&answer.json()["code"].as_str().unwrap()));
+        assert!(
+            ["not_found", "invalid_argument"].contains(&answer.json()["code"].as_str().unwrap())
+        );
     }
     for path in ["/v1/status", "/v1/events/1", "/v1/topics"] {
         let answer = call(&broker, Method::HEAD, path, &[]).await;
@@ -636,7 +654,8 @@ async fn s4_pages_of_foreign_origins_stay_outside() {
     assert!(preflight.header("access-control-allow-methods").contains("POST"));
     assert!(preflight.header("access-control-allow-headers").to_lowercase().contains("ce-id"));
     let read =
-        call(&broker, Method::GET, "/v1/topics/a/events", &[("origin", "https://app.example")]).await;
+        call(&broker, Method::GET, "/v1/topics/a/events", &[("origin", "https://app.example")])
+            .await;
     assert_eq!(read.header("access-control-allow-origin"), "https://app.example");
     let exposed = read.header("access-control-expose-headers").to_lowercase();
     for name in ["tidings-cursor", "tidings-log", "retry-after"] {
@@ -703,7 +722,8 @@ async fn leg(broker: &Broker, transport: u64, cursor: u64, log: &str, count: usi
             socket.subscribe(options).await;
             let (mut events, mut at) = (Vec::new(), cursor);
             while events.len() < count {
-                let batch = socket.events().await;
+                let message = socket.push().await;
+                let Some(batch) = message["events"].as_object() else { continue };
                 assert_eq!(batch["after"], at);
                 at = batch["cursor"].as_u64().unwrap();
                 events.extend(batch["events"].as_array().unwrap().iter().cloned());
@@ -731,9 +751,8 @@ async fn leg(broker: &Broker, transport: u64, cursor: u64, log: &str, count: usi
             Leg { events, cursor: at }
         }
         _ => {
-            let path = format!(
-                "/v1/topics/t.*/events?after={cursor}@{short}&limit={count}&wait=20s"
-            );
+            let path =
+                format!("/v1/topics/t.*/events?after={cursor}@{short}&limit={count}&wait=20s");
             let answer = get(broker, &path).await;
             let cursor = answer.header("tidings-cursor").parse().unwrap();
             let body = answer.json();

@@ -19,8 +19,7 @@ async fn post(broker: &Broker, path: &str, headers: &[(&str, &str)], body: &[u8]
 
 /// All events of a filter, over HTTP.
 async fn read(broker: &Broker, filter: &str) -> Vec<Value> {
-    let answer =
-        http::get(&broker.public, &format!("/v1/topics/{filter}/events?limit=1000")).await;
+    let answer = http::get(&broker.public, &format!("/v1/topics/{filter}/events?limit=1000")).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()["events"].as_array().unwrap().clone()
 }
@@ -97,8 +96,7 @@ async fn g11_an_id_first_used_over_http_is_known_over_the_socket_after_a_kill() 
     broker.kill();
     broker.restart();
     let mut socket = Socket::open(&broker.public).await;
-    let event =
-        json!({"topic": "a", "id": "x%41", "datacontenttype": "text/plain", "data": "hi"});
+    let event = json!({"topic": "a", "id": "x%41", "datacontenttype": "text/plain", "data": "hi"});
     let answer = socket.call("publish", event).await;
     assert_eq!(answer["published"], json!({"offset": 1, "id": "x%41", "duplicate": true}));
 }
@@ -311,7 +309,8 @@ async fn publish_odd_json(broker: &Broker, data: &str) -> Vec<u64> {
     let mut socket = Socket::open(&broker.public).await;
     socket.send_text(&format!(r#"{{"id":1,"publish":{{"topic":"odd","data":{data}}}}}"#)).await;
     let mut given = vec![socket.next().await.unwrap()["published"]["offset"].clone()];
-    let batch = format!(r#"{{"id":2,"publish_batch":{{"events":[{{"data":{data},"topic":"odd"}}]}}}}"#);
+    let batch =
+        format!(r#"{{"id":2,"publish_batch":{{"events":[{{"data":{data},"topic":"odd"}}]}}}}"#);
     socket.send_text(&batch).await;
     given.push(socket.next().await.unwrap()["published_batch"]["results"][0]["offset"].clone());
     // An id of CloudEvents is the publisher's: each must be its own.
@@ -322,11 +321,7 @@ async fn publish_odd_json(broker: &Broker, data: &str) -> Vec<u64> {
     for (n, (path, content_type, body)) in [
         ("/v1/topics/odd/events", "application/json", data.to_owned()),
         ("/v1/events", "application/json", format!(r#"{{"topic":"odd","data":{data}}}"#)),
-        (
-            "/v1/topics/odd/events",
-            "application/cloudevents+json",
-            format!("{{{}}}", cloud()),
-        ),
+        ("/v1/topics/odd/events", "application/cloudevents+json", format!("{{{}}}", cloud())),
         (
             "/v1/topics/odd/events",
             "application/cloudevents-batch+json",

@@ -91,9 +91,10 @@ async fn wildcards_match_tokens_and_never_the_brokers_own_topics() {
         (vec!["*.b.>"], vec!["a.b.c", "a.b.c.d"]),
         (vec!["x", "b"], vec!["b"]),
         // Several that overlap deliver once.
-        (vec!["a.>", "a.*", "*.b", "a.b"], vec![
-            "a.b", "a.c", "b.b", "a.b.c", "a.b.c.d", "A.b", "a.b-c",
-        ]),
+        (
+            vec!["a.>", "a.*", "*.b", "a.b"],
+            vec!["a.b", "a.c", "b.b", "a.b.c", "a.b.c.d", "A.b", "a.b-c"],
+        ),
         (vec![">", "a", "*"], topics.to_vec()),
     ] {
         let mut reader = Socket::open(&broker.public).await;
@@ -139,22 +140,16 @@ async fn types_priorities_and_content_types_select() {
         (json!({"types": ["task.*"]}), vec![json!(2), json!(3)]),
         (json!({"types": ["task.done"]}), vec![json!(3)]),
         (json!({"types": ["task", "task.done"]}), vec![json!(3), json!(5)]),
-        (json!({"types": ["message", "task.done"]}), vec![
-            json!(1),
-            json!(3),
-            json!("6"),
-            json!("7"),
-        ]),
+        (
+            json!({"types": ["message", "task.done"]}),
+            vec![json!(1), json!(3), json!("6"), json!("7")],
+        ),
         (json!({"min_priority": "high"}), vec![json!(3), json!(4)]),
         (json!({"min_priority": "urgent"}), vec![json!(4)]),
-        (json!({"min_priority": "normal"}), vec![
-            json!(1),
-            json!(3),
-            json!(4),
-            json!(5),
-            json!("6"),
-            json!("7"),
-        ]),
+        (
+            json!({"min_priority": "normal"}),
+            vec![json!(1), json!(3), json!(4), json!(5), json!("6"), json!("7")],
+        ),
         (json!({"min_priority": "high", "types": ["task.*"]}), vec![json!(3)]),
         (json!({"content_types": ["text/*"]}), vec![json!("6"), json!("7")]),
         (json!({"content_types": ["text/plain"]}), vec![json!("6")]),
@@ -265,13 +260,16 @@ async fn g4_a_cursor_of_another_log_or_above_the_last_event_is_a_gap() {
     let log = socket.call("connect", json!({})).await["connected"]["log"].clone();
     for (events, cases) in [
         (0, vec![json!({"after": 1})]),
-        (3, vec![
-            json!({"after": 4}),
-            json!({"after": 9_007_199_254_740_991_u64}),
-            json!({"after": 2, "log": "00000000-0000-4000-8000-000000000000"}),
-            json!({"after": "2@00000000"}),
-            json!({"after": 9, "log": log}),
-        ]),
+        (
+            3,
+            vec![
+                json!({"after": 4}),
+                json!({"after": 9_007_199_254_740_991_u64}),
+                json!({"after": 2, "log": "00000000-0000-4000-8000-000000000000"}),
+                json!({"after": "2@00000000"}),
+                json!({"after": 9, "log": log}),
+            ],
+        ),
     ] {
         for n in 0..events {
             socket.publish(json!({"topic": "a", "data": n})).await;
@@ -368,6 +366,22 @@ async fn an_ended_subscription_is_silent_and_its_number_is_not_used_again() {
     let error = reader.refused("unsubscribe", json!({"subscription": 1})).await;
     assert_eq!(error["code"], "not_found", "{error}");
     assert_eq!(reader.subscribe(json!({"filters": ["a"]})).await["subscription"], 3);
+}
+
+#[tokio::test]
+async fn a_socket_has_as_many_subscriptions_as_it_may_and_no_more() {
+    let broker = Broker::with(&["--set", "limits.subscriptions_max=3"]);
+    let mut socket = Socket::open(&broker.public).await;
+    for number in 1..=3 {
+        assert_eq!(socket.subscribe(json!({"filters": ["a"]})).await["subscription"], number);
+    }
+    let error = socket.refused("subscribe", json!({"filters": ["a"]})).await;
+    assert_eq!(error["code"], "too_large", "{error}");
+    socket.call("unsubscribe", json!({"subscription": 2})).await;
+    let again = socket.subscribe(json!({"filters": ["b"]})).await;
+    socket.publish(json!({"topic": "b"})).await;
+    let batch = socket.events().await;
+    assert_eq!(batch["subscription"], again["subscription"]);
 }
 
 #[tokio::test]
@@ -574,7 +588,9 @@ async fn come_and_go(address: String, seed: u64, head: Arc<AtomicU64>, events_ma
 async fn g3_heavy_nothing_is_lost_where_catching_up_turns_into_being_live() {
     const EVENTS: u64 = 30_000;
     const WINDOW: u64 = 200;
-    let broker = Broker::start();
+    // Little of it in memory and small segments: those who come late read from the disk.
+    let broker =
+        Broker::with(&["--set", "log.tail_bytes=65536", "--set", "log.segment_bytes=65536"]);
     let head = Arc::new(AtomicU64::new(0));
     let mut readers = tokio::task::JoinSet::new();
     for seed in 0..50 {

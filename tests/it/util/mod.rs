@@ -64,7 +64,7 @@ impl Broker {
         let mut command = Command::new(binary());
         command.arg("serve").arg("--data").arg(&self.dir);
         command.args(["--listen", &self.public, "--admin", &self.admin]).args(&self.args);
-        command.env("RUST_LOG", "tidings=warn");
+        command.env("TIDINGS_LOG", "tidings=warn");
         command
     }
 
