@@ -2,7 +2,7 @@
 //!
 //! - Data that is valid JSON goes as JSON, other UTF-8 as text, other bytes as they are.
 //! - Events are appended in order, each once, also across a restart of the broker.
-//! - Many are under way at once, but never more than [`WINDOW`]; it ends when all are answered.
+//! - Many are under way at once, but never more than `WINDOW`; it ends when all are answered.
 
 use std::{collections::VecDeque, ffi::OsString, io, path::PathBuf, time::Duration};
 

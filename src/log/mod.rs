@@ -167,7 +167,7 @@ impl LogHandle {
     /// Queues events to be appended in one batch: all or none.
     ///
     /// # Errors
-    /// [`AppendError::Busy`] when there was no room for [`ROOM_WAIT`], [`AppendError::TooLarge`] when
+    /// [`AppendError::Busy`] when there was no room for five seconds, [`AppendError::TooLarge`] when
     /// there never will be, and what [`Health`] says.
     pub async fn append(&self, drafts: Vec<Draft>) -> Result<Ticket, AppendError> {
         self.check_health()?;
