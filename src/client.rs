@@ -1,15 +1,16 @@
 //! The Rust client: publishes and subscribes over one WebSocket that it keeps up by itself.
 //!
-//! - Publishes are appended in the order of the calls, each once: an event without an id gets one before
-//!   it is first sent, and after a lost connection all unanswered ones are sent again in order, before
-//!   new ones; the broker recognises those it has.
-//! - An error that may pass (`unavailable`, `rate_limited`) is no caller's business: the client waits and
-//!   sends again from the failed event on.
-//! - A subscription goes on where it was after a lost connection: an ephemeral one behind the last event
-//!   received, none twice; a durable one with what was not acknowledged.
+//! - Publishes are appended in the order of the calls, each once: an event without an id gets one
+//!   before it is first sent, and after a lost connection all unanswered ones are sent again in
+//!   order, before new ones; the broker recognises those it has.
+//! - An error that may pass (`unavailable`, `rate_limited`) is no caller's business: the client
+//!   waits and sends again from the failed event on.
+//! - A subscription goes on where it was after a lost connection: an ephemeral one behind the last
+//!   event received, none twice; a durable one with what was not acknowledged.
 //! - Everything that waits is bounded: publishes in number and bytes, acks in number, deliveries in
-//!   number and bytes. A full buffer of deliveries stops the reading of the socket; where that holds up
-//!   somebody's answer for a second, the subscription is taken off the socket until its buffer is empty.
+//!   number and bytes. A full buffer of deliveries stops the reading of the socket; where that
+//!   holds up somebody's answer for a second, the subscription is taken off the socket until its
+//!   buffer is empty.
 //! - TCP only: TLS comes later.
 //!
 //! ```no_run
@@ -179,7 +180,8 @@ impl fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects; tries again until the broker is there. Bound it with a timeout where that is too long.
+    /// Connects; tries again until the broker is there. Bound it with a timeout where that is too
+    /// long.
     ///
     /// # Errors
     /// When the address cannot be used or the broker refuses for good.
@@ -221,8 +223,8 @@ impl Client {
         self.shared.connected.lock().clone()
     }
 
-    /// Queues an event to be appended, in the order of the calls, and gives a handle that becomes its
-    /// place once it is durable. Waits while too many are unanswered.
+    /// Queues an event to be appended, in the order of the calls, and gives a handle that becomes
+    /// its place once it is durable. Waits while too many are unanswered.
     ///
     /// # Errors
     /// Why the client has ended. What the broker refuses, the handle says.
@@ -307,7 +309,7 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// An event on its way: a future of its place.
+/// An event on its way: a future of its place. Dropped, the event is published all the same.
 #[derive(Debug)]
 pub struct PublishHandle {
     id: Option<EventId>,

@@ -15,7 +15,7 @@ use tidings_proto::{Cursor, control::AckState};
 use crate::log::Stored;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
-pub(super) const RANGES_MAX: usize = 65_536;
+pub(super) const RANGES_MAX: usize = 16_384;
 
 /// The state of one durable subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

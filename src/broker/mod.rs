@@ -56,7 +56,7 @@ pub use self::{
 use crate::log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored};
 
 /// The most events one durable may have in flight.
-pub const MAX_IN_FLIGHT_MAX: u32 = 65_536;
+pub const MAX_IN_FLIGHT_MAX: u32 = 10_000;
 /// The longest time any option of a subscription may name: 24 hours, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
@@ -352,7 +352,7 @@ fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
         return invalid("since", "give after or since, not both");
     }
     if !(1..=MAX_IN_FLIGHT_MAX).contains(&options.max_in_flight) {
-        return invalid("max_in_flight", "it must be 1 to 65536");
+        return invalid("max_in_flight", "it must be 1 to 10000");
     }
     if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_max) {
         return invalid("batch_max", "it must be 1 to 1000");

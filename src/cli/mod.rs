@@ -199,8 +199,8 @@ async fn within<T>(
     }
 }
 
-/// Runs the asynchronous part of a command. What it blocks on, such as a slow reader of stdout, does
-/// not block the connection, which lives on a thread of its own.
+/// Runs the asynchronous part of a command. What it blocks on, such as a slow reader of stdout,
+/// does not block the connection, which lives on a thread of its own.
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();

@@ -43,7 +43,8 @@ pub(super) fn print(line: &str) -> anyhow::Result<()> {
     output.flush()
 }
 
-/// A text as it may be shown on a terminal: what would move the cursor or change colours is escaped.
+/// A text as it may be shown on a terminal: what would move the cursor or change colours is
+/// escaped.
 pub(super) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -64,7 +64,8 @@ pub struct Args {
     /// How the data is to be read, as in image/png.
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
-    /// Publish every line of stdin as one event.
+    /// Publish every line of stdin as one event, byte for byte: what is JSON from its first byte to
+    /// its last goes as JSON, any other line as text.
     #[arg(long, conflicts_with_all = ["file", "count"])]
     pub lines: bool,
     /// Publish it so many times.
@@ -218,7 +219,7 @@ impl Printer {
 impl Args {
     /// The event with this data.
     fn publish(&self, data: Option<Bytes>) -> anyhow::Result<Publish> {
-        let guess = data.as_ref().map(|data| content_type_of(data).to_owned());
+        let guess = data.as_ref().map(|data| self.content_type_of(data).to_owned());
         let mut event = NewEvent {
             id: self.id.clone(),
             kind: self.kind.clone(),
@@ -237,6 +238,21 @@ impl Args {
         Ok(Publish { expect_last: self.expect_last, ..Publish::of(event) })
     }
 
+    /// How bytes that come without a content type are to be read.
+    fn content_type_of(&self, data: &[u8]) -> &'static str {
+        // As JSON a line would lose the blanks around it: it goes as the text that it is.
+        let is_whole = !self.lines || data.trim_ascii() == data;
+        // Depth first: the parser of a raw value recurses.
+        let is_shallow = json_depth(data) <= JSON_DEPTH_MAX;
+        if is_whole && is_shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
+            JSON
+        } else if std::str::from_utf8(data).is_ok() {
+            "text/plain"
+        } else {
+            "application/octet-stream"
+        }
+    }
+
     /// Says which line it was.
     fn at(&self, place: u64, error: anyhow::Error) -> anyhow::Error {
         match self.lines {
@@ -245,19 +261,6 @@ impl Args {
             )),
             false => error,
         }
-    }
-}
-
-/// How bytes that come without a content type are to be read.
-fn content_type_of(data: &[u8]) -> &'static str {
-    // Depth first: the parser of a raw value recurses.
-    let shallow = json_depth(data) <= JSON_DEPTH_MAX;
-    if shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
-        JSON
-    } else if std::str::from_utf8(data).is_ok() {
-        "text/plain"
-    } else {
-        "application/octet-stream"
     }
 }
 

@@ -1,7 +1,7 @@
 //! How long to wait before the next try: full jitter.
 //!
-//! - The n-th wait is a random time between 0 and `min · 2^n`, at most `max`: many clients that lost the
-//!   same broker do not come back at the same moment.
+//! - The n-th wait is a random time between 0 and `min · 2^n`, at most `max`: many clients that
+//!   lost the same broker do not come back at the same moment.
 
 use crate::clock;
 

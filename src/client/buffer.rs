@@ -1,7 +1,7 @@
 //! What a subscription has received and nobody has taken yet.
 //!
-//! - The connection puts in whole batches and looks [`Buffer::is_full`] before it reads more: so there
-//!   are never more than the bound and one batch.
+//! - The connection puts in whole batches and looks [`Buffer::is_full`] before it reads more: so
+//!   there are never more than the bound and one batch.
 //! - One taker; every item is taken once. [`Buffer::next`] is cancel safe.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -11,7 +11,8 @@ use tokio::sync::Notify;
 
 use super::{Delivery, Error};
 
-/// The most bytes of data that wait before the socket is no longer read: 1 MiB, as in the other clients.
+/// The most bytes of data that wait before the socket is no longer read: 1 MiB, as in the other
+/// clients.
 pub(super) const BUFFER_BYTES_MAX: usize = 1 << 20;
 /// What an event takes beside its data, about.
 const ENVELOPE_BYTES: usize = 512;
@@ -109,7 +110,7 @@ impl Buffer {
         let mut state = self.state.lock();
         let was_full = state.items.len() >= self.events_max || state.bytes >= BUFFER_BYTES_MAX;
         let Some(item) = state.pop() else { return state.ended.clone().map(Err) };
-        // Announced at each step down from the bound and once more at the end: whoever waits looks again.
+        // Announced at each step down from the bound and at the end: who waits looks again.
         let announce = was_full || state.items.is_empty();
         drop(state);
         if announce {

@@ -27,8 +27,8 @@ use super::{
 };
 
 /// How long a full buffer may hold up the answers that others wait for, in milliseconds. Then the
-/// subscription is let go until its buffer has been taken: a taker that waits for an answer before it
-/// takes more would else wait for ever.
+/// subscription is let go until its buffer has been taken: a taker that waits for an answer before
+/// it takes more would else wait for ever.
 const PARK_AFTER_MS: u64 = 1_000;
 
 /// What the client is told to do.

@@ -37,6 +37,8 @@ const OUT_BYTES_MAX: usize = 256 << 10;
 const COMMANDS_MAX: usize = 256;
 /// How long a connection must have lasted to count as a good one: the wait after it is short again.
 const GOOD_AFTER_MS: u64 = 5_000;
+/// The most that a broker's wish how long to wait before a new connection is followed.
+const WAIT_MS_MAX: u64 = 300_000;
 /// How long the last frames may take to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -103,7 +105,7 @@ impl Driver {
                     }
                 }
             };
-            wait_ms = lost.after_ms.unwrap_or_else(|| backoff.next_ms());
+            wait_ms = lost.after_ms.unwrap_or_else(|| backoff.next_ms()).min(WAIT_MS_MAX);
             if !is_down {
                 self.notice(&Notice::Lost { reason: lost.reason, was_there });
                 is_down = true;
@@ -223,7 +225,8 @@ struct Talk<'a> {
     /// Frames to be written; those before `out_at` are.
     out: Vec<u8>,
     out_at: usize,
-    /// When the broker was last heard of, and when it last took something, in monotonic milliseconds.
+    /// When the broker was last heard of, and when it last took something, in monotonic
+    /// milliseconds.
     heard_ms: u64,
     told_ms: u64,
     /// A ping has gone out since the broker was last heard of.
@@ -247,7 +250,8 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Encodes what is to be said, up to the bound. After a goodbye it waits for the next connection.
+    /// Encodes what is to be said, up to the bound. After a goodbye it waits for the next
+    /// connection.
     fn transmit(&mut self, now_ms: u64) {
         let bytes_max = self.link.connected.max_message_bytes;
         while self.goodbye_ms.is_none() && self.out.len() - self.out_at < OUT_BYTES_MAX {
@@ -293,7 +297,7 @@ impl<'a> Talk<'a> {
             }
             if self.pinged { due_ms.saturating_add(interval_ms) } else { due_ms }
         };
-        // What the core waits for cannot be sent while the buffer is full: look again when it is not.
+        // What the core waits for cannot be sent while the buffer is full: look when it is not.
         let has_room = self.out.len() - self.out_at < OUT_BYTES_MAX && self.goodbye_ms.is_none();
         let core_ms = self.core.wake_ms().filter(|_| has_room).unwrap_or(u64::MAX);
         Ok(beat_ms.min(core_ms.max(now_ms)))
@@ -355,7 +359,7 @@ impl<'a> Talk<'a> {
                 self.goodbye_ms = Some(reconnect_after_ms);
             }
             Ok(message) => self.core.handle_message(message, clock::monotonic_ms()),
-            // A later broker may push what this version does not know, but somebody waits for these.
+            // A later broker may push what is not known here, but somebody waits for these.
             Err(error) if is_awaited(text) => return Err(stop(&error.message)),
             Err(_) => {}
         }

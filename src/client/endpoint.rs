@@ -1,6 +1,7 @@
 //! Where the broker is: an [`Endpoint`] parsed from a URL.
 //!
-//! - `http` and `ws` mean the same, and so do `https` and `wss`, which are refused: there is no TLS yet.
+//! - `http` and `ws` mean the same, and so do `https` and `wss`, which are refused: there is no TLS
+//!   yet.
 //! - A path is kept as the prefix of every path asked for.
 
 use hyper::Uri;

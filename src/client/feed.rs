@@ -122,8 +122,9 @@ impl Feed {
         }
     }
 
-    /// Whether its full buffer is a reason not to read the socket.
+    /// Whether its full buffer is a reason not to read the socket. Before it is live nothing comes
+    /// for it.
     pub(super) fn is_blocking(&self) -> bool {
-        matches!(self.state, State::Live(_) | State::Asked(_)) && self.buffer.is_full()
+        matches!(self.state, State::Live(_)) && self.buffer.is_full()
     }
 }

@@ -68,8 +68,8 @@ impl Subscription {
         self.buffer.try_next()
     }
 
-    /// All up to and including `offset` is done. The future gives the durable's floor once the ack is
-    /// durable; it is said again on a new connection until then. Waits for room first.
+    /// All up to and including `offset` is done. The future gives the durable's floor once the ack
+    /// is durable; it is said again on a new connection until then. Waits for room first.
     ///
     /// # Errors
     /// What the broker refuses, or why the subscription has ended.

@@ -1,4 +1,5 @@
-//! The client against a broker that says what the test tells it to; its WebSocket is another one than ours.
+//! The client against a broker that says what the test tells it to; its WebSocket is another one
+//! than ours.
 
 use std::{future::Future, time::Duration};
 

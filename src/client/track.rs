@@ -1,7 +1,7 @@
 //! How far a subscription has come, and what to ask for to go on from there. No I/O, no clock.
 //!
-//! - An ephemeral subscription goes on after the last cursor seen, in the log it belongs to; a durable
-//!   one by its name: the broker keeps its place.
+//! - An ephemeral subscription goes on after the last cursor seen, in the log it belongs to; a
+//!   durable one by its name: the broker keeps its place.
 //! - Batches are chained: one whose `after` is not our cursor means that something was missed.
 //! - Of an ephemeral one no event is handed out twice: what is at or below the cursor is dropped.
 

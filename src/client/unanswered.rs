@@ -1,8 +1,8 @@
 //! Requests that have not been answered, in the order in which they were made. No I/O, no clock.
 //!
 //! - Requests are sent in this order, and after a new connection all of them again, in this order.
-//! - When one has failed and may be tried again, nothing is sent until the wait is over; then it and
-//!   all behind it are sent again. Those behind that were answered meanwhile are not.
+//! - When one has failed and may be tried again, nothing is sent until the wait is over; then it
+//!   and all behind it are sent again. Those behind that were answered meanwhile are not.
 //! - A request leaves by its answer only, or by [`Unanswered::take_all`].
 //!
 //! ```text
@@ -77,8 +77,8 @@ impl<P> Unanswered<P> {
         self.entries.remove(index).map(|entry| entry.payload)
     }
 
-    /// The request of this number failed and is to be sent again after `wait_ms`, with all behind it.
-    /// False when there is none.
+    /// The request of this number failed and is to be sent again after `wait_ms`, with all behind
+    /// it. False when there is none.
     pub(super) fn retry(&mut self, request: RequestId, now_ms: u64, wait_ms: u64) -> bool {
         let Some(index) = self.index_of(request) else { return false };
         self.sent = self.sent.min(index);

@@ -141,10 +141,12 @@ fn refuse(
         let _permit: OwnedSemaphorePermit = permit;
         let answer = refusal(clock::random_between(1, 5));
         let said = async {
+            let mut rest = [0; 1024];
+            // Who is answered before it has asked takes the connection for broken, not for refused.
+            stream.read(&mut rest).await?;
             stream.write_all(answer.as_bytes()).await?;
             stream.shutdown().await?;
             // Closing with bytes unread would reset the connection and take the answer with it.
-            let mut rest = [0; 1024];
             while stream.read(&mut rest).await? > 0 {}
             std::io::Result::Ok(())
         };

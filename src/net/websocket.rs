@@ -103,6 +103,8 @@ pub async fn run(start: Start) {
         house,
         shared,
         buffer: Buffer(Vec::new()),
+        unanswered: false,
+        pinged_ms: 0,
     };
     let mut listening = Box::pin(ears.listen(token));
     let mut speaking = Box::pin(mouth.speak());
@@ -221,6 +223,10 @@ struct Mouth {
     house: Arc<House>,
     shared: Arc<Shared>,
     buffer: Buffer,
+    /// A ping is out, and nothing has kept the peer from answering it.
+    unanswered: bool,
+    /// When it went out, in monotonic milliseconds.
+    pinged_ms: u64,
 }
 
 impl Mouth {
@@ -244,11 +250,18 @@ impl Mouth {
         }
     }
 
-    /// Nothing heard for two ping intervals.
-    fn is_silent(&self) -> bool {
-        let silent_ms =
-            clock::monotonic_ms().saturating_sub(self.shared.heard_ms.load(Ordering::Relaxed));
-        u128::from(silent_ms) > 2 * self.house.limits.ping_interval.as_millis()
+    /// When it is time for a ping: whether nothing was heard for two intervals, in the last of which
+    /// a ping was out. Else the next one goes out now.
+    fn is_silent(&mut self) -> bool {
+        let heard_ms = self.shared.heard_ms.load(Ordering::Relaxed);
+        let now_ms = clock::monotonic_ms();
+        let long_ms = 2 * millis(self.house.limits.ping_interval);
+        let is_long_ago = now_ms.saturating_sub(heard_ms) >= long_ms;
+        if self.unanswered && heard_ms < self.pinged_ms && is_long_ago {
+            return true;
+        }
+        (self.unanswered, self.pinged_ms) = (true, now_ms);
+        false
     }
 
     async fn farewell(mut self) {
@@ -268,21 +281,30 @@ impl Mouth {
 
     /// Writes the buffer; false when the socket is gone or takes nothing.
     async fn write(&mut self) -> bool {
+        let began_ms = clock::monotonic_ms();
         let mut rest = &self.buffer.0[..];
+        if let Ok(written) = self.output.try_write(rest) {
+            if written < rest.len() {
+                // The socket is slow: what it has not taken is held exactly, however long that is.
+                self.buffer.0.drain(..written);
+                self.buffer.0.shrink_to_fit();
+                rest = &self.buffer.0;
+            } else {
+                rest = &[];
+            }
+        }
         while !rest.is_empty() {
-            let written =
-                tokio::time::timeout(self.house.limits.write_timeout, self.output.write(rest))
-                    .await;
-            match written {
+            let write = self.output.write(rest);
+            match tokio::time::timeout(self.house.limits.write_timeout, write).await {
                 Ok(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
                 // Within a frame no close frame can be sent: the connection is cut, the client resumes.
                 Ok(_) | Err(_) => return false,
             }
         }
-        self.shared.heard_ms.fetch_max(
-            clock::monotonic_ms().saturating_sub(millis(self.house.limits.ping_interval)),
-            Ordering::Relaxed,
-        );
+        if clock::monotonic_ms() - began_ms >= millis(self.house.limits.ping_interval) {
+            // While it waited the write timeout was the heartbeat: the peer is asked anew.
+            self.unanswered = false;
+        }
         self.buffer.0.clear();
         if self.buffer.0.capacity() > KEEP_BYTES {
             self.buffer.0 = Vec::new();

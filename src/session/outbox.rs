@@ -27,8 +27,9 @@ use crate::{
 
 /// How many answers may wait for a socket; beyond it the socket is not read.
 pub const ANSWERS_MAX: usize = 1024;
-/// Once this many bytes are there they are written.
-const FILL_BYTES: usize = 64 * 1024;
+/// Once this many bytes are there they are written: with one batch more than this, what a socket that takes
+/// nothing holds stays below 64 KiB.
+const FILL_BYTES: usize = 16 * 1024;
 
 /// Something to send.
 pub enum Item {

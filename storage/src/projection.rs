@@ -28,7 +28,7 @@ pub use self::{
 };
 
 /// The most bytes one key or one value may have.
-pub const ENTRY_BYTES_MAX: usize = 64 << 10;
+pub const ENTRY_BYTES_MAX: usize = 1 << 20;
 
 /// A key with its value.
 pub type Entry = (Vec<u8>, Vec<u8>);

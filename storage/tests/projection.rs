@@ -22,8 +22,8 @@ use tidings_proto::{Cursor, Filter, Filters, LogId, Topic};
 use tidings_storage::{
     Flags, Log, NewRecord, Opened, Options, Reader, Record, ScanLimit, SimDisk,
     projection::{
-        Change, Checkpoint, Entry, MemoryStore, Projection, ProjectionError, RebuildReason, Runner,
-        SledOptions, SledStore, Store,
+        Change, Checkpoint, ENTRY_BYTES_MAX, Entry, MemoryStore, Projection, ProjectionError,
+        RebuildReason, Runner, SledOptions, SledStore, Store,
     },
 };
 
@@ -826,12 +826,12 @@ fn entries_above_the_limit_are_refused_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let id = LogId::from_bytes([1; 16]);
     let mut store = SledStore::open(dir.path(), "p", 1, id, Cursor::START).unwrap().store;
-    let most = vec![7; 64 << 10];
+    let most = vec![7; ENTRY_BYTES_MAX];
     store.save(Cursor::START, &[(most.clone(), Some(most.clone()))]).unwrap();
-    for change in [(b"k".to_vec(), Some(vec![0; (64 << 10) + 1])), (vec![0; (64 << 10) + 1], None)]
-    {
+    let too_much = vec![0; ENTRY_BYTES_MAX + 1];
+    for change in [(b"k".to_vec(), Some(too_much.clone())), (too_much, None)] {
         let refused = store.save(Cursor::START, &[(b"x".to_vec(), Some(vec![])), change]);
-        assert!(matches!(refused, Err(ProjectionError::TooLarge(65_537))));
+        assert!(matches!(refused, Err(ProjectionError::TooLarge(n)) if n == ENTRY_BYTES_MAX + 1));
     }
     assert_eq!(store.load().unwrap().entries, [(most.clone(), most)]);
 }

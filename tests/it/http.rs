@@ -1,4 +1,5 @@
-//! HTTP: every call of the protocol, long polls, SSE, CloudEvents, the operators' door, and a change of transport.
+//! HTTP: every call of the protocol, long polls, SSE, CloudEvents, the operators' door, and a change
+//! of transport.
 
 use std::time::{Duration, Instant};
 

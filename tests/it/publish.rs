@@ -1,4 +1,4 @@
-//! Publishing over every door: offsets, ids, expectations, batches, and the bytes that come out again.
+//! Publishing over every door: offsets, ids, expectations, batches, and the bytes that come out.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use hyper::{Method, StatusCode};

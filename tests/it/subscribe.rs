@@ -1,4 +1,4 @@
-//! Ephemeral subscriptions on sockets: where they begin, what they match, and that nothing is passed over.
+//! Ephemeral subscriptions on sockets: where they begin, what they match, and that nothing is lost.
 
 use std::{
     collections::HashMap,

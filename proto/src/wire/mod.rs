@@ -20,10 +20,8 @@ pub mod stored;
 #[cfg(test)]
 mod samples;
 
-/// The most levels of nesting in what a client sends: those of the data, and three around it.
-pub const LEVELS_MAX: usize = JSON_DEPTH_MAX + 3;
-/// The most levels in what the broker sends: data within an event, a list, a batch and a message.
-pub const SENT_LEVELS_MAX: usize = JSON_DEPTH_MAX + 4;
+/// The most levels of nesting in a message: data within an event, a list, a batch and a message.
+pub const LEVELS_MAX: usize = JSON_DEPTH_MAX + 4;
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq)]

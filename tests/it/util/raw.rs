@@ -29,7 +29,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The first bytes of a frame, up to the mask; whether the payload follows is the caller's business.
+/// The first bytes of a frame, up to the mask; whether a payload follows is the caller's business.
 pub fn head(first: u8, masked: bool, payload_bytes: u64) -> Vec<u8> {
     let bit = if masked { 0x80 } else { 0 };
     let mut head = vec![first];

@@ -60,13 +60,17 @@ impl Socket {
 
     /// The answer to this request; what comes before is kept for [`Socket::push`].
     pub async fn answer(&mut self, id: u32) -> Value {
+        self.try_answer(id).await.expect("the socket ended before the answer")
+    }
+
+    async fn try_answer(&mut self, id: u32) -> Option<Value> {
         let mut kept = VecDeque::new();
         loop {
-            let message = self.next().await.expect("the socket ended before the answer");
+            let message = self.next().await?;
             if message["reply"] == id {
                 kept.append(&mut self.aside);
                 self.aside = kept;
-                return message;
+                return Some(message);
             }
             kept.push_back(message);
         }
@@ -76,6 +80,15 @@ impl Socket {
     pub async fn call(&mut self, name: &str, body: Value) -> Value {
         let id = self.start(name, body).await;
         self.answer(id).await
+    }
+
+    /// The same; `None` when the connection ends before the answer.
+    pub async fn try_call(&mut self, name: &str, body: Value) -> Option<Value> {
+        self.next_id += 1;
+        let id = self.next_id;
+        let request = json!({"id": id, name: body}).to_string();
+        self.stream.send(Message::text(request)).await.ok()?;
+        self.try_answer(id).await
     }
 
     /// The next message that answers nothing, in order.

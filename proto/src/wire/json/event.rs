@@ -10,7 +10,7 @@ use crate::{
     Event, Offset, Priority, Timestamp, Topic, WireError,
     strict::{given, texts},
     wire::{
-        Fault, SENT_LEVELS_MAX,
+        Fault, LEVELS_MAX,
         stored::{Body, Place},
     },
 };
@@ -59,7 +59,7 @@ pub fn write_event(event: &Event, out: &mut Vec<u8>) {
 /// # Errors
 /// When the text is no such object; the error names the attribute.
 pub fn decode_event(text: &str) -> Result<Event, WireError> {
-    let event: WireEvent<'_> = read::object(text, "", SENT_LEVELS_MAX)?;
+    let event: WireEvent<'_> = read::object(text, "", LEVELS_MAX)?;
     event.into_event().map_err(|fault| fault.under(""))
 }
 

@@ -18,7 +18,7 @@ use crate::{
     Cursor, Offset, WireError,
     message::{Events, Push, Reply, RequestId, ServerMessage},
     strict::{self, given},
-    wire::{SENT_LEVELS_MAX, invalid},
+    wire::{LEVELS_MAX, invalid},
 };
 
 /// Appends a reply: `{"reply":1,"published":{…}}`. Without an id there is no `reply` in it.
@@ -79,7 +79,7 @@ pub fn encode_events<'a>(
 /// # Errors
 /// When the text is no such message, or of a kind that this version does not know.
 pub fn decode_server_message(text: &str) -> Result<ServerMessage, WireError> {
-    let Parts { reply, kinds } = read::value(text, "", SENT_LEVELS_MAX)?;
+    let Parts { reply, kinds } = read::value(text, "", LEVELS_MAX)?;
     let known = if reply.is_some() { REPLIES } else { PUSHES };
     let mut kinds = kinds.into_iter().filter(|(kind, _)| known.contains(&kind.as_str()));
     let (Some((kind, raw)), None) = (kinds.next(), kinds.next()) else {
@@ -96,11 +96,11 @@ pub fn decode_server_message(text: &str) -> Result<ServerMessage, WireError> {
 /// Reads an enum that serde writes as an object of one attribute.
 fn tagged<T: for<'de> Deserialize<'de>>(kind: &str, raw: &RawValue) -> Result<T, WireError> {
     let text = format!("{{\"{kind}\":{}}}", raw.get());
-    read::value(&text, "", SENT_LEVELS_MAX)
+    read::value(&text, "", LEVELS_MAX)
 }
 
 fn decode_events(text: &str) -> Result<Events, WireError> {
-    let batch: WireEvents<'_> = read::object(text, EVENTS, SENT_LEVELS_MAX)?;
+    let batch: WireEvents<'_> = read::object(text, EVENTS, LEVELS_MAX)?;
     let one = |(n, strict::Object(event)): (usize, strict::Object<WireEvent<'_>>)| {
         event.into_event().map_err(|fault| fault.under(&format!("events.events[{n}]")))
     };

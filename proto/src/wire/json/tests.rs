@@ -7,7 +7,7 @@ use crate::{
     Code, Event, NewEvent, Offset, Timestamp, Topic,
     event::JSON,
     message::{Events, Publish, Request, ServerMessage},
-    wire::{LEVELS_MAX, SENT_LEVELS_MAX, samples, stored},
+    wire::{LEVELS_MAX, samples, stored},
 };
 
 fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -177,7 +177,7 @@ fn nesting_is_bounded_before_anything_is_parsed() {
     // One more level than data may have is the data's fault, many more are the message's.
     assert!(publish(33).unwrap_err().error.message.starts_with("publish.data: "));
     let error = publish(LEVELS_MAX).unwrap_err();
-    assert_eq!(error.error.message, "message: is nested deeper than 35 levels");
+    assert_eq!(error.error.message, "message: is nested deeper than 36 levels");
     assert_eq!(error.id, Some(1));
     survives(&"[".repeat(1 << 20));
     survives(&"{\"a\":".repeat(1 << 18));
@@ -193,7 +193,7 @@ fn nesting_is_bounded_before_anything_is_parsed() {
         panic!()
     };
     assert_eq!(events.events, [event]);
-    assert!(decode_server_message(&batch(&nested(SENT_LEVELS_MAX))).is_err());
+    assert!(decode_server_message(&batch(&nested(LEVELS_MAX))).is_err());
 }
 
 #[test]
