@@ -290,20 +290,22 @@ mod tests {
 
     #[test]
     fn the_content_type_is_read_off_the_data() {
-        for (data, want) in [
-            (&b"{\"a\":1.0e5}"[..], JSON),
-            (b" 57\n", JSON),
-            (b"-5", JSON),
-            (b"hello", "text/plain"),
-            (b"", "text/plain"),
-            (b"{a}", "text/plain"),
-            (b"a\r", "text/plain"),
-            (b"\xff\xfe", "application/octet-stream"),
+        let (once, lines) = (args("a").unwrap(), args("a --lines").unwrap());
+        for (data, want, as_line) in [
+            (&b"{\"a\":1.0e5}"[..], JSON, JSON),
+            (b" 57\n", JSON, "text/plain"),
+            (b"-5", JSON, JSON),
+            (b"hello", "text/plain", "text/plain"),
+            (b"", "text/plain", "text/plain"),
+            (b"{a}", "text/plain", "text/plain"),
+            (b"a\r", "text/plain", "text/plain"),
+            (b"\xff\xfe", "application/octet-stream", "application/octet-stream"),
         ] {
-            assert_eq!(content_type_of(data), want, "{data:?}");
+            assert_eq!(once.content_type_of(data), want, "{data:?}");
+            assert_eq!(lines.content_type_of(data), as_line, "{data:?}");
         }
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert_eq!(content_type_of(deep.as_bytes()), "text/plain");
+        assert_eq!(once.content_type_of(deep.as_bytes()), "text/plain");
     }
 
     #[test]

@@ -143,7 +143,9 @@ fn refuse(
         let said = async {
             let mut rest = [0; 1024];
             // Who is answered before it has asked takes the connection for broken, not for refused.
-            stream.read(&mut rest).await?;
+            if stream.read(&mut rest).await? == 0 {
+                return Ok(());
+            }
             stream.write_all(answer.as_bytes()).await?;
             stream.shutdown().await?;
             // Closing with bytes unread would reset the connection and take the answer with it.
