@@ -3,11 +3,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{sync::Notify, task::JoinSet};
 
@@ -30,7 +31,7 @@ struct Witness {
 
 impl Witness {
     fn saw(&self, offset: u64, what: (u64, u64)) {
-        let before = self.answered.lock().unwrap().insert(offset, what);
+        let before = self.answered.lock().insert(offset, what);
         assert!(before.is_none_or(|before| before == what), "offset {offset} given twice");
         self.answers.fetch_add(1, Ordering::Relaxed);
         self.news.notify_one();
@@ -107,7 +108,7 @@ async fn audit(address: String, witness: Arc<Witness>) -> BTreeMap<u64, Value> {
                 let Some(answer) = socket.try_call("ack", ack).await else { break };
                 floor = answer["acked"]["cursor"].as_u64().unwrap();
             }
-            let last = witness.answered.lock().unwrap().keys().next_back().copied();
+            let last = witness.answered.lock().keys().next_back().copied();
             if witness.over.load(Ordering::Acquire) && Some(floor) >= last {
                 return shown;
             }
@@ -153,7 +154,7 @@ async fn g1_heavy_nothing_acknowledged_is_lost_over_30_kills_under_64_publishers
         }
         after = after.max(page["cursor"].as_u64().unwrap());
     }
-    let answered = witness.answered.lock().unwrap();
+    let answered = witness.answered.lock();
     assert!(answered.len() > 1000, "only {} publishes were answered", answered.len());
     let mut where_is: HashMap<&str, u64> = HashMap::new();
     for (offset, (publisher, number)) in answered.iter() {

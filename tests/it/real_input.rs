@@ -4,10 +4,11 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Condvar, Mutex},
+    sync::Arc,
     time::Instant,
 };
 
+use parking_lot::{Condvar, Mutex};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -42,7 +43,7 @@ impl Seen {
         let event: Event<'_> = serde_json::from_str(event)
             .unwrap_or_else(|error| panic!("{}: {error}: {event}", WHO[who]));
         assert_eq!(event.topic, TOPIC);
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lines.lock();
         let mine = &mut lines[who];
         let data = event.data.get();
         match mine.binary_search_by_key(&event.offset, |(offset, _)| *offset) {
@@ -59,12 +60,12 @@ impl Seen {
     /// Waits until the subscriber who has the fewest lines has so many.
     fn all_have(&self, count: usize) {
         let deadline = Instant::now() + 3 * PATIENCE;
-        let mut lines = self.lines.lock().unwrap();
+        let mut lines = self.lines.lock();
         while lines.iter().any(|lines| lines.len() < count) {
             let counts: Vec<_> = lines.iter().map(Vec::len).collect();
             let left = deadline.checked_duration_since(Instant::now());
             let left = left.unwrap_or_else(|| panic!("{WHO:?} have {counts:?} of {count}"));
-            lines = self.news.wait_timeout(lines, left).unwrap().0;
+            self.news.wait_for(&mut lines, left);
         }
     }
 }
@@ -166,7 +167,7 @@ fn g3_heavy_the_output_of_a_build_arrives_whole_over_three_kills() {
     }
     seen.all_have(lines.len());
     assert!(publisher.0.wait().unwrap().success(), "the publisher failed");
-    let seen = seen.lines.lock().unwrap();
+    let seen = seen.lines.lock();
     for (who, mine) in WHO.iter().zip(seen.iter()) {
         assert_eq!(mine.len(), lines.len(), "{who}");
         for (number, ((offset, data), line)) in mine.iter().zip(lines.iter()).enumerate() {
