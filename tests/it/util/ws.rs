@@ -84,11 +84,16 @@ impl Socket {
 
     /// The same; `None` when the connection ends before the answer.
     pub async fn try_call(&mut self, name: &str, body: Value) -> Option<Value> {
-        self.next_id += 1;
-        let id = self.next_id;
-        let request = json!({"id": id, name: body}).to_string();
-        self.stream.send(Message::text(request)).await.ok()?;
+        let id = self.try_start(name, body).await?;
         self.try_answer(id).await
+    }
+
+    /// Sends a request without waiting for its answer; `None` when nothing can be sent any more.
+    pub async fn try_start(&mut self, name: &str, body: Value) -> Option<u32> {
+        self.next_id += 1;
+        let request = json!({"id": self.next_id, name: body}).to_string();
+        self.stream.send(Message::text(request)).await.ok()?;
+        Some(self.next_id)
     }
 
     /// The next message that answers nothing, in order.
