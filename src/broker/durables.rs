@@ -360,7 +360,7 @@ impl Broker {
                     return Ok((count, true));
                 }
             }
-            cursor = batch.cursor;
+            cursor = batch.damaged.unwrap_or(batch.cursor);
         }
         Ok((count, false))
     }

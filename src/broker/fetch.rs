@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings_proto::{Cursor, Offset};
+use tidings_proto::{Cursor, Offset, message::Gap};
 
 use super::{
     Broker,
@@ -26,6 +26,8 @@ pub struct Fetched {
     pub attempts: Vec<(Offset, u32)>,
     /// Everything up to here is acknowledged.
     pub floor: Cursor,
+    /// What cannot be read and was passed over.
+    pub gap: Option<Gap>,
 }
 
 /// A fetcher's hold on a durable; dropping it lets go, but its leases run on.
@@ -60,7 +62,8 @@ impl Broker {
         loop {
             while ready.pop().is_some() {}
             let (fetched, scanned) = self.fetch_now(&durable, limit).await?;
-            if !fetched.events.is_empty() || tokio::time::Instant::now() >= deadline {
+            let found = !fetched.events.is_empty() || fetched.gap.is_some();
+            if found || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
             }
             if !durable.is_mirror() && durable.lock().holder() != Holder::Fetch {
@@ -100,7 +103,9 @@ impl Broker {
             (again, cursor, room)
         };
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let mut events = self.log.get_many(offsets).await?;
+        let (mut events, damaged) = self.log.get_many(offsets).await?;
+        let mut gap =
+            damaged.first().map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
         events.retain(|event| !has_expired(event, now));
         durable.lock().state.ack_missing(&again, &events);
         let mut attempts: Vec<(u64, u32)> = again;
@@ -108,11 +113,12 @@ impl Broker {
         let room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         let mut new = 0;
-        while cursor < committed && new < room {
+        while cursor < committed && new < room && gap.is_none() {
             let read_limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
             let mut batch =
                 self.log.read(cursor, committed, &durable.spec.options.filters, read_limit).await?;
             batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
+            let passed = batch.damaged.unwrap_or(batch.cursor);
             let mut held = durable.lock();
             if !mirror && held.holder() != Holder::Fetch {
                 break;
@@ -124,7 +130,7 @@ impl Broker {
                     .filter(|&&offset| !held.state.is_acked(offset))
                     .map(|&offset| (offset, 1))
                     .collect(),
-                false => held.state.deliver_new(&offsets, batch.cursor, now.as_millis()),
+                false => held.state.deliver_new(&offsets, passed, now.as_millis()),
             };
             drop(held);
             batch.events.retain(|event| {
@@ -133,7 +139,8 @@ impl Broker {
             new += batch.events.len();
             events.append(&mut batch.events);
             attempts.extend(sent);
-            cursor = batch.cursor;
+            gap = batch.damaged.map(|until| self.log.damage_gap(batch.cursor, until));
+            cursor = passed;
         }
         let mut held = durable.lock();
         if !mirror {
@@ -147,6 +154,6 @@ impl Broker {
             .filter_map(|(offset, n)| Some((Offset::new(offset)?, n)))
             .collect();
         let scanned = (room > 0).then_some(cursor);
-        Ok((Fetched { events, attempts, floor }, scanned))
+        Ok((Fetched { events, attempts, floor, gap }, scanned))
     }
 }

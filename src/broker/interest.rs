@@ -6,7 +6,8 @@
 //!   not armed and costs nothing per event.
 //! - The pump ([`Interest::announce`]) first raises `until`, then looks at the entries. A subscription arms
 //!   first and looks at `until` then. So one of the two always sees the other: no wake-up is lost.
-//! - A wake says at which offset the first match is: everything before it does not match.
+//! - A wake says at which offset the first match is: everything before it does not match. That holds only
+//!   for a wake out of the armed state: one that crosses an arm that fails may have missed earlier matches.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -106,6 +107,8 @@ pub(super) struct Registration {
     interest: Arc<Interest>,
     filters: Filters,
     entry: Arc<Entry>,
+    /// The last arm succeeded, and its wake has not been asked for.
+    was_armed: AtomicBool,
 }
 
 impl Interest {
@@ -135,7 +138,8 @@ impl Interest {
             root.insert(filter.as_str().split('.'), &entry);
         }
         drop(root);
-        Registration { interest: self.clone(), filters: filters.clone(), entry }
+        let was_armed = AtomicBool::new(false);
+        Registration { interest: self.clone(), filters: filters.clone(), entry, was_armed }
     }
 
     /// Begins to announce the events up to `until`; call [`Announcement::event`] for each and then drop it.
@@ -179,16 +183,23 @@ impl Registration {
     /// Arms the entry for everything after `cursor`; false when there may be more already: read again.
     pub(super) fn arm(&self, cursor: Cursor) -> bool {
         self.entry.armed.store(true, Ordering::SeqCst);
-        if self.interest.until.load(Ordering::SeqCst) <= cursor.get() {
-            return true;
+        let is_armed = self.interest.until.load(Ordering::SeqCst) <= cursor.get();
+        if !is_armed {
+            self.entry.armed.store(false, Ordering::SeqCst);
         }
-        self.entry.armed.store(false, Ordering::SeqCst);
-        false
+        self.was_armed.store(is_armed, Ordering::Relaxed);
+        is_armed
     }
 
-    /// After a wake: everything before the first match may be passed over. 0 when there was none.
+    /// After a wake: everything before the first match may be passed over. `None` when there was no
+    /// match, or one that came before the entry was really armed.
     pub(super) fn take_first_match(&self) -> Option<Offset> {
-        Offset::new(self.entry.first_match.swap(0, Ordering::SeqCst))
+        let first = Offset::new(self.entry.first_match.swap(0, Ordering::SeqCst));
+        if self.entry.armed.load(Ordering::SeqCst) {
+            // Not woken by a match: what was found is older than the arm.
+            return None;
+        }
+        first.filter(|_| self.was_armed.swap(false, Ordering::Relaxed))
     }
 
     /// While armed: everything up to here does not match.
@@ -327,6 +338,26 @@ mod tests {
         assert!(!entry.arm(Cursor::new(4)));
         assert!(entry.arm(Cursor::new(5)));
         drop(announcement);
+    }
+
+    #[test]
+    fn a_match_that_crosses_an_arm_that_fails_says_nothing_of_what_is_before_it() {
+        let interest = Interest::new(Cursor::START);
+        let ready = Ready::new();
+        let a = interest.register(&filters(&["a"]), ready.clone(), 1);
+        let announcement = interest.announce(Cursor::new(10));
+        // Half of an arm: the pump is at 5 by then, and has passed 2 to 4 while nobody was armed.
+        a.entry.armed.store(true, Ordering::SeqCst);
+        announcement.event("a", offset(5));
+        assert!(!a.arm(Cursor::new(1)));
+        assert_eq!(a.take_first_match(), None);
+        // The same wake, stored late, behind an arm that succeeds.
+        assert!(a.arm(Cursor::new(10)));
+        a.entry.first_match.store(5, Ordering::SeqCst);
+        assert_eq!(a.take_first_match(), None);
+        drop(announcement);
+        interest.announce(Cursor::new(12)).event("a", offset(12));
+        assert_eq!(a.take_first_match(), Some(offset(12)));
     }
 
     #[test]

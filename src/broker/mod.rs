@@ -233,6 +233,15 @@ impl Broker {
         loop {
             let committed = self.log.committed();
             let mut batch = self.log.read(cursor, committed, &options.filters, limit).await?;
+            if let Some(until) = batch.damaged {
+                if gap.is_some() {
+                    // One at a time: the next read is told of this one.
+                    return Ok(Read { batch, gap });
+                }
+                let gap = self.log.damage_gap(batch.cursor, until);
+                batch.cursor = until;
+                return Ok(Read { batch, gap: Some(gap) });
+            }
             let now = crate::clock::now();
             batch
                 .events
@@ -252,9 +261,13 @@ impl Broker {
     /// One event.
     ///
     /// # Errors
-    /// See [`ReadError`].
+    /// [`ReadError::Damaged`] where it cannot be read; the storage's.
     pub async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, ReadError> {
-        Ok(self.log.get_many(vec![offset]).await?.pop())
+        let (mut events, damaged) = self.log.get_many(vec![offset]).await?;
+        match damaged.is_empty() {
+            true => Ok(events.pop()),
+            false => Err(ReadError::Damaged(offset)),
+        }
     }
 
     /// How many subscriptions there are: ephemeral ones, durables.

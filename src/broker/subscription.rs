@@ -42,7 +42,7 @@ pub struct Subscription {
     registration: Registration,
     events_max: usize,
     phase: Phase,
-    pending_gap: Option<(Cursor, GapReason)>,
+    pending_gap: Option<Gap>,
     /// Everything up to here has been looked at.
     cursor: Cursor,
     /// What the subscriber has been told of that.
@@ -117,6 +117,14 @@ pub(super) struct Parts {
 impl Subscription {
     pub(super) fn new(parts: Parts) -> Subscription {
         let until = parts.log.committed();
+        let pending_gap = parts.gap.map(|(requested, reason)| Gap {
+            subscription: Some(parts.number),
+            requested,
+            first: parts.log.first().get(),
+            last: until.get(),
+            log: parts.log.id(),
+            reason,
+        });
         Subscription {
             number: parts.number,
             log: parts.log,
@@ -125,7 +133,7 @@ impl Subscription {
             registration: parts.registration,
             events_max: usize::try_from(parts.batch_max.clamp(1, BATCH_EVENTS_MAX)).unwrap_or(1),
             phase: Phase::CatchingUp(until),
-            pending_gap: parts.gap,
+            pending_gap,
             cursor: parts.cursor,
             told: parts.cursor,
             durable: parts.durable.map(|(durable, token)| Attachment {
@@ -165,8 +173,8 @@ impl Subscription {
         if self.phase == Phase::Ended {
             return Ok(None);
         }
-        if let Some((requested, reason)) = self.pending_gap.take() {
-            return Ok(Some(Delivery::Gap(self.gap(requested, reason))));
+        if let Some(gap) = self.pending_gap.take() {
+            return Ok(Some(Delivery::Gap(gap)));
         }
         if let Some(delivery) = self.next_of_durable().await? {
             return Ok(Some(delivery));
@@ -182,10 +190,15 @@ impl Subscription {
             let committed = self.log.committed();
             let limit = ReadLimit { events: room.min(self.events_max), bytes: BATCH_BYTES_MAX };
             let batch = self.log.read(self.cursor, committed, &self.filters, limit).await?;
-            let Some((events, attempts)) = self.take(batch.events, batch.cursor) else {
+            let passed = batch.damaged.unwrap_or(batch.cursor);
+            let Some((events, attempts)) = self.take(batch.events, passed) else {
                 return Ok(Some(self.end()));
             };
-            self.cursor = batch.cursor;
+            self.cursor = passed;
+            if batch.damaged.is_some() {
+                self.told = passed;
+                return Ok(Some(Delivery::Gap(self.damage(batch.cursor, passed))));
+            }
             if !events.is_empty() {
                 return Ok(Some(self.tell(events, attempts)));
             }
@@ -253,12 +266,15 @@ impl Subscription {
             return Ok(None);
         }
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let mut events = self.log.get_many(offsets).await?;
+        let (mut events, damaged) = self.log.get_many(offsets).await?;
         events.retain(|event| !has_expired(event, now));
         let mut held = attachment.durable.lock();
         held.state.ack_missing(&again, &events);
         let more_due = held.state.next_due_ms().is_some_and(|due| due <= now.as_millis());
         drop(held);
+        // One is named; the others were, or will be, by those who read them anew.
+        self.pending_gap =
+            damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
         metrics::redelivered(events.len());
         // More of the same to come: the cursor must not pass it.
         let last = events.last().map_or(self.told, |event| event.offset().cursor());
@@ -332,15 +348,8 @@ impl Subscription {
         Delivery::Superseded
     }
 
-    fn gap(&self, requested: Cursor, reason: GapReason) -> Gap {
-        Gap {
-            subscription: Some(self.number),
-            requested,
-            first: self.log.first().get(),
-            last: self.log.committed().get(),
-            log: self.log.id(),
-            reason,
-        }
+    fn damage(&self, requested: Cursor, until: Cursor) -> Gap {
+        Gap { subscription: Some(self.number), ..self.log.damage_gap(requested, until) }
     }
 }
 

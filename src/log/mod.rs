@@ -18,7 +18,10 @@ mod upkeep;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tidings_proto::{Cursor, Filter, Filters, LogId, Offset};
+use tidings_proto::{
+    Cursor, Filter, Filters, LogId, Offset,
+    message::{Gap, GapReason},
+};
 pub use tidings_storage::projection;
 pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
 use tidings_storage::{OsDisk, Reader, ScanLimit};
@@ -36,6 +39,8 @@ use self::{
 };
 
 /// How long an append may wait for room in the queue before it is refused.
+/// How many damaged events one gap may be about; the next gap is about more.
+const DAMAGE_LOOKS_MAX: usize = 10_000;
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// The settings of this room.
@@ -268,7 +273,7 @@ impl LogHandle {
     ) -> Result<Batch, ReadError> {
         let until = until.min(self.committed());
         if until <= after {
-            return Ok(Batch { events: Vec::new(), cursor: after });
+            return Ok(Batch { events: Vec::new(), cursor: after, damaged: None });
         }
         if let Some(batch) = self.shared.tail.read(after, until, filters, limit) {
             return Ok(batch);
@@ -279,19 +284,36 @@ impl LogHandle {
         let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
         self.on_disk(move |reader| {
             let mut events = Vec::new();
-            let cursor = reader.scan(after, until, Some(&filters), scan_limit, &mut |record| {
+            let scanned = reader.scan(after, until, Some(&filters), scan_limit, &mut |record| {
                 events.push(Arc::new(Stored::new(record)));
-            })?;
-            Ok(Batch { events, cursor })
+            });
+            let offset = match &scanned {
+                Err(StorageError::Corrupt { offset, .. }) => Offset::new(*offset),
+                _ => None,
+            };
+            let (Err(error), Some(offset)) = (&scanned, offset) else {
+                return Ok(Batch { events, cursor: scanned?, damaged: None });
+            };
+            if !events.is_empty() {
+                // What is before it first: the next read meets it again.
+                return Ok(Batch { events, cursor: offset.before(), damaged: None });
+            }
+            tracing::error!(%error, "events cannot be read; their readers get a gap");
+            let end = reader.damage_end(offset, DAMAGE_LOOKS_MAX)?;
+            Ok(Batch { events, cursor: offset.before(), damaged: Some(end) })
         })
         .await
     }
 
-    /// The events at these offsets, without those that are not there (any more).
+    /// The events at these offsets, without those that are not there (any more), and the offsets of
+    /// those that are damaged.
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`].
-    pub async fn get_many(&self, offsets: Vec<Offset>) -> Result<Vec<Arc<Stored>>, ReadError> {
+    pub async fn get_many(
+        &self,
+        offsets: Vec<Offset>,
+    ) -> Result<(Vec<Arc<Stored>>, Vec<Offset>), ReadError> {
         let committed = self.committed();
         let mut found = Vec::with_capacity(offsets.len());
         let mut missing = Vec::new();
@@ -302,21 +324,39 @@ impl LogHandle {
             }
         }
         if missing.is_empty() {
-            return Ok(found);
+            return Ok((found, Vec::new()));
         }
-        let mut old = self
+        let (mut old, damaged) = self
             .on_disk(move |reader| {
-                let read =
-                    |offset| Ok(reader.get(offset)?.map(|record| Arc::new(Stored::new(record))));
-                missing
-                    .into_iter()
-                    .filter_map(|offset| read(offset).transpose())
-                    .collect::<Result<Vec<_>, _>>()
+                let (mut events, mut damaged) = (Vec::new(), Vec::new());
+                for offset in missing {
+                    match reader.get(offset) {
+                        Ok(record) => events.extend(record.map(Stored::new).map(Arc::new)),
+                        Err(error @ StorageError::Corrupt { .. }) => {
+                            tracing::error!(%offset, %error, "an event cannot be read");
+                            damaged.push(offset);
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Ok((events, damaged))
             })
             .await?;
         old.append(&mut found);
         old.sort_by_key(|event| event.offset());
-        Ok(old)
+        Ok((old, damaged))
+    }
+
+    /// How the loss of what is damaged behind `requested` up to `until` is told.
+    pub fn damage_gap(&self, requested: Cursor, until: Cursor) -> Gap {
+        Gap {
+            subscription: None,
+            requested,
+            first: until.next().get(),
+            last: self.committed().get(),
+            log: self.id(),
+            reason: GapReason::Corrupt,
+        }
     }
 
     /// What is known of a topic.
@@ -388,6 +428,8 @@ pub struct Batch {
     pub events: Vec<Arc<Stored>>,
     /// Everything up to here has been looked at.
     pub cursor: Cursor,
+    /// What is behind the cursor up to here is damaged and cannot be read. `events` is empty then.
+    pub damaged: Option<Cursor>,
 }
 
 /// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk.
@@ -486,6 +528,9 @@ pub enum ReadError {
     /// What the storage found.
     #[error("the log could not be read: {0}")]
     Storage(#[source] Arc<StorageError>),
+    /// The event is there and its bytes are not what was written.
+    #[error("event {0} is damaged on the disk")]
+    Damaged(Offset),
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     Closed,

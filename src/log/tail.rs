@@ -82,7 +82,7 @@ impl Tail {
         limit: ReadLimit,
     ) -> Option<Batch> {
         let inner = self.inner.read();
-        let mut batch = Batch { events: Vec::new(), cursor: after };
+        let mut batch = Batch { events: Vec::new(), cursor: after, damaged: None };
         let mut bytes = 0;
         for event in inner.after(after)?.take(LOOK_MAX) {
             if event.offset().get() > until.get() {

@@ -99,7 +99,13 @@ pub async fn run(start: Start) {
     };
     let mouth = Mouth {
         output,
-        outbox: Outbox::new(queue, ready, house.limits.ping_interval, house.stop.clone()),
+        outbox: Outbox::new(
+            queue,
+            ready,
+            house.limits.ping_interval,
+            house.stop.clone(),
+            house.broker.log().id(),
+        ),
         house,
         shared,
         buffer: Buffer(Vec::new()),

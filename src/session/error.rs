@@ -38,7 +38,7 @@ pub(crate) fn of_publish(error: &PublishError) -> WireError {
 pub(crate) fn of_read(error: &ReadError) -> WireError {
     match error {
         ReadError::Closed => with_retry(WireError::new(Code::Unavailable, error.to_string())),
-        ReadError::Storage(_) => internal(&error.to_string()),
+        ReadError::Storage(_) | ReadError::Damaged(_) => internal(&error.to_string()),
     }
 }
 

@@ -15,12 +15,12 @@ use std::{sync::Arc, time::Duration};
 pub use crate::broker::{
     Delivery, DurableInfo, Fetched, From as ReadFrom, PutOutcome, Read, Ready, Subscription,
 };
-pub use crate::log::{ReadLimit, Stored, TopicInfo};
+pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
 use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
-    message::{Ack, Connected, Gap, Nack, Publish, Published, Receipts},
+    message::{Ack, Connected, Gap, GapReason, Nack, Publish, Published, Receipts},
 };
 
 use crate::{
@@ -186,7 +186,7 @@ impl Session {
     /// # Errors
     /// `not_found` also where reading its topic is not granted: nobody learns what is there.
     pub async fn event(&self, offset: Offset) -> Result<Arc<Stored>, WireError> {
-        let found = self.broker().get(offset).await.map_err(|error| of_read(&error))?;
+        let found = self.get(offset).await?;
         let readable = |event: &Arc<Stored>| {
             Filter::parse(event.topic().as_str()).is_ok_and(|topic| {
                 let filters = Filters::one(topic);
@@ -198,6 +198,17 @@ impl Session {
         })
     }
 
+    async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, WireError> {
+        match self.broker().get(offset).await {
+            Ok(event) => Ok(event),
+            Err(ReadError::Damaged(offset)) => {
+                let log = self.broker().log();
+                Err(self.gone(&log.damage_gap(offset.before(), offset.cursor())))
+            }
+            Err(error) => Err(of_read(&error)),
+        }
+    }
+
     /// Who has acknowledged an event: for its publisher and the admin.
     ///
     /// # Errors
@@ -206,8 +217,7 @@ impl Session {
         let none = || {
             WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"))
         };
-        let found =
-            self.broker().get(offset).await.map_err(|error| of_read(&error))?.ok_or_else(none)?;
+        let found = self.get(offset).await?.ok_or_else(none)?;
         let publisher = found.body().map(|body| body.subject.to_owned()).unwrap_or_default();
         if found.topic().is_own()
             || (publisher != self.identity.subject && !self.identity.grants.is_admin())
@@ -341,10 +351,15 @@ impl Session {
 
     /// What of a wish is gone, as an error.
     pub fn gone(&self, gap: &Gap) -> WireError {
-        let text = format!(
-            "the events after {} are gone: the log begins at {} and ends at {}; say on_gap=skip to go on from there",
-            gap.requested, gap.first, gap.last
-        );
+        let (requested, first, last) = (gap.requested, gap.first, gap.last);
+        let text = match gap.reason {
+            GapReason::Corrupt => format!(
+                "the events after {requested} and before {first} are damaged on the disk and cannot be read; say on_gap=skip to go on behind them"
+            ),
+            _ => format!(
+                "the events after {requested} are gone: the log begins at {first} and ends at {last}; say on_gap=skip to go on from there"
+            ),
+        };
         WireError {
             first: Some(gap.first),
             last: Some(gap.last),

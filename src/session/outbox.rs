@@ -10,7 +10,7 @@ use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Durat
 
 use futures_util::FutureExt;
 use tidings_proto::{
-    Offset, WireError,
+    LogId, Offset, WireError,
     message::{Acked, Gap, GapReason, Push, Reply, RequestId},
     wire::json::{self, BatchHeader},
 };
@@ -109,6 +109,7 @@ pub struct Outbox {
     ready: Arc<Ready>,
     tick: Interval,
     stop: CancellationToken,
+    log: LogId,
     ended: bool,
 }
 
@@ -119,11 +120,13 @@ impl Outbox {
         ready: Arc<Ready>,
         ping_interval: Duration,
         stop: CancellationToken,
+        log: LogId,
     ) -> Outbox {
         let start = tokio::time::Instant::now() + ping_interval;
         let mut tick = tokio::time::interval_at(start, ping_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Outbox {
+            log,
             answers,
             pending: None,
             subscriptions: HashMap::new(),
@@ -242,7 +245,7 @@ impl Outbox {
         match subscription.next().await {
             Ok(Some(delivery)) => {
                 let over = matches!(delivery, Delivery::Superseded);
-                write_delivery(number, delivery, frames);
+                write_delivery(number, self.log, delivery, frames);
                 if over {
                     self.subscriptions.remove(&number);
                 } else {
@@ -265,7 +268,7 @@ impl Outbox {
         for subscription in self.subscriptions.values_mut() {
             let number = subscription.number();
             if let Some(delivery) = subscription.idle() {
-                write_delivery(number, delivery, frames);
+                write_delivery(number, self.log, delivery, frames);
             }
         }
     }
@@ -291,7 +294,7 @@ fn write_reply(id: Option<RequestId>, reply: &Reply, frames: &mut impl Frames) {
     }
 }
 
-fn write_delivery(subscription: u32, delivery: Delivery, frames: &mut impl Frames) {
+fn write_delivery(subscription: u32, log: LogId, delivery: Delivery, frames: &mut impl Frames) {
     let push = match delivery {
         Delivery::Events { after, cursor, events, attempts } => {
             let (encoded, damaged) = encode(&events);
@@ -307,7 +310,7 @@ fn write_delivery(subscription: u32, delivery: Delivery, frames: &mut impl Frame
             });
             metrics::delivered("websocket", encoded.len(), frames.bytes() - before);
             for offset in damaged {
-                let push = corrupt(subscription, offset, &events);
+                let push = corrupt(subscription, log, offset, &events);
                 frames.message(|out| json::encode_push(&push, out));
             }
             return;
@@ -337,7 +340,7 @@ fn encode(events: &[Arc<Stored>]) -> (Vec<bytes::Bytes>, Vec<Offset>) {
 }
 
 /// Never a silent skip: an event that cannot be read is a gap.
-fn corrupt(subscription: u32, offset: Offset, events: &[Arc<Stored>]) -> Push {
+fn corrupt(subscription: u32, log: LogId, offset: Offset, events: &[Arc<Stored>]) -> Push {
     let first = offset.cursor().next().get();
     let last = events.last().map_or(first, |event| event.offset().get());
     Push::Gap(Gap {
@@ -345,7 +348,7 @@ fn corrupt(subscription: u32, offset: Offset, events: &[Arc<Stored>]) -> Push {
         requested: offset.before(),
         first,
         last,
-        log: tidings_proto::LogId::from_bytes([0; 16]),
+        log,
         reason: GapReason::Corrupt,
     })
 }

@@ -32,7 +32,7 @@ pub enum Error {
     Latched(String),
     /// Bytes that were durable are damaged.
     #[error(
-        "{path} is damaged at byte {position} (offset {offset}): {problem}; the log is left as it is: look with `tidings log verify`, restore a backup, or accept the loss with `tidings log repair --accept-loss`"
+        "{path} is damaged at byte {position} (offset {offset}): {problem}; the log is left as it is: `tidings log verify` shows all of it; restore a backup to have it back"
     )]
     Corrupt {
         /// The file.
@@ -45,9 +45,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A segment that the manifest names is not there.
-    #[error(
-        "{path} is missing: the log is left as it is; restore it from a backup, or accept the loss with `tidings log repair --accept-loss`"
-    )]
+    #[error("{path} is missing: the log is left as it is; restore it from a backup")]
     Missing {
         /// The file.
         path: String,

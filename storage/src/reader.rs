@@ -132,7 +132,8 @@ impl Reader {
     /// `until`, or less when a limit was reached. Control records are visited like all others.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] at the first damaged record; the system's.
+    /// [`Error::Corrupt`] at the first damaged record, which it names: all before it have been visited;
+    /// the system's.
     pub fn scan(
         &self,
         after: Cursor,
@@ -162,6 +163,27 @@ impl Reader {
             run.cursor = Cursor::new(end);
         }
         Ok(run.cursor.max(until))
+    }
+
+    /// How far the damage goes that begins at `offset`: the cursor before the first record behind it
+    /// that can be read. Looks at `looks` records at most, as one behind the other may be damaged.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn damage_end(&self, offset: Offset, looks: usize) -> Result<Cursor, Error> {
+        let mut end = offset.cursor();
+        for _ in 0..looks {
+            let next = end.next();
+            if next.get() > self.shared.watermark() {
+                break;
+            }
+            match self.get(next) {
+                Ok(_) => break,
+                Err(Error::Corrupt { .. }) => end = next.cursor(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(end)
     }
 
     /// What is known of a topic.
@@ -339,15 +361,33 @@ impl Run<'_> {
             }
         }
         let Some(position) = position else { return Ok(()) };
-        let filters = self.filters;
-        segment.walk(position, end, &mut |record| {
-            if filters.is_none_or(|filters| filters.matches(record.topic.as_str())) {
-                self.take(record);
-            } else {
-                self.cursor = record.offset.cursor();
+        match segment.walk(position, end, &mut |record| self.look(record)) {
+            // Where one record ends the next begins: behind damage only the index knows the way.
+            Err(Error::Corrupt { .. }) => self.by_index(segment, end),
+            walked => walked,
+        }
+    }
+
+    /// The same, each record by its place in the index: so damage has an offset.
+    fn by_index(&mut self, segment: &Segment, end: u64) -> Result<(), Error> {
+        for offset in self.cursor.get().max(segment.base - 1) + 1..=end {
+            if let Some(position) = segment.slot(segment.rel(offset))?.position()
+                && !self.look(segment.read(position, offset)?)
+            {
+                break;
             }
-            !self.is_full()
-        })
+        }
+        Ok(())
+    }
+
+    /// Takes the record if it matches; false when that is enough.
+    fn look(&mut self, record: Record) -> bool {
+        if self.filters.is_none_or(|filters| filters.matches(record.topic.as_str())) {
+            self.take(record);
+        } else {
+            self.cursor = record.offset.cursor();
+        }
+        !self.is_full()
     }
 
     fn take(&mut self, record: Record) {

@@ -189,6 +189,10 @@ fn fetched_json(fetched: &Fetched) -> Result<Vec<u8>, WireError> {
         out.extend_from_slice(b",\"attempts\":");
         sse::write_attempts(&fetched.attempts, &mut out);
     }
+    if let Some(gap) = &fetched.gap {
+        out.extend_from_slice(b",\"gap\":");
+        serde_json::to_writer(&mut out, gap).map_err(|error| internal(&error.to_string()))?;
+    }
     out.extend_from_slice(format!(",\"cursor\":{}}}", fetched.floor).as_bytes());
     metrics::delivered(Transport::Http.as_str(), encoded.len(), bytes);
     Ok(out)

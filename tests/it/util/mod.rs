@@ -48,16 +48,21 @@ impl Broker {
 
     /// A broker on this data directory.
     pub fn at(dir: &Path, args: &[&str]) -> Broker {
-        let mut broker = Broker {
+        let mut broker = Broker::stopped(dir, args);
+        broker.restart();
+        broker
+    }
+
+    /// The same, not started yet.
+    pub fn stopped(dir: &Path, args: &[&str]) -> Broker {
+        Broker {
             child: None,
             dir: dir.join("data"),
             public: "127.0.0.1:0".to_owned(),
             admin: "127.0.0.1:0".to_owned(),
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             _temporary: None,
-        };
-        broker.restart();
-        broker
+        }
     }
 
     pub fn command(&self) -> Command {
