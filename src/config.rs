@@ -23,7 +23,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -85,6 +85,7 @@ pub const SETTINGS: [Setting; 19] = [
         "one message or request body",
     ),
     setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
+    setting("limits.durables_max", "100000", "1 to 10000000", "durable subscriptions"),
     setting(
         "limits.ping_interval",
         "25s",
@@ -161,6 +162,8 @@ pub struct Config {
     pub log: log::Options,
     /// Of every session.
     pub limits: session::Limits,
+    /// The most durable subscriptions there may be.
+    pub durables_max: usize,
     /// Of the doors.
     pub net: net::Options,
     /// Who may come in.
@@ -347,6 +350,7 @@ impl Values {
                 queue_bytes: self.size("log.queue_bytes", 1_048_576, 4_294_967_295)?,
                 disk_reads: self.size("log.disk_reads", 1, 256)?,
             },
+            durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
             limits: session::Limits {
                 message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
                 event_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),

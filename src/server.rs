@@ -39,7 +39,7 @@ impl Server {
     /// When the log does not open or an address is taken.
     pub async fn start(config: Config) -> anyhow::Result<Server> {
         metrics::install();
-        let (broker, running) = broker::start(&config.log)
+        let (broker, running) = broker::start(&config.log, config.durables_max)
             .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         let authenticator = Authenticator::new(&config.auth.0);
         let stop = CancellationToken::new();

@@ -1,18 +1,19 @@
-//! The ack box: acks that wait for the next commit, the newest state of each durable only.
+//! The ack box: durables whose acks wait for the next commit, and who waits with them.
 //!
 //! - Bounded by the number of durables that are in use.
-//! - The commit thread drains it with every commit into one `$acks` event; whoever waits for its ack is
-//!   answered when that event is durable.
+//! - The commit thread drains it with every commit into one `$acks` event with the newest state of each;
+//!   whoever waits for its ack is answered when that event is durable.
 
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tidings_proto::{
-    Topic,
+    Cursor, Topic,
     control::{ACKS_TOPIC, AckState, AckStates},
 };
 use tokio::sync::oneshot;
 
+use super::held::Durable;
 use crate::{
     clock,
     log::{AppendError, Draft, codec},
@@ -20,17 +21,20 @@ use crate::{
 
 /// Acks that wait for the next commit.
 #[derive(Debug, Default)]
-pub struct AckBox {
+pub(super) struct AckBox {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    states: HashMap<String, AckState>,
+    /// By the durable's number: another life of the name has another.
+    durables: HashMap<u64, Arc<Durable>>,
     waiting: Vec<Waiter>,
-    /// Those whose acks are in the commit that is being written.
+    /// Those whose acks are in the commit that is being written, with the floors it will have.
     writing: Vec<Waiter>,
-    writing_names: Vec<String>,
+    floors: Vec<(Arc<Durable>, Cursor)>,
+    /// Nothing is committed any more.
+    closed: bool,
 }
 
 type Waiter = oneshot::Sender<Result<(), AppendError>>;
@@ -51,52 +55,67 @@ impl AckTicket {
 
 impl AckBox {
     /// An empty box.
-    pub fn new() -> Arc<AckBox> {
+    pub(super) fn new() -> Arc<AckBox> {
         Arc::new(AckBox::default())
     }
 
-    /// Puts the newest state of a durable in. Call it with the durable's lock held, so that states stay in order.
-    pub fn submit(&self, state: AckState) -> AckTicket {
+    /// The state of this durable, as it is when the next commit begins, is to be in that commit.
+    pub(super) fn submit(&self, durable: &Arc<Durable>) -> AckTicket {
         let (sender, receiver) = oneshot::channel();
         let mut inner = self.inner.lock();
-        inner.states.insert(state.name.clone(), state);
-        inner.waiting.push(sender);
+        if !inner.closed {
+            inner.durables.insert(durable.spec.number, durable.clone());
+            inner.waiting.push(sender);
+        }
         AckTicket(receiver)
     }
 
-    /// Whether a state of this durable waits for a commit.
-    pub fn holds(&self, name: &str) -> bool {
-        let inner = self.inner.lock();
-        inner.states.contains_key(name) || inner.writing_names.iter().any(|writing| writing == name)
+    /// The commit thread has gone: whoever waits is told, and whoever comes.
+    pub(super) fn close(&self) {
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        // Dropped senders say so.
+        inner.waiting.clear();
+        inner.durables.clear();
     }
 
     pub(super) fn drain(&self) -> Option<Draft> {
-        let mut inner = self.inner.lock();
-        if inner.states.is_empty() {
-            return None;
+        let durables = {
+            let mut inner = self.inner.lock();
+            if inner.durables.is_empty() {
+                return None;
+            }
+            inner.writing = std::mem::take(&mut inner.waiting);
+            std::mem::take(&mut inner.durables)
+        };
+        let mut states: Vec<(AckState, Arc<Durable>)> =
+            durables.into_values().map(|durable| (durable.to_ack_state(), durable)).collect();
+        states.sort_by_key(|(state, _)| state.number);
+        let mut of_all = Vec::with_capacity(states.len());
+        let mut floors = Vec::with_capacity(states.len());
+        for (state, durable) in states {
+            floors.push((durable, state.floor));
+            of_all.push(state);
         }
-        inner.writing = std::mem::take(&mut inner.waiting);
-        let mut states: Vec<AckState> = std::mem::take(&mut inner.states).into_values().collect();
-        note_names(&mut inner, &states);
-        drop(inner);
-        states.sort_by_key(|state| state.number);
+        self.inner.lock().floors = floors;
         let topic = Topic::parse(ACKS_TOPIC).ok()?;
-        let data = serde_json::to_vec(&AckStates { states }).ok()?;
+        let data = serde_json::to_vec(&AckStates { states: of_all }).ok()?;
         Some(codec::control(topic, "acks", data, clock::event_id()))
     }
 
     pub(super) fn finish(&self, outcome: &Result<(), AppendError>) {
-        let waiters = {
+        let (waiters, floors) = {
             let mut inner = self.inner.lock();
-            inner.writing_names.clear();
-            std::mem::take(&mut inner.writing)
+            (std::mem::take(&mut inner.writing), std::mem::take(&mut inner.floors))
         };
+        if outcome.is_ok() {
+            for (durable, floor) in floors {
+                durable.floor_is_durable(floor);
+            }
+        }
         for waiter in waiters {
+            // Whoever has gone does not want to know.
             let _ = waiter.send(outcome.clone());
         }
     }
-}
-
-fn note_names(inner: &mut Inner, states: &[AckState]) {
-    inner.writing_names = states.iter().map(|state| state.name.clone()).collect();
 }

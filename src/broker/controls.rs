@@ -13,6 +13,9 @@ use crate::log::{
 };
 use parking_lot::Mutex;
 
+/// How many durables are looked at with the ledger locked.
+const PAGE: usize = 256;
+
 /// The ledger and the ack box, as the commit thread sees them.
 pub(super) struct BrokerControls {
     ledger: Mutex<Runner<Ledger>>,
@@ -42,16 +45,16 @@ impl BrokerControls {
         ledger.projection().after(after).take(limit).map(|(_, entry)| entry.clone()).collect()
     }
 
-    /// Those of all durables that `wanted` takes.
+    /// Those of all durables that `wanted` takes. The commit thread gets its turn between pages.
     pub(super) fn select(&self, wanted: impl Fn(&LedgerEntry) -> bool) -> Vec<LedgerEntry> {
-        let ledger = self.ledger.lock();
-        ledger
-            .projection()
-            .after(None)
-            .map(|(_, entry)| entry)
-            .filter(|entry| wanted(entry))
-            .cloned()
-            .collect()
+        let mut selected = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.list(after.as_deref(), PAGE);
+            let Some(last) = page.last() else { return selected };
+            after = Some(last.spec.name.clone());
+            selected.extend(page.into_iter().filter(|entry| wanted(entry)));
+        }
     }
 
     /// How many durables there are.
@@ -95,6 +98,11 @@ impl Controls for BrokerControls {
 
     fn failed(&self, error: &AppendError) {
         self.acks.finish(&Err(error.clone()));
+    }
+
+    fn closed(&self) {
+        self.acks.finish(&Err(AppendError::Closed));
+        self.acks.close();
     }
 }
 

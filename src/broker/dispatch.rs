@@ -1,7 +1,8 @@
 //! The pump: follows the committed cursor and wakes whom the new events concern.
 //!
 //! It pulls: its own cursor and the memory tail are all it has, so no queue can overrun. When it has fallen
-//! behind the tail it wakes everybody, and each reads for itself.
+//! behind the tail it wakes everybody, and each reads for itself. Nobody is woken under the tail's lock, which
+//! the commit thread waits for.
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub(super) async fn run(log: LogHandle, interest: Arc<Interest>, stop: Cancellat
                 announcement.event(event.topic().as_str(), event.offset());
             });
             if !complete {
+                // Those woken already are not armed any more; for the others nothing before it matches.
                 announcement.everybody(cursor.next());
             }
             drop(announcement);

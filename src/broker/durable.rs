@@ -1,14 +1,22 @@
-//! What a durable subscription has delivered and what of it is acknowledged. Pure: time is an argument.
+//! What a durable subscription has delivered and what of it is acknowledged. Pure: time is an argument,
+//! in milliseconds on a clock that never jumps.
 //!
 //! Two numbers and two sets say everything:
 //! - `cursor`: every event up to here has been looked at for delivery;
-//! - `outstanding`: events up to the cursor that are delivered, or to be delivered again, and not acknowledged;
+//! - `outstanding`: events that are delivered, or to be delivered again, and not acknowledged; those above the
+//!   cursor are known from an earlier life and come in their turn;
 //! - `acked`: ranges above the cursor that were acknowledged before (by an earlier session);
 //! - so the floor is the cursor, or the place before the oldest outstanding event.
 //!
+//! Of the outstanding up to the cursor, `due` and `timers` say which are to be delivered again and when, so
+//! that nothing is searched for.
+//!
 //! A mirrored durable leases nothing: its cursor *is* its floor and `acked` holds single acks above it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tidings_proto::{Cursor, control::AckState};
 
@@ -22,6 +30,12 @@ pub(super) const RANGES_MAX: usize = 16_384;
 pub struct DurableState {
     cursor: u64,
     outstanding: BTreeMap<u64, Outstanding>,
+    /// Up to the cursor, to be delivered again now.
+    due: BTreeSet<u64>,
+    /// Up to the cursor, to be delivered again later: moment and offset.
+    timers: BTreeSet<(u64, u64)>,
+    /// On their way to the socket; may hold some that are not any more.
+    sending: Vec<u64>,
     acked: RangeSet,
     redelivered: u64,
 }
@@ -31,15 +45,15 @@ pub struct DurableState {
 struct Outstanding {
     /// How often it has been delivered.
     attempts: u32,
-    due: Due,
+    phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
+enum Phase {
     /// On its way to the socket: the clock does not run yet.
     Sending,
-    /// Delivered; comes again at this moment (0 as `ack_wait_ms`: never).
-    Leased(u64),
+    /// Delivered; comes again at this moment (`None`: never).
+    Leased(Option<u64>),
     /// To be delivered again, not before this moment.
     Waiting(u64),
 }
@@ -59,51 +73,47 @@ impl DurableState {
         DurableState { cursor: floor.get(), ..DurableState::default() }
     }
 
-    /// The state as it was last acknowledged durably; `now_ms` on the same clock as in `to_ack_state`.
-    pub fn restore(state: &AckState) -> DurableState {
+    /// The state as it was last acknowledged durably; `from_wall` turns a moment of the wall clock into
+    /// one of the state's clock.
+    pub fn restore(state: &AckState, from_wall: impl Fn(u64) -> u64) -> DurableState {
         let mut restored = DurableState::new(state.floor);
         for &(first, last) in &state.ranges {
             restored.acked.insert(first, last);
         }
+        let delayed: BTreeMap<u64, u64> = state.delayed.iter().copied().collect();
         for &(offset, attempts) in &state.attempts {
-            let due = state
-                .delayed
-                .iter()
-                .find(|(delayed, _)| *delayed == offset)
-                .map_or(0, |(_, due)| *due);
+            let at = delayed.get(&offset).map_or(0, |wall| from_wall(*wall));
             if offset > restored.cursor && !restored.acked.contains(offset) {
                 restored
                     .outstanding
-                    .insert(offset, Outstanding { attempts, due: Due::Waiting(due) });
+                    .insert(offset, Outstanding { attempts, phase: Phase::Waiting(at) });
             }
         }
         restored
     }
 
-    /// What is to be remembered of it.
-    pub fn to_ack_state(&self, name: &str, number: u64) -> AckState {
-        let floor = self.floor();
+    /// What is to be remembered of it; `to_wall` turns a moment of the state's clock into one of the wall
+    /// clock. First deliveries are not remembered, nacks are.
+    pub fn to_ack_state(&self, name: &str, number: u64, to_wall: impl Fn(u64) -> u64) -> AckState {
+        let (mut attempts, mut delayed) = (Vec::new(), Vec::new());
+        for (&offset, event) in &self.outstanding {
+            let later = match event.phase {
+                Phase::Waiting(at) if at > 0 => Some(at),
+                _ => None,
+            };
+            if event.attempts >= 2 || later.is_some() {
+                attempts.push((offset, event.attempts));
+            }
+            delayed.extend(later.map(|at| (offset, to_wall(at))));
+        }
         AckState {
             name: name.to_owned(),
             number,
             generation: 0,
-            floor,
+            floor: self.floor(),
             ranges: self.acked_ranges(),
-            attempts: self
-                .outstanding
-                .iter()
-                .filter(|(_, event)| event.attempts >= 2)
-                .map(|(&offset, event)| (offset, event.attempts))
-                .collect(),
-            delayed: self
-                .outstanding
-                .iter()
-                .filter(|(_, event)| event.attempts >= 2)
-                .filter_map(|(&offset, event)| match event.due {
-                    Due::Waiting(due) if due > 0 => Some((offset, due)),
-                    _ => None,
-                })
-                .collect(),
+            attempts,
+            delayed,
         }
     }
 
@@ -122,22 +132,18 @@ impl DurableState {
 
     /// How many events are not acknowledged and count against `max_in_flight`.
     pub fn outstanding(&self) -> usize {
-        self.outstanding.len()
+        // Those above the cursor are let in one by one like new ones.
+        self.outstanding.len() - self.outstanding.range(self.cursor + 1..).count()
     }
 
     /// How many of them are with a session.
     pub fn in_flight(&self) -> usize {
-        self.outstanding.values().filter(|event| !matches!(event.due, Due::Waiting(_))).count()
+        self.outstanding.values().filter(|event| !matches!(event.phase, Phase::Waiting(_))).count()
     }
 
     /// How many deliveries were not the first.
     pub fn redelivered(&self) -> u64 {
         self.redelivered
-    }
-
-    /// The acknowledged ranges above the cursor.
-    pub fn acked_above_cursor(&self) -> &RangeSet {
-        &self.acked
     }
 
     /// Whether this event is acknowledged.
@@ -150,14 +156,20 @@ impl DurableState {
 
     /// Whether this event is with a session.
     pub fn is_in_flight(&self, offset: u64) -> bool {
-        self.outstanding.get(&offset).is_some_and(|event| !matches!(event.due, Due::Waiting(_)))
+        self.outstanding.get(&offset).is_some_and(|event| !matches!(event.phase, Phase::Waiting(_)))
     }
 
     /// Everything up to `cursor` has been looked at; of it these events go out for the first time.
     /// Gives those of them that are to be sent, with the number of the delivery: the others were
     /// acknowledged before, or are to wait.
-    pub fn deliver_new(&mut self, offsets: &[u64], cursor: Cursor, now_ms: u64) -> Vec<(u64, u32)> {
+    pub fn deliver_new(&mut self, offsets: &[u64], cursor: Cursor, now: u64) -> Vec<(u64, u32)> {
         let mut sent = Vec::with_capacity(offsets.len());
+        let wanted: BTreeSet<u64> = offsets.iter().copied().collect();
+        // Known from before and not among those that are wanted: expired, erased or no longer matching.
+        let gone: Vec<u64> = self.above(cursor).filter(|at| !wanted.contains(at)).collect();
+        for offset in gone {
+            self.outstanding.remove(&offset);
+        }
         for &offset in offsets {
             if offset <= self.cursor || self.acked.contains(offset) {
                 continue;
@@ -165,11 +177,15 @@ impl DurableState {
             let event = self
                 .outstanding
                 .entry(offset)
-                .or_insert(Outstanding { attempts: 0, due: Due::Waiting(0) });
-            if matches!(event.due, Due::Waiting(at) if at <= now_ms) {
-                event.attempts = event.attempts.saturating_add(1);
-                event.due = Due::Sending;
-                sent.push((offset, event.attempts));
+                .or_insert(Outstanding { attempts: 0, phase: Phase::Waiting(0) });
+            match event.phase {
+                Phase::Waiting(at) if at > now => drop(self.timers.insert((at, offset))),
+                _ => {
+                    event.attempts = event.attempts.saturating_add(1);
+                    event.phase = Phase::Sending;
+                    self.sending.push(offset);
+                    sent.push((offset, event.attempts));
+                }
             }
         }
         self.cursor = self.cursor.max(cursor.get());
@@ -179,62 +195,85 @@ impl DurableState {
     }
 
     /// The events that are due again, oldest first, with the number of the delivery they now have.
-    pub fn deliver_again(&mut self, now_ms: u64, events_max: usize) -> Vec<(u64, u32)> {
-        let mut due = Vec::new();
-        for (&offset, event) in &mut self.outstanding {
-            let is_due = match event.due {
-                Due::Waiting(at) => at <= now_ms,
-                Due::Leased(at) => at != 0 && at <= now_ms,
-                Due::Sending => false,
-            };
-            // What lies above the cursor has not been looked at in this life: it is read in its turn.
-            if is_due && offset <= self.cursor {
-                event.attempts = event.attempts.saturating_add(1);
-                event.due = Due::Sending;
-                due.push((offset, event.attempts));
-                if due.len() >= events_max {
-                    break;
-                }
+    pub fn deliver_again(&mut self, now: u64, events_max: usize) -> Vec<(u64, u32)> {
+        self.ripen(now);
+        let mut again = Vec::new();
+        while again.len() < events_max
+            && let Some(offset) = self.due.pop_first()
+        {
+            let Some(event) = self.outstanding.get_mut(&offset) else { continue };
+            event.attempts = event.attempts.saturating_add(1);
+            event.phase = Phase::Sending;
+            self.sending.push(offset);
+            again.push((offset, event.attempts));
+        }
+        self.redelivered += u64::try_from(again.len()).unwrap_or(u64::MAX);
+        again
+    }
+
+    /// These were to go out and did not: they are due now, and it was no delivery.
+    pub fn give_back(&mut self, offsets: impl IntoIterator<Item = u64>) {
+        for offset in offsets {
+            if let Some(event) = self.outstanding.get_mut(&offset)
+                && event.phase == Phase::Sending
+            {
+                event.attempts = event.attempts.saturating_sub(1);
+                event.phase = Phase::Waiting(0);
+                self.due.insert(offset);
             }
         }
-        self.redelivered += u64::try_from(due.len()).unwrap_or(u64::MAX);
-        due
     }
 
     /// The socket has taken everything that was on its way: now the clock runs.
-    pub fn sent(&mut self, now_ms: u64, redelivery: &Redelivery) {
-        for event in self.outstanding.values_mut().filter(|event| event.due == Due::Sending) {
-            event.due = match redelivery.ack_wait_ms {
-                0 => Due::Leased(0),
-                wait_ms => Due::Leased(now_ms.saturating_add(wait_ms)),
-            };
+    pub fn sent(&mut self, now: u64, redelivery: &Redelivery) {
+        let at = (redelivery.ack_wait_ms > 0).then(|| now.saturating_add(redelivery.ack_wait_ms));
+        for offset in std::mem::take(&mut self.sending) {
+            if let Some(event) = self.outstanding.get_mut(&offset)
+                && event.phase == Phase::Sending
+            {
+                event.phase = Phase::Leased(at);
+                self.timers.extend(at.map(|at| (at, offset)));
+            }
         }
     }
 
-    /// When the next event is due again, in milliseconds on the caller's clock.
-    pub fn next_due_ms(&self) -> Option<u64> {
-        self.outstanding
-            .range(..=self.cursor)
-            .filter_map(|(_, event)| match event.due {
-                Due::Waiting(at) => Some(at),
-                Due::Leased(at) if at != 0 => Some(at),
-                Due::Leased(_) | Due::Sending => None,
-            })
-            .min()
+    /// When the next event is due again.
+    pub fn next_due(&self) -> Option<u64> {
+        if !self.due.is_empty() {
+            return Some(0);
+        }
+        self.timers.first().map(|(at, _)| *at)
     }
 
     /// The session has gone or was superseded: everything it had is due at once.
     pub fn release(&mut self) {
-        for event in self.outstanding.values_mut() {
-            if !matches!(event.due, Due::Waiting(_)) {
-                event.due = Due::Waiting(0);
+        self.sending.clear();
+        for (&offset, event) in self.outstanding.range_mut(..=self.cursor) {
+            match event.phase {
+                Phase::Waiting(_) => continue,
+                Phase::Leased(Some(at)) => drop(self.timers.remove(&(at, offset))),
+                Phase::Leased(None) | Phase::Sending => {}
             }
+            event.phase = Phase::Waiting(0);
+            self.due.insert(offset);
+        }
+    }
+
+    /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.
+    pub fn forget_leases(&mut self) {
+        let (floor, ranges) = (self.floor(), self.acked_ranges());
+        *self = DurableState::new(floor);
+        for (first, last) in ranges {
+            self.acked.insert(first, last);
         }
     }
 
     /// Everything up to and including `offset` is done.
     pub fn ack_up_to(&mut self, offset: u64) {
-        self.outstanding = self.outstanding.split_off(&(offset + 1));
+        let rest = self.outstanding.split_off(&(offset + 1));
+        for (offset, event) in std::mem::replace(&mut self.outstanding, rest) {
+            self.forget_time(offset, event.phase);
+        }
         self.cursor = self.cursor.max(offset);
         self.acked.remove_up_to(self.cursor);
         self.advance();
@@ -242,7 +281,9 @@ impl DurableState {
 
     /// Just this event is done. False when too many ranges would have to be remembered.
     pub fn ack(&mut self, offset: u64) -> bool {
-        self.outstanding.remove(&offset);
+        if let Some(event) = self.outstanding.remove(&offset) {
+            self.forget_time(offset, event.phase);
+        }
         if offset > self.cursor {
             if self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
                 return false;
@@ -253,34 +294,79 @@ impl DurableState {
         true
     }
 
-    /// Of these, what is not among `events` is gone or has expired and needs no ack.
+    /// Of these, what is not among `events` is gone, has expired or is not wanted: it needs no ack.
     pub fn ack_missing(&mut self, wanted: &[(u64, u32)], events: &[Arc<Stored>]) {
-        for (offset, _) in wanted {
-            if !events.iter().any(|event| event.offset().get() == *offset) {
-                self.ack(*offset);
+        let there: BTreeSet<u64> = events.iter().map(|event| event.offset().get()).collect();
+        for (offset, _) in wanted.iter().filter(|(offset, _)| !there.contains(offset)) {
+            self.ack(*offset);
+        }
+    }
+
+    /// Everything behind the floor up to `looked` has been looked at and only `wanted` matches, rising:
+    /// the floor of a mirror goes up to the first of them that is not acknowledged. True when it moved.
+    pub fn raise_floor(&mut self, floor: Cursor, wanted: &[u64], looked: Cursor) -> bool {
+        if self.cursor != floor.get() {
+            return false;
+        }
+        let open = wanted.iter().find(|offset| !self.acked.contains(**offset));
+        let to = open.map_or(looked.get(), |offset| offset - 1);
+        self.cursor = self.cursor.max(to);
+        self.acked.remove_up_to(self.cursor);
+        self.advance();
+        self.cursor > floor.get()
+    }
+
+    /// These events come again after `delay_ms`, or after what the backoff says.
+    pub fn nack(&mut self, offset: u64, delay_ms: Option<u64>, now: u64, redelivery: &Redelivery) {
+        let Some(event) = self.outstanding.get_mut(&offset) else { return };
+        let before = event.phase;
+        let wait_ms = delay_ms.unwrap_or_else(|| redelivery.backoff(event.attempts));
+        let at = if wait_ms == 0 { 0 } else { now.saturating_add(wait_ms) };
+        event.phase = Phase::Waiting(at);
+        self.forget_time(offset, before);
+        if offset > self.cursor {
+            return;
+        }
+        match at {
+            0 => drop(self.due.insert(offset)),
+            at => drop(self.timers.insert((at, offset))),
+        }
+    }
+
+    /// What was to come again by now is due.
+    fn ripen(&mut self, now: u64) {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, offset)) = self.timers.pop_first()
+        {
+            if let Some(event) = self.outstanding.get_mut(&offset) {
+                event.phase = Phase::Waiting(0);
+                self.due.insert(offset);
             }
         }
     }
 
-    /// These events come again after `delay_ms`, or after what the backoff says.
-    pub fn nack(
-        &mut self,
-        offset: u64,
-        delay_ms: Option<u64>,
-        now_ms: u64,
-        redelivery: &Redelivery,
-    ) {
-        if let Some(event) = self.outstanding.get_mut(&offset) {
-            let wait_ms = delay_ms.unwrap_or_else(|| redelivery.backoff(event.attempts));
-            event.due = Due::Waiting(now_ms.saturating_add(wait_ms));
+    fn forget_time(&mut self, offset: u64, phase: Phase) {
+        match phase {
+            Phase::Leased(Some(at)) => drop(self.timers.remove(&(at, offset))),
+            Phase::Waiting(at) => {
+                self.timers.remove(&(at, offset));
+                self.due.remove(&offset);
+            }
+            Phase::Leased(None) | Phase::Sending => {}
         }
+    }
+
+    /// The outstanding above the cursor, up to `until`.
+    fn above(&self, until: Cursor) -> impl Iterator<Item = u64> + '_ {
+        let until = until.get().max(self.cursor);
+        self.outstanding.range(self.cursor + 1..until.saturating_add(1)).map(|(offset, _)| *offset)
     }
 
     /// What is acknowledged above the floor: between the outstanding events, and above the cursor.
     fn acked_ranges(&self) -> Vec<(u64, u64)> {
         let mut ranges = Vec::new();
         let mut next = self.floor().get() + 1;
-        for &offset in self.outstanding.keys().filter(|&&offset| offset <= self.cursor) {
+        for &offset in self.outstanding.keys().take_while(|&&offset| offset <= self.cursor) {
             if offset > next {
                 ranges.push((next, offset - 1));
             }
@@ -315,21 +401,16 @@ impl Redelivery {
 
 /// Offsets as disjoint ranges that do not touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RangeSet(BTreeMap<u64, u64>);
+struct RangeSet(BTreeMap<u64, u64>);
 
 impl RangeSet {
     /// How many ranges there are.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The ranges, rising: first and last offset.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(&first, &last)| (first, last))
     }
 
@@ -338,7 +419,7 @@ impl RangeSet {
     }
 
     /// Whether `offset` is in one of them.
-    pub fn contains(&self, offset: u64) -> bool {
+    fn contains(&self, offset: u64) -> bool {
         self.0.range(..=offset).next_back().is_some_and(|(_, &last)| offset <= last)
     }
 
@@ -351,7 +432,7 @@ impl RangeSet {
     }
 
     /// Adds a range.
-    pub fn insert(&mut self, mut first: u64, mut last: u64) {
+    fn insert(&mut self, mut first: u64, mut last: u64) {
         while let Some((&other_first, &other_last)) =
             self.0.range(..=last.saturating_add(1)).next_back()
         {

@@ -9,7 +9,7 @@ use tidings_proto::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Broker, Durable, Target, Token,
+    Broker, Durable, Target, Token, WAIT_MS_MAX,
     acks::AckTicket,
     check,
     error::{AckError, AppendError, SubscribeError},
@@ -82,17 +82,18 @@ impl Broker {
         number: u32,
     ) -> Result<Subscription, SubscribeError> {
         let name = options.durable.clone().unwrap_or_default();
-        let (entry, _) = self.ensure(&name, options, subject, false).await?;
-        let filters = entry.spec.options.filters.clone();
-        let registration = self.interest.register(&filters, ready, number);
+        self.ensure(&name, options, subject, false).await?;
+        // Everything by this one object: a change meanwhile ends it, and the session is told.
         let durable = self.durable(&name)?;
+        let filters = durable.spec.options.filters.clone();
+        let registration = self.interest.register(&filters, ready, number);
         let (token, floor) = durable.attach(registration.entry().clone());
         let first = self.log.first().before();
         let cursor = floor.max(first);
         let parts = Parts {
             number,
             log: self.log.clone(),
-            selection: Selection::of(&entry.spec.options),
+            selection: Selection::of(&durable.spec.options),
             filters,
             registration,
             batch_max: options.batch_max,
@@ -117,7 +118,7 @@ impl Broker {
     ) -> Result<PutOutcome, SubscribeError> {
         let options = SubscribeOptions { durable: Some(name.to_owned()), ..options.clone() };
         check(&options)?;
-        Ok(self.ensure(name, &options, subject, true).await?.1)
+        self.ensure(name, &options, subject, true).await
     }
 
     /// The durable as the log has it; made when it is not there, changed when `change` allows it.
@@ -127,17 +128,17 @@ impl Broker {
         options: &SubscribeOptions,
         subject: &str,
         change: bool,
-    ) -> Result<(LedgerEntry, PutOutcome), SubscribeError> {
+    ) -> Result<PutOutcome, SubscribeError> {
+        if self.is_kept(name, options, change)? {
+            return Ok(PutOutcome::Kept);
+        }
         let _one_at_a_time = self.changing.lock().await;
+        if self.is_kept(name, options, change)? {
+            return Ok(PutOutcome::Kept);
+        }
         let found = self.controls.find(name);
-        if let Some(entry) = &found {
-            match differs(&entry.spec.options, options) {
-                None => return Ok((entry.clone(), PutOutcome::Kept)),
-                Some(differs) if !change => {
-                    return Err(SubscribeError::Conflict { name: name.to_owned(), differs });
-                }
-                Some(_) => {}
-            }
+        if found.is_none() && self.controls.durables() >= self.durables_max {
+            return Err(SubscribeError::TooMany { max: self.durables_max });
         }
         let (number, start) = match &found {
             Some(entry) => (entry.spec.number, entry.spec.start),
@@ -150,14 +151,30 @@ impl Broker {
             start,
             owner: subject.to_owned(),
         };
-        self.record(&SubscriptionChange::Put(Box::new(spec))).await?;
+        self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
         // Whoever is attached works by the old options: it attaches again.
-        if let Some(old) = self.durables.lock().remove(name) {
-            old.delete();
+        if let Some(old) = self.durables.lock().get_mut(name) {
+            let changed = Arc::new(old.changed(Arc::new(spec)));
+            *old = changed.clone();
+            // What the old one had in the box is in the new one's state.
+            drop(self.acks.submit(&changed));
         }
-        let outcome = if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created };
-        let entry = self.controls.find(name).ok_or(AppendError::Indeterminate)?;
-        Ok((entry, outcome))
+        Ok(if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created })
+    }
+
+    /// Whether the durable is there with these options. An error where it is not to be changed.
+    fn is_kept(
+        &self,
+        name: &str,
+        options: &SubscribeOptions,
+        change: bool,
+    ) -> Result<bool, SubscribeError> {
+        let Some(entry) = self.controls.find(name) else { return Ok(false) };
+        match differs(&entry.spec.options, options) {
+            None => Ok(true),
+            Some(_) if change => Ok(false),
+            Some(differs) => Err(SubscribeError::Conflict { name: name.to_owned(), differs }),
+        }
     }
 
     async fn start_of(&self, start: &Start) -> Result<Cursor, SubscribeError> {
@@ -216,12 +233,13 @@ impl Broker {
     }
 
     /// Takes acks; the answer waits for the commit. `from` is the session's attachment, `None` over HTTP.
+    /// Gives the floor as it will be then.
     ///
     /// # Errors
     /// See [`AckError`].
-    pub fn ack(
+    pub async fn ack(
         &self,
-        durable: &Durable,
+        durable: &Arc<Durable>,
         target: &Target,
         from: Option<Token>,
     ) -> Result<(AckTicket, Cursor), AckError> {
@@ -230,10 +248,41 @@ impl Broker {
             Target::These(offsets) => offsets.iter().max().copied(),
         };
         self.check_last(highest)?;
-        let taken = durable.ack(target, from, &self.acks)?;
-        self.log.nudge();
+        durable.ack(target, from)?;
+        if durable.is_mirror() {
+            self.raise_floor(durable).await?;
+        }
+        let floor = durable.lock().state.floor();
+        let ticket = self.submit(durable)?;
         crate::metrics::acked();
-        Ok(taken)
+        Ok((ticket, floor))
+    }
+
+    /// Nothing says to a mirror which of the events above its floor match: each of its sessions reads for
+    /// itself. So the log is asked, from the floor on, until an event is found that is not acknowledged.
+    async fn raise_floor(&self, durable: &Arc<Durable>) -> Result<(), ReadError> {
+        let selection = Selection::of(&durable.spec.options);
+        let filters = &durable.spec.options.filters;
+        // Most acks stop at the first event; the others have a stretch before them.
+        let mut events = 1;
+        loop {
+            let (floor, last) = (durable.lock().state.floor(), self.log.committed());
+            let limit = ReadLimit { events, bytes: 1 << 20 };
+            let batch = self.log.read(floor, last, filters, limit).await?;
+            let now = clock::now();
+            let wanted: Vec<u64> = batch
+                .events
+                .iter()
+                .filter(|event| selection.wants(event) && !has_expired(event, now))
+                .map(|event| event.offset().get())
+                .collect();
+            let looked = batch.damaged.unwrap_or(batch.cursor);
+            let moved = durable.lock().state.raise_floor(floor, &wanted, looked);
+            if !moved || looked >= last {
+                return Ok(());
+            }
+            events = 256;
+        }
     }
 
     /// Lets events come again.
@@ -242,15 +291,30 @@ impl Broker {
     /// See [`AckError`].
     pub fn nack(
         &self,
-        durable: &Durable,
+        durable: &Arc<Durable>,
         offsets: &[Offset],
         delay_ms: Option<u64>,
         from: Option<Token>,
     ) -> Result<AckTicket, AckError> {
         self.check_last(offsets.iter().max().copied())?;
-        let ticket = durable.nack(offsets, delay_ms, from, clock::now().as_millis(), &self.acks);
-        self.log.nudge();
+        if delay_ms.is_some_and(|ms| ms > WAIT_MS_MAX) {
+            return Err(AckError::TooLong { max_ms: WAIT_MS_MAX });
+        }
+        durable.nack(offsets, delay_ms, from)?;
+        let ticket = self.submit(durable)?;
         crate::metrics::nacked();
+        Ok(ticket)
+    }
+
+    /// Puts the durable into the ack box: itself, or what it has become by a change.
+    fn submit(&self, durable: &Arc<Durable>) -> Result<AckTicket, AckError> {
+        let spec = &durable.spec;
+        let durables = self.durables.lock();
+        let current = durables.get(&spec.name).filter(|current| current.spec.number == spec.number);
+        let current = current.ok_or_else(|| AckError::Unknown(spec.name.clone()))?;
+        let ticket = self.acks.submit(current);
+        drop(durables);
+        self.log.nudge();
         Ok(ticket)
     }
 
@@ -281,7 +345,8 @@ impl Broker {
         }
     }
 
-    /// Up to `limit` durables by name, after the name `after`.
+    /// Those of the next `limit` durables by name, after the name `after`, that `wanted` takes; and the
+    /// last name that was looked at.
     ///
     /// # Errors
     /// When the log could not be read.
@@ -289,12 +354,17 @@ impl Broker {
         &self,
         after: Option<&str>,
         limit: usize,
-    ) -> Result<Vec<DurableInfo>, ReadError> {
+        mut wanted: impl FnMut(&str) -> bool,
+    ) -> Result<(Vec<DurableInfo>, Option<String>), ReadError> {
         let mut infos = Vec::new();
+        let mut next = None;
         for entry in self.controls.list(after, limit) {
-            infos.push(self.info(entry).await?);
+            next = Some(entry.spec.name.clone());
+            if wanted(&entry.spec.name) {
+                infos.push(self.info(entry).await?);
+            }
         }
-        Ok(infos)
+        Ok((infos, next))
     }
 
     /// The filters a durable has, for whoever must check rights to them.
@@ -315,7 +385,7 @@ impl Broker {
         let selection = Selection::of(&entry.spec.options);
         let (lag, lag_at_least) = if selection.is_all() {
             let mut ranges = vec![(floor, last)];
-            let acks = state.to_ack_state(&entry.spec.name, entry.spec.number);
+            let acks = state.to_ack_state(&entry.spec.name, entry.spec.number, |at| at);
             ranges.extend(
                 acks.ranges
                     .iter()
@@ -365,10 +435,12 @@ impl Broker {
         Ok((count, false))
     }
 
-    /// Durables without sessions, leases and waiting acks are with the ledger alone.
+    /// Durables without sessions, leases and waiting acks are with the ledger alone. What was put away is
+    /// in the ledger: the box holds a durable until its state is committed.
     fn put_away(&self) {
-        self.durables.lock().retain(|name, durable| {
-            Arc::strong_count(durable) > 1 || !durable.lock().is_idle() || self.acks.holds(name)
+        self.durables.lock().retain(|_, durable| {
+            // The box and every session hold it too.
+            Arc::strong_count(durable) > 1 || !durable.lock().is_idle()
         });
     }
 }

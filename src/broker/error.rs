@@ -59,6 +59,14 @@ pub enum SubscribeError {
         /// The last.
         last: u64,
     },
+    /// There are as many durables as there may be.
+    #[error(
+        "durable: there are {max} durable subscriptions, the most this broker keeps (limits.durables_max): delete one"
+    )]
+    TooMany {
+        /// The bound.
+        max: usize,
+    },
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -85,6 +93,12 @@ pub enum AckError {
         offset: Offset,
         /// The last there is.
         last: Cursor,
+    },
+    /// A nack would wait longer than allowed.
+    #[error("delay_ms: it must be 24 hours at most ({max_ms})")]
+    TooLong {
+        /// The bound, in milliseconds.
+        max_ms: u64,
     },
     /// The subscription was reset since this session attached.
     #[error("the subscription was reset since this session attached: subscribe again")]

@@ -7,7 +7,7 @@ use tidings_proto::{Cursor, Offset, message::Gap};
 use super::{
     Broker,
     error::SubscribeError,
-    held::{Durable, Holder, Token},
+    held::{Durable, Holder, Leasing, Token},
     interest::Ready,
     selection::{Selection, has_expired},
     subscription::BATCH_BYTES_MAX,
@@ -16,6 +16,9 @@ use crate::{
     clock,
     log::{ReadError, ReadLimit, Stored},
 };
+
+/// The most bytes one fetch gives, but for the event that passes it.
+const FETCH_BYTES_MAX: usize = 1 << 20;
 
 /// What a fetch found.
 #[derive(Debug)]
@@ -75,9 +78,9 @@ impl Broker {
             if !caught_up {
                 continue;
             }
-            let due = durable.lock().state.next_due_ms();
+            let due = durable.lock().state.next_due();
             let due_in =
-                due.map(|due| Duration::from_millis(due.saturating_sub(clock::now().as_millis())));
+                due.map(|due| Duration::from_millis(due.saturating_sub(clock::monotonic_ms())));
             let until = due_in
                 .map_or(deadline, |due_in| deadline.min(tokio::time::Instant::now() + due_in));
             // The deadline is looked at above.
@@ -91,60 +94,54 @@ impl Broker {
         durable: &Arc<Durable>,
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
-        let now = clock::now();
         let mirror = durable.is_mirror();
         let (again, mut cursor, room) = {
             let mut held = durable.lock();
-            let again =
-                if mirror { Vec::new() } else { held.state.deliver_again(now.as_millis(), limit) };
+            let again = match mirror {
+                true => Vec::new(),
+                false => held.state.deliver_again(clock::monotonic_ms(), limit),
+            };
             let max = usize::try_from(durable.spec.options.max_in_flight).unwrap_or(usize::MAX);
             let room = if mirror { limit } else { max.saturating_sub(held.state.outstanding()) };
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
             (again, cursor, room)
         };
-        let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let (mut events, damaged) = self.log.get_many(offsets).await?;
-        let mut gap =
-            damaged.first().map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
-        events.retain(|event| !has_expired(event, now));
-        durable.lock().state.ack_missing(&again, &events);
-        let mut attempts: Vec<(u64, u32)> = again;
         let selection = Selection::of(&durable.spec.options);
+        let mut leasing = Leasing::new(durable.clone(), &again);
+        let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+        let found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
+        let mut gap = (found.damaged.first())
+            .map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
+        let (mut events, _) = leasing.taken(found.events, &again, &found.left, &selection);
+        let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
+        let mut attempts: Vec<(u64, u32)> = again;
         let room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         let mut new = 0;
-        while cursor < committed && new < room && gap.is_none() {
+        while cursor < committed && new < room && bytes < FETCH_BYTES_MAX && gap.is_none() {
             let read_limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
             let mut batch =
                 self.log.read(cursor, committed, &durable.spec.options.filters, read_limit).await?;
+            let now = clock::now();
             batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
             let passed = batch.damaged.unwrap_or(batch.cursor);
-            let mut held = durable.lock();
-            if !mirror && held.holder() != Holder::Fetch {
-                break;
-            }
-            let offsets: Vec<u64> = batch.events.iter().map(|event| event.offset().get()).collect();
-            let sent = match mirror {
-                true => offsets
-                    .iter()
-                    .filter(|&&offset| !held.state.is_acked(offset))
-                    .map(|&offset| (offset, 1))
-                    .collect(),
-                false => held.state.deliver_new(&offsets, passed, now.as_millis()),
-            };
-            drop(held);
+            let Some(sent) = lease(durable, &batch.events, passed) else { break };
             batch.events.retain(|event| {
                 sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
             });
             new += batch.events.len();
+            bytes += batch.events.iter().map(|event| event.record().body.len()).sum::<usize>();
+            // Given up from here on, they are due again.
+            leasing.add(&sent);
             events.append(&mut batch.events);
             attempts.extend(sent);
             gap = batch.damaged.map(|until| self.log.damage_gap(batch.cursor, until));
             cursor = passed;
         }
+        leasing.done();
         let mut held = durable.lock();
         if !mirror {
-            held.state.sent(clock::now().as_millis(), &durable.redelivery);
+            held.state.sent(clock::monotonic_ms(), &durable.redelivery);
         }
         let floor = held.state.floor();
         drop(held);
@@ -156,4 +153,16 @@ impl Broker {
         let scanned = (room > 0).then_some(cursor);
         Ok((Fetched { events, attempts, floor, gap }, scanned))
     }
+}
+
+/// Notes new events as delivered; `None` when a socket has taken the durable over.
+fn lease(durable: &Durable, events: &[Arc<Stored>], passed: Cursor) -> Option<Vec<(u64, u32)>> {
+    let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
+    let mut held = durable.lock();
+    if durable.is_mirror() {
+        let open = offsets.iter().filter(|&&offset| !held.state.is_acked(offset));
+        return Some(open.map(|&offset| (offset, 1)).collect());
+    }
+    (held.holder() == Holder::Fetch)
+        .then(|| held.state.deliver_new(&offsets, passed, clock::monotonic_ms()))
 }

@@ -14,11 +14,12 @@ use tidings_proto::{
 };
 
 use super::{
-    acks::{AckBox, AckTicket},
     durable::{DurableState, Redelivery},
     error::AckError,
     interest::Entry,
+    selection::{Selection, has_expired},
 };
+use crate::{clock, log::Stored};
 
 /// A durable subscription in use.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Held {
     sessions: Vec<(Token, Arc<Entry>)>,
     last_token: Token,
     deleted: bool,
+    /// The floor that is on the disk: what sessions of a mirror are told.
+    durable_floor: Cursor,
 }
 
 /// Names one attachment of a session to a durable.
@@ -71,14 +74,60 @@ impl Durable {
             ack_wait_ms: spec.options.ack_wait_ms,
             backoff_ms: spec.options.backoff_ms.clone(),
         };
+        let (wall_ms, now_ms) = (clock::now().as_millis(), clock::monotonic_ms());
+        // What was due in the past is due now.
+        let from_wall =
+            |at: u64| at.checked_sub(wall_ms).map_or(0, |left| now_ms.saturating_add(left));
+        let mut state = DurableState::restore(acks, from_wall);
+        if spec.options.mode == Mode::Mirror {
+            state.forget_leases();
+        }
         let held = Held {
-            state: DurableState::restore(acks),
+            durable_floor: state.floor(),
+            state,
             holder: Holder::Nobody,
             sessions: Vec::new(),
             last_token: 0,
             deleted: false,
         };
         Durable { spec, redelivery, held: Mutex::new(held) }
+    }
+
+    /// The same durable with changed options: its sessions are told and attach again, what it has
+    /// delivered and acknowledged stays.
+    pub fn changed(&self, spec: Arc<DurableSpec>) -> Durable {
+        let mut old = self.lock();
+        old.state.release();
+        let changed = Durable::new(spec, &AckState::default());
+        let mut new = changed.lock();
+        new.state = old.state.clone();
+        if changed.is_mirror() {
+            new.state.forget_leases();
+        }
+        new.durable_floor = old.durable_floor;
+        drop(new);
+        // From here on nothing is taken by the old one, so nothing is missing in the new one.
+        old.deleted = true;
+        old.wake_all();
+        changed
+    }
+
+    /// What is to be remembered of it.
+    pub fn to_ack_state(&self) -> AckState {
+        let (wall_ms, now_ms) = (clock::now().as_millis(), clock::monotonic_ms());
+        let to_wall = |at: u64| wall_ms.saturating_add(at.saturating_sub(now_ms));
+        self.lock().state.to_ack_state(&self.spec.name, self.spec.number, to_wall)
+    }
+
+    /// An ack state with this floor is on the disk now.
+    pub fn floor_is_durable(&self, floor: Cursor) {
+        let mut held = self.lock();
+        if floor > held.durable_floor {
+            held.durable_floor = floor;
+            if self.is_mirror() {
+                held.wake_all();
+            }
+        }
     }
 
     /// Whether every session sees every event.
@@ -139,56 +188,122 @@ impl Durable {
         held.wake_all();
     }
 
-    /// Takes acks and puts the new state into the box. `from` is the session's token, or `None` over HTTP.
+    /// Takes acks. `from` is the session's token, or `None` over HTTP.
     ///
     /// # Errors
-    /// [`AckError::TooManyRanges`], with nothing taken beyond the bound.
-    pub fn ack(
-        &self,
-        target: &Target,
-        from: Option<Token>,
-        acks: &AckBox,
-    ) -> Result<(AckTicket, Cursor), AckError> {
+    /// [`AckError::Unknown`] when it was deleted or changed meanwhile; [`AckError::TooManyRanges`], with
+    /// nothing taken beyond the bound.
+    pub fn ack(&self, target: &Target, from: Option<Token>) -> Result<(), AckError> {
         let mut held = self.lock();
-        if held.may_ack(from) {
-            match target {
-                Target::UpTo(offset) => held.state.ack_up_to(offset.get()),
-                Target::These(offsets) => {
-                    for offset in offsets {
-                        if !held.state.ack(offset.get()) {
-                            return Err(AckError::TooManyRanges {
-                                max: super::durable::RANGES_MAX,
-                            });
-                        }
+        self.check_alive(&held)?;
+        if !held.may_ack(from) {
+            return Ok(());
+        }
+        match target {
+            Target::UpTo(offset) => held.state.ack_up_to(offset.get()),
+            Target::These(offsets) => {
+                for offset in offsets {
+                    if !held.state.ack(offset.get()) {
+                        return Err(AckError::TooManyRanges { max: super::durable::RANGES_MAX });
                     }
                 }
             }
         }
-        let floor = held.state.floor();
-        let ticket = acks.submit(held.state.to_ack_state(&self.spec.name, self.spec.number));
-        // There may be room for more in flight now; other sessions of a mirror are told of the floor.
+        // There may be room for more in flight now.
         held.wake_all();
-        Ok((ticket, floor))
+        Ok(())
     }
 
     /// Lets events come again.
+    ///
+    /// # Errors
+    /// [`AckError::Unknown`] when it was deleted or changed meanwhile.
     pub fn nack(
         &self,
         offsets: &[Offset],
         delay_ms: Option<u64>,
         from: Option<Token>,
-        now_ms: u64,
-        acks: &AckBox,
-    ) -> AckTicket {
+    ) -> Result<(), AckError> {
         let mut held = self.lock();
+        self.check_alive(&held)?;
         if held.may_ack(from) {
+            let now_ms = clock::monotonic_ms();
             for offset in offsets {
                 held.state.nack(offset.get(), delay_ms, now_ms, &self.redelivery);
             }
+            held.wake_all();
         }
-        let ticket = acks.submit(held.state.to_ack_state(&self.spec.name, self.spec.number));
-        held.wake_all();
-        ticket
+        Ok(())
+    }
+
+    fn check_alive(&self, held: &Held) -> Result<(), AckError> {
+        match held.deleted {
+            true => Err(AckError::Unknown(self.spec.name.clone())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Events of a durable that are being read for another delivery. Where that is given up half-way they are
+/// due as before.
+#[derive(Debug)]
+pub(super) struct Leasing {
+    durable: Arc<Durable>,
+    offsets: Vec<u64>,
+}
+
+impl Leasing {
+    /// These were given by [`DurableState::deliver_again`].
+    pub(super) fn new(durable: Arc<Durable>, again: &[(u64, u32)]) -> Leasing {
+        Leasing { durable, offsets: again.iter().map(|(offset, _)| *offset).collect() }
+    }
+
+    /// These are being read too.
+    pub(super) fn add(&mut self, sent: &[(u64, u32)]) {
+        self.offsets.extend(sent.iter().map(|(offset, _)| *offset));
+    }
+
+    /// All are on their way.
+    pub(super) fn done(&mut self) {
+        self.offsets.clear();
+    }
+
+    /// These of them were found, and these not looked at. Gives those that are still wanted, and whether
+    /// more are due now.
+    pub(super) fn taken(
+        &mut self,
+        mut events: Vec<Arc<Stored>>,
+        again: &[(u64, u32)],
+        left: &[Offset],
+        selection: &Selection,
+    ) -> (Vec<Arc<Stored>>, bool) {
+        let now = clock::now();
+        let filters = &self.durable.spec.options.filters;
+        // What was delivered under other filters is not for whoever has these.
+        events.retain(|event| {
+            filters.matches(event.topic().as_str())
+                && selection.wants(event)
+                && !has_expired(event, now)
+        });
+        let looked = again.len().saturating_sub(left.len());
+        let looked_at = again.get(..looked).unwrap_or(again);
+        let mut held = self.durable.lock();
+        held.state.ack_missing(looked_at, &events);
+        held.state.give_back(left.iter().map(|offset| offset.get()));
+        let more_due = held.state.next_due() == Some(0);
+        drop(held);
+        self.offsets = events.iter().map(|event| event.offset().get()).collect();
+        (events, more_due)
+    }
+}
+
+impl Drop for Leasing {
+    fn drop(&mut self) {
+        if !self.offsets.is_empty() {
+            let mut held = self.durable.lock();
+            held.state.give_back(self.offsets.drain(..));
+            held.wake_all();
+        }
     }
 }
 
@@ -206,6 +321,11 @@ impl Held {
     /// Whether this session still gets its events.
     pub fn is_held_by(&self, token: Token, mirror: bool) -> bool {
         !self.deleted && (mirror || self.holder == Holder::Session(token))
+    }
+
+    /// The floor that is on the disk.
+    pub fn durable_floor(&self) -> Cursor {
+        self.durable_floor
     }
 
     /// Who gets the events.

@@ -10,7 +10,7 @@
 //!   for a wake out of the armed state: one that crosses an arm that fails may have missed earlier matches.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -24,8 +24,15 @@ use tokio::sync::Notify;
 /// The subscriptions of one session that have something to do. Bounded by their number: one is in it once.
 #[derive(Debug, Default)]
 pub struct Ready {
-    queue: Mutex<VecDeque<u32>>,
+    queue: Mutex<Queue>,
     notify: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    order: VecDeque<u32>,
+    /// What is in `order`.
+    members: HashSet<u32>,
 }
 
 impl Ready {
@@ -37,16 +44,21 @@ impl Ready {
     /// Says that the subscription with this number has something to do.
     pub fn push(&self, subscription: u32) {
         let mut queue = self.queue.lock();
-        if !queue.contains(&subscription) {
-            queue.push_back(subscription);
+        if queue.members.insert(subscription) {
+            queue.order.push_back(subscription);
         }
         drop(queue);
+        // Also for one that is in it: who waits does not always pop.
         self.notify.notify_one();
     }
 
-    /// The next subscription that has something to do.
+    /// The next subscription that has something to do. From here on a push puts it in again: what happens
+    /// while it is looked at is not lost.
     pub fn pop(&self) -> Option<u32> {
-        self.queue.lock().pop_front()
+        let mut queue = self.queue.lock();
+        let subscription = queue.order.pop_front()?;
+        queue.members.remove(&subscription);
+        Some(subscription)
     }
 
     /// Waits until there may be one.
@@ -76,7 +88,9 @@ impl Entry {
     }
 
     fn matched(&self, offset: Offset) {
-        if self.armed.swap(false, Ordering::SeqCst) {
+        // Loaded first: a swap takes the cache line from every other thread, for entries that lag too. An arm
+        // that this load does not see comes after it, and so after `until` was raised: the arm sees that.
+        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
             self.first_match.store(offset.get(), Ordering::SeqCst);
             self.ready.push(self.subscription);
         }
@@ -328,6 +342,29 @@ mod tests {
         assert_eq!(a.take_first_match(), Some(offset(1)));
         assert_eq!(a.passed(), None);
         assert_eq!(b.passed(), Some(Cursor::new(2)));
+    }
+
+    #[test]
+    fn a_subscription_is_ready_once_until_it_is_popped_and_in_order() {
+        let ready = Ready::new();
+        [3, 1, 3, 2, 1].into_iter().for_each(|number| ready.push(number));
+        assert_eq!(ready.pop(), Some(3));
+        // While it is being looked at: it has to be looked at again, behind the others.
+        ready.push(3);
+        ready.push(2);
+        let rest: Vec<u32> = std::iter::from_fn(|| ready.pop()).collect();
+        assert_eq!(rest, [1, 2, 3]);
+        assert!(ready.queue.lock().members.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_push_of_what_is_queued_wakes_who_waits() {
+        let ready = Ready::new();
+        for _ in 0..2 {
+            ready.push(1);
+            ready.wait().await;
+        }
+        assert_eq!((ready.pop(), ready.pop()), (Some(1), None));
     }
 
     #[test]

@@ -60,6 +60,13 @@ pub const MAX_IN_FLIGHT_MAX: u32 = 10_000;
 /// The longest time any option of a subscription may name: 24 hours, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
+/// The most bytes a type or content type of a subscription may have.
+const PATTERN_BYTES_MAX: usize = 1024;
+/// How many events a read looks at in one step where only some of them are wanted.
+const READ_STEP: usize = 256;
+/// How many steps one request may take without having found anything.
+const READ_TURNS_MAX: u32 = 64;
+
 /// The broker. Shared by every session.
 pub struct Broker {
     log: LogHandle,
@@ -70,6 +77,7 @@ pub struct Broker {
     /// One durable is made or deleted at a time: its name is looked up and written in two steps.
     changing: tokio::sync::Mutex<()>,
     ephemeral: Arc<AtomicUsize>,
+    durables_max: usize,
     stop: CancellationToken,
 }
 
@@ -83,7 +91,10 @@ pub struct Running {
 ///
 /// # Errors
 /// What the storage refuses, see [`StorageError`].
-pub fn start(options: &log::Options) -> Result<(Arc<Broker>, Running), StartError> {
+pub fn start(
+    options: &log::Options,
+    durables_max: usize,
+) -> Result<(Arc<Broker>, Running), StartError> {
     let opener = log::open(options)?;
     let handle = opener.handle.clone();
     let acks = AckBox::new();
@@ -107,6 +118,7 @@ pub fn start(options: &log::Options) -> Result<(Arc<Broker>, Running), StartErro
         durables: Mutex::new(HashMap::new()),
         changing: tokio::sync::Mutex::new(()),
         ephemeral: Arc::default(),
+        durables_max,
         stop: stop.clone(),
     });
     tokio::spawn(dispatch::run(handle, interest, stop.clone()));
@@ -224,15 +236,24 @@ impl Broker {
         limit: ReadLimit,
         wait: Duration,
     ) -> Result<Read, SubscribeError> {
+        check(options)?;
         let (mut cursor, gap) = self.begin(from).await?;
         let gap = gap.map(|(requested, reason)| self.gap(requested, reason));
         let selection = Selection::of(options);
         let ready = Ready::new();
-        let registration = self.interest.register(&options.filters, ready.clone(), 0);
+        let registration =
+            (!wait.is_zero()).then(|| self.interest.register(&options.filters, ready.clone(), 0));
         let deadline = tokio::time::Instant::now() + wait;
+        // Where few of many are wanted, a read per wanted event would be one per event.
+        let step = match selection.is_all() {
+            true => limit,
+            false => ReadLimit { events: limit.events.max(READ_STEP), ..limit },
+        };
+        let mut turn = 0;
         loop {
+            turn += 1;
             let committed = self.log.committed();
-            let mut batch = self.log.read(cursor, committed, &options.filters, limit).await?;
+            let mut batch = self.log.read(cursor, committed, &options.filters, step).await?;
             if let Some(until) = batch.damaged {
                 if gap.is_some() {
                     // One at a time: the next read is told of this one.
@@ -246,15 +267,23 @@ impl Broker {
             batch
                 .events
                 .retain(|event| selection.wants(event) && !selection::has_expired(event, now));
+            if batch.events.len() > limit.events {
+                batch.events.truncate(limit.events);
+                batch.cursor =
+                    batch.events.last().map_or(batch.cursor, |last| last.offset().cursor());
+            }
             cursor = batch.cursor;
-            let over = tokio::time::Instant::now() >= deadline && cursor >= committed;
-            if !batch.events.is_empty() || over {
+            let behind = cursor < committed;
+            let is_over = !behind && tokio::time::Instant::now() >= deadline;
+            // Far to go and nothing found: the cursor says how far, the next request goes on from there.
+            let is_long = behind && turn >= READ_TURNS_MAX;
+            if !batch.events.is_empty() || is_over || is_long {
                 return Ok(Read { batch, gap });
             }
-            if cursor < committed || !registration.arm(cursor) {
-                continue;
+            let is_armed = registration.as_ref().is_some_and(|entry| entry.arm(cursor));
+            if !behind && is_armed {
+                let _ = tokio::time::timeout_at(deadline, ready.wait()).await;
             }
-            let _ = tokio::time::timeout_at(deadline, ready.wait()).await;
         }
     }
 
@@ -263,9 +292,9 @@ impl Broker {
     /// # Errors
     /// [`ReadError::Damaged`] where it cannot be read; the storage's.
     pub async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, ReadError> {
-        let (mut events, damaged) = self.log.get_many(vec![offset]).await?;
-        match damaged.is_empty() {
-            true => Ok(events.pop()),
+        let mut found = self.log.get_many(vec![offset], usize::MAX).await?;
+        match found.damaged.is_empty() {
+            true => Ok(found.events.pop()),
             false => Err(ReadError::Damaged(offset)),
         }
     }
@@ -375,6 +404,10 @@ fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     }
     if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
         return invalid("types", "at most 64 types and 64 content types");
+    }
+    let patterns = options.types.iter().chain(&options.content_types);
+    if patterns.into_iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+        return invalid("types", "a type or content type has 1024 bytes at most");
     }
     if options.backoff_ms.len() > PATTERNS_MAX {
         return invalid("backoff_ms", "at most 64 waits");

@@ -22,7 +22,9 @@ impl Broker {
                 let in_use = self.durables.lock().get(&entry.spec.name).cloned();
                 let state = match in_use {
                     Some(durable) => receipt_state(&durable.lock().state, offset.get()),
-                    None => receipt_state(&DurableState::restore(&entry.acks), offset.get()),
+                    None => {
+                        receipt_state(&DurableState::restore(&entry.acks, |at| at), offset.get())
+                    }
                 };
                 Receipt { subscription: entry.spec.name.clone(), state }
             })

@@ -17,7 +17,7 @@ use tidings_proto::{
 
 use super::{
     Counted,
-    held::{Durable, Token},
+    held::{Durable, Leasing, Token},
     interest::Registration,
     selection::{Selection, has_expired},
 };
@@ -31,6 +31,9 @@ use crate::{
 pub const BATCH_BYTES_MAX: usize = 32 * 1024;
 /// The most events of one batch.
 pub const BATCH_EVENTS_MAX: u32 = 1000;
+
+/// How many steps without a match a subscription takes before others have their turn.
+const LOOKS_A_TURN: u32 = 16;
 
 /// One subscription of one session.
 #[derive(Debug)]
@@ -182,7 +185,7 @@ impl Subscription {
         if let Some(first) = self.registration.take_first_match() {
             self.cursor = self.cursor.max(first.before());
         }
-        loop {
+        for _ in 0..LOOKS_A_TURN {
             let room = self.room();
             if room == 0 {
                 return Ok(None);
@@ -208,9 +211,11 @@ impl Subscription {
             if self.cursor >= committed && self.registration.arm(self.cursor) {
                 return Ok(None);
             }
-            // A long stretch without a match: let the others have their turn.
             tokio::task::yield_now().await;
         }
+        // A long stretch without a match: the subscriber is told how far it goes, so that it need not be
+        // gone through again, and the others have their turn.
+        Ok(Some(self.tell(Vec::new(), Vec::new())))
     }
 
     /// While nothing matches: brings the subscriber's cursor up to what has been looked at.
@@ -230,22 +235,25 @@ impl Subscription {
             self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())
         {
             let durable = &attachment.durable;
-            durable.lock().state.sent(clock::now().as_millis(), &durable.redelivery);
+            let mut held = durable.lock();
+            // Whoever has taken it over has leases of its own.
+            if held.is_held_by(attachment.token, false) {
+                held.state.sent(clock::monotonic_ms(), &durable.redelivery);
+            }
         }
     }
 
-    /// When to ask again though nothing was announced, on the wall clock in milliseconds: a lease ends.
+    /// When to ask again though nothing was announced, in monotonic milliseconds: a lease ends.
     pub fn next_due_ms(&self) -> Option<u64> {
         let attachment =
             self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())?;
-        attachment.durable.lock().state.next_due_ms()
+        attachment.durable.lock().state.next_due()
     }
 
     /// What only a durable has to say before new events: it was taken over, the floor moved, events come again.
     async fn next_of_durable(&mut self) -> Result<Option<Delivery>, ReadError> {
         let Some(attachment) = &mut self.durable else { return Ok(None) };
         let mirror = attachment.durable.is_mirror();
-        let now = clock::now();
         let again = {
             let mut held = attachment.durable.lock();
             if !held.is_held_by(attachment.token, mirror) {
@@ -253,29 +261,30 @@ impl Subscription {
                 return Ok(Some(self.end()));
             }
             if mirror {
-                let floor = held.state.floor();
+                let floor = held.durable_floor();
                 let moved = floor > attachment.told_floor;
-                attachment.told_floor = floor;
+                attachment.told_floor = attachment.told_floor.max(floor);
                 return Ok(moved.then_some(Delivery::Acked(floor)));
             }
             // Acks above what was delivered, and fetchers, move the durable's cursor too.
             self.cursor = self.cursor.max(held.state.cursor());
-            held.state.deliver_again(now.as_millis(), self.events_max)
+            held.state.deliver_again(clock::monotonic_ms(), self.events_max)
         };
         if again.is_empty() {
             return Ok(None);
         }
+        let mut leasing = Leasing::new(attachment.durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let (mut events, damaged) = self.log.get_many(offsets).await?;
-        events.retain(|event| !has_expired(event, now));
-        let mut held = attachment.durable.lock();
-        held.state.ack_missing(&again, &events);
-        let more_due = held.state.next_due_ms().is_some_and(|due| due <= now.as_millis());
-        drop(held);
+        let found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        let (events, more_due) = leasing.taken(found.events, &again, &found.left, &self.selection);
+        leasing.done();
+        metrics::redelivered(events.len());
         // One is named; the others were, or will be, by those who read them anew.
         self.pending_gap =
-            damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
-        metrics::redelivered(events.len());
+            found.damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
+        if events.is_empty() {
+            return Ok(self.pending_gap.take().map(Delivery::Gap));
+        }
         // More of the same to come: the cursor must not pass it.
         let last = events.last().map_or(self.told, |event| event.offset().cursor());
         let cursor = if more_due { self.told.max(last) } else { self.told.max(self.cursor) };
@@ -314,7 +323,7 @@ impl Subscription {
             return None;
         }
         let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
-        let sent = held.state.deliver_new(&offsets, cursor, now.as_millis());
+        let sent = held.state.deliver_new(&offsets, cursor, clock::monotonic_ms());
         drop(held);
         let is_sent = |event: &Stored| {
             sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()

@@ -30,6 +30,8 @@ Logs go to stderr; the environment variable TIDINGS_LOG says how much (default: 
 /// When the settings do not hold or the broker does not start.
 pub fn run(args: Args) -> anyhow::Result<()> {
     log_to_stderr()?;
+    // Whatever a library writes into the data directory is for nobody else either.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = args.flags.resolve()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(crate::server::serve(config))

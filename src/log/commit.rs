@@ -60,6 +60,8 @@ pub trait Controls: Send + Sync {
     fn committed(&self, events: &[Arc<Stored>]);
     /// What [`Controls::drain`] gave could not be appended.
     fn failed(&self, error: &AppendError);
+    /// Nothing is drained any more.
+    fn closed(&self);
 }
 
 pub(super) struct Committer {
@@ -89,6 +91,21 @@ enum Spot {
     Known(Offset),
 }
 
+/// Tells everybody that the thread has ended, also where it ended by a bug.
+struct LastWords {
+    shared: Arc<Shared>,
+    controls: Arc<dyn Controls>,
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        *self.shared.health.lock() = Health::Closed;
+        // What waits is dropped, and so answered.
+        drop(self.shared.queue.end());
+        self.controls.closed();
+    }
+}
+
 impl Committer {
     pub(super) fn new(
         log: Log,
@@ -107,6 +124,8 @@ impl Committer {
     }
 
     pub(super) fn run(mut self) {
+        let _last_words =
+            LastWords { shared: self.shared.clone(), controls: self.controls.clone() };
         loop {
             let work = self.shared.queue.take(BATCH_EVENTS_MAX, BATCH_BYTES_MAX, IDLE);
             self.commit(work.jobs);
@@ -119,7 +138,6 @@ impl Committer {
     }
 
     fn close(self) {
-        *self.shared.health.lock() = Health::Closed;
         drop(self.upkeep);
         if let Err(error) = self.log.close() {
             tracing::error!(%error, "the log was not closed cleanly; the next start recovers it");
@@ -129,6 +147,10 @@ impl Committer {
     fn look_after(&mut self) {
         for chore in self.log.chores() {
             self.upkeep.push(chore);
+        }
+        let is_full = *self.shared.health.lock() == Health::Full;
+        if is_full && self.log.has_room() {
+            self.set_health(Health::Writable);
         }
         let now_ms = clock::monotonic_ms();
         if now_ms >= self.last_watermark_ms + 1000 {
@@ -251,12 +273,26 @@ impl Committer {
         let publishes = all.len();
         all.extend(controls);
         match self.append(&all) {
-            Ok(first) => self.finish(all, first, had_controls),
+            Ok(first) => {
+                let finished = self.finish(all, first, had_controls);
+                if publishes > 0 && finished.is_ok() && self.log.has_room() {
+                    self.set_health(Health::Writable);
+                }
+                finished
+            }
             Err(StorageError::Full { .. }) => {
                 let controls = all.split_off(publishes);
                 self.set_health(Health::Full);
                 self.write_controls(controls);
                 Err(AppendError::Full)
+            }
+            Err(StorageError::Batch { .. }) => {
+                let bytes = all.iter().map(Draft::cost_bytes).sum();
+                let error = AppendError::TooLarge { events: all.len(), bytes };
+                if had_controls {
+                    self.controls.failed(&error);
+                }
+                Err(error)
             }
             Err(error) => Err(self.latch(&error, had_controls)),
         }
@@ -297,7 +333,6 @@ impl Committer {
             Err(error) => return Err(self.latch(&error, had_controls)),
         };
         metrics::synced(clock::monotonic().saturating_sub(started));
-        self.set_health(Health::Writable);
         let time = self.last_time;
         let mut next = first;
         let mut events = Vec::with_capacity(drafts.len());

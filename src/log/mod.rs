@@ -305,46 +305,34 @@ impl LogHandle {
         .await
     }
 
-    /// The events at these offsets, without those that are not there (any more), and the offsets of
-    /// those that are damaged.
+    /// The events at these offsets, rising, until they have `bytes_max` together.
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`].
     pub async fn get_many(
         &self,
         offsets: Vec<Offset>,
-    ) -> Result<(Vec<Arc<Stored>>, Vec<Offset>), ReadError> {
+        bytes_max: usize,
+    ) -> Result<Several, ReadError> {
         let committed = self.committed();
-        let mut found = Vec::with_capacity(offsets.len());
-        let mut missing = Vec::new();
-        for offset in offsets.into_iter().filter(|offset| committed.covers(*offset)) {
+        let mut several = Several::default();
+        let mut offsets = offsets.into_iter().filter(|offset| committed.covers(*offset)).peekable();
+        // What is on disk alone is older than all that is in memory.
+        let mut old = Vec::new();
+        while let Some(offset) = offsets.next_if(|offset| self.shared.tail.get(*offset).is_none()) {
+            old.push(offset);
+        }
+        if !old.is_empty() {
+            several = self.on_disk(move |reader| Several::read(reader, old, bytes_max)).await?;
+        }
+        for offset in offsets {
             match self.shared.tail.get(offset) {
-                Some(event) => found.push(event),
-                None => missing.push(offset),
+                Some(event) if several.bytes < bytes_max => several.push(event),
+                // No room any more; or it has left the memory meanwhile, and comes with the next call.
+                _ => several.left.push(offset),
             }
         }
-        if missing.is_empty() {
-            return Ok((found, Vec::new()));
-        }
-        let (mut old, damaged) = self
-            .on_disk(move |reader| {
-                let (mut events, mut damaged) = (Vec::new(), Vec::new());
-                for offset in missing {
-                    match reader.get(offset) {
-                        Ok(record) => events.extend(record.map(Stored::new).map(Arc::new)),
-                        Err(error @ StorageError::Corrupt { .. }) => {
-                            tracing::error!(%offset, %error, "an event cannot be read");
-                            damaged.push(offset);
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok((events, damaged))
-            })
-            .await?;
-        old.append(&mut found);
-        old.sort_by_key(|event| event.offset());
-        Ok((old, damaged))
+        Ok(several)
     }
 
     /// How the loss of what is damaged behind `requested` up to `until` is told.
@@ -430,6 +418,49 @@ pub struct Batch {
     pub cursor: Cursor,
     /// What is behind the cursor up to here is damaged and cannot be read. `events` is empty then.
     pub damaged: Option<Cursor>,
+}
+
+/// What a read of single events found.
+#[derive(Debug, Default)]
+pub struct Several {
+    /// The events that are there, by offset.
+    pub events: Vec<Arc<Stored>>,
+    /// Those that are there and cannot be read.
+    pub damaged: Vec<Offset>,
+    /// Those that were not looked at: the limit was reached.
+    pub left: Vec<Offset>,
+    bytes: usize,
+}
+
+impl Several {
+    fn push(&mut self, event: Arc<Stored>) {
+        self.bytes += event.record().body.len();
+        self.events.push(event);
+    }
+
+    fn read(
+        reader: &Reader,
+        offsets: Vec<Offset>,
+        bytes_max: usize,
+    ) -> Result<Several, StorageError> {
+        let mut several = Several::default();
+        for offset in offsets {
+            if several.bytes >= bytes_max {
+                several.left.push(offset);
+                continue;
+            }
+            match reader.get(offset) {
+                Ok(Some(record)) => several.push(Arc::new(Stored::new(record))),
+                Ok(None) => {}
+                Err(error @ StorageError::Corrupt { .. }) => {
+                    tracing::error!(%offset, %error, "an event cannot be read");
+                    several.damaged.push(offset);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(several)
+    }
 }
 
 /// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk.

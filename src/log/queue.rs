@@ -81,6 +81,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Nothing is taken any more: gives what waits.
+    pub(crate) fn end(&self) -> VecDeque<Job> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        std::mem::take(&mut state.jobs)
+    }
+
     /// Waits up to `idle` for something to do and takes it: at most `events_max` events or `bytes_max`
     /// bytes, but always one job.
     pub(crate) fn take(&self, events_max: usize, bytes_max: usize, idle: Duration) -> Work {

@@ -3,6 +3,7 @@
 //! - Bounded in bytes; the oldest go first.
 //! - Offsets in it are dense: it begins empty at the start and every commit is pushed whole.
 //! - A reader that wants what is older is told so ([`Tail::read`] gives `None`) and reads the disk.
+//! - The commit thread waits for whoever holds the lock: what others do with an event is done outside it.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -13,6 +14,8 @@ use super::{Batch, ReadLimit, codec::Stored};
 
 /// How many events one read looks at before it gives way, matching or not.
 const LOOK_MAX: usize = 8192;
+/// How many events [`Tail::visit`] takes at a time.
+const VISIT_MAX: usize = 64;
 
 /// The newest events.
 pub struct Tail {
@@ -101,11 +104,30 @@ impl Tail {
         Some(batch)
     }
 
-    /// Calls `visit` with every event in (`after`, `until`]; false when some are no longer in memory.
-    pub fn visit(&self, after: Cursor, until: Cursor, mut visit: impl FnMut(&Stored)) -> bool {
+    /// Calls `visit` with every event in (`after`, `until`]; false when some are no longer in memory, and
+    /// then those before them may have been visited. The tail is not locked while `visit` runs.
+    pub fn visit(&self, mut after: Cursor, until: Cursor, mut visit: impl FnMut(&Stored)) -> bool {
+        let mut taken = Vec::with_capacity(VISIT_MAX);
+        loop {
+            if !self.take(after, until, &mut taken) {
+                return false;
+            }
+            let Some(last) = taken.last() else { return true };
+            after = last.offset().cursor();
+            taken.drain(..).for_each(|event| visit(&event));
+            if after >= until {
+                return true;
+            }
+        }
+    }
+
+    /// Puts the first [`VISIT_MAX`] events in (`after`, `until`] in `taken`; false when some are no longer in
+    /// memory.
+    fn take(&self, after: Cursor, until: Cursor, taken: &mut Vec<Arc<Stored>>) -> bool {
         let inner = self.inner.read();
         let Some(events) = inner.after(after) else { return false };
-        events.take_while(|event| until.covers(event.offset())).for_each(|event| visit(event));
+        let wanted = events.take(VISIT_MAX).take_while(|event| until.covers(event.offset()));
+        taken.extend(wanted.cloned());
         true
     }
 }
@@ -126,5 +148,78 @@ impl std::fmt::Debug for Tail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let inner = self.inner.read();
         write!(f, "Tail({:?} {:?}, {} bytes)", inner.begin, inner.end(), inner.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_proto::Topic;
+    use tidings_storage::{Flags, Record};
+
+    use super::*;
+
+    fn event(offset: u64) -> Arc<Stored> {
+        Arc::new(Stored::new(Record {
+            offset: Offset::new(offset).unwrap(),
+            time_ms: 0,
+            flags: Flags::default(),
+            topic: Topic::parse("a").unwrap(),
+            key: Default::default(),
+            dedupe: None,
+            body: Default::default(),
+        }))
+    }
+
+    fn events(offsets: std::ops::RangeInclusive<u64>) -> Vec<Arc<Stored>> {
+        offsets.map(event).collect()
+    }
+
+    /// What is visited in (`after`, `until`], and whether it was said to be all.
+    fn visited(tail: &Tail, after: u64, until: u64) -> (Vec<u64>, bool) {
+        let mut seen = Vec::new();
+        let complete = tail.visit(Cursor::new(after), Cursor::new(until), |event| {
+            seen.push(event.offset().get());
+        });
+        (seen, complete)
+    }
+
+    #[test]
+    fn a_visit_sees_every_event_once_however_many_there_are() {
+        let tail = Tail::new(Cursor::START, usize::MAX);
+        tail.push(&events(1..=200));
+        for (after, until) in [(0, 200), (0, 64), (0, 65), (1, 65), (63, 129), (199, 200), (5, 5)] {
+            assert_eq!(visited(&tail, after, until), ((after + 1..=until).collect(), true));
+        }
+        assert_eq!(visited(&tail, 150, 300), ((151..=200).collect(), true));
+    }
+
+    #[test]
+    fn a_commit_does_not_wait_for_a_visit() {
+        let tail = Tail::new(Cursor::START, usize::MAX);
+        tail.push(&events(1..=100));
+        let mut seen = 0;
+        let complete = tail.visit(Cursor::START, Cursor::new(100), |event| {
+            seen += 1;
+            // Would never return if the lock were held.
+            tail.push(&[super::tests::event(100 + event.offset().get())]);
+        });
+        assert_eq!((seen, complete), (100, true));
+        assert_eq!(visited(&tail, 100, 200), ((101..=200).collect(), true));
+    }
+
+    #[test]
+    fn a_visit_that_is_overtaken_says_so() {
+        let room = 100 * event(1).cost_bytes();
+        let tail = Tail::new(Cursor::START, room);
+        tail.push(&events(1..=100));
+        let mut seen = Vec::new();
+        let complete = tail.visit(Cursor::START, Cursor::new(100), |event| {
+            if seen.is_empty() {
+                tail.push(&events(101..=190));
+            }
+            seen.push(event.offset().get());
+        });
+        assert_eq!((seen, complete), ((1..=64).collect(), false));
+        assert_eq!(visited(&tail, 0, 190), (vec![], false));
     }
 }

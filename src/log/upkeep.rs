@@ -22,9 +22,7 @@ impl Upkeep {
         let thread =
             std::thread::Builder::new().name("tidings-upkeep".to_owned()).spawn(move || {
                 for chore in todo {
-                    if let Err(error) = chore.run() {
-                        tracing::warn!(%error, "upkeep of the log failed; it is tried again");
-                    }
+                    run(chore);
                 }
             })?;
         Ok(Upkeep { chores: Some(chores), thread: Some(thread) })
@@ -39,9 +37,16 @@ impl Upkeep {
             },
             None => chore,
         };
-        if let Err(error) = refused.run() {
-            tracing::warn!(%error, "upkeep of the log failed; it is tried again");
-        }
+        run(refused);
+    }
+}
+
+fn run(chore: Chore) {
+    match chore.run() {
+        Ok(()) => {}
+        // The state of the log says so once; this is tried twice a second.
+        Err(error) if error.is_no_space() => tracing::debug!(%error, "no space yet"),
+        Err(error) => tracing::warn!(%error, "upkeep of the log failed; it is tried again"),
     }
 }
 

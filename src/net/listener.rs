@@ -3,6 +3,8 @@
 //! - Connections over the cap are answered 503 and closed; a socket keeps its place after its
 //!   upgrade.
 //! - A head that does not come, or comes too slowly, ends the connection, as does idling too long.
+//! - An answer may be read as slowly as its reader likes, as long as some of it moves within the
+//!   write timeout.
 //! - On `stop` no connection is taken any more; what is under way is answered, within [`DRAIN`].
 
 use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
@@ -76,7 +78,8 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     // Without it answers are late, not wrong.
     let _ = stream.set_nodelay(true);
     let pulse = Pulse::new();
-    let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
+    let write_timeout = door.house.limits.write_timeout;
+    let stream = Progress::new(stream, write_timeout, pulse.clone());
     let peer = caller.peer;
     let (service_door, service_pulse) = (door.clone(), pulse.clone());
     let service = service_fn(move |request| {
@@ -100,14 +103,18 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
         let left = match phase {
             Phase::Head => header_timeout.saturating_sub(since),
             Phase::Idle => door.options.idle_timeout.saturating_sub(since),
+            Phase::Sending => write_timeout.saturating_sub(since),
             Phase::Busy => header_timeout,
         };
-        if left.is_zero() && phase == Phase::Head {
-            tracing::debug!(%peer, "connection cut: the head of a request did not come in time");
-            return;
-        }
         if left.is_zero() {
-            break;
+            let reason = match phase {
+                Phase::Head => "the head of a request did not come in time",
+                Phase::Sending => "the peer has taken no byte of its answer in time",
+                // Nobody is cut off here: a request may be on its way.
+                Phase::Idle | Phase::Busy => break,
+            };
+            tracing::debug!(%peer, "connection cut: {reason}");
+            return;
         }
         tokio::select! {
             biased;

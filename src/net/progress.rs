@@ -4,11 +4,15 @@
 //! - A write that has moved no byte for the write timeout fails; any byte moved starts the time
 //!   anew.
 //! - Nothing is allocated and no timer runs while the peer takes what is written.
-//! - A connection is in one of three phases, and [`Pulse`] says since when:
+//! - A connection is in one of four phases, and [`Pulse`] says since when:
 //!
 //! ```text
-//! Head ── request complete ──▶ Busy ── response handed over ──▶ Idle ── a byte ──▶ Head
+//! Head ── request complete ──▶ Busy ── response handed over ──▶ Sending ── all written ──▶ Idle
+//!   ▲                                                                                      │
+//!   └──────────────────────────────────────── a byte ──────────────────────────────────────┘
 //! ```
+//! - While `Sending`, every byte written starts the time anew: who reads slowly is not idle. A
+//!   next request that begins meanwhile has its time from the end of the answer on.
 
 use std::{
     future::Future,
@@ -39,7 +43,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Wraps a stream; bytes read are noted in `pulse`.
+    /// Wraps a stream; what is read and written is noted in `pulse`.
     pub fn new(stream: TcpStream, write_timeout: Duration, pulse: Arc<Pulse>) -> Progress {
         Progress { stream, write_timeout, stalled: None, pulse }
     }
@@ -56,6 +60,9 @@ impl Progress {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
+            if matches!(written, Poll::Ready(Ok(1..))) {
+                self.pulse.moved();
+            }
             return written;
         }
         let timeout = self.write_timeout;
@@ -105,7 +112,10 @@ impl AsyncWrite for Progress {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper flushes the stream only once its own buffer is empty.
+        self.pulse.flushed();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -120,24 +130,41 @@ pub enum Phase {
     Head,
     /// A request is being answered.
     Busy,
+    /// The answer is complete, but not all of it is written; since its last byte that was.
+    Sending,
     /// Between two requests.
     Idle,
 }
 
 /// The phase of a connection and since when it has been in it.
 #[derive(Debug)]
-pub struct Pulse(Mutex<(Phase, u64)>);
+pub struct Pulse(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    since_ms: u64,
+    /// While sending: a byte of a next request has come.
+    heard: bool,
+}
+
+impl State {
+    fn new(phase: Phase) -> State {
+        State { phase, since_ms: clock::monotonic_ms(), heard: false }
+    }
+}
 
 impl Pulse {
     /// A connection that was just accepted: a head is awaited.
     pub fn new() -> Arc<Pulse> {
-        Arc::new(Pulse(Mutex::new((Phase::Head, clock::monotonic_ms()))))
+        Arc::new(Pulse(Mutex::new(State::new(Phase::Head))))
     }
 
     /// The phase and for how long.
     pub fn phase(&self) -> (Phase, Duration) {
-        let (phase, since_ms) = *self.0.lock();
-        (phase, Duration::from_millis(clock::monotonic_ms().saturating_sub(since_ms)))
+        let state = self.0.lock();
+        let for_ms = clock::monotonic_ms().saturating_sub(state.since_ms);
+        (state.phase, Duration::from_millis(for_ms))
     }
 
     /// A request is complete enough to be answered; it is over when the guard is dropped.
@@ -146,15 +173,34 @@ impl Pulse {
         Busy(self.clone())
     }
 
+    /// A byte was read.
     fn heard(&self) {
         let mut state = self.0.lock();
-        if state.0 == Phase::Idle {
-            *state = (Phase::Head, clock::monotonic_ms());
+        match state.phase {
+            Phase::Idle => *state = State::new(Phase::Head),
+            Phase::Sending => state.heard = true,
+            Phase::Head | Phase::Busy => {}
+        }
+    }
+
+    /// A byte was written.
+    fn moved(&self) {
+        let mut state = self.0.lock();
+        if state.phase == Phase::Sending {
+            state.since_ms = clock::monotonic_ms();
+        }
+    }
+
+    /// Everything was written.
+    fn flushed(&self) {
+        let mut state = self.0.lock();
+        if state.phase == Phase::Sending {
+            *state = State::new(if state.heard { Phase::Head } else { Phase::Idle });
         }
     }
 
     fn enter(&self, phase: Phase) {
-        *self.0.lock() = (phase, clock::monotonic_ms());
+        *self.0.lock() = State::new(phase);
     }
 }
 
@@ -164,7 +210,8 @@ pub struct Busy(Arc<Pulse>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.enter(Phase::Idle);
+        // hyper drops a body once it has buffered it, which is long before a slow peer has it.
+        self.0.enter(Phase::Sending);
     }
 }
 
@@ -220,9 +267,82 @@ mod tests {
         progress.read_u8().await.unwrap();
         assert_eq!(pulse.phase().0, Phase::Busy, "the body of a request is part of it");
         drop(busy);
+        assert_eq!(pulse.phase().0, Phase::Sending);
+        progress.flush().await.unwrap();
         assert_eq!(pulse.phase().0, Phase::Idle);
         peer.write_all(b"x").await.unwrap();
         progress.read_u8().await.unwrap();
         assert_eq!(pulse.phase().0, Phase::Head);
+    }
+
+    #[tokio::test]
+    async fn a_head_that_comes_while_an_answer_is_sent_has_its_time_from_the_end_of_that() {
+        const WAIT: Duration = Duration::from_millis(300);
+        let (mut progress, mut peer) = pair(Duration::from_secs(1)).await;
+        let pulse = progress.pulse.clone();
+        drop(pulse.busy());
+        peer.write_all(b"x").await.unwrap();
+        progress.read_u8().await.unwrap();
+        tokio::time::sleep(WAIT).await;
+        assert!(pulse.phase().1 >= WAIT);
+        progress.write_all(b"x").await.unwrap();
+        let (phase, since) = pulse.phase();
+        assert!(phase == Phase::Sending && since < WAIT, "{phase:?} {since:?}");
+        tokio::time::sleep(WAIT).await;
+        progress.flush().await.unwrap();
+        let (phase, since) = pulse.phase();
+        assert!(phase == Phase::Head && since < WAIT, "{phase:?} {since:?}");
+    }
+
+    /// A body that ends its request when it is dropped, as the broker's does.
+    struct Guarded(http_body_util::Full<bytes::Bytes>, #[expect(dead_code)] Busy);
+
+    impl hyper::body::Body for Guarded {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<hyper::body::Frame<bytes::Bytes>, Self::Error>>> {
+            Pin::new(&mut self.0).poll_frame(cx)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_end_stream()
+        }
+
+        fn size_hint(&self) -> hyper::body::SizeHint {
+            self.0.size_hint()
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_hyper_is_being_sent_until_its_last_byte_is_written() {
+        const BYTES: usize = 16 << 20;
+        let (progress, mut peer) = pair(Duration::from_secs(60)).await;
+        let pulse = progress.pulse.clone();
+        let service_pulse = pulse.clone();
+        let service = hyper::service::service_fn(move |_| {
+            let body = http_body_util::Full::from(vec![b'x'; BYTES]);
+            let body = Guarded(body, service_pulse.busy());
+            async move { Ok::<_, std::convert::Infallible>(hyper::Response::new(body)) }
+        });
+        let io = hyper_util::rt::TokioIo::new(progress);
+        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
+        peer.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        let (mut taken, mut buffer) = (0, vec![0; 1 << 16]);
+        while taken < BYTES / 4 {
+            taken += peer.read(&mut buffer).await.unwrap();
+        }
+        assert_eq!(pulse.phase().0, Phase::Sending, "there is more than the kernel takes");
+        peer.write_all(b"GET / HT").await.unwrap();
+        while taken < BYTES {
+            taken += peer.read(&mut buffer).await.unwrap();
+        }
+        while pulse.phase().0 == Phase::Sending {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(pulse.phase().0, Phase::Head, "half a head has come");
     }
 }

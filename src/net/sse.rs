@@ -156,7 +156,7 @@ impl Feed {
     /// Waits for a reason to read again.
     async fn wait(&mut self) -> Turn {
         let due = self.subscription.next_due_ms();
-        let due_in = due.map(from_now);
+        let due_in = due.map(|at| Duration::from_millis(at.saturating_sub(clock::monotonic_ms())));
         let expiry = self.until_expiry();
         let stop = self.session.house().stop.clone();
         tokio::select! {

@@ -21,7 +21,6 @@ use tidings_proto::{SubscribeOptions, Timestamp, message::Push, wire::json};
 use tokio::{
     io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
-    sync::mpsc,
 };
 
 use super::{
@@ -32,8 +31,9 @@ use crate::{
     clock,
     session::{
         Greeting, House, Ready, Transport,
+        answers::{self, Answers},
         conversation::{CLOSE_UNAUTHENTICATED, Conversation, Verdict},
-        outbox::{ANSWERS_MAX, Filled, Frames, Item, Outbox},
+        outbox::{Filled, Frames, Item, Outbox},
     },
 };
 
@@ -83,7 +83,7 @@ pub async fn run(start: Start) {
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
     let (input, output) = stream.into_split();
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
-    let (answers, queue) = mpsc::channel(ANSWERS_MAX);
+    let (answers, queue) = answers::channel();
     let ready = Ready::new();
     let shared = Arc::new(Shared {
         ending: Mutex::new(None),
@@ -140,7 +140,7 @@ async fn drain(mut reader: Reader<OwnedReadHalf>) {
 struct Ears {
     reader: Reader<OwnedReadHalf>,
     conversation: Conversation,
-    answers: mpsc::Sender<Item>,
+    answers: Answers,
     house: Arc<House>,
     shared: Arc<Shared>,
 }
@@ -182,11 +182,7 @@ impl Ears {
                 }
                 Ok(Some(Message::Ping(payload))) => {
                     let pong = Item::Pong(payload.as_ref().into());
-                    if self.answers.send(pong).await.is_ok() {
-                        Verdict::GoOn
-                    } else {
-                        Verdict::Gone
-                    }
+                    if self.answers.send(pong).await { Verdict::GoOn } else { Verdict::Gone }
                 }
                 Ok(Some(Message::Pong(_))) => Verdict::GoOn,
                 Ok(Some(Message::Close(code))) => {

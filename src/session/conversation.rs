@@ -7,19 +7,19 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use super::{
+    Greeting, Session,
+    answers::Answers,
+    check_count, of_ack,
+    outbox::{Item, Pending},
+    target,
+};
+use crate::broker::{Durable, Ready, Token};
 use tidings_proto::{
     Code, SubscribeOptions, Timestamp, WireError,
     message::{Ack, Acked, Connect, Nack, Publish, Push, Reply, Request, RequestId, Subscribed},
     wire::json,
 };
-use tokio::sync::mpsc;
-
-use super::{
-    Greeting, Session, check_count, of_ack,
-    outbox::{Item, Pending},
-    target,
-};
-use crate::broker::{Durable, Ready, Token};
 
 /// How many messages in a row may be bad.
 const BAD_MAX: u32 = 20;
@@ -35,7 +35,7 @@ pub const CLOSE_VIOLATION: u16 = 4500;
 pub struct Conversation {
     greeting: Greeting,
     session: Option<Session>,
-    answers: mpsc::Sender<Item>,
+    answers: Answers,
     ready: Arc<Ready>,
     subscriptions: HashMap<u32, Option<(Arc<Durable>, Token)>>,
     last_number: u32,
@@ -59,7 +59,7 @@ impl Conversation {
     /// A conversation that begins; `by_itself` is subscribed as soon as the session is authenticated.
     pub fn new(
         greeting: Greeting,
-        answers: mpsc::Sender<Item>,
+        answers: Answers,
         ready: Arc<Ready>,
         by_itself: Option<Box<SubscribeOptions>>,
     ) -> Conversation {
@@ -84,7 +84,7 @@ impl Conversation {
         match self.greeting.connect(token) {
             Ok(session) => self.enter(session).await,
             Err(error) => {
-                let _ = self.answers.send(Item::Push(Push::Error(error))).await;
+                self.send(Item::Push(Push::Error(error))).await;
                 Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
             }
         }
@@ -239,8 +239,10 @@ impl Conversation {
         batch: Vec<Publish>,
         as_batch: bool,
     ) -> Result<Verdict, WireError> {
+        let events = batch.len();
         let ticket = self.session()?.publish(batch).await?;
-        Ok(verdict(self.send(Item::Pending(id, Pending::published(ticket, as_batch))).await))
+        let pending = Pending::published(ticket, events, as_batch);
+        Ok(verdict(self.send(Item::Pending(id, pending)).await))
     }
 
     async fn subscribe(
@@ -248,8 +250,14 @@ impl Conversation {
         id: Option<RequestId>,
         options: &SubscribeOptions,
     ) -> Result<Verdict, WireError> {
+        let max = self.session()?.house().limits.subscriptions_max;
+        if self.subscriptions.len() >= max {
+            // Those that were superseded could still be named by late acks; now their place is needed.
+            for ended in self.answers.take_ended() {
+                self.subscriptions.remove(&ended);
+            }
+        }
         let session = self.session()?;
-        let max = session.house().limits.subscriptions_max;
         if self.subscriptions.len() >= max {
             return Err(WireError::new(
                 Code::TooLarge,
@@ -285,9 +293,10 @@ impl Conversation {
         let target = target(ack)?;
         let number = named(ack.subscription)?;
         let (durable, token) = self.durable(number)?;
+        self.session()?.check_log(ack.log.as_deref())?;
         let broker = &self.session()?.house().broker;
-        let (ticket, floor) =
-            broker.ack(durable, &target, Some(*token)).map_err(|error| of_ack(&error))?;
+        let taken = broker.ack(durable, &target, Some(*token)).await;
+        let (ticket, floor) = taken.map_err(|error| of_ack(&error))?;
         let pending = Pending::acked(
             ticket,
             Reply::Acked(Acked { subscription: Some(number), cursor: floor }),
@@ -299,6 +308,7 @@ impl Conversation {
         check_count(nack.offsets.len())?;
         let number = named(nack.subscription)?;
         let (durable, token) = self.durable(number)?;
+        self.session()?.check_log(nack.log.as_deref())?;
         let broker = &self.session()?.house().broker;
         let ticket = broker
             .nack(durable, &nack.offsets, nack.delay_ms, Some(*token))
@@ -327,7 +337,7 @@ impl Conversation {
     }
 
     async fn send(&self, item: Item) -> bool {
-        self.answers.send(item).await.is_ok()
+        self.answers.send(item).await
     }
 }
 

@@ -46,6 +46,7 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
     match error {
         SubscribeError::Invalid { .. } => WireError::invalid(error.to_string()),
         SubscribeError::Conflict { .. } => WireError::new(Code::Conflict, error.to_string()),
+        SubscribeError::TooMany { .. } => WireError::new(Code::TooLarge, error.to_string()),
         SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         SubscribeError::Gone { first, last, .. } => WireError {
             first: Some(*first),
@@ -60,7 +61,9 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
 
 pub(crate) fn of_ack(error: &AckError) -> WireError {
     match error {
-        AckError::NotDurable | AckError::AboveLast { .. } => WireError::invalid(error.to_string()),
+        AckError::NotDurable | AckError::AboveLast { .. } | AckError::TooLong { .. } => {
+            WireError::invalid(error.to_string())
+        }
         AckError::TooManyRanges { .. } => WireError::new(Code::TooLarge, error.to_string()),
         AckError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         AckError::Reset => WireError::new(Code::Conflict, error.to_string()),

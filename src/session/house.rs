@@ -215,11 +215,13 @@ impl Session {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<DurableInfo>, Option<String>), WireError> {
-        let found = self.broker().durable_infos(after, limit).await;
-        let mut infos = found.map_err(|error| of_read(&error))?;
-        let next = infos.last().filter(|_| infos.len() >= limit);
-        let next = next.map(|info| info.spec.name.clone());
-        infos.retain(|info| self.identity.grants.may_use_durable(&info.spec.name));
-        Ok((infos, next))
+        let mut looked = 0;
+        let wanted = |name: &str| {
+            looked += 1;
+            self.identity.grants.may_use_durable(name)
+        };
+        let found = self.broker().durable_infos(after, limit, wanted).await;
+        let (infos, last) = found.map_err(|error| of_read(&error))?;
+        Ok((infos, last.filter(|_| looked >= limit)))
     }
 }

@@ -5,6 +5,7 @@
 //! - Rights are checked here, at every call, against the identity's grants.
 //! - Errors leave as [`WireError`]s: what happened, the value, what to do.
 
+pub mod answers;
 pub mod conversation;
 mod error;
 pub mod house;
@@ -266,23 +267,6 @@ impl Session {
         info.ok_or_else(|| no_durable(name))
     }
 
-    /// Durable subscriptions by name, after the name `after`: those they may use.
-    ///
-    /// # Errors
-    /// As the protocol says.
-    pub async fn durables(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<DurableInfo>, WireError> {
-        let infos =
-            self.broker().durable_infos(after, limit).await.map_err(|error| of_read(&error))?;
-        Ok(infos
-            .into_iter()
-            .filter(|info| self.identity.grants.may_use_durable(&info.spec.name))
-            .collect())
-    }
-
     /// Forgets a durable subscription.
     ///
     /// # Errors
@@ -328,7 +312,7 @@ impl Session {
         let target = target(ack)?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
         let (ticket, floor) =
-            self.broker().ack(&durable, &target, None).map_err(|error| of_ack(&error))?;
+            self.broker().ack(&durable, &target, None).await.map_err(|error| of_ack(&error))?;
         ticket.durable().await.map_err(|error| of_append(&error))?;
         Ok(floor)
     }
@@ -368,7 +352,7 @@ impl Session {
         }
     }
 
-    fn check_log(&self, log: Option<&str>) -> Result<(), WireError> {
+    pub(crate) fn check_log(&self, log: Option<&str>) -> Result<(), WireError> {
         let ours = self.broker().log();
         match log {
             Some(named) if !named.to_ascii_lowercase().starts_with(&ours.id().short()) => {

@@ -14,10 +14,16 @@ use tidings_proto::{
     message::{Acked, Gap, GapReason, Push, Reply, RequestId},
     wire::json::{self, BatchHeader},
 };
-use tokio::{sync::mpsc, time::Interval};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Interval,
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{internal, of_append, of_publish, of_read};
+use super::{
+    answers::{AnswerQueue, Queued},
+    internal, of_append, of_publish, of_read,
+};
 use crate::{
     broker::{AckTicket, Delivery, PublishTicket, Ready, Subscription},
     clock,
@@ -25,8 +31,6 @@ use crate::{
     metrics,
 };
 
-/// How many answers may wait for a socket; beyond it the socket is not read.
-pub const ANSWERS_MAX: usize = 1024;
 /// Once this many bytes are there they are written: with one batch more than this, what a socket that takes
 /// nothing holds stays below 64 KiB.
 const FILL_BYTES: usize = 16 * 1024;
@@ -48,12 +52,15 @@ pub enum Item {
 }
 
 /// An answer that is not known yet.
-pub struct Pending(Pin<Box<dyn Future<Output = Reply> + Send>>);
+pub struct Pending {
+    reply: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    results: usize,
+}
 
 impl Pending {
-    /// Of a publish.
-    pub fn published(ticket: PublishTicket, as_batch: bool) -> Pending {
-        Pending(Box::pin(async move {
+    /// Of a publish of so many events.
+    pub fn published(ticket: PublishTicket, events: usize, as_batch: bool) -> Pending {
+        let reply = Box::pin(async move {
             match ticket.published().await {
                 Ok(results) if as_batch => Reply::PublishedBatch { results },
                 Ok(mut results) => match results.pop() {
@@ -66,17 +73,24 @@ impl Pending {
                     Reply::Error(error)
                 }
             }
-        }))
+        });
+        Pending { reply, results: events }
     }
 
     /// Of an ack or nack.
     pub fn acked(ticket: AckTicket, reply: Reply) -> Pending {
-        Pending(Box::pin(async move {
+        let reply = Box::pin(async move {
             match ticket.durable().await {
                 Ok(()) => reply,
                 Err(error) => Reply::Error(of_append(&error)),
             }
-        }))
+        });
+        Pending { reply, results: 1 }
+    }
+
+    /// How many results it will have.
+    pub(super) fn results(&self) -> usize {
+        self.results
     }
 }
 
@@ -101,10 +115,17 @@ pub enum Filled {
     Ended,
 }
 
+/// The answer that is next and not known yet.
+struct Waiting {
+    id: Option<RequestId>,
+    pending: Pending,
+    _room: OwnedSemaphorePermit,
+}
+
 /// One socket's outbox.
 pub struct Outbox {
-    answers: mpsc::Receiver<Item>,
-    pending: Option<(Option<RequestId>, Pending)>,
+    answers: AnswerQueue,
+    pending: Option<Waiting>,
     subscriptions: HashMap<u32, Subscription>,
     ready: Arc<Ready>,
     tick: Interval,
@@ -116,7 +137,7 @@ pub struct Outbox {
 impl Outbox {
     /// An outbox for these answers and for the subscriptions that announce themselves in `ready`.
     pub fn new(
-        answers: mpsc::Receiver<Item>,
+        answers: AnswerQueue,
         ready: Arc<Ready>,
         ping_interval: Duration,
         stop: CancellationToken,
@@ -141,7 +162,8 @@ impl Outbox {
     pub async fn fill(&mut self, frames: &mut impl Frames) -> Filled {
         loop {
             self.take_answers(frames);
-            while frames.bytes() < FILL_BYTES && !self.stop.is_cancelled() {
+            // Once no answer comes any more the conversation is over, and with it the right to be told.
+            while !self.ended && frames.bytes() < FILL_BYTES && !self.stop.is_cancelled() {
                 let Some(number) = self.ready.pop() else { break };
                 self.deliver(number, frames).await;
                 self.take_answers(frames);
@@ -170,19 +192,18 @@ impl Outbox {
             .values()
             .filter_map(|sub| Some((sub.next_due_ms()?, sub.number())))
             .min();
-        let due_in = due.map(|(at_ms, _)| {
-            Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis()))
-        });
+        let due_in = due
+            .map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms())));
         let waits = self.pending.is_some();
         let stopped = self.stop.is_cancelled();
         tokio::select! {
             biased;
             reply = outcome(&mut self.pending), if waits => {
-                let id = self.pending.take().and_then(|(id, _)| id);
+                let id = self.pending.take().and_then(|waiting| waiting.id);
                 write_reply(id, &reply, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
-                Some(item) => self.take(item, frames),
+                Some(queued) => self.take(queued, frames),
                 None => self.ended = true,
             },
             () = self.ready.wait(), if !stopped => {}
@@ -203,13 +224,13 @@ impl Outbox {
     /// The answers that are known, in order.
     fn take_answers(&mut self, frames: &mut impl Frames) {
         while frames.bytes() < FILL_BYTES {
-            if let Some((id, pending)) = &mut self.pending {
-                let Some(reply) = (&mut pending.0).now_or_never() else { return };
-                write_reply(*id, &reply, frames);
+            if let Some(waiting) = &mut self.pending {
+                let Some(reply) = (&mut waiting.pending.reply).now_or_never() else { return };
+                write_reply(waiting.id, &reply, frames);
                 self.pending = None;
             }
             match self.answers.try_recv() {
-                Ok(item) => self.take(item, frames),
+                Ok(queued) => self.take(queued, frames),
                 Err(mpsc::error::TryRecvError::Empty) => return,
                 Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.ended = true;
@@ -219,10 +240,13 @@ impl Outbox {
         }
     }
 
-    fn take(&mut self, item: Item, frames: &mut impl Frames) {
+    fn take(&mut self, queued: Queued, frames: &mut impl Frames) {
+        let Queued { item, room } = queued;
         match item {
             Item::Reply(id, reply) => write_reply(Some(id), &reply, frames),
-            Item::Pending(id, pending) => self.pending = Some((id, pending)),
+            Item::Pending(id, pending) => {
+                self.pending = Some(Waiting { id, pending, _room: room });
+            }
             Item::Subscribe(reply, subscription) => {
                 if let Some((id, reply)) = reply {
                     write_reply(Some(id), &reply, frames);
@@ -247,7 +271,7 @@ impl Outbox {
                 let over = matches!(delivery, Delivery::Superseded);
                 write_delivery(number, self.log, delivery, frames);
                 if over {
-                    self.subscriptions.remove(&number);
+                    self.forget(number);
                 } else {
                     self.ready.push(number);
                 }
@@ -259,9 +283,15 @@ impl Outbox {
                     ..of_read(&error)
                 };
                 frames.message(|out| json::encode_push(&Push::Error(error), out));
-                self.subscriptions.remove(&number);
+                self.forget(number);
             }
         }
+    }
+
+    /// A subscription has ended by itself.
+    fn forget(&mut self, number: u32) {
+        self.subscriptions.remove(&number);
+        self.answers.ended(number);
     }
 
     fn move_idle_cursors(&mut self, frames: &mut impl Frames) {
@@ -274,9 +304,9 @@ impl Outbox {
     }
 }
 
-async fn outcome(pending: &mut Option<(Option<RequestId>, Pending)>) -> Reply {
+async fn outcome(pending: &mut Option<Waiting>) -> Reply {
     match pending {
-        Some((_, pending)) => (&mut pending.0).await,
+        Some(waiting) => (&mut waiting.pending.reply).await,
         None => std::future::pending().await,
     }
 }

@@ -67,6 +67,8 @@ pub struct Log {
     active: Arc<Segment>,
     tail: TailState,
     spare: Arc<Spare>,
+    /// An append found no space, and no segment has been made ready since.
+    starved: bool,
     /// Sealed segments whose index file is not written, with the end of their data.
     unindexed: Vec<(Arc<Segment>, u64, Arc<AtomicBool>)>,
     /// What was appended since the last sync: topic → first, last, count.
@@ -109,6 +111,7 @@ impl Log {
             active,
             tail: found.tail,
             spare: Arc::default(),
+            starved: false,
             unindexed: Vec::new(),
             unsynced: HashMap::new(),
             dirty: false,
@@ -194,7 +197,8 @@ impl Log {
             return chores;
         }
         let bytes = self.options.segment_bytes;
-        if self.tail.position > bytes / 4 * 3 && self.spare.claim() {
+        let is_wanted = self.starved || self.tail.position > bytes / 4 * 3;
+        if is_wanted && self.spare.claim() {
             let (disk, spare) = (self.disk.clone(), self.spare.clone());
             chores.push(Chore(Task::Prepare { disk, spare, bytes }));
         }
@@ -206,6 +210,13 @@ impl Log {
             }
         }
         chores
+    }
+
+    /// Whether there is space, as far as that is known: false from an [`Error::Full`] until the next
+    /// segment has been made ready, which [`Log::chores`] tries again and again.
+    pub fn has_room(&mut self) -> bool {
+        self.starved &= !self.spare.is_ready(self.options.segment_bytes);
+        !self.starved
     }
 
     /// The chore that notes the watermark, if it has moved; ask about once a second.
@@ -259,6 +270,7 @@ impl Log {
             Ok(()) if fits => Ok(()),
             Ok(()) => self.roll(wanted),
             Err(error) if error.is_no_space() => {
+                self.starved = true;
                 Err(Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() })
             }
             Err(error) => Err(self.latch(error)),

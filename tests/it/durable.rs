@@ -406,14 +406,15 @@ async fn g10_a_mirror_shows_all_to_all_and_has_one_floor() {
     }
     assert_eq!(ack(&mut other, json!({"offsets": [4]})).await, 2);
     assert_eq!(state(&broker).await["lag"], 2);
-    assert_eq!(ack(&mut other, json!({"offset": 3})).await, 4);
+    // Up to before the next event that matches: what is between them is nobody's business.
+    assert_eq!(ack(&mut other, json!({"offset": 3})).await, fifth - 1);
     for reader in [&mut other, &mut one] {
-        assert_eq!(reader.expect("acked").await["cursor"], 4);
+        assert_eq!(reader.expect("acked").await["cursor"], fifth - 1);
     }
     broker.kill();
     broker.restart();
     let (mut again, subscribed) = attach(&broker, mirror).await;
-    assert_eq!(subscribed["last_acked"], 4);
+    assert_eq!(subscribed["last_acked"], fifth - 1);
     assert_eq!(offsets(&again.take(1).await), [fifth]);
 }
 

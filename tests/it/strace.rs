@@ -43,12 +43,9 @@ impl Trace {
     fn of(text: &str) -> Trace {
         let mut trace = Trace::default();
         for line in text.lines() {
-            let mut words = line.splitn(3, ' ').map(str::trim_start);
-            let (Some(thread), Some(_time), Some(rest)) =
-                (words.next(), words.next(), words.next())
-            else {
-                continue;
-            };
+            // Thread, time, call; a short thread number is followed by more than one space.
+            let Some((thread, rest)) = line.split_once(' ') else { continue };
+            let Some((_time, rest)) = rest.trim_start().split_once(' ') else { continue };
             let resumed = rest.starts_with("<...");
             if !resumed {
                 let call = trace.entered(rest);

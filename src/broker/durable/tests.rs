@@ -18,7 +18,7 @@ fn events_come_again_after_the_ack_wait_with_their_count() {
     // The clock runs from when the socket has taken it.
     assert_eq!(state.deliver_again(1_000, 10), []);
     state.sent(1_000, &REDELIVERY);
-    assert_eq!(state.next_due_ms(), Some(1_100));
+    assert_eq!(state.next_due(), Some(1_100));
     assert_eq!(state.deliver_again(1_099, 10), []);
     assert!(state.ack(12));
     assert_eq!(state.deliver_again(1_100, 10), [(15, 2)]);
@@ -33,13 +33,13 @@ fn a_nack_waits_for_its_delay_or_the_backoff() {
     let mut state = DurableState::new(Cursor::START);
     state.deliver_new(&[1, 2], Cursor::new(2), 0);
     state.sent(0, &redelivery);
-    assert_eq!(state.next_due_ms(), None);
+    assert_eq!(state.next_due(), None);
     state.nack(1, None, 0, &redelivery);
     state.nack(2, Some(5), 0, &redelivery);
     assert_eq!(state.deliver_again(9, 10), [(2, 2)]);
     assert_eq!(state.deliver_again(10, 10), [(1, 2)]);
     state.nack(1, None, 100, &redelivery);
-    assert_eq!(state.next_due_ms(), Some(150));
+    assert_eq!(state.next_due(), Some(150));
 }
 
 #[test]
@@ -128,8 +128,8 @@ proptest! {
                 }
                 Step::Release => state.release(),
                 Step::Restart => {
-                    let saved = state.to_ack_state("d", 1);
-                    state = DurableState::restore(&saved);
+                    let saved = state.to_ack_state("d", 1, |at| at);
+                    state = DurableState::restore(&saved, |at| at);
                     prop_assert_eq!(state.floor(), saved.floor);
                 }
             }

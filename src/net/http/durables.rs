@@ -12,9 +12,9 @@ use tidings_proto::{
 
 use super::{
     Body, Call, body,
-    list::join,
+    list::{crowded, join},
     query::{LIMIT_DEFAULT, limit_of, wait_of},
-    respond,
+    respond, stopping,
 };
 use crate::{
     metrics,
@@ -147,9 +147,16 @@ pub(super) async fn fetch(call: &Call, body: Incoming) -> Result<Response<Body>,
     call.query(&[])?;
     let (limit, wait) = wish(body::take(call, body).await?.text()?)?;
     let log = call.house().broker.log().id();
-    let name = call.name.clone();
-    // Whole: a fetch that is given up half-way would leave events leased to nobody.
-    let fetched = call.to_the_end(async move { session.fetch(&name, limit, wait).await }).await?;
+    let _waits = match wait.is_zero() {
+        true => None,
+        false => Some(call.door.long_polls.try_acquire().map_err(|_| crowded())?),
+    };
+    // Given up with the connection: what it had begun to lease is free again then.
+    let fetched = tokio::select! {
+        biased;
+        fetched = session.fetch(&call.name, limit, wait) => fetched?,
+        () = call.house().stop.cancelled() => return Err(stopping().into()),
+    };
     let mut response = respond::json(StatusCode::OK, fetched_json(&fetched)?);
     respond::place(response.headers_mut(), fetched.floor, log);
     Ok(response)

@@ -138,7 +138,7 @@ fn after(cursor: Cursor) -> ReadFrom {
     ReadFrom::After(Position { cursor, log: None })
 }
 
-fn crowded() -> Refusal {
+pub(super) fn crowded() -> Refusal {
     let wait_ms = clock::random_between(CROWDED_MS.0, CROWDED_MS.1);
     let text = "wait: as many reads as may wait are waiting: come again, or use a stream";
     WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms).into()
