@@ -28,6 +28,9 @@ use crate::clock;
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// What hyper may buffer of a head and of a response, in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
+/// What the kernel may hold of an answer that is not read, in bytes. It says that there is room again only
+/// once a third is free: with megabytes in it, a slow reader would look like one that takes nothing.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// How long to wait after a failed accept: mostly there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often failed accepts are logged, in milliseconds.
@@ -75,8 +78,9 @@ pub async fn serve(
 }
 
 async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: CancellationToken) {
-    // Without it answers are late, not wrong.
+    // Without these answers are late, or cut where they are read very slowly, but not wrong.
     let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
     let pulse = Pulse::new();
     let write_timeout = door.house.limits.write_timeout;
     let stream = Progress::new(stream, write_timeout, pulse.clone());

@@ -1,1 +1,131 @@
-//! Follows.
+//! Subscribers that never read while a million events go by: they cost little, and miss nothing.
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{io::AsyncReadExt, net::TcpSocket};
+
+use crate::util::{
+    Broker,
+    raw::{Raw, TEXT, frame, upgrade},
+    ws::Socket,
+};
+
+const EVENTS: u64 = 1_000_000;
+/// Events of one message.
+const BATCH: u64 = 1000;
+/// Messages that are unanswered.
+const IN_FLIGHT: u64 = 8;
+/// Many, so that what one costs stands out of the noise of an allocator.
+const SLEEPERS: u64 = 200;
+/// What one may cost.
+const COST_MAX: u64 = 64 * 1024;
+
+/// Little in memory, so that what is measured is not the tail.
+const SETTINGS: &[&str] =
+    &["--set", "log.tail_bytes=1048576", "--set", "log.segment_bytes=16777216"];
+
+/// Publishes a million events of 100 bytes of data on ten topics.
+async fn publish(broker: &Broker) {
+    let data = "x".repeat(100);
+    let events: Vec<_> =
+        (0..BATCH).map(|n| json!({"topic": format!("load.{}", n % 10), "data": data})).collect();
+    let body = json!({ "events": events });
+    let mut socket = Socket::open(&broker.public).await;
+    let mut open = std::collections::VecDeque::new();
+    for _ in 0..EVENTS / BATCH {
+        if open.len() as u64 >= IN_FLIGHT {
+            let request = open.pop_front().unwrap();
+            let answer = socket.answer(request).await;
+            assert!(answer["published_batch"].is_object(), "{answer}");
+        }
+        open.push_back(socket.start("publish_batch", body.clone()).await);
+    }
+    for request in open {
+        assert!(socket.answer(request).await["published_batch"].is_object());
+    }
+}
+
+/// A subscriber whose socket takes next to nothing and that does not read.
+async fn sleeper(broker: &Broker, after: u64) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(broker.public.parse().unwrap()).await.unwrap();
+    let request = upgrade(&broker.public, "/v1/ws", "");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    let mut raw = Raw { stream };
+    let subscribe = json!({"id": 1, "subscribe": {"filters": ["load.>"], "after": after}});
+    raw.write(&frame(TEXT, subscribe.to_string().as_bytes())).await;
+    raw
+}
+
+#[derive(Deserialize)]
+struct Message {
+    events: Option<Batch>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    after: u64,
+    cursor: u64,
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    offset: u64,
+}
+
+/// Reads up to `last`, and that nothing is missing; gives how many events came.
+async fn read_to(reader: &mut Raw, mut cursor: u64, last: u64) -> u64 {
+    let mut count = 0;
+    let mut offset = cursor;
+    while cursor < last {
+        let (first, payload) = reader.frame().await.expect("the socket ended");
+        if first != TEXT {
+            continue;
+        }
+        let message: Message = serde_json::from_slice(&payload).unwrap();
+        let Some(batch) = message.events else { continue };
+        assert_eq!(batch.after, cursor, "the chain is broken");
+        for event in &batch.events {
+            assert!(event.offset > offset);
+            offset = event.offset;
+        }
+        count += batch.events.len() as u64;
+        cursor = batch.cursor;
+    }
+    count
+}
+
+async fn resident_after_load(broker: &Broker) -> u64 {
+    publish(broker).await;
+    broker.resident_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_heavy_sleeping_readers_cost_little_and_miss_nothing() {
+    let without = Broker::with(SETTINGS);
+    let plain = resident_after_load(&without).await;
+    drop(without);
+
+    let broker = Broker::with(SETTINGS);
+    let mut sleepers = Vec::new();
+    for _ in 0..SLEEPERS {
+        sleepers.push(sleeper(&broker, 0).await);
+    }
+    let loaded = resident_after_load(&broker).await;
+    let cost = loaded.saturating_sub(plain) / SLEEPERS;
+    eprintln!("{plain} bytes without, {loaded} with {SLEEPERS} sleepers: {cost} each");
+    assert!(cost < COST_MAX, "a reader that does not read costs {cost} bytes");
+
+    // One wakes up, one comes back from where it was.
+    let mut woken = sleepers.pop().unwrap();
+    assert_eq!(read_to(&mut woken, 0, EVENTS).await, EVENTS);
+    drop(sleepers);
+    let mut back = sleeper(&broker, EVENTS / 2).await;
+    assert_eq!(read_to(&mut back, EVENTS / 2, EVENTS).await, EVENTS / 2);
+}
