@@ -288,3 +288,28 @@ fn every_file_says_first_what_it_is() {
         }
     }
 }
+
+#[test]
+fn the_guarantees_name_tests_that_exist() {
+    let page = fs::read_to_string("docs/guarantees.md").unwrap();
+    let files = ["tests", "storage/tests", "storage/src", "src", "proto/src"].map(sources);
+    let code: String =
+        files.iter().flatten().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut named = 0;
+    for name in page.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 2) {
+        if !code.contains(&format!("fn {name}(")) {
+            panic!("docs/guarantees.md names the test {name}, which is not there");
+        }
+        named += 1;
+    }
+    assert!(named > 50, "only {named} tests are named");
+}
+
+#[test]
+fn the_operators_page_lists_every_metric() {
+    let source = fs::read_to_string("src/metrics.rs").unwrap();
+    let page = fs::read_to_string("docs/operations.md").unwrap();
+    for name in source.split('"').filter(|text| text.starts_with("tidings_")) {
+        assert!(page.contains(&format!("`{name}`")), "docs/operations.md does not list {name}");
+    }
+}

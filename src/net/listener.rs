@@ -82,8 +82,7 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
     let pulse = Pulse::new();
-    let write_timeout = door.house.limits.write_timeout;
-    let stream = Progress::new(stream, write_timeout, pulse.clone());
+    let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
     let peer = caller.peer;
     let (service_door, service_pulse) = (door.clone(), pulse.clone());
     let service = service_fn(move |request| {
@@ -104,12 +103,7 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     let header_timeout = door.options.header_timeout;
     loop {
         let (phase, since) = pulse.phase();
-        let left = match phase {
-            Phase::Head => header_timeout.saturating_sub(since),
-            Phase::Idle => door.options.idle_timeout.saturating_sub(since),
-            Phase::Sending => write_timeout.saturating_sub(since),
-            Phase::Busy => header_timeout,
-        };
+        let left = allowed(phase, &door).saturating_sub(since);
         if left.is_zero() {
             let reason = match phase {
                 Phase::Head => "the head of a request did not come in time",
@@ -136,6 +130,17 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     connection.as_mut().graceful_shutdown();
     if tokio::time::timeout(DRAIN, connection).await.is_err() {
         tracing::debug!(%peer, "connection cut: its request took too long to end");
+    }
+}
+
+/// How long a connection may be in a phase.
+fn allowed(phase: Phase, door: &Door) -> Duration {
+    match phase {
+        Phase::Head => door.options.header_timeout,
+        Phase::Idle => door.options.idle_timeout,
+        Phase::Sending => door.house.limits.write_timeout,
+        // A stream lasts; its writes are bounded by `Progress`.
+        Phase::Busy => Duration::MAX,
     }
 }
 
