@@ -296,7 +296,7 @@ impl Values {
     fn read_environment(&mut self) -> Result<(), ConfigError> {
         for (name, value) in std::env::vars() {
             let Some(rest) = name.strip_prefix("TIDINGS_") else { continue };
-            // The sections of the design's first naming stay: TIDINGS_AUTH__JWT__HS256_SECRET.
+            // One section more is understood: TIDINGS_AUTH__JWT__HS256_SECRET.
             let key = rest.to_ascii_lowercase().replace("__", ".").replace("auth.jwt.", "auth.");
             // TIDINGS_URL and the like are the commands' own.
             if key.contains('.') {

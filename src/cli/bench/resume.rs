@@ -1,0 +1,91 @@
+//! A subscriber that was away and reads what it missed.
+
+use std::fmt::Write;
+
+use anyhow::Context;
+use tidings_proto::Filter;
+
+use super::{
+    Amount,
+    report::Report,
+    socket::{Socket, events_in},
+};
+use crate::{cli::Globals, clock};
+
+/// How many events one request publishes.
+const BATCH: u64 = 1000;
+
+/// What `tidings bench resume` takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How much there is in the log.
+    #[command(flatten)]
+    pub amount: Amount,
+    /// What is missed [default: everything that is published].
+    #[arg(long, value_name = "FILTER", value_parser = Filter::parse)]
+    pub filter: Option<Filter>,
+    /// Publish nothing: read what is there.
+    #[arg(long)]
+    pub no_publish: bool,
+    /// How often it is read.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub runs: u32,
+}
+
+/// Measures.
+pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
+    let mut socket = Socket::open(globals).await?;
+    if !args.no_publish {
+        fill(&mut socket, &args.amount).await?;
+    }
+    let filter = args.filter.as_ref().map_or("bench.*", Filter::as_str);
+    let mut report = Report::default();
+    for _ in 0..args.runs {
+        let mut reader = Socket::open(globals).await?;
+        let begun = clock::monotonic();
+        let subscribe =
+            format!("{{\"id\":1,\"subscribe\":{{\"filters\":[\"{filter}\"],\"after\":0}}}}");
+        reader.call(&subscribe).await?;
+        let (mut events, mut bytes, mut first) = (0, 0, None);
+        'all: loop {
+            while let Some(payload) = reader.input.frame()? {
+                if payload.starts_with(b"{\"caught_up\"") {
+                    break 'all;
+                }
+                events += events_in(payload);
+                bytes += payload.len();
+                first = first.or_else(|| Some(clock::monotonic().saturating_sub(begun)));
+            }
+            reader.input.more().await?;
+        }
+        let took = clock::monotonic().saturating_sub(begun);
+        report.begin("resume");
+        report.set("filter", filter);
+        report.set("bytes", bytes as u64);
+        report.rate("events", events, took);
+        report.set("first_us", first.map_or(0, |first| first.as_micros() as u64));
+        report.set("total_us", took.as_micros() as u64);
+    }
+    Ok(report)
+}
+
+/// Publishes the events, a thousand in a request.
+async fn fill(socket: &mut Socket, amount: &Amount) -> anyhow::Result<()> {
+    let data = "x".repeat(amount.size);
+    let topics = amount.topics.max(1);
+    let mut sent = 0;
+    while sent < amount.events {
+        let batch = BATCH.min(amount.events - sent);
+        let mut text = String::from("{\"id\":1,\"publish_batch\":{\"events\":[");
+        for number in sent..sent + batch {
+            let comma = if number > sent { "," } else { "" };
+            let topic = number % topics;
+            write!(text, "{comma}{{\"topic\":\"bench.{topic}\",\"data\":\"{data}\"}}")
+                .context("no memory")?;
+        }
+        text.push_str("]}}");
+        socket.call(&text).await?;
+        sent += batch;
+    }
+    Ok(())
+}
