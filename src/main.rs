@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tidings::cli::{Cli, Command, exit, log, publish, receipts, serve, status, subscribe, version};
+use tidings::cli::{
+    Cli, Command, bench, exit, log, publish, receipts, serve, status, subscribe, version,
+};
 
 fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
@@ -14,6 +16,7 @@ fn main() -> ExitCode {
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),
         Command::Log(args) => log::run(&args, &globals),
+        Command::Bench(args) => bench::run(&args, &globals),
         Command::Version(args) => version::run(&args, &globals),
     })
 }

@@ -4,6 +4,7 @@
 //! - A reader of stdout that has gone ends the command quietly.
 //! - How a command ended is its exit code, see [`exit`].
 
+pub mod bench;
 pub mod exit;
 pub mod log;
 mod output;
@@ -70,6 +71,8 @@ pub enum Command {
     Status(status::Args),
     /// Look into a data directory without a broker.
     Log(log::Args),
+    /// Load a running broker and measure it.
+    Bench(bench::Args),
     /// Show the version.
     Version(version::Args),
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tidings_storage::{Disk, File, OsDisk};
+use tidings_storage::{Disk, OsDisk};
 
 use super::report::{Report, latencies, note};
 use crate::clock;

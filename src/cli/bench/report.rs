@@ -48,7 +48,9 @@ impl Report {
 
     /// The percentiles, in microseconds.
     pub(super) fn latencies(&mut self, latencies: &Latencies) {
-        for (name, quantile) in [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        for (name, quantile) in
+            [("p50_us", 0.5), ("p90_us", 0.9), ("p99_us", 0.99), ("p999_us", 0.999)]
+        {
             self.set(name, latencies.value_at_quantile(quantile));
         }
         self.set("max_us", latencies.max());
