@@ -18,6 +18,7 @@ const STAMP_DIGITS: usize = 16;
 
 /// What `tidings bench fanout` takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How much.
     #[command(flatten)]
@@ -32,6 +33,11 @@ pub struct Args {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub rate: u64,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings bench fanout --subscribers 100
+  tidings bench fanout --subscribers 1000 --rate 50 --events 1000";
 
 /// Measures.
 pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {

@@ -22,6 +22,7 @@ const FILE_BYTES: u64 = 64 << 20;
 
 /// What `tidings bench floor` takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Bytes of data of an event.
     #[arg(long, default_value_t = 200, value_name = "BYTES")]
@@ -42,6 +43,11 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub seconds: u64,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings bench floor --dir /var/lib
+  tidings bench floor --batch 0 --subscribers 1000";
 
 /// Measures.
 pub(super) fn run(args: &Args) -> anyhow::Result<Report> {

@@ -9,6 +9,7 @@ use crate::cli::Globals;
 
 /// What `tidings bench idle` takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How many sockets, each with one subscription.
     #[arg(long, default_value_t = 1000, value_name = "N")]
@@ -20,6 +21,11 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub settle: u64,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings bench idle --pid $(pidof tidings)
+  tidings bench idle --connections 5000 --pid 4711 --json";
 
 /// Measures.
 pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {

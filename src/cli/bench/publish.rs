@@ -14,6 +14,7 @@ use crate::{cli::Globals, clock};
 
 /// What `tidings bench pub` takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How much.
     #[command(flatten)]
@@ -25,6 +26,11 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub in_flight: usize,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings bench pub --connections 64 --events 200000
+  tidings bench pub --in-flight 1000 --events 500000 --json";
 
 /// Measures.
 pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {

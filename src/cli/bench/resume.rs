@@ -17,6 +17,7 @@ const BATCH: u64 = 1000;
 
 /// What `tidings bench resume` takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How much there is in the log.
     #[command(flatten)]
@@ -31,6 +32,11 @@ pub struct Args {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub runs: u32,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  tidings bench resume --events 1000000 --seconds 300
+  tidings bench resume --events 1000000 --topics 10000 --filter bench.77";
 
 /// Measures.
 pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
