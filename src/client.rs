@@ -1,6 +1,7 @@
 //! The Rust client: publishes and subscribes over one WebSocket that it keeps up by itself.
 //!
-//! - Publishes are appended in the order of the calls, each once: an event without an id gets one
+//! - Publishes are appended in the order of the calls, each once (one that is refused for now and sent
+//!   again may come behind later ones): an event without an id gets one
 //!   before it is first sent, and after a lost connection all unanswered ones are sent again in
 //!   order, before new ones; the broker recognises those it has.
 //! - An error that may pass (`unavailable`, `rate_limited`) is no caller's business: the client
@@ -10,7 +11,8 @@
 //! - Everything that waits is bounded: publishes in number and bytes, acks in number, deliveries in
 //!   number and bytes. A full buffer of deliveries stops the reading of the socket; where that
 //!   holds up somebody's answer for a second, the subscription is taken off the socket until its
-//!   buffer is empty.
+//!   buffer is empty. What a durable leases is bounded by its `max_in_flight` instead: its events
+//!   never hold up the answers to its acks.
 //! - TCP only: TLS comes later.
 //!
 //! ```no_run
@@ -309,7 +311,8 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// An event on its way: a future of its place. Dropped, the event is published all the same.
+/// An event on its way: a future of its place. Dropped, the event is published all the same while
+/// the client lives.
 #[derive(Debug)]
 pub struct PublishHandle {
     id: Option<EventId>,

@@ -213,19 +213,48 @@ pub enum ConfigError {
         /// Why.
         cause: std::io::Error,
     },
-    /// A file that is no TOML.
-    #[error("{path} is no TOML: {cause}")]
+    /// A file that is no TOML. The line is not shown: it may hold a secret.
+    #[error("{path} is no TOML: line {line}: {problem}")]
     Toml {
         /// Which.
         path: String,
-        /// Where and why.
-        cause: Box<toml::de::Error>,
+        /// Where.
+        line: usize,
+        /// Why.
+        problem: String,
     },
+    /// A setting that is not given as text, number or truth.
+    #[error("{key} ({origin}): give one value, for server.allow_origins a list of texts")]
+    Form {
+        /// Which.
+        key: String,
+        /// Where it was given.
+        origin: String,
+    },
+    /// Two secrets.
+    #[error("auth.hs256_secret and auth.hs256_secret_file are both given: leave one out")]
+    TwoSecrets,
     /// An open broker that others could reach.
     #[error(
         "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure"
     )]
     Open(SocketAddr),
+}
+
+/// What is in the environment for the commands, and no setting.
+const COMMANDS_OWN: [&str; 3] = ["URL", "TOKEN", "LOG"];
+
+/// A value of a file as text.
+fn of_toml(key: &str, value: toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(text) => Some(text),
+        toml::Value::Array(list) if key == "server.allow_origins" => {
+            let texts: Option<Vec<&str>> = list.iter().map(toml::Value::as_str).collect();
+            Some(texts?.join(","))
+        }
+        toml::Value::Array(_) | toml::Value::Table(_) => None,
+        other => Some(other.to_string()),
+    }
 }
 
 struct Values(BTreeMap<&'static str, (String, String)>);
@@ -272,36 +301,40 @@ impl Values {
     fn read_file(&mut self, path: &std::path::Path) -> Result<(), ConfigError> {
         let shown = path.display().to_string();
         let text = read_text(path)?;
-        let table: toml::Table = toml::from_str(&text)
-            .map_err(|cause| ConfigError::Toml { path: shown.clone(), cause: Box::new(cause) })?;
+        let table: toml::Table = toml::from_str(&text).map_err(|cause| {
+            let at = cause.span().map_or(0, |span| span.start);
+            let before = text.get(..at).unwrap_or_default();
+            let (line, problem) = (before.matches('\n').count() + 1, cause.message().to_owned());
+            ConfigError::Toml { path: shown.clone(), line, problem }
+        })?;
         for (section, entries) in table {
             let toml::Value::Table(entries) = entries else {
                 return self.set(&section, entries.to_string(), shown);
             };
             for (name, value) in entries {
-                let value = match value {
-                    toml::Value::String(text) => text,
-                    toml::Value::Array(list) => {
-                        let texts: Vec<_> = list.iter().filter_map(toml::Value::as_str).collect();
-                        texts.join(",")
-                    }
-                    other => other.to_string(),
-                };
-                self.set(&format!("{section}.{name}"), value, shown.clone())?;
+                let key = format!("{section}.{name}");
+                let value = of_toml(&key, value)
+                    .ok_or_else(|| ConfigError::Form { key: key.clone(), origin: shown.clone() })?;
+                self.set(&key, value, shown.clone())?;
             }
         }
         Ok(())
     }
 
     fn read_environment(&mut self) -> Result<(), ConfigError> {
-        for (name, value) in std::env::vars() {
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str() else { continue };
             let Some(rest) = name.strip_prefix("TIDINGS_") else { continue };
+            if COMMANDS_OWN.contains(&rest) {
+                continue;
+            }
             // One section more is understood: TIDINGS_AUTH__JWT__HS256_SECRET.
             let key = rest.to_ascii_lowercase().replace("__", ".").replace("auth.jwt.", "auth.");
-            // TIDINGS_URL and the like are the commands' own.
-            if key.contains('.') {
-                self.set(&key, value, format!("environment, {name}"))?;
-            }
+            let origin = format!("environment, {name}");
+            let value = value
+                .into_string()
+                .map_err(|_| ConfigError::Form { key: key.clone(), origin: origin.clone() })?;
+            self.set(&key, value, origin)?;
         }
         Ok(())
     }
@@ -329,7 +362,10 @@ impl Values {
             }
         }
         for pair in &flags.set {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let origin = || "flag --set without =".to_owned();
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| ConfigError::Form { key: pair.clone(), origin: origin() })?;
             self.set(key, value.to_owned(), "flag --set".to_owned())?;
         }
         Ok(())
@@ -369,6 +405,17 @@ impl Values {
     }
 
     fn auth(&self) -> Result<auth::Options, ConfigError> {
+        let given =
+            ["auth.hs256_secret", "auth.hs256_secret_file"].map(|key| (key, self.0.get(key)));
+        // A secret that is empty is one that was meant: an open broker is nobody's wish then.
+        for (key, found) in given {
+            if found.is_some_and(|(value, _)| value.trim().is_empty()) {
+                return Err(self.wrong(key));
+            }
+        }
+        if given.iter().all(|(_, found)| found.is_some()) {
+            return Err(ConfigError::TwoSecrets);
+        }
         let file = self.text("auth.hs256_secret_file");
         let secret = match file.is_empty() {
             true => self.text("auth.hs256_secret"),

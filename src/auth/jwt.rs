@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tidings_proto::Timestamp;
 
 use super::{Grants, Identity, SUBJECT_BYTES_MAX, Secret, grant::GrantClaim};
+use crate::clock;
 
 /// How far clocks may differ, in seconds.
 const LEEWAY_S: u64 = 30;
@@ -39,7 +40,8 @@ pub struct JwtVerifier {
 #[derive(Deserialize)]
 struct Claims {
     sub: String,
-    exp: u64,
+    /// Seconds since the epoch; may have a fraction (RFC 7519 §2).
+    exp: f64,
     #[serde(default)]
     tidings: GrantClaim,
 }
@@ -68,7 +70,12 @@ impl JwtVerifier {
             return Err(JwtError::Subject);
         }
         let grants = Grants::from_claim(&claims.tidings, &subject).map_err(JwtError::Grants)?;
-        let expires = Timestamp::from_millis(claims.exp.saturating_mul(1000));
+        // As float conversions go this saturates; the library has refused what is no number.
+        let expires_ms = (claims.exp * 1000.0) as u64;
+        // Whoever was let in by the leeway stays as long as it lasts; all others go when their token does.
+        let is_late = expires_ms <= clock::now().as_millis();
+        let leeway_ms = if is_late { LEEWAY_S * 1000 } else { 0 };
+        let expires = Timestamp::from_millis(expires_ms.saturating_add(leeway_ms));
         Ok(Identity { subject, grants, expires: Some(expires) })
     }
 }

@@ -14,7 +14,7 @@ use tidings_storage::{Finding, OsDisk, Record, Verified};
 use super::{
     Globals,
     exit::{Corrupt, NotFound},
-    output::Output,
+    output::{Output, one_line},
 };
 
 /// What `tidings log` takes.
@@ -171,6 +171,7 @@ fn write_record(record: &Record, out: &mut Vec<u8>) -> anyhow::Result<()> {
         priority: Priority::from_bits(record.flags.priority()),
     };
     wire::encode_event(&place, &body, out);
+    one_line(out);
     Ok(())
 }
 

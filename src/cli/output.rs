@@ -43,6 +43,13 @@ pub(super) fn print(line: &str) -> anyhow::Result<()> {
     output.flush()
 }
 
+/// JSON on one line: within a string a line break is escaped, so those there are lie between tokens.
+pub(super) fn one_line(json: &mut [u8]) {
+    for byte in json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+}
+
 /// A text as it may be shown on a terminal: what would move the cursor or change colours is
 /// escaped.
 pub(super) fn shown(text: &str) -> String {

@@ -1,7 +1,8 @@
 //! `tidings pub`: publishes one event, the same event several times, or every line of stdin.
 //!
 //! - Data that is valid JSON goes as JSON, other UTF-8 as text, other bytes as they are.
-//! - Events are appended in order, each once, also across a restart of the broker.
+//! - Events are appended in order, each once, also across a restart of the broker; one that the broker
+//!   refuses for now (a full disk) is sent again and may come behind later ones.
 //! - Many are under way at once, but never more than `WINDOW`; it ends when all are answered.
 
 use std::{collections::VecDeque, ffi::OsString, io, path::PathBuf, time::Duration};
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::{
     Globals, block_on,
-    exit::{TimedOut, Usage},
+    exit::{HungUp, TimedOut, Usage},
     output::Output,
     read_file, stdin,
 };
@@ -140,30 +141,40 @@ async fn publish_all(
     patience: Option<Duration>,
 ) -> anyhow::Result<()> {
     let client = globals.connect(patience).await?;
-    let mut printer = Printer { lines: args.lines, json: globals.json, output: Output::stdout() };
+    let mut printer =
+        Printer { lines: args.lines, json: globals.json, output: Some(Output::stdout()) };
     let mut unanswered: VecDeque<PublishHandle> = VecDeque::new();
-    let (mut answered, mut open) = (0_u64, true);
+    let (mut answered, mut open, mut failed) = (0_u64, true, None);
+    let mut since = tokio::time::Instant::now();
     while open || !unanswered.is_empty() {
         tokio::select! {
             biased;
             answer = next_answer(&mut unanswered), if !unanswered.is_empty() => {
                 unanswered.pop_front();
                 answered += 1;
+                since = tokio::time::Instant::now();
                 printer.print(&answer.map_err(|error| args.at(answered, error.into()))?)?;
             }
-            data = source.next(), if open && unanswered.len() < WINDOW => match data? {
-                None => open = false,
-                Some(data) => {
-                    let place = answered + u64::try_from(unanswered.len()).unwrap_or(0) + 1;
-                    let publish = args.publish(data).map_err(|error| args.at(place, error))?;
-                    unanswered.push_back(hand_over(&client, publish, patience).await?);
+            data = source.next(), if open && unanswered.len() < WINDOW => {
+                let place = answered + u64::try_from(unanswered.len()).unwrap_or(0) + 1;
+                let next = data.and_then(|data| data.map(|data| args.publish(data)).transpose());
+                match next {
+                    Ok(None) => open = false,
+                    Ok(Some(publish)) => {
+                        if unanswered.is_empty() {
+                            since = tokio::time::Instant::now();
+                        }
+                        unanswered.push_back(hand_over(&client, publish, patience).await?);
+                    }
+                    // Those before it are published first.
+                    Err(error) => (open, failed) = (false, Some(args.at(place, error))),
                 }
-            },
-            () = wait(patience), if !unanswered.is_empty() => return Err(late(patience)),
+            }
+            () = wait(since, patience), if !unanswered.is_empty() => return Err(late(patience)),
         }
     }
     client.close().await;
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 async fn next_answer(
@@ -185,9 +196,10 @@ async fn hand_over(
     Ok(handle)
 }
 
-async fn wait(patience: Option<Duration>) {
+/// Waits until the oldest unanswered event is late.
+async fn wait(since: tokio::time::Instant, patience: Option<Duration>) {
     match patience {
-        Some(wait) => tokio::time::sleep(wait).await,
+        Some(wait) => tokio::time::sleep_until(since + wait).await,
         None => std::future::pending().await,
     }
 }
@@ -202,17 +214,23 @@ fn late(patience: Option<Duration>) -> anyhow::Error {
 struct Printer {
     lines: bool,
     json: bool,
-    output: Output,
+    /// `None` once nobody reads it any more: the events go on.
+    output: Option<Output>,
 }
 
 impl Printer {
     fn print(&mut self, published: &Published) -> anyhow::Result<()> {
-        match (self.json, self.lines) {
-            (true, _) => self.output.line(&serde_json::to_vec(published)?)?,
+        let Some(output) = &mut self.output else { return Ok(()) };
+        let line = match (self.json, self.lines) {
+            (true, _) => serde_json::to_vec(published)?,
             (false, true) => return Ok(()),
-            (false, false) => self.output.line(published.offset.to_string().as_bytes())?,
+            (false, false) => published.offset.to_string().into_bytes(),
+        };
+        match output.line(&line).and_then(|()| output.flush()) {
+            Err(error) if error.is::<HungUp>() => self.output = None,
+            written => written?,
         }
-        self.output.flush()
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a subscription has received and nobody has taken yet.
 //!
 //! - The connection puts in whole batches and looks [`Buffer::is_full`] before it reads more: so
-//!   there are never more than the bound and one batch.
+//!   there are never more than the bound and one batch; of a durable that leases, never more than
+//!   its `max_in_flight`.
 //! - One taker; every item is taken once. [`Buffer::next`] is cancel safe.
 
 use std::{collections::VecDeque, sync::Arc};
@@ -66,10 +67,12 @@ impl Buffer {
         self.filled.notify_one();
     }
 
-    /// Takes out the events: they will come again.
+    /// Takes out the events and what was said of them: they will come again.
     pub(super) fn forget_events(&self) {
         let mut state = self.state.lock();
-        state.items.retain(|item| !matches!(item, Delivery::Event { .. }));
+        state.items.retain(|item| {
+            !matches!(item, Delivery::Event { .. } | Delivery::CaughtUp(_) | Delivery::Acked(_))
+        });
         state.bytes = state.items.iter().map(cost_bytes).sum();
     }
 

@@ -210,7 +210,9 @@ impl Core {
     /// whose full buffers have held up other answers for too long, and takes up those let go of.
     pub(super) fn is_blocked(&mut self, now_ms: u64) -> bool {
         for feed in self.feeds.values_mut() {
-            if feed.state == State::Parked && feed.buffer.is_empty() {
+            // What there is to say of it can only be said when it is live.
+            if feed.state == State::Parked && (feed.buffer.is_empty() || feed.errands.has_unsent())
+            {
                 feed.state = State::Wanted(0);
             }
         }
@@ -228,8 +230,8 @@ impl Core {
         }
         for feed in self.feeds.values_mut().filter(|feed| feed.is_blocking()) {
             if let State::Live(number) = feed.state {
+                // What was said before it is answered before it: those answers still come.
                 feed.state = State::Parked;
-                feed.errands.handle_disconnect();
                 self.unwanted.push(number);
             }
         }
@@ -242,9 +244,12 @@ impl Core {
         self.feeds.values().any(|feed| feed.state == State::Parked)
     }
 
-    /// Whether a caller waits for an answer.
+    /// Whether a caller waits for an answer, or a subscription with nothing left for events.
     fn someone_waits(&self) -> bool {
-        let feed_waits = |feed: &Feed| feed.ready.is_some() || !feed.errands.is_empty();
+        let feed_waits = |feed: &Feed| {
+            let is_hungry = matches!(feed.state, State::Live(_)) && feed.buffer.is_empty();
+            feed.ready.is_some() || !feed.errands.is_empty() || is_hungry
+        };
         !self.publishes.is_empty() || self.feeds.values().any(feed_waits)
     }
 

@@ -150,9 +150,15 @@ impl Driver {
     async fn converse(&mut self, core: &mut Core, link: Link) -> Ending {
         let room = self.shared.room.clone();
         let mut talk = Talk::new(core, link);
+        let mut was_blocked = false;
         let ending = loop {
             let now_ms = clock::monotonic_ms();
             let blocked = talk.core.is_blocked(now_ms);
+            if was_blocked && !blocked {
+                // While nothing was read nothing could be heard.
+                talk.heard_ms = now_ms;
+            }
+            was_blocked = blocked;
             let awaits_room = blocked || talk.core.has_parked();
             talk.transmit(now_ms);
             let wake_ms = match talk.beat(now_ms, blocked) {
@@ -183,12 +189,7 @@ impl Driver {
                         Err(cause) => return Lost::because(cause).into(),
                     }
                 }
-                () = room.notified(), if awaits_room => {
-                    // While nothing was read nothing could be heard.
-                    if blocked {
-                        talk.heard_ms = clock::monotonic_ms();
-                    }
-                }
+                () = room.notified(), if awaits_room => {}
                 () = wake => {}
             }
         };

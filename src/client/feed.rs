@@ -123,8 +123,9 @@ impl Feed {
     }
 
     /// Whether its full buffer is a reason not to read the socket. Before it is live nothing comes
-    /// for it.
+    /// for it. What a durable leases is bounded by the broker (`max_in_flight`), and its taker may
+    /// wait for the answer to an ack, which lies behind it on the socket.
     pub(super) fn is_blocking(&self) -> bool {
-        matches!(self.state, State::Live(_)) && self.buffer.is_full()
+        matches!(self.state, State::Live(_)) && !self.track.is_leased() && self.buffer.is_full()
     }
 }

@@ -6,7 +6,7 @@
 //! - Of an ephemeral one no event is handed out twice: what is at or below the cursor is dropped.
 
 use tidings_proto::{
-    Cursor, Event, LogId, Position, SubscribeOptions,
+    Cursor, Event, LogId, Mode, Position, SubscribeOptions,
     message::{Events, Gap, GapReason},
     subscribe::After,
 };
@@ -37,6 +37,11 @@ impl Track {
     /// A subscription that has seen nothing.
     pub(super) fn new(options: SubscribeOptions) -> Track {
         Track { options, place: None, adrift: false, begun: false }
+    }
+
+    /// Whether the broker bounds what is delivered and not acknowledged.
+    pub(super) fn is_leased(&self) -> bool {
+        self.is_durable() && self.options.mode != Mode::Mirror
     }
 
     /// Whether the broker keeps its place.

@@ -96,7 +96,12 @@ impl<P> Unanswered<P> {
 
     /// When something can be sent; `None` when nothing waits.
     pub(super) fn wake_ms(&self) -> Option<u64> {
-        (self.sent < self.entries.len()).then_some(self.held_until_ms)
+        self.has_unsent().then_some(self.held_until_ms)
+    }
+
+    /// Whether there is something that has not been sent.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.sent < self.entries.len()
     }
 
     /// Whether everything has been answered.

@@ -113,12 +113,14 @@ impl Committer {
         controls: Arc<dyn Controls>,
     ) -> std::io::Result<Committer> {
         let upkeep = Upkeep::start()?;
+        // Time does not fall within a log, also where the clock was set back meanwhile.
+        let last_time_ms = log.last_time_ms();
         Ok(Committer {
             log,
             shared,
             controls,
             upkeep,
-            last_time: clock::now(),
+            last_time: clock::now().max(Timestamp::from_millis(last_time_ms)),
             last_watermark_ms: 0,
         })
     }

@@ -2,9 +2,12 @@
 //!
 //! A chore that fails changes nothing: the log offers it again.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -35,7 +38,10 @@ pub(crate) enum Task {
 /// The next segment's file, when it is ready.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
+    /// Locked as long as anything is done to `log/next.log`.
     file: Mutex<Option<(Arc<dyn File>, u64)>>,
+    /// Its size; 0 while it is not there.
+    ready_bytes: AtomicU64,
     busy: AtomicBool,
 }
 
@@ -66,37 +72,66 @@ impl Chore {
 impl Spare {
     /// Whether a chore to make it should be handed out; then it counts as under way.
     pub(crate) fn claim(&self) -> bool {
-        self.file.lock().is_none() && !self.busy.swap(true, Ordering::SeqCst)
+        self.ready_bytes.load(Ordering::SeqCst) == 0 && !self.busy.swap(true, Ordering::SeqCst)
     }
 
     /// Whether it is there with at least this size.
     pub(crate) fn is_ready(&self, bytes: u64) -> bool {
-        self.file.lock().as_ref().is_some_and(|(_, len)| *len >= bytes)
+        self.ready_bytes.load(Ordering::SeqCst) >= bytes
     }
 
-    /// Takes it, if it is large enough; a smaller one is made anew.
-    pub(crate) fn take(&self, bytes: u64) -> Option<(Arc<dyn File>, u64)> {
-        self.file.lock().take().filter(|(_, len)| *len >= bytes)
-    }
-
-    /// Makes it here and now.
+    /// Makes it here and now, where it is not there.
     pub(crate) fn make(&self, disk: &dyn Disk, bytes: u64) -> Result<(), Error> {
-        // Held while it is made: the helper thread and the commit path never make it both at once.
+        self.ensure(&mut self.file.lock(), disk, bytes)
+    }
+
+    /// Makes it where it is not there, and gives it away: `install` gives it its name. Nobody makes the
+    /// next one before that is done.
+    pub(crate) fn take(
+        &self,
+        disk: &dyn Disk,
+        bytes: u64,
+        install: impl FnOnce(&dyn File) -> io::Result<()>,
+    ) -> Result<(Arc<dyn File>, u64), Error> {
         let mut slot = self.file.lock();
+        self.ensure(&mut slot, disk, bytes)?;
+        self.ready_bytes.store(0, Ordering::SeqCst);
+        let taken = slot.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        install(&*taken.0).map_err(failed)?;
+        Ok(taken)
+    }
+
+    fn ensure(
+        &self,
+        slot: &mut Option<(Arc<dyn File>, u64)>,
+        disk: &dyn Disk,
+        bytes: u64,
+    ) -> Result<(), Error> {
         if slot.as_ref().is_some_and(|(_, len)| *len >= bytes) {
             return Ok(());
         }
-        let path = "log/next.log";
-        let failed = |cause| Error::io("allocate", path, cause);
-        let file = disk.create(path).map_err(failed)?;
+        // A smaller one goes: a new file under the name, never the same file cut short.
+        self.ready_bytes.store(0, Ordering::SeqCst);
+        if slot.take().is_some() {
+            disk.remove(NEXT).map_err(failed)?;
+        }
+        let file = disk.create(NEXT).map_err(failed)?;
         if let Err(cause) = file.allocate(bytes).and_then(|()| file.sync_all()) {
             // What was allocated of it is given back: others may need it more.
-            let _ = disk.remove(path);
+            let _ = disk.remove(NEXT);
             return Err(failed(cause));
         }
         *slot = Some((file, bytes));
+        self.ready_bytes.store(bytes, Ordering::SeqCst);
         Ok(())
     }
+}
+
+/// The next segment's file before it has its name.
+pub(crate) const NEXT: &str = "log/next.log";
+
+fn failed(cause: io::Error) -> Error {
+    Error::io("make", NEXT, cause)
 }
 
 fn write_index(disk: &dyn Disk, segment: &Segment, data_end: u64) -> Result<(), Error> {

@@ -98,6 +98,14 @@ pub trait File: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn size(&self) -> io::Result<u64>;
+
+    /// Forgets what is in memory of it and on the disk too: the next read asks the disk.
+    ///
+    /// # Errors
+    /// The system's.
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A directory of the real file system.
@@ -156,8 +164,16 @@ impl OsDisk {
     }
 }
 
+/// Makes a directory and those above it, durable with their names.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
 fn make_dir(path: &Path, shown: &str) -> Result<(), Error> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let missing: Vec<&Path> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| {
+        missing.iter().filter_map(|dir| dir.parent()).try_for_each(|parent| {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            fs::File::open(parent)?.sync_all()
+        })
+    });
     made.map_err(|cause| Error::io("make the directory", shown, cause))
 }
 
@@ -223,8 +239,9 @@ impl Disk for OsDisk {
         }
         let host = rustix::system::uname();
         let host = host.nodename().to_string_lossy();
-        file.set_len(0).map_err(failed)?;
-        write!(file, "process {} on {host}", std::process::id()).map_err(failed)?;
+        // For people only: a full disk keeps nobody from starting.
+        let _ =
+            file.set_len(0).and_then(|()| write!(file, "process {} on {host}", std::process::id()));
         Ok(Box::new(LockGuard { _file: file }))
     }
 }
@@ -269,6 +286,10 @@ impl File for OsFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
+    }
+
+    fn drop_cache(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -21,7 +21,6 @@ use crate::{
     batch::{self, BATCH_RECORDS_MAX},
     chore::{Chore, Spare, Task},
     disk::Disk,
-    error::is_no_space,
     manifest::{self, Meta, Segments},
     reader::Shared,
     record::Place,
@@ -67,6 +66,8 @@ pub struct Log {
     active: Arc<Segment>,
     tail: TailState,
     spare: Arc<Spare>,
+    /// How many bytes of the active segment are allocated.
+    allocated: u64,
     /// An append found no space, and no segment has been made ready since.
     starved: bool,
     /// Sealed segments whose index file is not written, with the end of their data.
@@ -111,8 +112,13 @@ impl Log {
             active,
             tail: found.tail,
             spare: Arc::default(),
+            allocated: found.allocated,
             starved: false,
-            unindexed: Vec::new(),
+            unindexed: found
+                .unindexed
+                .into_iter()
+                .map(|(segment, end)| (segment, end, Arc::default()))
+                .collect(),
             unsynced: HashMap::new(),
             dirty: false,
             latched: None,
@@ -120,6 +126,11 @@ impl Log {
             _lock: lock,
         };
         Ok(Opened { log, reader, recovery: found.recovery })
+    }
+
+    /// When the last record was appended, in milliseconds since the epoch; 0 when there is none.
+    pub fn last_time_ms(&self) -> u64 {
+        self.tail.time_ms
     }
 
     /// The offset the next record gets.
@@ -176,7 +187,8 @@ impl Log {
     /// # Errors
     /// When they cannot be read.
     pub fn find_dedupe(&self, hash: u64) -> Result<Vec<Record>, Error> {
-        let segments: Vec<Arc<Segment>> = self.shared.segments.read().clone();
+        // Nobody but this writer changes the list.
+        let segments = self.shared.segments.read();
         let mut found = Vec::new();
         for segment in segments.iter().rev() {
             let rels = segment
@@ -197,7 +209,9 @@ impl Log {
             return chores;
         }
         let bytes = self.options.segment_bytes;
-        let is_wanted = self.starved || self.tail.position > bytes / 4 * 3;
+        // Early enough to be ready when the reserve is touched.
+        let until_reserve = self.allocated.saturating_sub(self.options.reserve_bytes);
+        let is_wanted = self.starved || self.tail.position > until_reserve / 4 * 3;
         if is_wanted && self.spare.claim() {
             let (disk, spare) = (self.disk.clone(), self.spare.clone());
             chores.push(Chore(Task::Prepare { disk, spare, bytes }));
@@ -222,7 +236,7 @@ impl Log {
     /// The chore that notes the watermark, if it has moved; ask about once a second.
     pub fn watermark_chore(&mut self) -> Option<Chore> {
         let watermark = self.shared.watermark();
-        let moved = watermark > self.meta.state().watermark && self.latched.is_none();
+        let moved = watermark > self.meta.noted() && self.latched.is_none();
         moved.then(|| Chore(Task::Watermark { meta: self.meta.clone(), watermark }))
     }
 
@@ -255,7 +269,7 @@ impl Log {
 
     /// Sees to it that the batch fits into the active segment, rolling to a new one where it does not.
     fn make_room(&mut self, bytes: u64, control: bool) -> Result<(), Error> {
-        let allocated = self.options.segment_bytes.max(self.active_bytes());
+        let allocated = self.allocated;
         let end = self.tail.position + bytes;
         let span_left = u64::from(u32::MAX) - (self.tail.next - self.active.base);
         let fits = end <= allocated && span_left > BATCH_RECORDS_MAX as u64;
@@ -266,55 +280,65 @@ impl Log {
             return Ok(());
         }
         let wanted = self.options.segment_bytes.max(PAGE_BYTES as u64 + bytes);
-        match self.spare.make(&*self.disk, wanted) {
-            Ok(()) if fits => Ok(()),
-            Ok(()) => self.roll(wanted),
-            Err(error) if error.is_no_space() => {
-                self.starved = true;
-                Err(Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() })
-            }
-            Err(error) => Err(self.latch(error)),
-        }
+        let made = if fits {
+            self.spare.make(&*self.disk, self.options.segment_bytes)
+        } else if self.tail.next == self.active.base {
+            // A new segment would have the same base: this one, which is empty, is made larger.
+            self.grow(wanted)
+        } else {
+            return self.roll(wanted);
+        };
+        made.map_err(|error| self.no_room(error, wanted))
     }
 
-    fn active_bytes(&self) -> u64 {
-        self.active.file.size().unwrap_or(0)
+    fn grow(&mut self, wanted: u64) -> Result<(), Error> {
+        let file = &self.active.file;
+        let grown = file.allocate(wanted).and_then(|()| file.sync_all());
+        grown.map_err(|cause| self.active.io("allocate", cause))?;
+        self.allocated = wanted;
+        Ok(())
+    }
+
+    /// No space is the disk's state; everything else is a failure that latches.
+    fn no_room(&mut self, error: Error, wanted: u64) -> Error {
+        match error.is_no_space() {
+            true => {
+                self.starved = true;
+                Error::Full { needed_bytes: wanted, path: "the data directory".to_owned() }
+            }
+            false => self.latch(error),
+        }
     }
 
     /// Seals the active segment and begins the next.
     fn roll(&mut self, wanted: u64) -> Result<(), Error> {
         self.sync()?;
-        let Some((file, _)) = self.spare.take(wanted) else {
-            return Err(Error::Full {
-                needed_bytes: wanted,
-                path: "the data directory".to_owned(),
-            });
-        };
         let base = self.tail.next;
+        let failed = |cause| Error::io("begin", "the next segment", cause);
+        let id = self.disk.random_id().map_err(failed).map_err(|error| self.latch(error))?;
+        let disk = self.disk.clone();
+        let installed =
+            self.spare.take(&*disk, wanted, |file| recovery::install(&*disk, file, id, base));
+        let (file, allocated) = installed.map_err(|error| self.no_room(error, wanted))?;
         let mut names = self.names.clone();
-        let made = self.disk.random_id().and_then(|id| {
-            names.push((base, id));
-            recovery::install(&*self.disk, &*file, id, base)?;
-            manifest::write(&*self.disk, &names)?;
-            Ok(id)
-        });
-        let id = match made {
-            Ok(id) => id,
-            Err(cause) if is_no_space(&cause) => {
-                return Err(Error::Full {
-                    needed_bytes: wanted,
-                    path: "the data directory".to_owned(),
-                });
-            }
-            // The old segment is whole and synced, but which of the two the manifest names is not known.
-            Err(cause) => return Err(self.latch(Error::io("begin", "the next segment", cause))),
-        };
+        names.push((base, id));
+        if let Err(cause) = manifest::prepare(&*disk, &names) {
+            // The manifest does not name it: it goes again, so that it takes no space.
+            let _ = disk.remove(&crate::segment::path(base));
+            return Err(self.no_room(failed(cause), wanted));
+        }
+        // From here on it is not known which of the two the manifest names.
+        manifest::replace(&*disk).map_err(failed).inspect_err(|error| {
+            self.latched = Some(error.to_string());
+        })?;
+        self.allocated = allocated;
         let next = Arc::new(Segment::new(file, id, base));
         self.names = names;
         self.unindexed.push((self.active.clone(), self.tail.position, Arc::default()));
         self.shared.segments.write().push(next.clone());
         self.active = next;
-        self.tail = TailState { position: PAGE_BYTES as u64, next: base, previous_crc: 0 };
+        let time_ms = self.tail.time_ms;
+        self.tail = TailState { position: PAGE_BYTES as u64, next: base, previous_crc: 0, time_ms };
         Ok(())
     }
 
@@ -362,6 +386,7 @@ impl Log {
         }
         self.tail.position += self.buffer.len() as u64;
         self.tail.next += records.len() as u64;
+        self.tail.time_ms = time_ms;
         self.dirty = true;
     }
 }

@@ -1,14 +1,20 @@
 //! What must be known of the log besides its segments: `meta` and `manifest`.
 //!
 //! ```text
-//! meta, 4096 bytes, two slots at 0 and 2048, the one with the higher number counts:
+//! meta, 8192 bytes, two slots in blocks of their own, the one with the higher number counts:
 //!   magic "TIDMETA\1" · number u64 · log id 16 · watermark u64 · lost from u64 · lost to u64 · checksum u32
 //! manifest: magic "TIDMANI\1" · count u32 · (base u64, segment id 16) × count · checksum u32
 //! ```
 //! - `meta` is written in place, so it needs no space: the watermark lazily, lost offsets before they are cut.
 //! - `manifest` is replaced whole before a new segment is used.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::Mutex;
 use tidings_proto::LogId;
@@ -21,8 +27,9 @@ use crate::{
 
 const META_MAGIC: &[u8; 8] = b"TIDMETA\x01";
 const MANIFEST_MAGIC: &[u8; 8] = b"TIDMANI\x01";
-const META_BYTES: usize = 4096;
-const SLOT_BYTES: usize = 2048;
+const META_BYTES: usize = 2 * SLOT_BYTES;
+/// A block of the disk: what a torn write spoils of one slot leaves the other.
+const SLOT_BYTES: usize = 4096;
 const SLOT_USED: usize = 56;
 /// The file with the two slots.
 pub(crate) const META: &str = "meta";
@@ -44,6 +51,8 @@ pub(crate) struct MetaState {
 pub(crate) struct Meta {
     file: Arc<dyn File>,
     state: Mutex<MetaState>,
+    /// The watermark that is noted, to be asked for while another is being written.
+    noted: AtomicU64,
 }
 
 impl Meta {
@@ -53,7 +62,7 @@ impl Meta {
         let file = disk.create("meta.new").map_err(failed)?;
         file.write_all_at(&[0; META_BYTES], 0).map_err(failed)?;
         let state = MetaState { number: 0, log, watermark: 0, lost: (0, 0) };
-        let meta = Meta { file, state: Mutex::new(state) };
+        let meta = Meta { file, state: Mutex::new(state), noted: AtomicU64::new(0) };
         meta.update(|_| {}).map_err(failed)?;
         meta.file.sync_all().map_err(failed)?;
         disk.rename("meta.new", META).map_err(failed)?;
@@ -68,17 +77,26 @@ impl Meta {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(Error::io("open", META, cause)),
         };
+        // What is believed must be durable, not only in memory.
+        file.sync_all().map_err(|cause| Error::io("sync", META, cause))?;
         let mut bytes = vec![0; META_BYTES];
         read_exact(&*file, &mut bytes, 0).map_err(|cause| Error::io("read", META, cause))?;
         let slots = bytes.chunks_exact(SLOT_BYTES).filter_map(read_slot);
         let newest = slots.max_by_key(|state| state.number);
         let problem = "neither of its slots holds";
         let corrupt = Error::Corrupt { path: META.to_owned(), position: 0, offset: 0, problem };
-        Ok(Some(Meta { file, state: Mutex::new(newest.ok_or(corrupt)?) }))
+        let state = newest.ok_or(corrupt)?;
+        let noted = AtomicU64::new(state.watermark);
+        Ok(Some(Meta { file, state: Mutex::new(state), noted }))
     }
 
     pub(crate) fn state(&self) -> MetaState {
         *self.state.lock()
+    }
+
+    /// The watermark that is noted.
+    pub(crate) fn noted(&self) -> u64 {
+        self.noted.load(Ordering::SeqCst)
     }
 
     /// Writes the older slot and syncs it.
@@ -99,6 +117,7 @@ impl Meta {
         let at = if next.number.is_multiple_of(2) { 0 } else { SLOT_BYTES as u64 };
         self.file.write_all_at(&slot, at)?;
         self.file.sync_data()?;
+        self.noted.store(next.watermark, Ordering::SeqCst);
         *state = next;
         Ok(())
     }
@@ -120,6 +139,12 @@ pub(crate) type Segments = Vec<(u64, [u8; 16])>;
 
 /// Replaces the manifest; durable when this returns.
 pub(crate) fn write(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
+    prepare(disk, segments)?;
+    replace(disk)
+}
+
+/// Writes the next manifest beside the one that holds.
+pub(crate) fn prepare(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
     let mut bytes = MANIFEST_MAGIC.to_vec();
     bytes.extend_from_slice(&u32::try_from(segments.len()).unwrap_or(u32::MAX).to_le_bytes());
     for (base, id) in segments {
@@ -130,7 +155,11 @@ pub(crate) fn write(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
     bytes.extend_from_slice(&crc.to_le_bytes());
     let file = disk.create("manifest.new")?;
     file.write_all_at(&bytes, 0)?;
-    file.sync_all()?;
+    file.sync_all()
+}
+
+/// Puts the prepared manifest in the place of the old one. When this fails either of them may hold.
+pub(crate) fn replace(disk: &dyn Disk) -> io::Result<()> {
     disk.rename("manifest.new", MANIFEST)?;
     disk.sync_dir("")
 }
@@ -143,6 +172,7 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Segments, Error> {
         Err(cause) => return Err(Error::io("open", MANIFEST, cause)),
     };
     let failed = |cause| Error::io("read", MANIFEST, cause);
+    file.sync_all().map_err(failed)?;
     let mut bytes = vec![0; usize::try_from(file.size().map_err(failed)?).unwrap_or(0)];
     read_exact(&*file, &mut bytes, 0).map_err(failed)?;
     parse(&bytes).ok_or_else(|| Error::Corrupt {

@@ -341,9 +341,17 @@ impl Run<'_> {
         }
         rels.sort_unstable();
         for rel in rels {
+            let offset = segment.base + u64::from(rel);
             if let Some(position) = segment.slot(rel)?.position() {
-                let record = segment.read(position, segment.base + u64::from(rel))?;
-                self.take(record);
+                match segment.read(position, offset) {
+                    Ok(record) if topics.contains(&record.topic) => self.take(record),
+                    // The index leads astray, or there is damage: reading on tells which.
+                    Ok(_) | Err(Error::Corrupt { .. }) => {
+                        let next = self.cursor.get().max(segment.base + u64::from(from) - 1) + 1;
+                        return self.by_reading(segment, next, end);
+                    }
+                    Err(error) => return Err(error),
+                }
                 if self.is_full() {
                     break;
                 }

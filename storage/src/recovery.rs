@@ -17,7 +17,9 @@ use crate::{
     active::Active,
     batch::{self, BATCH_RECORDS_MAX, Header},
     catalog::Catalog,
+    chore::NEXT,
     disk::{Disk, File, read_exact},
+    error::is_no_space,
     index::{self, IndexFile, TopicEntry},
     manifest::{self, Meta, Segments},
     record::{self, Place, crc, padded},
@@ -48,6 +50,11 @@ pub(crate) struct Recovered {
     pub(crate) names: Segments,
     pub(crate) catalog: Catalog,
     pub(crate) tail: TailState,
+    /// Sealed segments whose index is in memory, because there was no space for its file, with the end
+    /// of their data.
+    pub(crate) unindexed: Vec<(Arc<Segment>, u64)>,
+    /// How many bytes of the active segment are allocated.
+    pub(crate) allocated: u64,
     pub(crate) recovery: Recovery,
 }
 
@@ -57,33 +64,53 @@ pub(crate) struct TailState {
     pub(crate) position: u64,
     pub(crate) next: u64,
     pub(crate) previous_crc: u32,
+    /// When the last record was appended: time does not fall within a log.
+    pub(crate) time_ms: u64,
 }
 
 pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, Error> {
+    // What is believed below must be durable, not only in the memory of a system whose process was killed.
+    for dir in ["log", ""] {
+        disk.sync_dir(dir).map_err(|cause| Error::io("sync", dir, cause))?;
+    }
     let (meta, names) = match Meta::open(disk)? {
         Some(meta) => (meta, manifest::read(disk)?),
         None => (begin(disk)?, Vec::new()),
     };
+    if names.is_empty() && meta.state().watermark > 0 {
+        return Err(Error::Missing { path: manifest::MANIFEST.to_owned() });
+    }
     remove_unused(disk, &names)?;
     let names = if names.is_empty() { first_segment(disk, options)? } else { names };
     let mut catalog = Catalog::default();
     let mut recovery = Recovery::default();
     let mut segments = Vec::with_capacity(names.len());
+    let mut unindexed = Vec::new();
     let last = names.len().saturating_sub(1);
     for (n, (base, id)) in names.iter().enumerate() {
-        let found = open_segment(disk, *base, id)?;
+        let found = Arc::new(open_segment(disk, *base, id)?);
         if n < last {
             let next = names.get(n + 1).map_or(0, |(base, _)| *base);
-            recovery.rebuilt_indexes += usize::from(open_sealed(disk, &found, next, &mut catalog)?);
+            match open_sealed(disk, &found, next, &mut catalog)? {
+                Sealed::Indexed => {}
+                Sealed::Rebuilt => recovery.rebuilt_indexes += 1,
+                Sealed::InMemory(data_end) => unindexed.push((found.clone(), data_end)),
+            }
         }
-        segments.push(Arc::new(found));
+        segments.push(found);
     }
     let Some(active) = segments.last().cloned() else {
         return Err(Error::Missing { path: segment::path(1) });
     };
-    let tail = open_active(disk, &active, &meta, options, &mut recovery)?;
+    let mut tail = open_active(disk, &active, &meta, &mut recovery)?;
+    let before = segments.iter().rev().nth(1).map_or(Ok(0), |sealed| last_time(sealed))?;
+    tail.time_ms = tail.time_ms.max(before);
+    if let Some((_, to)) = recovery.lost {
+        append_lost(&active, options, &mut tail, to)?;
+    }
     add_to_catalog(&active, &mut catalog)?;
-    Ok(Recovered { meta, segments, names, catalog, tail, recovery })
+    let allocated = allocate(&active, options)?;
+    Ok(Recovered { meta, segments, names, catalog, tail, unindexed, allocated, recovery })
 }
 
 /// The first start in this directory.
@@ -107,8 +134,11 @@ fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
 fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
     let failed = |cause| Error::io("tidy", "log", cause);
     for name in disk.list("log").map_err(failed)? {
-        let unnamed = segment::base_of(&name)
-            .is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
+        let base = segment::base_of(&name);
+        let unnamed = base.is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
+        if let (true, Some(base)) = (unnamed, base) {
+            check_unused(disk, base)?;
+        }
         if unnamed || name.ends_with(".new") || name == "next.log" {
             disk.remove(&format!("log/{name}")).map_err(failed)?;
         }
@@ -116,10 +146,25 @@ fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
     Ok(())
 }
 
+/// A segment that the manifest does not name was about to be used: it must hold nothing.
+fn check_unused(disk: &dyn Disk, base: u64) -> Result<(), Error> {
+    let path = segment::path(base);
+    let file = disk.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
+    let unnamed = Segment::new(file, [0; 16], base);
+    match is_zero_behind(&unnamed, PAGE_BYTES as u64)? {
+        true => Ok(()),
+        false => Err(unnamed.corrupt(
+            PAGE_BYTES as u64,
+            base,
+            "it holds events and the manifest does not name it",
+        )),
+    }
+}
+
 fn first_segment(disk: &dyn Disk, options: &Options) -> Result<Segments, Error> {
     let failed = |cause| Error::io("make", "the first segment", cause);
     let id = disk.random_id().map_err(failed)?;
-    let file = disk.create("log/next.log").map_err(failed)?;
+    let file = disk.create(NEXT).map_err(failed)?;
     file.allocate(options.segment_bytes).map_err(failed)?;
     install(disk, &*file, id, 1).map_err(failed)?;
     let names = vec![(1, id)];
@@ -136,7 +181,7 @@ pub(crate) fn install(
 ) -> std::io::Result<()> {
     file.write_all_at(&segment::page(&id, base), 0)?;
     file.sync_all()?;
-    disk.rename("log/next.log", &segment::path(base))?;
+    disk.rename(NEXT, &segment::path(base))?;
     disk.sync_dir("log")
 }
 
@@ -168,29 +213,52 @@ fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Er
     }
 }
 
-/// Takes a sealed segment; true when its index file had to be rebuilt.
+/// How a sealed segment was found.
+enum Sealed {
+    Indexed,
+    /// Its index file had to be made again.
+    Rebuilt,
+    /// And there was no space for it: the end of its data.
+    InMemory(u64),
+}
+
+/// Takes a sealed segment.
 fn open_sealed(
     disk: &dyn Disk,
     sealed: &Segment,
     next_base: u64,
     catalog: &mut Catalog,
-) -> Result<bool, Error> {
+) -> Result<Sealed, Error> {
     let path = segment::index_path(sealed.base);
-    let mut rebuilt = false;
-    let (index, topics) = match IndexFile::open(disk, &path, &sealed.id, sealed.base) {
-        Some(found) => found,
-        None => {
-            rebuilt = true;
-            rebuild(disk, sealed, &path)?
+    let check = |span: u64, data_end: u64| match sealed.base + span == next_base {
+        true => Ok(()),
+        false => {
+            let problem = "it does not end where the next segment begins";
+            Err(sealed.corrupt(data_end, next_base, problem))
         }
     };
-    if sealed.base + u64::from(index.counts().span) != next_base {
-        return Err(sealed.corrupt(
-            index.data_end,
-            next_base,
-            "it does not end where the next segment begins",
-        ));
-    }
+    let mut found = Sealed::Indexed;
+    let (index, topics) = match IndexFile::open(disk, &path, &sealed.id, sealed.base) {
+        Some(opened) => opened,
+        None => {
+            let (active, end) = read_sealed(sealed, &path)?;
+            match write_index(disk, sealed, &active, end.position, &path) {
+                Ok(opened) => {
+                    found = Sealed::Rebuilt;
+                    opened
+                }
+                Err(error) if error.is_no_space() => {
+                    tracing::warn!(%error, "the index stays in memory until there is space");
+                    check(active.slots.len() as u64, end.position)?;
+                    *sealed.memory.write() = Some(active);
+                    add_to_catalog(sealed, catalog)?;
+                    return Ok(Sealed::InMemory(end.position));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    check(u64::from(index.counts().span), index.data_end)?;
     for TopicEntry { name, first, last, count } in &topics {
         if let (Ok(topic), Some((first, last))) =
             (Topic::parse(name), offsets(sealed.base, *first, *last))
@@ -198,30 +266,36 @@ fn open_sealed(
             catalog.add(&topic, first, last, u64::from(*count));
         }
     }
-    *sealed.memory.write() = None;
     // Nobody else has it yet.
     let _ = sealed.index.set(index);
-    Ok(rebuilt)
+    Ok(found)
 }
 
 fn offsets(base: u64, first: u32, last: u32) -> Option<(Offset, Offset)> {
     Some((Offset::new(base + u64::from(first))?, Offset::new(base + u64::from(last))?))
 }
 
-fn rebuild(
-    disk: &dyn Disk,
-    sealed: &Segment,
-    path: &str,
-) -> Result<(IndexFile, Vec<TopicEntry>), Error> {
+/// Reads a sealed segment whole: its index is missing or damaged.
+fn read_sealed(sealed: &Segment, path: &str) -> Result<(Active, End), Error> {
     tracing::warn!(path, "an index file is missing or damaged and is made again from its segment");
     let mut active = Active::default();
     let end = scan(sealed, &mut active)?;
-    if let Some(problem) = end.problem
-        && !is_zero_behind(sealed, end.position)?
-    {
-        return Err(sealed.corrupt(end.position, end.next, problem));
+    match end.problem {
+        Some(problem) if !is_zero_behind(sealed, end.position)? => {
+            Err(sealed.corrupt(end.position, end.next, problem))
+        }
+        _ => Ok((active, end)),
     }
-    let bytes = index::encode(&active, &sealed.id, sealed.base, end.position);
+}
+
+fn write_index(
+    disk: &dyn Disk,
+    sealed: &Segment,
+    active: &Active,
+    data_end: u64,
+    path: &str,
+) -> Result<(IndexFile, Vec<TopicEntry>), Error> {
+    let bytes = index::encode(active, &sealed.id, sealed.base, data_end);
     index::write(disk, path, &bytes).map_err(|cause| Error::io("write", path, cause))?;
     let problem = "an index file just written does not hold";
     IndexFile::open(disk, path, &sealed.id, sealed.base)
@@ -233,6 +307,8 @@ pub(crate) struct End {
     pub(crate) position: u64,
     pub(crate) next: u64,
     pub(crate) previous_crc: u32,
+    /// When the last batch was appended; 0 when there is none.
+    pub(crate) time_ms: u64,
     /// Why it did not go on.
     pub(crate) problem: Option<&'static str>,
 }
@@ -240,8 +316,13 @@ pub(crate) struct End {
 /// Reads a segment batch by batch into an index, until the file ends or a batch does not hold.
 pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error> {
     let len = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
-    let mut end =
-        End { position: PAGE_BYTES as u64, next: segment.base, previous_crc: 0, problem: None };
+    let mut end = End {
+        position: PAGE_BYTES as u64,
+        next: segment.base,
+        previous_crc: 0,
+        time_ms: 0,
+        problem: None,
+    };
     let mut bytes = Vec::new();
     while end.position < len {
         let mut head = [0; batch::HEADER_BYTES];
@@ -270,6 +351,7 @@ pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error>
         end.position += u64::from(header.len);
         end.next = header.last() + 1;
         end.previous_crc = header.header_crc;
+        end.time_ms = header.time_ms;
     }
     Ok(end)
 }
@@ -313,17 +395,23 @@ fn open_active(
     disk: &dyn Disk,
     segment: &Segment,
     meta: &Meta,
-    options: &Options,
     recovery: &mut Recovery,
 ) -> Result<TailState, Error> {
+    // After a failed sync the memory may hold what the disk does not: the disk is asked.
+    segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
+    segment.file.drop_cache().map_err(|cause| segment.io("read anew", cause))?;
     let mut active = Active::default();
     let end = scan(segment, &mut active)?;
     *segment.memory.write() = Some(active);
     let state = meta.state();
     let problem = end.problem.unwrap_or("it ends here");
     let clean = is_zero_behind(segment, end.position)?;
-    let mut tail =
-        TailState { position: end.position, next: end.next, previous_crc: end.previous_crc };
+    let tail = TailState {
+        position: end.position,
+        next: end.next,
+        previous_crc: end.previous_crc,
+        time_ms: end.time_ms,
+    };
     if !clean {
         let torn = look_behind(segment, &end)?;
         if torn.was_durable || end.next <= state.watermark {
@@ -334,7 +422,7 @@ fn open_active(
         let lost = (end.next, to.max(state.lost.1));
         meta.update(|meta| meta.lost = lost)
             .map_err(|cause| Error::io("write", manifest::META, cause))?;
-        cut(segment, end.position, options.segment_bytes)?;
+        cut(segment, end.position)?;
     } else if end.next <= state.watermark {
         // Nothing is damaged, it is gone: what was delivered under these offsets means nothing any more.
         tracing::error!(
@@ -352,14 +440,12 @@ fn open_active(
     let state = meta.state();
     if state.lost.1 >= tail.next {
         recovery.lost = Some((tail.next, state.lost.1));
-        append_lost(segment, options, &mut tail, state.lost.1)?;
     }
-    segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
     Ok(tail)
 }
 
 /// Whether only zeros stand behind `position`.
-fn is_zero_behind(segment: &Segment, position: u64) -> Result<bool, Error> {
+pub(crate) fn is_zero_behind(segment: &Segment, position: u64) -> Result<bool, Error> {
     let mut zero = true;
     visit_behind(segment, position, &mut |_, bytes| {
         zero = bytes.iter().all(|byte| *byte == 0);
@@ -369,15 +455,15 @@ fn is_zero_behind(segment: &Segment, position: u64) -> Result<bool, Error> {
 }
 
 /// What stands behind the end of the log.
-struct Torn {
+pub(crate) struct Torn {
     /// A batch behind says that something from the end on was durable.
-    was_durable: bool,
+    pub(crate) was_durable: bool,
     /// The last offset that any batch found there could have held, when the first of them tells.
     last: Option<u64>,
     bytes: u64,
 }
 
-fn look_behind(segment: &Segment, end: &End) -> Result<Torn, Error> {
+pub(crate) fn look_behind(segment: &Segment, end: &End) -> Result<Torn, Error> {
     let mut torn = Torn { was_durable: false, last: None, bytes: 0 };
     let mut known_from_start = false;
     visit_behind(segment, end.position, &mut |at, bytes| {
@@ -423,14 +509,24 @@ fn visit_behind(
     Ok(())
 }
 
-/// Zeros what stands behind the end, durably.
-fn cut(segment: &Segment, position: u64, segment_bytes: u64) -> Result<(), Error> {
+/// Cuts off what stands behind the end, durably.
+fn cut(segment: &Segment, position: u64) -> Result<(), Error> {
     let failed = |cause| segment.io("cut", cause);
-    let len = segment.file.size().map_err(failed)?;
     segment.file.set_len(position).map_err(failed)?;
-    segment.file.sync_all().map_err(failed)?;
-    segment.file.allocate(len.max(segment_bytes)).map_err(failed)?;
     segment.file.sync_all().map_err(failed)
+}
+
+/// Allocates the active segment anew: it may have been cut, copied without its holes, or made with another
+/// size. Gives what it has. On a full disk that is what it had.
+fn allocate(segment: &Segment, options: &Options) -> Result<u64, Error> {
+    let failed = |cause| segment.io("allocate", cause);
+    let len = segment.file.size().map_err(failed)?;
+    match segment.file.allocate(len.max(options.segment_bytes)) {
+        Ok(()) => segment.file.sync_all().map_err(failed)?,
+        Err(cause) if is_no_space(&cause) => {}
+        Err(cause) => return Err(failed(cause)),
+    }
+    segment.file.size().map_err(failed)
 }
 
 /// Appends the record that names the lost offsets, behind them.
@@ -452,7 +548,7 @@ fn append_lost(
         body: &body,
     };
     let offset = to + 1;
-    let time_ms = last_time(segment);
+    let time_ms = tail.time_ms;
     let mut bytes = vec![0; batch::HEADER_BYTES];
     new.encode(&Place { segment: &segment.id, base: segment.base, offset }, time_ms, &mut bytes);
     let header_crc =
@@ -467,18 +563,28 @@ fn append_lost(
         position: tail.position + bytes.len() as u64,
         next: offset + 1,
         previous_crc: header_crc,
+        time_ms,
     };
     Ok(())
 }
 
-/// The newest noted time: the log has no clock.
-fn last_time(segment: &Segment) -> u64 {
-    segment
-        .memory
-        .read()
-        .as_ref()
-        .and_then(|active| active.times.last().map(|(_, time)| *time))
-        .unwrap_or(0)
+/// When the last record of a sealed segment was appended.
+fn last_time(segment: &Segment) -> Result<u64, Error> {
+    let span = segment.with_index(
+        |memory| Ok(u32::try_from(memory.slots.len()).unwrap_or(u32::MAX)),
+        |file| Ok(file.counts().span),
+    )?;
+    for rel in (0..span).rev() {
+        if let Some(position) = segment.slot(rel)?.position() {
+            return match segment.read(position, segment.base + u64::from(rel)) {
+                Ok(record) => Ok(record.time_ms),
+                // Its readers are told of that; the clock will be above it.
+                Err(Error::Corrupt { .. }) => Ok(0),
+                Err(error) => Err(error),
+            };
+        }
+    }
+    Ok(0)
 }
 
 fn add_to_catalog(active: &Segment, catalog: &mut Catalog) -> Result<(), Error> {

@@ -102,6 +102,16 @@ impl Segment {
         Error::io(operation, &self.path, cause)
     }
 
+    /// A read of what must be there failed: a bad sector is damage, all else the system's trouble.
+    fn read_failed(&self, position: u64, offset: u64, cause: io::Error) -> Error {
+        match rustix::io::Errno::from_io_error(&cause) {
+            Some(rustix::io::Errno::IO) => {
+                self.corrupt(position, offset, "the disk cannot read it")
+            }
+            _ => self.io("read", cause),
+        }
+    }
+
     pub(crate) fn rel(&self, offset: u64) -> u32 {
         u32::try_from(offset.saturating_sub(self.base)).unwrap_or(u32::MAX)
     }
@@ -133,8 +143,8 @@ impl Segment {
     /// The record at `offset`, which stands at `position`.
     pub(crate) fn read(&self, position: u64, offset: u64) -> Result<Record, Error> {
         let mut head = [0; 512];
-        let n =
-            read_some(&*self.file, &mut head, position).map_err(|cause| self.io("read", cause))?;
+        let n = read_some(&*self.file, &mut head, position)
+            .map_err(|cause| self.read_failed(position, offset, cause))?;
         let head = head.get(..n).unwrap_or_default();
         let Some(len) = record::len_of(head) else {
             return Err(self.corrupt(position, offset, "no record begins here"));
@@ -152,7 +162,8 @@ impl Segment {
             return Err(self.corrupt(position, offset, "a record ends behind its file"));
         }
         let mut bytes = vec![0; len];
-        read_exact(&*self.file, &mut bytes, position).map_err(|cause| self.io("read", cause))?;
+        read_exact(&*self.file, &mut bytes, position)
+            .map_err(|cause| self.read_failed(position, offset, cause))?;
         decode(&bytes)
     }
 
@@ -210,7 +221,7 @@ impl Window {
                 // A segment that is being sealed loses the zeros behind its last batch meanwhile:
                 // fewer bytes than were measured are no fault while the record is among them.
                 let read = read_some(&*segment.file, &mut self.bytes, at)
-                    .map_err(|cause| segment.io("read", cause))?;
+                    .map_err(|cause| segment.read_failed(at, 0, cause))?;
                 self.bytes.truncate(read);
                 self.start = at;
                 if len > read {

@@ -8,7 +8,7 @@ use crate::{
     disk::Disk,
     index::IndexFile,
     manifest::{self, Meta},
-    recovery::scan,
+    recovery::{is_zero_behind, look_behind, scan},
     segment::{self, PAGE_BYTES, Segment},
 };
 
@@ -75,14 +75,13 @@ pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verifi
                 end.problem.unwrap_or("it ends too early"),
                 true,
             );
-        } else if n == last && end.problem.is_some() && !is_zero(&found, end.position)? {
-            tell(
-                path.clone(),
-                end.position,
-                end.next,
-                "a torn tail; the next start cuts it",
-                false,
-            );
+        } else if n == last && !is_zero_behind(&found, end.position)? {
+            // As a start would judge it.
+            let (problem, damage) = match look_behind(&found, &end)?.was_durable {
+                true => (end.problem.unwrap_or("it ends too early"), true),
+                false => ("a torn tail; the next start cuts it", false),
+            };
+            tell(path.clone(), end.position, end.next, problem, damage);
         }
         let index = segment::index_path(*base);
         let is_whole = IndexFile::open(disk, &index, id, *base).is_some();
@@ -94,12 +93,6 @@ pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verifi
         verified.bytes += end.position - PAGE_BYTES as u64;
     }
     Ok(verified)
-}
-
-fn is_zero(segment: &Segment, position: u64) -> Result<bool, Error> {
-    let mut head = [0; 64];
-    let n = segment.file.read_at(&mut head, position).map_err(|cause| segment.io("read", cause))?;
-    Ok(head.iter().take(n).all(|byte| *byte == 0))
 }
 
 /// Calls `visit` with every record after `after`, until it says stop.

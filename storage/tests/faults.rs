@@ -123,7 +123,8 @@ fn a_full_disk_refuses_before_it_writes_keeps_a_reserve_and_recovers() {
 
 #[test]
 fn batches_that_cannot_be_stored_are_refused_whole() {
-    let mut opened = open(&SimDisk::new(1)).unwrap();
+    let disk = SimDisk::new(1);
+    let mut opened = open(&disk).unwrap();
     let topic = tidings_proto::Topic::parse("a").unwrap();
     let long_key = [b'k'; 256];
     let record =
@@ -133,7 +134,54 @@ fn batches_that_cannot_be_stored_are_refused_whole() {
     // One that is larger than a segment gets a segment of its own.
     let body = vec![1; 300_000];
     let large = NewRecord { key: b"", body: &body, ..record };
-    opened.log.append(1, &[large, large]).unwrap();
-    opened.log.sync().unwrap();
-    assert_eq!(read_all(&opened.reader).unwrap().len(), 2);
+    // Also where the segment it does not fit into is empty.
+    for _ in 0..2 {
+        opened.log.append(1, &[large, large]).unwrap();
+        opened.log.sync().unwrap();
+    }
+    let written = read_all(&opened.reader).unwrap();
+    assert_eq!(written.len(), 4);
+    drop(opened);
+    let opened = open(&disk).unwrap();
+    assert_eq!(read_all(&opened.reader).unwrap(), written);
+}
+
+/// A roll that finds no space at any of its calls, acks that go on, and a start afterwards.
+#[test]
+fn g6_a_roll_without_space_at_any_call_leaves_a_log_that_opens() {
+    let topic = tidings_proto::Topic::parse("a").unwrap();
+    let body = vec![1; 9_000];
+    let data =
+        NewRecord { topic: &topic, key: b"", dedupe: None, flags: Flags::EMPTY, body: &body };
+    let control = NewRecord { flags: Flags::EMPTY.with_control(true), body: b"ack", ..data };
+    for call in 1..40 {
+        let disk = SimDisk::new(call);
+        let mut opened = open(&disk).unwrap();
+        let mut acknowledged = 0;
+        let mut step = |opened: &mut tidings_storage::Opened, record: NewRecord<'_>| {
+            let appended = opened.log.append(1, &[record]).and_then(|_| opened.log.sync());
+            acknowledged = appended.as_ref().map_or(acknowledged, |cursor| cursor.get());
+            appended.map(|_| ())
+        };
+        for _ in 0..5 {
+            step(&mut opened, data).unwrap();
+        }
+        let at = disk.operations() + call;
+        disk.fail(Some(Fault { at, sticky: false, kind: ErrorKind::StorageFull }));
+        for _ in 0..6 {
+            let refused = step(&mut opened, data).err();
+            let latched =
+                matches!(refused, Some(ref error) if !matches!(error, Error::Full { .. }));
+            if latched {
+                break;
+            }
+            let _ = step(&mut opened, control);
+        }
+        disk.fail(None);
+        let _ = step(&mut opened, data);
+        drop(opened);
+        let opened = open(&disk).unwrap_or_else(|error| panic!("call {call}: {error}"));
+        assert!(opened.reader.last().get() >= acknowledged, "call {call}");
+        read_all(&opened.reader).unwrap();
+    }
 }

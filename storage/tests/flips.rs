@@ -87,6 +87,24 @@ fn check(log: &Log, files: &Files, what: &str) {
 }
 
 #[test]
+fn g7_a_manifest_that_is_gone_or_older_deletes_nothing() {
+    let log = small_log(true);
+    let segments = |files: &Files| files.keys().filter(|name| name.ends_with(".log")).count();
+    // An older manifest: as it was with one segment.
+    let one = SimDisk::new(5);
+    drop(open(&one).unwrap());
+    let mut older = log.files.clone();
+    older.insert("manifest".to_owned(), one.files()["manifest"].clone());
+    let mut gone = log.files.clone();
+    gone.remove("manifest");
+    for (files, what) in [(gone, "gone"), (older, "older")] {
+        let disk = SimDisk::with_files(7, &files);
+        assert!(open(&disk).is_err(), "{what}");
+        assert_eq!(segments(&disk.files()), segments(&log.files), "{what}: a segment is deleted");
+    }
+}
+
+#[test]
 fn g7_every_byte_flipped_once_is_found_or_dropped_loudly() {
     for clean in [true, false] {
         let log = small_log(clean);

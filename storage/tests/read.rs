@@ -135,6 +135,31 @@ fn a_time_gives_the_cursor_before_its_first_event() {
 }
 
 #[test]
+fn a_time_is_found_behind_a_torn_tail_and_after_a_start() {
+    let disk = SimDisk::new(3);
+    let topic = tidings_proto::Topic::parse("a").unwrap();
+    let record =
+        NewRecord { topic: &topic, key: b"", dedupe: None, flags: Flags::EMPTY, body: b"x" };
+    let mut opened = open(&disk).unwrap();
+    for time in [100, 150, 200] {
+        opened.log.append(time, &[record]).unwrap();
+        opened.log.sync().unwrap();
+    }
+    // A tail that is torn: the record that names what is lost stands behind all that is there.
+    opened.log.append(300, &[record]).unwrap();
+    drop(opened);
+    let mut files = disk.files();
+    let bytes = files.get_mut("log/00000000000000000001.log").unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end] ^= 1;
+    let opened = open(&SimDisk::with_files(4, &files)).unwrap();
+    assert!(opened.recovery.lost.is_some());
+    assert_eq!(opened.log.last_time_ms(), 200);
+    assert_eq!(opened.reader.at_time(150).unwrap().get(), 1);
+    assert_eq!(opened.reader.at_time(200).unwrap().get(), 2);
+}
+
+#[test]
 fn ids_are_found_in_every_segment_newest_first() {
     let (disk, opened) = filled(8, 120, 900, true);
     let all = read_all(&opened.reader).unwrap();

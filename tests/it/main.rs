@@ -17,6 +17,7 @@ mod util;
 
 mod auth;
 mod bad_input;
+mod cli;
 mod crash;
 mod disk;
 mod durable;

@@ -9,7 +9,7 @@ use super::{
     Amount,
     publish::Template,
     report::{Latencies, Report, latencies, note},
-    socket::{Input, Socket, events_in},
+    socket::{Socket, events_in},
 };
 use crate::{cli::Globals, clock};
 
@@ -46,14 +46,7 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
     for _ in 0..args.subscribers {
         let mut socket = Socket::open(globals).await?;
         socket.call(r#"{"id":1,"subscribe":{"filters":["bench.*"]}}"#).await?;
-        // The other half stays open with the task.
-        let Socket { input, output } = socket;
-        let events = args.amount.events;
-        subscribers.spawn(async move {
-            let counted = count(input, events, deadline).await;
-            drop(output);
-            counted
-        });
+        subscribers.spawn(count(socket, args.amount.events, deadline));
     }
     let publisher = Socket::open(globals).await?;
     let begun = clock::monotonic();
@@ -124,10 +117,11 @@ fn due(elapsed: Duration, rate: u64) -> u64 {
 
 /// Counts events until all are there; gives how long those that were looked at took, and the end.
 async fn count(
-    mut input: Input,
+    socket: Socket,
     events: u64,
     deadline: Duration,
 ) -> anyhow::Result<(u64, Latencies, Duration)> {
+    let Socket { mut input, mut output } = socket;
     let mut took = latencies()?;
     let (mut count, mut last) = (0, clock::monotonic());
     while count < events {
@@ -145,6 +139,7 @@ async fn count(
                 note(&mut took, last.saturating_sub(stamp_of(payload)?));
             }
         }
+        input.answer_ping(&mut output).await?;
     }
     Ok((count, took, last))
 }

@@ -39,6 +39,8 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     /// What of `bytes` has been given.
     start: usize,
+    /// A ping has come since the last pong.
+    pinged: bool,
 }
 
 impl Socket {
@@ -55,7 +57,7 @@ impl Socket {
             .with_context(|| format!("cannot connect to {authority}"))?;
         stream.set_nodelay(true)?;
         let key = STANDARD.encode(clock::session_id().as_bytes());
-        let token = match &globals.token {
+        let token = match &globals.options()?.token {
             Some(token) => format!("authorization: Bearer {token}\r\n"),
             None => String::new(),
         };
@@ -79,7 +81,8 @@ impl Socket {
             bail!("the broker does not upgrade: {}", head.lines().next().unwrap_or_default());
         }
         let (input, output) = stream.into_split();
-        Ok(Socket { input: Input { stream: input, bytes, start: end }, output })
+        let input = Input { stream: input, bytes, start: end, pinged: false };
+        Ok(Socket { input, output })
     }
 
     /// Sends one message and waits for its answer.
@@ -116,6 +119,15 @@ impl Input {
         }
     }
 
+    /// Answers a ping, where one has come.
+    pub(super) async fn answer_ping(&mut self, output: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+        const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+        if std::mem::take(&mut self.pinged) {
+            output.write_all(&PONG).await?;
+        }
+        Ok(())
+    }
+
     /// Gives the buffer back until more comes.
     pub(super) fn shrink(&mut self) {
         self.bytes.drain(..self.start);
@@ -135,7 +147,7 @@ impl Input {
             self.start = from + length;
             match first {
                 TEXT => return Ok(self.bytes.get(from..from + length)),
-                PING => {}
+                PING => self.pinged = true,
                 CLOSE => bail!("the broker closed the socket"),
                 other => bail!("an unexpected frame: {other:#x}"),
             }

@@ -7,7 +7,7 @@ use std::io::Write;
 
 use tidings_proto::{Event, Priority, message::Gap, wire::json};
 
-use crate::cli::output::shown;
+use crate::cli::output::{one_line, shown};
 
 /// How an event is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -23,7 +23,11 @@ pub enum Format {
 /// One event as a line, without its newline.
 pub(super) fn write_event(event: &Event, format: Format, out: &mut Vec<u8>) {
     match format {
-        Format::Json => json::write_event(event, out),
+        Format::Json => {
+            let start = out.len();
+            json::write_event(event, out);
+            one_line(out.get_mut(start..).unwrap_or_default());
+        }
         Format::Data => out.extend_from_slice(event.data.as_deref().unwrap_or_default()),
         Format::Pretty => pretty(event, out),
     }
