@@ -95,7 +95,10 @@ pub fn start(
     options: &log::Options,
     durables_max: usize,
 ) -> Result<(Arc<Broker>, Running), StartError> {
+    let begun = crate::clock::monotonic();
     let opener = log::open(options)?;
+    let took = crate::clock::monotonic().saturating_sub(begun);
+    crate::metrics::recovered(took, opener.recovery.cut_bytes);
     let handle = opener.handle.clone();
     let acks = AckBox::new();
     let controls = BrokerControls::open(&handle, acks.clone())?;
@@ -207,6 +210,12 @@ impl Broker {
         // Register first: what is committed from here on is announced.
         let registration = self.interest.register(&options.filters, ready, number);
         let (cursor, gap) = self.begin(&from).await?;
+        crate::metrics::resumed(match (&from, gap) {
+            (From::Now, _) => "from_now",
+            (_, None) => "exact",
+            (_, Some((_, GapReason::LogChanged))) => "log_changed",
+            (_, Some(_)) => "gap",
+        });
         if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
             return Err(self.gone(requested));
         }

@@ -174,7 +174,8 @@ impl Committer {
         let controls = self.controls.drain();
         let outcome = self.write(staged.drafts, controls);
         if let Ok(events) = &outcome {
-            metrics::committed(events.len(), clock::monotonic().saturating_sub(started));
+            let bytes = events.iter().map(|event| event.record().body.len()).sum();
+            metrics::committed(events.len(), bytes, clock::monotonic().saturating_sub(started));
         }
         for (done, room, spots) in answers {
             let answer = spots.and_then(|spots| match &outcome {

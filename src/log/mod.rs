@@ -240,6 +240,11 @@ impl LogHandle {
         self.shared.reader.bytes()
     }
 
+    /// How many bytes are free on its disk; `None` where the system does not say.
+    pub fn disk_free_bytes(&self) -> Option<u64> {
+        tidings_storage::free_bytes(&self.shared.dir)
+    }
+
     /// How many segments there are.
     pub fn segments(&self) -> usize {
         self.shared.reader.segments()

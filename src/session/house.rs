@@ -125,7 +125,11 @@ impl House {
     /// The state of the log, as metrics show it.
     pub fn log_gauges(&self) -> LogGauges {
         let log = self.broker.log();
+        let (ephemeral, durable) = self.broker.subscription_counts();
         LogGauges {
+            disk_free: log.disk_free_bytes(),
+            ephemeral,
+            durable,
             first: log.first().get(),
             last: log.committed().get(),
             bytes: log.bytes(),
@@ -187,20 +191,22 @@ impl Greeting {
 pub(super) struct Counted {
     count: Arc<AtomicUsize>,
     transport: Transport,
+    began: Duration,
 }
 
 impl Counted {
     fn new(count: Arc<AtomicUsize>, transport: Transport) -> Counted {
         count.fetch_add(1, Ordering::Relaxed);
         crate::metrics::session_opened(transport.as_str());
-        Counted { count, transport }
+        Counted { count, transport, began: clock::monotonic() }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
-        crate::metrics::session_closed(self.transport.as_str());
+        let lasted = clock::monotonic().saturating_sub(self.began);
+        crate::metrics::session_closed(self.transport.as_str(), lasted);
     }
 }
 

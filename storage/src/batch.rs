@@ -56,6 +56,15 @@ impl Header {
         holds.then_some(header)
     }
 
+    /// Whether a sound batch begins here that another version of this program wrote.
+    pub(crate) fn is_of_other_version(bytes: &[u8], segment: &[u8; 16]) -> bool {
+        let version = bytes.get(22..).and_then(|rest| rest.first_chunk()).copied();
+        let holds = bytes.get(..48).is_some_and(|head| {
+            u32_at(bytes, 0) == Some(MAGIC) && u32_at(bytes, 48) == Some(crc(&[segment, head]))
+        });
+        holds && version.map(u16::from_le_bytes) != Some(VERSION)
+    }
+
     /// The last offset it holds.
     pub(crate) fn last(&self) -> u64 {
         self.first + u64::from(self.count) - 1

@@ -164,6 +164,13 @@ impl OsDisk {
     }
 }
 
+/// How many bytes others than the superuser may still write to the disk of `path`; `None` where the system
+/// does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    found.f_bavail.checked_mul(found.f_frsize)
+}
+
 /// Makes a directory and those above it, durable with their names.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 fn make_dir(path: &Path, shown: &str) -> Result<(), Error> {

@@ -33,7 +33,7 @@ pub use self::{
     batch::BATCH_RECORDS_MAX,
     catalog::TopicInfo,
     chore::Chore,
-    disk::{Disk, File, OsDisk},
+    disk::{Disk, File, OsDisk, free_bytes},
     error::Error,
     log::{Log, Opened, Options},
     reader::{Reader, ScanLimit},

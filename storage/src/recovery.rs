@@ -116,9 +116,9 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, E
 /// The first start in this directory.
 fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
     let names = disk.list("log").map_err(|cause| Error::io("list", "log", cause))?;
-    if let Some(name) = names.iter().find(|name| segment::base_of(name).is_some()) {
-        let problem = "it is missing although there are segments";
-        tracing::error!(segment = name.as_str(), "segments without the file meta");
+    let has_segments = names.iter().any(|name| segment::base_of(name).is_some());
+    if has_segments || disk.open(manifest::MANIFEST).is_ok() {
+        let problem = "it is missing although there are segments or a manifest";
         return Err(Error::Corrupt {
             path: manifest::META.to_owned(),
             position: 0,
@@ -198,18 +198,13 @@ fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Er
         Some((own, own_base)) if own == *id && own_base == base => {
             Ok(Segment::new(file, *id, base))
         }
-        Some(_) => Err(Error::Corrupt {
-            path,
-            position: 0,
-            offset: base,
-            problem: "it is another log's segment",
-        }),
-        None => Err(Error::Corrupt {
-            path,
-            position: 0,
-            offset: base,
-            problem: "its first page does not hold",
-        }),
+        other => {
+            let problem = match other {
+                Some(_) => "it is another log's segment",
+                None => "its first page does not hold",
+            };
+            Err(Error::Corrupt { path, position: 0, offset: base, problem })
+        }
     }
 }
 
@@ -328,6 +323,10 @@ pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error>
         let mut head = [0; batch::HEADER_BYTES];
         let readable = read_exact(&*segment.file, &mut head, end.position);
         let header = readable.ok().and_then(|()| Header::decode(&head, &segment.id));
+        if header.is_none() && Header::is_of_other_version(&head, &segment.id) {
+            let problem = "another version of tidings wrote it";
+            return Err(segment.corrupt(end.position, end.next, problem));
+        }
         let problem = match &header {
             None => Some("no batch begins here"),
             Some(header) => problem_of(header, &end, len),
@@ -344,10 +343,9 @@ pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error>
             end.problem = Some("a batch's checksum does not hold");
             return Ok(end);
         }
-        if let Err(problem) = add_batch(segment, active, &header, &bytes, at) {
-            end.problem = Some(problem);
-            return Ok(end);
-        }
+        // Its checksum holds, so it is whole: what is wrong with it was written so.
+        add_batch(segment, active, &header, &bytes, at)
+            .map_err(|problem| segment.corrupt(end.position, end.next, problem))?;
         end.position += u64::from(header.len);
         end.next = header.last() + 1;
         end.previous_crc = header.header_crc;

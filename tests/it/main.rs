@@ -23,6 +23,7 @@ mod disk;
 mod durable;
 mod durable_edges;
 mod http;
+mod prometheus;
 mod publish;
 mod real_input;
 mod slow_http;
