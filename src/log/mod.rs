@@ -41,6 +41,8 @@ use self::{
 /// How long an append may wait for room in the queue before it is refused.
 /// How many damaged events one gap may be about; the next gap is about more.
 const DAMAGE_LOOKS_MAX: usize = 10_000;
+/// How far behind the end of the log a reader is asked whether its topics are rare.
+const FAR: u64 = 2048;
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// The settings of this room.
@@ -280,11 +282,17 @@ impl LogHandle {
         if until <= after {
             return Ok(Batch { events: Vec::new(), cursor: after, damaged: None });
         }
-        if let Some(batch) = self.shared.tail.read(after, until, filters, limit) {
+        // The postings know where a rare topic's events are; the memory would have to be gone through.
+        let is_far = until.get() - after.get() > FAR;
+        let by_postings = is_far && self.shared.reader.is_rare(filters);
+        if !by_postings && let Some(batch) = self.shared.tail.read(after, until, filters, limit) {
             return Ok(batch);
         }
         // Up to where the tail begins only: from there on it is in memory.
-        let until = self.shared.tail.begin().clamp(after, until);
+        let until = match by_postings {
+            true => until,
+            false => self.shared.tail.begin().clamp(after, until),
+        };
         let filters = filters.clone();
         let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
         self.on_disk(move |reader| {

@@ -20,6 +20,8 @@ use crate::{Error, Record, TopicInfo, catalog::Catalog, segment::Segment};
 
 /// The most names of topics that one read with a wildcard looks at; beyond that it scans.
 const LOOKS_MAX: usize = 4096;
+/// How many records a read with a wildcard goes through before it looks topics up.
+const PROBE: u64 = 1024;
 /// Postings are used when fewer than one in this many records of a segment match: a scattered read of one
 /// record costs about as much as reading on over eight.
 const SCAN_ABOVE_ONE_IN: u64 = 8;
@@ -143,26 +145,31 @@ impl Reader {
         visit: &mut dyn FnMut(Record),
     ) -> Result<Cursor, Error> {
         let until = until.min(self.last());
-        let topics =
-            filters.and_then(|filters| self.shared.catalog.read().resolve(filters, LOOKS_MAX));
-        let mut run = Run { filters, topics, limit, events: 0, bytes: 0, cursor: after, visit };
+        let mut run =
+            Run { filters, topics: None, limit, events: 0, bytes: 0, cursor: after, visit };
         let segments = self.segments_now();
-        for (n, segment) in segments.iter().enumerate() {
-            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
-            if end <= run.cursor.get() {
-                continue;
+        let Some(filters) = filters else { return run.over(&segments, until) };
+        if filters.iter().any(|filter| filter.literal().is_none()) {
+            // Where a wildcard matches much, reading on finds enough before its topics are looked up.
+            let near = until.min(Cursor::new(after.get() + PROBE));
+            let reached = run.over(&segments, near)?;
+            if run.is_full() || reached >= until {
+                return Ok(reached);
             }
-            let from = segment.base.max(run.cursor.get() + 1);
-            if from > end {
-                break;
-            }
-            run.segment(segment, from, end)?;
-            if run.is_full() {
-                return Ok(run.cursor);
-            }
-            run.cursor = Cursor::new(end);
         }
-        Ok(run.cursor.max(until))
+        run.topics = self.shared.catalog.read().resolve(filters, LOOKS_MAX);
+        run.over(&segments, until)
+    }
+
+    /// Whether a few literal topics are all that is asked for, and few of the log's records are theirs.
+    pub fn is_rare(&self, filters: &Filters) -> bool {
+        let catalog = self.shared.catalog.read();
+        let mut matching = 0;
+        for filter in filters {
+            let Some(topic) = filter.literal() else { return false };
+            matching += catalog.get(topic.as_str()).map_or(0, |info| info.count);
+        }
+        matching * SCAN_ABOVE_ONE_IN < self.last().get()
     }
 
     /// How far the damage goes that begins at `offset`: the cursor before the first record behind it
@@ -284,6 +291,26 @@ struct Run<'a> {
 impl Run<'_> {
     fn is_full(&self) -> bool {
         self.events >= self.limit.events || self.bytes >= self.limit.bytes
+    }
+
+    /// What matches behind the cursor up to `until`; gives how far it has looked.
+    fn over(&mut self, segments: &[Arc<Segment>], until: Cursor) -> Result<Cursor, Error> {
+        for (n, segment) in segments.iter().enumerate() {
+            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
+            if end <= self.cursor.get() {
+                continue;
+            }
+            let from = segment.base.max(self.cursor.get() + 1);
+            if from > end {
+                break;
+            }
+            self.segment(segment, from, end)?;
+            if self.is_full() {
+                return Ok(self.cursor);
+            }
+            self.cursor = Cursor::new(end);
+        }
+        Ok(self.cursor.max(until))
     }
 
     /// What matches in one segment, from `from` up to `end`.
