@@ -4,6 +4,9 @@
 //! - A file is a list of cases; its name says what they are, see [`check`].
 //! - `json` is decoded and encoded again; that gives `reencoded`, or `json` itself where that is
 //!   absent.
+//! - `protobuf` is the same message in that encoding, in hex: what `json` says is encoded to exactly
+//!   these bytes, and they are decoded to the same. Every request, reply, push, event and batch has it.
+//!   (Other writers may order the fields otherwise; what they all read is the same.)
 //! - `field` is what the text of an error begins with, before the first colon.
 //! - A case that was published once is never changed: clients in other languages read the same
 //!   files.
@@ -16,13 +19,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use tidings_proto::{
-    Timestamp, Topic, WireError,
-    message::{Events, ServerMessage},
-    wire::{
-        cloudevents,
-        json::{self, BatchHeader},
-        stored,
-    },
+    Event, Timestamp, Topic, WireError,
+    message::{Events, Push, Reply, Request, ServerMessage},
+    wire::{BadRequest, BatchHeader, Incoming, cloudevents, json, protobuf, stored},
 };
 
 #[derive(Deserialize)]
@@ -30,6 +29,7 @@ use tidings_proto::{
 struct Case {
     name: String,
     json: Option<String>,
+    protobuf: Option<String>,
     reencoded: Option<String>,
     code: Option<String>,
     field: Option<String>,
@@ -55,6 +55,14 @@ impl Case {
         assert_eq!(text_of(write), self.reencoded.as_deref().unwrap_or(self.json()));
     }
 
+    /// The bytes of the case in another encoding, which what it says is encoded to.
+    fn bytes(&self, codec: &Codec, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        assert_eq!(Some(&*hex(&out)), (codec.hex)(self), "{}", codec.name);
+        out
+    }
+
     fn topic(&self) -> Option<Topic> {
         self.topic.as_deref().map(|topic| Topic::parse(topic).unwrap())
     }
@@ -65,6 +73,44 @@ impl Case {
         let field = error.message.split(": ").next();
         assert_eq!(field, self.field.as_deref(), "{}", error.message);
     }
+}
+
+/// A binary encoding.
+struct Codec {
+    name: &'static str,
+    hex: fn(&Case) -> Option<&str>,
+    encode_request: fn(Option<u32>, &Request, &mut Vec<u8>),
+    decode_request: fn(&[u8]) -> Result<Incoming, BadRequest>,
+    encode_reply: fn(Option<u32>, &Reply, &mut Vec<u8>),
+    encode_push: fn(&Push, &mut Vec<u8>),
+    encode_events: fn(&BatchHeader<'_>, &[Vec<u8>], &mut Vec<u8>),
+    decode_server_message: fn(&[u8]) -> Result<ServerMessage, WireError>,
+    write_event: fn(&Event, &mut Vec<u8>),
+    decode_event: fn(&[u8]) -> Result<Event, WireError>,
+}
+
+const CODECS: &[Codec] = &[Codec {
+    name: "protobuf",
+    hex: |case| case.protobuf.as_deref(),
+    encode_request: protobuf::encode_request,
+    decode_request: protobuf::decode_request,
+    encode_reply: protobuf::encode_reply,
+    encode_push: protobuf::encode_push,
+    encode_events: |header, events, out| {
+        protobuf::encode_events(header, events.iter().map(Vec::as_slice), out);
+    },
+    decode_server_message: protobuf::decode_server_message,
+    write_event: protobuf::write_event,
+    decode_event: protobuf::decode_event,
+}];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pairs = text.as_bytes().chunks(2).map(|pair| str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
 fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -78,29 +124,54 @@ fn check(file: &str, case: &Case) {
     if let Some(kind) = file.strip_prefix("request_") {
         let incoming = json::decode_request(case.json()).unwrap();
         case.encoded(|out| json::encode_request(incoming.id, &incoming.request, out));
+        for codec in CODECS {
+            let bytes = case.bytes(codec, |out| {
+                (codec.encode_request)(incoming.id, &incoming.request, out);
+            });
+            assert_eq!((codec.decode_request)(&bytes).unwrap(), incoming);
+        }
         return assert!(has(case, kind));
     }
     if let Some(kind) = file.strip_prefix("reply_") {
         let message = json::decode_server_message(case.json()).unwrap();
         let ServerMessage::Reply(id, reply) = message else { panic!("no reply: {message:?}") };
         case.encoded(|out| json::encode_reply(Some(id), &reply, out));
+        for codec in CODECS {
+            let bytes = case.bytes(codec, |out| (codec.encode_reply)(Some(id), &reply, out));
+            let read = (codec.decode_server_message)(&bytes).unwrap();
+            assert_eq!(read, ServerMessage::Reply(id, reply.clone()));
+        }
         return assert!(has(case, kind));
     }
     if let Some(kind) = file.strip_prefix("push_") {
         let message = json::decode_server_message(case.json()).unwrap();
         let ServerMessage::Push(push) = message else { panic!("no push: {message:?}") };
         case.encoded(|out| json::encode_push(&push, out));
+        for codec in CODECS {
+            let bytes = case.bytes(codec, |out| (codec.encode_push)(&push, out));
+            let read = (codec.decode_server_message)(&bytes).unwrap();
+            assert_eq!(read, ServerMessage::Push(push.clone()));
+        }
         return assert!(has(case, kind));
     }
     match file {
         "event" => {
             let event = json::decode_event(case.json()).unwrap();
             case.encoded(|out| json::write_event(&event, out));
+            for codec in CODECS {
+                let bytes = case.bytes(codec, |out| (codec.write_event)(&event, out));
+                assert_eq!((codec.decode_event)(&bytes).unwrap(), event);
+            }
         }
         "events" => {
             let message = json::decode_server_message(case.json()).unwrap();
             let ServerMessage::Events(batch) = message else { panic!("no batch: {message:?}") };
             case.encoded(|out| encode_batch(&batch, out));
+            for codec in CODECS {
+                let bytes = case.bytes(codec, |out| encode_batch_with(codec, &batch, out));
+                let read = (codec.decode_server_message)(&bytes).unwrap();
+                assert_eq!(read, ServerMessage::Events(batch.clone()));
+            }
         }
         "publish" => {
             let publish = json::decode_publish(case.json()).unwrap();
@@ -108,6 +179,12 @@ fn check(file: &str, case: &Case) {
         }
         "bad_request" => {
             let bad = json::decode_request(case.json()).unwrap_err();
+            assert_eq!(bad.id, case.id);
+            case.refused(Err::<(), _>(bad.error));
+        }
+        "bad_protobuf_request" => {
+            let bad = protobuf::decode_request(&unhex(case.protobuf.as_deref().unwrap()));
+            let bad = bad.unwrap_err();
             assert_eq!(bad.id, case.id);
             case.refused(Err::<(), _>(bad.error));
         }
@@ -149,6 +226,21 @@ fn encode_batch(batch: &Events, out: &mut Vec<u8>) {
     json::encode_events(&header, encoded.iter().map(String::as_bytes), out);
 }
 
+fn encode_batch_with(codec: &Codec, batch: &Events, out: &mut Vec<u8>) {
+    let encode = |event| {
+        let mut bytes = Vec::new();
+        (codec.write_event)(event, &mut bytes);
+        bytes
+    };
+    let header = BatchHeader {
+        subscription: batch.subscription,
+        after: batch.after,
+        cursor: batch.cursor,
+        attempts: &batch.attempts,
+    };
+    (codec.encode_events)(&header, &batch.events.iter().map(encode).collect::<Vec<_>>(), out);
+}
+
 fn binary(case: &Case) {
     let headers = case.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let body = Bytes::from(case.body.clone().unwrap());
@@ -165,8 +257,7 @@ fn body(case: &Case) {
     let draft = stored::Draft { event: &new, made_id: case.made_id, subject, expires };
     let mut bytes = Vec::new();
     stored::encode(&draft, &mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(Some(hex), case.body);
+    assert_eq!(Some(hex(&bytes)), case.body);
 
     let want = case.event.as_deref().unwrap();
     let event = json::decode_event(want).unwrap();
@@ -184,6 +275,7 @@ fn body(case: &Case) {
 
 /// What there has to be a file for: every request, reply and push, and the rest.
 const FILES: &[&str] = &[
+    "bad_protobuf_request",
     "bad_publish",
     "bad_request",
     "bad_server_message",

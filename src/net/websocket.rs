@@ -112,6 +112,8 @@ pub async fn run(start: Start) {
         unanswered: false,
         pinged_ms: 0,
     };
+    // It may be a small piece of a large buffer, which would stay as long as the socket.
+    drop(leftover);
     let mut listening = Box::pin(ears.listen(token));
     let mut speaking = Box::pin(mouth.speak());
     let reader = tokio::select! {
@@ -148,7 +150,8 @@ struct Ears {
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
     async fn listen(mut self, token: Option<String>) -> Option<Reader<OwnedReadHalf>> {
-        let ending = match self.conversation.begin(token.as_deref()).await {
+        let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
+        let ending = match begun {
             Verdict::GoOn => self.converse().await,
             Verdict::Close(code, reason) => Some((code, reason.to_owned())),
             Verdict::Gone => None,
@@ -165,7 +168,7 @@ impl Ears {
             let deadline = self.deadline(connect_by);
             let message = tokio::select! {
                 message = self.reader.next() => message,
-                () = sleep_until(deadline) => match self.late(connect_by).await {
+                () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
                     Some(ending) => return Some(ending),
                     None => continue,
                 },
@@ -173,7 +176,8 @@ impl Ears {
             };
             self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
             let verdict = match message {
-                Ok(Some(Message::Text(text))) => self.conversation.message(&text).await,
+                // Boxed: what a message needs to be carried out is not kept by a socket that says nothing.
+                Ok(Some(Message::Text(text))) => Box::pin(self.conversation.message(&text)).await,
                 Ok(Some(Message::Binary(_))) => {
                     return Some((
                         CLOSE_UNSUPPORTED,

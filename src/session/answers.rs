@@ -18,14 +18,15 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// The end where answers go in.
 #[derive(Clone)]
 pub struct Answers {
-    queue: mpsc::Sender<Queued>,
+    /// Boxed: the channel keeps room for 32 of them from the start, and most sockets are idle.
+    queue: mpsc::Sender<Box<Queued>>,
     room: Arc<Semaphore>,
     ended: Ended,
 }
 
 /// The end where they come out.
 pub struct AnswerQueue {
-    queue: mpsc::Receiver<Queued>,
+    queue: mpsc::Receiver<Box<Queued>>,
     ended: Ended,
 }
 
@@ -57,7 +58,7 @@ impl Answers {
             () = self.queue.closed() => return false,
         };
         match room {
-            Ok(room) => self.queue.send(Queued { item, room }).await.is_ok(),
+            Ok(room) => self.queue.send(Box::new(Queued { item, room })).await.is_ok(),
             Err(_) => false,
         }
     }
@@ -69,11 +70,11 @@ impl Answers {
 }
 
 impl AnswerQueue {
-    pub(super) async fn recv(&mut self) -> Option<Queued> {
+    pub(super) async fn recv(&mut self) -> Option<Box<Queued>> {
         self.queue.recv().await
     }
 
-    pub(super) fn try_recv(&mut self) -> Result<Queued, mpsc::error::TryRecvError> {
+    pub(super) fn try_recv(&mut self) -> Result<Box<Queued>, mpsc::error::TryRecvError> {
         self.queue.try_recv()
     }
 

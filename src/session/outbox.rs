@@ -126,7 +126,7 @@ struct Waiting {
 pub struct Outbox {
     answers: AnswerQueue,
     pending: Option<Waiting>,
-    subscriptions: HashMap<u32, Subscription>,
+    subscriptions: HashMap<u32, Box<Subscription>>,
     ready: Arc<Ready>,
     tick: Interval,
     stop: CancellationToken,
@@ -182,7 +182,7 @@ impl Outbox {
 
     /// The socket has taken everything.
     pub fn sent(&self) {
-        self.subscriptions.values().for_each(Subscription::sent);
+        self.subscriptions.values().for_each(|subscription| subscription.sent());
     }
 
     /// Waits for a reason to look again; true when it is time for a ping.
@@ -203,7 +203,7 @@ impl Outbox {
                 write_reply(id, &reply, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
-                Some(queued) => self.take(queued, frames),
+                Some(queued) => self.take(*queued, frames),
                 None => self.ended = true,
             },
             () = self.ready.wait(), if !stopped => {}
@@ -230,7 +230,7 @@ impl Outbox {
                 self.pending = None;
             }
             match self.answers.try_recv() {
-                Ok(queued) => self.take(queued, frames),
+                Ok(queued) => self.take(*queued, frames),
                 Err(mpsc::error::TryRecvError::Empty) => return,
                 Err(mpsc::error::TryRecvError::Disconnected) => {
                     self.ended = true;
@@ -252,7 +252,7 @@ impl Outbox {
                     write_reply(Some(id), &reply, frames);
                 }
                 subscription.wake();
-                self.subscriptions.insert(subscription.number(), *subscription);
+                self.subscriptions.insert(subscription.number(), subscription);
             }
             Item::Unsubscribe(id, number) => {
                 self.subscriptions.remove(&number);
@@ -266,7 +266,8 @@ impl Outbox {
     /// One turn of one subscription.
     async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
         let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
-        match subscription.next().await {
+        // Boxed: an idle socket keeps no room for a read.
+        match Box::pin(subscription.next()).await {
             Ok(Some(delivery)) => {
                 let over = matches!(delivery, Delivery::Superseded);
                 write_delivery(number, self.log, delivery, frames);

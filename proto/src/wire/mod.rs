@@ -1,7 +1,7 @@
 //! Bytes on the wire and in the log: one module an encoding.
 //!
-//! - [`json`] has every message of the protocol; [`cloudevents`] the HTTP binding of single events;
-//!   [`stored`] the body of a record in the log.
+//! - [`json`] and [`protobuf`] have every message of the protocol; [`cloudevents`] the HTTP binding
+//!   of single events; [`stored`] the body of a record in the log.
 //! - What a decoder hands out is valid: every event has passed [`crate::NewEvent::check`].
 //! - No bytes, however hostile, panic a decoder or make it recurse deeper than [`LEVELS_MAX`].
 //! - An error's text begins with the path of the attribute that is wrong and a colon, as in
@@ -15,13 +15,20 @@ use crate::{
 
 pub mod cloudevents;
 pub mod json;
+pub mod protobuf;
 pub mod stored;
+
+mod attributes;
 
 #[cfg(test)]
 mod samples;
 
 /// The most levels of nesting in a message: data within an event, a list, a batch and a message.
 pub const LEVELS_MAX: usize = JSON_DEPTH_MAX + 4;
+
+/// The most events in one atomic batch. Where events can be written in few bytes they are counted
+/// before they are read, for in memory they are many times as large.
+const EVENTS_MAX: usize = 4096;
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq)]

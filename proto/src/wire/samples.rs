@@ -5,10 +5,13 @@ use proptest::{collection, option, prelude::*};
 use uuid::Uuid;
 
 use crate::{
-    Cursor, EventId, Filter, Filters, Mode, NewEvent, Offset, Position, Priority, Start,
-    SubscribeOptions, Timestamp, Topic,
+    Code, Cursor, EventId, Filter, Filters, LogId, Mode, NewEvent, Offset, Position, Priority,
+    Start, SubscribeOptions, Timestamp, Topic, WireError,
     event::{Expiry, JSON},
-    message::{Ack, Connect, Nack, Publish, Request},
+    message::{
+        Ack, Acked, Connect, Connected, Gap, GapReason, Nack, Publish, Published, Push, Receipt,
+        ReceiptState, Receipts, Reply, Request, Subscribed,
+    },
     subscribe::{After, OnGap, Order, Presence},
 };
 
@@ -83,6 +86,111 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         offset().prop_map(|offset| Request::Receipts { offset }),
         Just(Request::Ping),
     ]
+}
+
+pub(super) fn reply() -> impl Strategy<Value = Reply> {
+    let connected = (log(), any::<[u64; 4]>(), option::of(time()), [text(), text(), text()]);
+    let subscribed = (any::<u32>(), option::of(text()), cursor(), option::of(cursor()));
+    let states = proptest::sample::select(
+        &[
+            ReceiptState::Pending,
+            ReceiptState::InFlight,
+            ReceiptState::Acked,
+            ReceiptState::Skipped,
+            ReceiptState::Dead,
+        ][..],
+    );
+    let receipt =
+        (text(), states).prop_map(|(subscription, state)| Receipt { subscription, state });
+    prop_oneof![
+        connected.prop_map(|(log, numbers, token_expires, [session, subject, server])| {
+            let [first, last, ping_interval_ms, max_message_bytes] = numbers;
+            let compress = token_expires.map(|_| subject.clone());
+            Reply::Connected(Connected {
+                session,
+                subject,
+                log,
+                first,
+                last,
+                ping_interval_ms,
+                max_message_bytes,
+                token_expires,
+                compress,
+                server,
+            })
+        }),
+        published().prop_map(Reply::Published),
+        collection::vec(published(), 0..4).prop_map(|results| Reply::PublishedBatch { results }),
+        subscribed.prop_map(|(subscription, durable, cursor, last_acked)| {
+            Reply::Subscribed(Subscribed { subscription, durable, cursor, last_acked })
+        }),
+        acked().prop_map(Reply::Acked),
+        option::of(any::<u32>()).prop_map(|subscription| Reply::Nacked { subscription }),
+        any::<u32>().prop_map(|subscription| Reply::Unsubscribed { subscription }),
+        option::of(time()).prop_map(|token_expires| Reply::Refreshed { token_expires }),
+        (offset(), collection::vec(receipt, 0..4))
+            .prop_map(|(offset, receipts)| Reply::Receipts(Receipts { offset, receipts })),
+        Just(Reply::Pong {}),
+        error().prop_map(Reply::Error),
+    ]
+}
+
+pub(super) fn push() -> impl Strategy<Value = Push> {
+    let reasons = proptest::sample::select(
+        &[GapReason::Retention, GapReason::Erased, GapReason::LogChanged, GapReason::Corrupt][..],
+    );
+    let gap = (option::of(any::<u32>()), cursor(), any::<[u64; 2]>(), log(), reasons);
+    prop_oneof![
+        (any::<u32>(), cursor())
+            .prop_map(|(subscription, cursor)| Push::CaughtUp { subscription, cursor }),
+        gap.prop_map(|(subscription, requested, [first, last], log, reason)| {
+            Push::Gap(Gap { subscription, requested, first, last, log, reason })
+        }),
+        any::<u32>().prop_map(|subscription| Push::Superseded { subscription }),
+        acked().prop_map(Push::Acked),
+        any::<u64>().prop_map(|in_ms| Push::TokenExpiring { in_ms }),
+        (text(), any::<u64>())
+            .prop_map(|(code, reconnect_after_ms)| Push::Goodbye { code, reconnect_after_ms }),
+        error().prop_map(Push::Error),
+        Just(Push::Pong {}),
+    ]
+}
+
+fn published() -> impl Strategy<Value = Published> {
+    (offset(), text(), any::<bool>()).prop_map(|(offset, id, duplicate)| Published {
+        offset,
+        id,
+        duplicate,
+    })
+}
+
+fn acked() -> impl Strategy<Value = Acked> {
+    (option::of(any::<u32>()), cursor())
+        .prop_map(|(subscription, cursor)| Acked { subscription, cursor })
+}
+
+fn error() -> impl Strategy<Value = WireError> {
+    let numbers = [option::of(any::<u64>()), option::of(any::<u64>()), option::of(any::<u64>())];
+    let code = proptest::sample::select(&Code::ALL[..]);
+    (code, "\\PC{0,20}", any::<bool>(), numbers, option::of(log())).prop_map(
+        |(code, message, retryable, [retry_after_ms, first, last], log)| WireError {
+            code,
+            message,
+            retryable,
+            retry_after_ms,
+            first,
+            last,
+            log,
+        },
+    )
+}
+
+fn cursor() -> impl Strategy<Value = Cursor> {
+    (0..=Offset::MAX).prop_map(Cursor::new)
+}
+
+fn log() -> impl Strategy<Value = LogId> {
+    any::<[u8; 16]>().prop_map(LogId::from_bytes)
 }
 
 fn options() -> impl Strategy<Value = SubscribeOptions> {

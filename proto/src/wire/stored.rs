@@ -316,13 +316,13 @@ fn push_short(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-fn push_field(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
+pub(super) fn push_field(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
     encode_key(tag, WireType::LengthDelimited, out);
     encode_varint(bytes.len() as u64, out);
     out.extend_from_slice(bytes);
 }
 
-fn push_header(name: &str, value: &str, out: &mut Vec<u8>) {
+pub(super) fn push_header(name: &str, value: &str, out: &mut Vec<u8>) {
     // The keys of both fields of the entry take one byte each.
     let field_len = |text: &str| 1 + encoded_len_varint(text.len() as u64) + text.len();
     encode_key(HEADERS, WireType::LengthDelimited, out);
