@@ -133,7 +133,7 @@ pub struct Flags {
     /// Allow an open broker on other than loopback addresses.
     #[arg(long)]
     pub insecure: bool,
-    /// Start with the defaults and say how to try it.
+    /// Serve a page to try it with at /, and say how else to try it.
     #[arg(long)]
     pub demo: bool,
     /// A file with the secret of HS256 tokens; without one the broker runs open.
@@ -156,7 +156,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// How long a stop may take.
     pub stop_timeout: Duration,
-    /// Say how to try it.
+    /// Say how to try it; [`net::Options::demo`] serves the page.
     pub demo: bool,
     /// For each room.
     pub log: log::Options,
@@ -398,6 +398,7 @@ impl Values {
             net: net::Options {
                 connections_max: self.size("server.connections_max", 1, 1_000_000)?,
                 allow_origins: self.list("server.allow_origins"),
+                demo,
                 ..net::Options::default()
             },
             auth: Auth(self.auth()?),

@@ -133,7 +133,8 @@ fn announce(server: &Server, demo: bool) {
     let _ = writeln!(out, "listening public=http://{public} admin=http://{admin}");
     let _ = out.flush();
     if demo {
-        eprintln!("try it in two other terminals:");
+        eprintln!("try it in a browser: http://{public}/");
+        eprintln!("or in two other terminals:");
         eprintln!("  tidings --url http://{public} sub 'greetings.>' --after 0");
         eprintln!("  tidings --url http://{public} pub greetings.world '{{\"hello\":\"world\"}}'");
     }

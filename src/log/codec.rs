@@ -10,7 +10,7 @@ use tidings_proto::{
     control::Lost,
     event::{Expiry, JSON},
     wire::{
-        json,
+        json, protobuf,
         stored::{self, Body, StoredError},
     },
 };
@@ -24,6 +24,7 @@ use super::{DedupeKey, commit::Draft};
 pub struct Stored {
     record: Record,
     json: OnceLock<Encoded>,
+    protobuf: OnceLock<Bytes>,
 }
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ struct Encoded {
 impl Stored {
     /// Takes a record as it was appended or read.
     pub fn new(record: Record) -> Stored {
-        Stored { record, json: OnceLock::new() }
+        Stored { record, json: OnceLock::new(), protobuf: OnceLock::new() }
     }
 
     /// Its place.
@@ -92,12 +93,30 @@ impl Stored {
         Ok(self.encoded()?.bytes.clone())
     }
 
+    /// The same in Protobuf.
+    ///
+    /// # Errors
+    /// As [`Stored::body`].
+    pub fn protobuf(&self) -> Result<Bytes, StoredError> {
+        if let Some(encoded) = self.protobuf.get() {
+            return Ok(encoded.clone());
+        }
+        let body = self.body()?;
+        let mut out = Vec::with_capacity(self.record.body.len() + 128);
+        protobuf::encode_event(&self.place(), &body, &mut out);
+        out.shrink_to_fit();
+        Ok(self.protobuf.get_or_init(|| Bytes::from(out)).clone())
+    }
+
     /// When it stops being delivered.
     ///
     /// # Errors
     /// As [`Stored::body`].
     pub fn expires(&self) -> Result<Option<Timestamp>, StoredError> {
-        Ok(self.encoded()?.expires)
+        match self.json.get() {
+            Some(encoded) => Ok(encoded.expires),
+            None => Ok(self.body()?.expires),
+        }
     }
 
     /// How many bytes of memory it takes, about, once it is encoded.

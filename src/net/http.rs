@@ -7,6 +7,7 @@
 
 mod body;
 mod cors;
+mod demo;
 mod durables;
 mod event;
 mod events;
@@ -136,6 +137,7 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::SubscriptionEvents => durables::stream(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),
+        Route::Demo => demo::page(),
         Route::NotYet(_) | Route::Socket | Route::FilterSocket => {
             let text = "this version of the broker does not have this call yet";
             Err(WireError::new(Code::NotFound, text).into())

@@ -40,6 +40,8 @@ pub struct Options {
     pub long_polls_max: usize,
     /// The most bytes of request bodies in memory at a time.
     pub bodies_bytes_max: usize,
+    /// Serve the demo page at `/`.
+    pub demo: bool,
 }
 
 impl Default for Options {
@@ -52,6 +54,7 @@ impl Default for Options {
             allow_origins: Vec::new(),
             long_polls_max: 5_000,
             bodies_bytes_max: 256 * 1024 * 1024,
+            demo: false,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Door {
     pub fn new(house: Arc<House>, options: Options, kind: DoorKind) -> Result<Door, DoorError> {
         let permits = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
         Ok(Door {
-            routes: Routes::new()?,
+            routes: Routes::new(options.demo)?,
             origins: Origins::new(&options.allow_origins)?,
             long_polls: permits(options.long_polls_max),
             bodies: permits(options.bodies_bytes_max),

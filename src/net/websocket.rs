@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tidings_proto::{SubscribeOptions, Timestamp, message::Push, wire::json};
+use tidings_proto::{SubscribeOptions, Timestamp, message::Push};
 use tokio::{
     io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -33,6 +33,7 @@ use crate::{
         Greeting, House, Ready, Transport,
         answers::{self, Answers},
         conversation::{CLOSE_UNAUTHENTICATED, Conversation, Verdict},
+        encoding::Encoding,
         outbox::{Filled, Frames, Item, Outbox},
     },
 };
@@ -58,6 +59,8 @@ pub struct Start {
     pub house: Arc<House>,
     /// The token of the upgrade request.
     pub token: Option<String>,
+    /// How its messages are written.
+    pub encoding: Encoding,
     /// What to subscribe by itself (`/v1/ws/{filter}`).
     pub subscribe: Option<Box<SubscribeOptions>>,
     /// Who it is.
@@ -76,7 +79,7 @@ struct Shared {
 
 /// Serves the socket until it ends.
 pub async fn run(start: Start) {
-    let Start { stream, leftover, house, token, subscribe, peer } = start;
+    let Start { stream, leftover, house, token, encoding, subscribe, peer } = start;
     let stream = stream.into_inner();
     // Without these the socket works all the same, only worse.
     let _ = stream.set_nodelay(true);
@@ -94,6 +97,7 @@ pub async fn run(start: Start) {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
         answers,
+        encoding,
         house: house.clone(),
         shared: shared.clone(),
     };
@@ -105,10 +109,11 @@ pub async fn run(start: Start) {
             house.limits.ping_interval,
             house.stop.clone(),
             house.broker.log().id(),
+            encoding,
         ),
         house,
         shared,
-        buffer: Buffer(Vec::new()),
+        buffer: Buffer { bytes: Vec::new(), encoding },
         unanswered: false,
         pinged_ms: 0,
     };
@@ -143,6 +148,7 @@ struct Ears {
     reader: Reader<OwnedReadHalf>,
     conversation: Conversation,
     answers: Answers,
+    encoding: Encoding,
     house: Arc<House>,
     shared: Arc<Shared>,
 }
@@ -177,12 +183,19 @@ impl Ears {
             self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
             let verdict = match message {
                 // Boxed: what a message needs to be carried out is not kept by a socket that says nothing.
-                Ok(Some(Message::Text(text))) => Box::pin(self.conversation.message(&text)).await,
-                Ok(Some(Message::Binary(_))) => {
-                    return Some((
-                        CLOSE_UNSUPPORTED,
-                        "this socket speaks JSON in text frames".to_owned(),
-                    ));
+                Ok(Some(Message::Text(text))) if !self.encoding.is_binary() => {
+                    Box::pin(self.conversation.text(&text)).await
+                }
+                Ok(Some(Message::Binary(frame))) if self.encoding.is_binary() => {
+                    Box::pin(self.conversation.binary(&frame)).await
+                }
+                Ok(Some(Message::Text(_) | Message::Binary(_))) => {
+                    let kind = if self.encoding.is_binary() { "binary" } else { "text" };
+                    let reason = format!(
+                        "this socket speaks {} in {kind} frames",
+                        self.encoding.subprotocol()
+                    );
+                    return Some((CLOSE_UNSUPPORTED, reason));
                 }
                 Ok(Some(Message::Ping(payload))) => {
                     let pong = Item::Pong(payload.as_ref().into());
@@ -243,7 +256,7 @@ impl Mouth {
                 Filled::Frames => {}
                 Filled::Tick if self.is_silent() => return,
                 Filled::Tick => {
-                    frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.0)
+                    frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.bytes)
                 }
                 Filled::Ended => return self.farewell().await,
             }
@@ -278,9 +291,10 @@ impl Mouth {
                 code: "shutting_down".to_owned(),
                 reconnect_after_ms: clock::random_between(200, 2000),
             };
-            self.buffer.message(|out| json::encode_push(&push, out));
+            let encoding = self.buffer.encoding;
+            self.buffer.message(|out| encoding.push(&push, out));
         }
-        frame::encode(Frame::Close(Some((code, &reason))), None, &mut self.buffer.0);
+        frame::encode(Frame::Close(Some((code, &reason))), None, &mut self.buffer.bytes);
         let _ = tokio::time::timeout(CLOSE_WAIT, self.write()).await;
         let _ = self.output.shutdown().await;
     }
@@ -288,13 +302,13 @@ impl Mouth {
     /// Writes the buffer; false when the socket is gone or takes nothing.
     async fn write(&mut self) -> bool {
         let began_ms = clock::monotonic_ms();
-        let mut rest = &self.buffer.0[..];
+        let mut rest = &self.buffer.bytes[..];
         if let Ok(written) = self.output.try_write(rest) {
             if written < rest.len() {
                 // The socket is slow: what it has not taken is held exactly, however long that is.
-                self.buffer.0.drain(..written);
-                self.buffer.0.shrink_to_fit();
-                rest = &self.buffer.0;
+                self.buffer.bytes.drain(..written);
+                self.buffer.bytes.shrink_to_fit();
+                rest = &self.buffer.bytes;
             } else {
                 rest = &[];
             }
@@ -311,32 +325,40 @@ impl Mouth {
             // While it waited the write timeout was the heartbeat: the peer is asked anew.
             self.unanswered = false;
         }
-        self.buffer.0.clear();
-        if self.buffer.0.capacity() > KEEP_BYTES {
-            self.buffer.0 = Vec::new();
+        self.buffer.bytes.clear();
+        if self.buffer.bytes.capacity() > KEEP_BYTES {
+            self.buffer.bytes = Vec::new();
         }
         true
     }
 }
 
 /// Frames as they are put together.
-struct Buffer(Vec<u8>);
+struct Buffer {
+    bytes: Vec<u8>,
+    encoding: Encoding,
+}
 
 impl Frames for Buffer {
     fn message(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let frame = OpenFrame::text(None, &mut self.0);
-        write(&mut self.0);
-        frame.finish(&mut self.0);
+        let out = &mut self.bytes;
+        let frame = match self.encoding.is_binary() {
+            true => OpenFrame::binary(None, out),
+            false => OpenFrame::text(None, out),
+        };
+        self.encoding.begin(out);
+        write(out);
+        frame.finish(out);
     }
 
     fn pong(&mut self, payload: &[u8]) {
         // What came as a payload goes as one.
         let payload = Payload::new(payload).unwrap_or_default();
-        frame::encode(Frame::Pong(&payload), None, &mut self.0);
+        frame::encode(Frame::Pong(&payload), None, &mut self.bytes);
     }
 
     fn bytes(&self) -> usize {
-        self.0.len()
+        self.bytes.len()
     }
 }
 

@@ -10,7 +10,9 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Greeting, Session,
     answers::Answers,
-    check_count, of_ack,
+    check_count,
+    encoding::Encoding,
+    of_ack,
     outbox::{Item, Pending},
     target,
 };
@@ -18,7 +20,7 @@ use crate::broker::{Durable, Ready, Token};
 use tidings_proto::{
     Code, SubscribeOptions, Timestamp, WireError,
     message::{Ack, Acked, Connect, Nack, Publish, Push, Reply, Request, RequestId, Subscribed},
-    wire::json,
+    wire::{BadRequest, Incoming},
 };
 
 /// How many messages in a row may be bad.
@@ -95,9 +97,18 @@ impl Conversation {
         self.session.is_some()
     }
 
-    /// Carries out one message.
-    pub async fn message(&mut self, text: &str) -> Verdict {
-        let sent = match json::decode_request(text) {
+    /// Carries out the message of a text frame.
+    pub async fn text(&mut self, text: &str) -> Verdict {
+        self.message(Encoding::decode_text(text)).await
+    }
+
+    /// Carries out the message of a binary frame.
+    pub async fn binary(&mut self, frame: &[u8]) -> Verdict {
+        self.message(Encoding::decode_binary(frame)).await
+    }
+
+    async fn message(&mut self, decoded: Result<Incoming, BadRequest>) -> Verdict {
+        let sent = match decoded {
             Ok(incoming) => {
                 self.bad_in_a_row = 0;
                 match self.carry_out(incoming.id, incoming.request).await {

@@ -7,6 +7,7 @@
 
 pub mod answers;
 pub mod conversation;
+pub mod encoding;
 mod error;
 pub mod house;
 pub mod outbox;

@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use tidings_proto::{
     LogId, Offset, WireError,
     message::{Acked, Gap, GapReason, Push, Reply, RequestId},
-    wire::json::{self, BatchHeader},
+    wire::BatchHeader,
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     answers::{AnswerQueue, Queued},
+    encoding::Encoding,
     internal, of_append, of_publish, of_read,
 };
 use crate::{
@@ -96,7 +97,7 @@ impl Pending {
 
 /// Where messages go: the transport frames them.
 pub trait Frames {
-    /// One message of text, written by `write`.
+    /// One message, written by `write`.
     fn message(&mut self, write: impl FnOnce(&mut Vec<u8>));
     /// The transport's own pong.
     fn pong(&mut self, payload: &[u8]);
@@ -131,6 +132,7 @@ pub struct Outbox {
     tick: Interval,
     stop: CancellationToken,
     log: LogId,
+    encoding: Encoding,
     ended: bool,
 }
 
@@ -142,12 +144,14 @@ impl Outbox {
         ping_interval: Duration,
         stop: CancellationToken,
         log: LogId,
+        encoding: Encoding,
     ) -> Outbox {
         let start = tokio::time::Instant::now() + ping_interval;
         let mut tick = tokio::time::interval_at(start, ping_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Outbox {
             log,
+            encoding,
             answers,
             pending: None,
             subscriptions: HashMap::new(),
@@ -200,7 +204,7 @@ impl Outbox {
             biased;
             reply = outcome(&mut self.pending), if waits => {
                 let id = self.pending.take().and_then(|waiting| waiting.id);
-                write_reply(id, &reply, frames);
+                write_reply(self.encoding, id, &reply, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
                 Some(queued) => self.take(*queued, frames),
@@ -226,7 +230,7 @@ impl Outbox {
         while frames.bytes() < FILL_BYTES {
             if let Some(waiting) = &mut self.pending {
                 let Some(reply) = (&mut waiting.pending.reply).now_or_never() else { return };
-                write_reply(waiting.id, &reply, frames);
+                write_reply(self.encoding, waiting.id, &reply, frames);
                 self.pending = None;
             }
             match self.answers.try_recv() {
@@ -243,22 +247,27 @@ impl Outbox {
     fn take(&mut self, queued: Queued, frames: &mut impl Frames) {
         let Queued { item, room } = queued;
         match item {
-            Item::Reply(id, reply) => write_reply(Some(id), &reply, frames),
+            Item::Reply(id, reply) => write_reply(self.encoding, Some(id), &reply, frames),
             Item::Pending(id, pending) => {
                 self.pending = Some(Waiting { id, pending, _room: room });
             }
             Item::Subscribe(reply, subscription) => {
                 if let Some((id, reply)) = reply {
-                    write_reply(Some(id), &reply, frames);
+                    write_reply(self.encoding, Some(id), &reply, frames);
                 }
                 subscription.wake();
                 self.subscriptions.insert(subscription.number(), subscription);
             }
             Item::Unsubscribe(id, number) => {
                 self.subscriptions.remove(&number);
-                write_reply(id, &Reply::Unsubscribed { subscription: number }, frames);
+                write_reply(
+                    self.encoding,
+                    id,
+                    &Reply::Unsubscribed { subscription: number },
+                    frames,
+                );
             }
-            Item::Push(push) => frames.message(|out| json::encode_push(&push, out)),
+            Item::Push(push) => frames.message(|out| self.encoding.push(&push, out)),
             Item::Pong(payload) => frames.pong(&payload),
         }
     }
@@ -270,7 +279,7 @@ impl Outbox {
         match Box::pin(subscription.next()).await {
             Ok(Some(delivery)) => {
                 let over = matches!(delivery, Delivery::Superseded);
-                write_delivery(number, self.log, delivery, frames);
+                write_delivery(self.encoding, number, self.log, delivery, frames);
                 if over {
                     self.forget(number);
                 } else {
@@ -283,7 +292,7 @@ impl Outbox {
                     message: format!("subscription {number} ends: {error}"),
                     ..of_read(&error)
                 };
-                frames.message(|out| json::encode_push(&Push::Error(error), out));
+                frames.message(|out| self.encoding.push(&Push::Error(error), out));
                 self.forget(number);
             }
         }
@@ -299,7 +308,7 @@ impl Outbox {
         for subscription in self.subscriptions.values_mut() {
             let number = subscription.number();
             if let Some(delivery) = subscription.idle() {
-                write_delivery(number, self.log, delivery, frames);
+                write_delivery(self.encoding, number, self.log, delivery, frames);
             }
         }
     }
@@ -319,16 +328,22 @@ async fn sleep(duration: Option<Duration>) {
     }
 }
 
-fn write_reply(id: Option<RequestId>, reply: &Reply, frames: &mut impl Frames) {
+fn write_reply(encoding: Encoding, id: Option<RequestId>, reply: &Reply, frames: &mut impl Frames) {
     if id.is_some() || matches!(reply, Reply::Error(_)) {
-        frames.message(|out| json::encode_reply(id, reply, out));
+        frames.message(|out| encoding.reply(id, reply, out));
     }
 }
 
-fn write_delivery(subscription: u32, log: LogId, delivery: Delivery, frames: &mut impl Frames) {
+fn write_delivery(
+    encoding: Encoding,
+    subscription: u32,
+    log: LogId,
+    delivery: Delivery,
+    frames: &mut impl Frames,
+) {
     let push = match delivery {
         Delivery::Events { after, cursor, events, attempts } => {
-            let (encoded, damaged) = encode(&events);
+            let (encoded, damaged) = encode(encoding, &events);
             let header = BatchHeader {
                 subscription,
                 after: Some(after),
@@ -336,13 +351,11 @@ fn write_delivery(subscription: u32, log: LogId, delivery: Delivery, frames: &mu
                 attempts: &attempts,
             };
             let before = frames.bytes();
-            frames.message(|out| {
-                json::encode_events(&header, encoded.iter().map(|event| &event[..]), out)
-            });
+            frames.message(|out| encoding.events(&header, &encoded, out));
             metrics::delivered("websocket", encoded.len(), frames.bytes() - before);
             for offset in damaged {
                 let push = corrupt(subscription, log, offset, &events);
-                frames.message(|out| json::encode_push(&push, out));
+                frames.message(|out| encoding.push(&push, out));
             }
             return;
         }
@@ -351,16 +364,16 @@ fn write_delivery(subscription: u32, log: LogId, delivery: Delivery, frames: &mu
         Delivery::Superseded => Push::Superseded { subscription },
         Delivery::Acked(cursor) => Push::Acked(Acked { subscription: Some(subscription), cursor }),
     };
-    frames.message(|out| json::encode_push(&push, out));
+    frames.message(|out| encoding.push(&push, out));
 }
 
-/// The events as JSON, and those whose body this version cannot read.
-fn encode(events: &[Arc<Stored>]) -> (Vec<bytes::Bytes>, Vec<Offset>) {
+/// The events as they travel, and those whose body this version cannot read.
+fn encode(encoding: Encoding, events: &[Arc<Stored>]) -> (Vec<bytes::Bytes>, Vec<Offset>) {
     let mut encoded = Vec::with_capacity(events.len());
     let mut damaged = Vec::new();
     for event in events {
-        match event.json() {
-            Ok(json) => encoded.push(json),
+        match encoding.event(event) {
+            Ok(bytes) => encoded.push(bytes),
             Err(error) => {
                 tracing::error!(offset = event.offset().get(), %error, "an event cannot be read; its readers get a gap");
                 damaged.push(event.offset());

@@ -24,6 +24,7 @@ mod durable;
 mod durable_edges;
 mod http;
 mod prometheus;
+mod protobuf;
 mod publish;
 mod real_input;
 mod slow_http;

@@ -71,7 +71,7 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
 
 /// Publishes with the moment in the data; gives how many were answered.
 async fn publish(socket: Socket, args: &Args, deadline: Duration) -> anyhow::Result<u64> {
-    let Socket { mut input, mut output } = socket;
+    let Socket { mut input, mut output, .. } = socket;
     let mut template = Template::new(&args.amount, 0);
     let (mut out, mut written, mut sent, mut answered) = (Vec::new(), 0, 0_u64, 0_u64);
     let begun = clock::monotonic();
@@ -121,7 +121,7 @@ async fn count(
     events: u64,
     deadline: Duration,
 ) -> anyhow::Result<(u64, Latencies, Duration)> {
-    let Socket { mut input, mut output } = socket;
+    let Socket { mut input, mut output, .. } = socket;
     let mut took = latencies()?;
     let (mut count, mut last) = (0, clock::monotonic());
     while count < events {

@@ -113,7 +113,7 @@ async fn publish(
     in_flight: usize,
     deadline: Duration,
 ) -> anyhow::Result<(Latencies, Duration)> {
-    let Socket { mut input, mut output } = socket;
+    let Socket { mut input, mut output, .. } = socket;
     let mut took = latencies()?;
     let mut open: VecDeque<Duration> = VecDeque::with_capacity(in_flight);
     let (mut out, mut written, mut sent) = (Vec::new(), 0, 0);

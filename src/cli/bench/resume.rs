@@ -8,7 +8,7 @@ use tidings_proto::Filter;
 use super::{
     Amount,
     report::Report,
-    socket::{Socket, events_in},
+    socket::{Socket, Speech},
 };
 use crate::{cli::Globals, clock};
 
@@ -25,6 +25,9 @@ pub struct Args {
     /// What is missed [default: everything that is published].
     #[arg(long, value_name = "FILTER", value_parser = Filter::parse)]
     pub filter: Option<Filter>,
+    /// How the reader's messages are written.
+    #[arg(long, default_value = "json", value_name = "ENCODING")]
+    pub encoding: Speech,
     /// Publish nothing: read what is there.
     #[arg(long)]
     pub no_publish: bool,
@@ -47,18 +50,14 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
     let filter = args.filter.as_ref().map_or("bench.*", Filter::as_str);
     let mut report = Report::default();
     for _ in 0..args.runs {
-        let mut reader = Socket::open(globals).await?;
+        let mut reader = Socket::speaking(globals, args.encoding).await?;
         let begun = clock::monotonic();
-        let subscribe =
-            format!("{{\"id\":1,\"subscribe\":{{\"filters\":[\"{filter}\"],\"after\":0}}}}");
-        reader.call(&subscribe).await?;
+        reader.subscribe_from_first(filter).await?;
         let (mut events, mut bytes, mut first) = (0, 0, None);
         'all: loop {
             while let Some(payload) = reader.input.frame()? {
-                if payload.starts_with(b"{\"caught_up\"") {
-                    break 'all;
-                }
-                events += events_in(payload);
+                let Some(here) = args.encoding.events_or_end(payload)? else { break 'all };
+                events += here;
                 bytes += payload.len();
                 first = first.or_else(|| Some(clock::monotonic().saturating_sub(begun)));
             }
@@ -67,6 +66,7 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
         let took = clock::monotonic().saturating_sub(begun);
         report.begin("resume");
         report.set("filter", filter);
+        report.set("encoding", format!("{:?}", args.encoding).to_lowercase());
         report.set("bytes", bytes as u64);
         report.rate("events", events, took);
         report.set("first_us", first.map_or(0, |first| first.as_micros() as u64));

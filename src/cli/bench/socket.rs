@@ -17,6 +17,12 @@ use tokio::{
 };
 
 use crate::{cli::Globals, clock};
+use tidings_proto::{
+    Cursor, Filter, Filters, Position, SubscribeOptions,
+    message::{Push, Reply, Request, ServerMessage},
+    subscribe::After,
+    wire::{json, protobuf},
+};
 
 /// How much is read at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -24,6 +30,7 @@ const READ_BYTES: usize = 256 * 1024;
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
 
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
 const CLOSE: u8 = 0x88;
 
@@ -31,6 +38,7 @@ const CLOSE: u8 = 0x88;
 pub(super) struct Socket {
     pub(super) input: Input,
     pub(super) output: OwnedWriteHalf,
+    speech: Speech,
 }
 
 /// The half that frames come from.
@@ -46,11 +54,16 @@ pub(super) struct Input {
 impl Socket {
     /// Connects and shows the token, if there is one.
     pub(super) async fn open(globals: &Globals) -> anyhow::Result<Socket> {
-        let opened = tokio::time::timeout(CONNECT_WAIT, Socket::connect(globals)).await;
+        Socket::speaking(globals, Speech::Json).await
+    }
+
+    /// The same in this encoding.
+    pub(super) async fn speaking(globals: &Globals, speech: Speech) -> anyhow::Result<Socket> {
+        let opened = tokio::time::timeout(CONNECT_WAIT, Socket::connect(globals, speech)).await;
         opened.context("the broker let nobody in within 20 s")?
     }
 
-    async fn connect(globals: &Globals) -> anyhow::Result<Socket> {
+    async fn connect(globals: &Globals, speech: Speech) -> anyhow::Result<Socket> {
         let authority = authority(&globals.url)?;
         let mut stream = TcpStream::connect(&authority)
             .await
@@ -64,7 +77,8 @@ impl Socket {
         let request = format!(
             "GET /v1/ws HTTP/1.1\r\nhost: {authority}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\
-             sec-websocket-protocol: tidings.v1.json\r\n{token}\r\n"
+             sec-websocket-protocol: {}\r\n{token}\r\n",
+            speech.subprotocol()
         );
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::with_capacity(1024);
@@ -82,7 +96,26 @@ impl Socket {
         }
         let (input, output) = stream.into_split();
         let input = Input { stream: input, bytes, start: end, pinged: false };
-        Ok(Socket { input, output })
+        Ok(Socket { input, output, speech })
+    }
+
+    /// Subscribes to everything from the first event on; the answer comes with the events.
+    pub(super) async fn subscribe_from_first(&mut self, filter: &str) -> anyhow::Result<()> {
+        let options = SubscribeOptions {
+            after: Some(After(Position { cursor: Cursor::START, log: None })),
+            ..SubscribeOptions::to(Filters::one(Filter::parse(filter)?))
+        };
+        let request = Request::Subscribe(Box::new(options));
+        let (mut message, mut out) = (Vec::new(), Vec::new());
+        match self.speech {
+            Speech::Json => json::encode_request(Some(1), &request, &mut message),
+            Speech::Protobuf => {
+                message.push(0);
+                protobuf::encode_request(Some(1), &request, &mut message);
+            }
+        }
+        frame_of(if self.speech == Speech::Json { TEXT } else { BINARY }, &message, &mut out);
+        Ok(self.output.write_all(&out).await?)
     }
 
     /// Sends one message and waits for its answer.
@@ -135,7 +168,7 @@ impl Input {
         self.bytes.shrink_to_fit();
     }
 
-    /// The payload of the next text frame that is whole; pings are passed over.
+    /// The payload of the next frame that is whole; pings are passed over.
     pub(super) fn frame(&mut self) -> anyhow::Result<Option<&[u8]>> {
         loop {
             let rest = self.bytes.get(self.start..).unwrap_or_default();
@@ -146,7 +179,7 @@ impl Input {
             let from = self.start + payload_at;
             self.start = from + length;
             match first {
-                TEXT => return Ok(self.bytes.get(from..from + length)),
+                TEXT | BINARY => return Ok(self.bytes.get(from..from + length)),
                 PING => self.pinged = true,
                 CLOSE => bail!("the broker closed the socket"),
                 other => bail!("an unexpected frame: {other:#x}"),
@@ -168,8 +201,12 @@ fn head(bytes: &[u8]) -> Option<(u8, usize, usize)> {
 
 /// Appends a text frame with a mask of zeros.
 pub(super) fn frame(payload: &[u8], out: &mut Vec<u8>) {
+    frame_of(TEXT, payload, out);
+}
+
+fn frame_of(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     const MASKED: u8 = 0x80;
-    out.push(TEXT);
+    out.push(first);
     match payload.len() {
         short @ 0..=125 => out.push(MASKED | u8::try_from(short).unwrap_or_default()),
         length => match u16::try_from(length) {
@@ -195,6 +232,41 @@ fn authority(url: &str) -> anyhow::Result<String> {
         true => authority.to_owned(),
         false => format!("{authority}:80"),
     })
+}
+
+/// How a reader's messages are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Speech {
+    /// JSON.
+    Json,
+    /// Protobuf.
+    Protobuf,
+}
+
+impl Speech {
+    fn subprotocol(self) -> &'static str {
+        match self {
+            Speech::Json => "tidings.v1.json",
+            Speech::Protobuf => "tidings.v1.protobuf",
+        }
+    }
+
+    /// How many events a message holds; `None` when it says that all have come.
+    pub(super) fn events_or_end(self, payload: &[u8]) -> anyhow::Result<Option<u64>> {
+        match self {
+            Speech::Json if payload.starts_with(b"{\"caught_up\"") => Ok(None),
+            Speech::Json => Ok(Some(events_in(payload))),
+            Speech::Protobuf => {
+                // Counted by decoding, as any reader would have to.
+                match protobuf::decode_server_message(payload.get(1..).unwrap_or_default())? {
+                    ServerMessage::Events(batch) => Ok(Some(batch.events.len() as u64)),
+                    ServerMessage::Push(Push::CaughtUp { .. }) => Ok(None),
+                    ServerMessage::Reply(_, Reply::Error(error)) => bail!("refused: {error}"),
+                    _ => Ok(Some(0)),
+                }
+            }
+        }
+    }
 }
 
 /// How many events a frame of events holds.

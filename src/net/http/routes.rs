@@ -35,6 +35,8 @@ pub(super) enum Route {
     Status,
     /// What the broker can do.
     Capabilities,
+    /// The demo page; only where it was asked for.
+    Demo,
     /// A WebSocket.
     Socket,
     /// A WebSocket that is subscribed from its beginning.
@@ -80,7 +82,8 @@ impl Route {
             | Route::Topics
             | Route::Subscriptions
             | Route::Status
-            | Route::Capabilities => &[Method::GET, Method::HEAD],
+            | Route::Capabilities
+            | Route::Demo => &[Method::GET, Method::HEAD],
             Route::Subscription => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
             Route::Fetch | Route::Ack | Route::Nack => &[Method::POST],
             Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
@@ -124,10 +127,10 @@ impl fmt::Display for Allowed {
 pub(in crate::net) struct Routes(matchit::Router<Route>);
 
 impl Routes {
-    /// Builds the table.
-    pub(in crate::net) fn new() -> Result<Routes, matchit::InsertError> {
+    /// Builds the table, with the demo page if it is wanted.
+    pub(in crate::net) fn new(demo: bool) -> Result<Routes, matchit::InsertError> {
         let mut router = matchit::Router::new();
-        for (path, route) in TABLE {
+        for (path, route) in TABLE.into_iter().chain(demo.then_some(("/", Route::Demo))) {
             router.insert(path, route)?;
         }
         Ok(Routes(router))
@@ -146,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_call_is_found() {
-        let routes = Routes::new().unwrap();
+        let routes = Routes::new(false).unwrap();
         for (path, route) in TABLE {
             let filled = path.replace("{name}", "a.%2F%3E");
             let (found, name) = routes.find(&filled).unwrap();
@@ -158,6 +161,15 @@ mod tests {
         {
             assert_eq!(routes.find(path), None, "{path}");
         }
+    }
+
+    #[test]
+    fn the_demo_page_is_found_only_where_it_is_wanted() {
+        assert_eq!(Routes::new(false).unwrap().find("/"), None);
+        let routes = Routes::new(true).unwrap();
+        assert_eq!(routes.find("/"), Some((Route::Demo, "")));
+        assert_eq!(routes.find("/index.html"), None);
+        assert_eq!(routes.find("/v1/ws"), Some((Route::Socket, "")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     net::problem::Refusal,
-    session::{Greeting, Transport, millis, parse_filter},
+    session::{Greeting, Transport, encoding::Encoding, millis, parse_filter},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -111,8 +111,8 @@ struct Capabilities {
     version: &'static str,
     protocol: u32,
     transports: [&'static str; 3],
-    subprotocols: [&'static str; 1],
-    encodings: [&'static str; 1],
+    subprotocols: [&'static str; 2],
+    encodings: [&'static str; 2],
     compress: [&'static str; 0],
     auth: Auth,
     limits: Limits,
@@ -144,8 +144,8 @@ pub(super) fn capabilities(call: &Call) -> Result<Response<Body>, Refusal> {
         version: VERSION,
         protocol: 1,
         transports: Transport::ALL.map(Transport::as_str),
-        subprotocols: [super::upgrade::JSON_PROTOCOL],
-        encodings: ["json"],
+        subprotocols: Encoding::ALL.map(Encoding::subprotocol),
+        encodings: ["json", "protobuf"],
         compress: [],
         auth: Auth {
             required: Greeting::new(house.clone(), Transport::Http).needs_token(),

@@ -23,11 +23,9 @@ use crate::{
         progress::Progress,
         websocket::{self, Start},
     },
-    session::{House, parse_filter},
+    session::{House, encoding::Encoding, parse_filter},
 };
 
-/// The subprotocol whose messages are JSON.
-pub(super) const JSON_PROTOCOL: &str = "tidings.v1.json";
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 
 /// Answers `GET /v1/ws` and `GET /v1/ws/{filter}`.
@@ -39,7 +37,7 @@ pub(super) fn answer(
     name: &str,
 ) -> Result<Response<Body>, Refusal> {
     check(&request)?;
-    let protocol = protocol(request.headers())?;
+    let encoding = encoding(request.headers())?;
     let subscribe = subscribe(route, name, request.uri().query())?;
     let token = headers::bearer(request.headers())?.map(str::to_owned);
     if door.house.stop.is_cancelled() {
@@ -50,11 +48,13 @@ pub(super) fn answer(
     let (answer, _) = fastwebsockets::upgrade::upgrade(&mut request)
         .map_err(|error| WireError::invalid(format!("handshake: {error}")))?;
     let (mut head, _) = answer.into_parts();
-    if let Some(protocol) = protocol {
-        head.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol);
+    if let Some(encoding) = encoding {
+        let chosen = HeaderValue::from_static(encoding.subprotocol());
+        head.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
     }
     let tracker = caller.tracker.clone();
-    tracker.spawn(take_over(upgrade, caller, door.house.clone(), token, subscribe));
+    let encoding = encoding.unwrap_or_default();
+    tracker.spawn(take_over(upgrade, caller, door.house.clone(), token, encoding, subscribe));
     Ok(Response::from_parts(head, Body::full(Vec::new())))
 }
 
@@ -63,6 +63,7 @@ async fn take_over(
     caller: Caller,
     house: Arc<House>,
     token: Option<String>,
+    encoding: Encoding,
     subscribe: Option<Box<SubscribeOptions>>,
 ) {
     let peer = caller.peer;
@@ -76,7 +77,8 @@ async fn take_over(
     match upgraded.downcast::<TokioIo<Progress>>() {
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            websocket::run(Start { stream, leftover, house, token, subscribe, peer }).await;
+            websocket::run(Start { stream, leftover, house, token, encoding, subscribe, peer })
+                .await;
         }
         Err(_) => tracing::error!(%peer, "an upgraded connection is none of ours"),
     }
@@ -125,16 +127,19 @@ fn upgrade_required(text: &str) -> Refusal {
     Refusal::with_status(StatusCode::UPGRADE_REQUIRED, WireError::invalid(text))
 }
 
-/// The subprotocol chosen; `None` when none was offered, which means JSON.
-fn protocol(headers: &HeaderMap) -> Result<Option<HeaderValue>, Refusal> {
+/// The encoding of the first subprotocol offered that we speak; `None` when none was offered, which
+/// means JSON.
+fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
     let mut offered = headers::elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).peekable();
     if offered.peek().is_none() {
         return Ok(None);
     }
-    if offered.any(|protocol| protocol == JSON_PROTOCOL) {
-        return Ok(Some(HeaderValue::from_static(JSON_PROTOCOL)));
-    }
-    Err(invalid(&format!("sec-websocket-protocol: this broker speaks {JSON_PROTOCOL}")))
+    let spoken = offered
+        .find_map(|name| Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name));
+    spoken.map(Some).ok_or_else(|| {
+        let names = Encoding::ALL.map(Encoding::subprotocol).join(" and ");
+        invalid(&format!("sec-websocket-protocol: this broker speaks {names}"))
+    })
 }
 
 /// What the socket is subscribed to from its beginning.
@@ -200,10 +205,12 @@ mod tests {
         let offered = |text: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(text));
-            protocol(&headers)
+            encoding(&headers)
         };
-        assert_eq!(protocol(&HeaderMap::new()).unwrap(), None);
-        assert_eq!(offered("x, tidings.v1.json").unwrap().unwrap(), JSON_PROTOCOL);
+        assert_eq!(encoding(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(offered("x, tidings.v1.json").unwrap(), Some(Encoding::Json));
+        let both = offered("tidings.v1.protobuf, tidings.v1.json").unwrap();
+        assert_eq!(both, Some(Encoding::Protobuf), "the client's first choice");
         assert_eq!(offered("tidings.v1.msgpack").unwrap_err().into_response().status(), 400);
     }
 

@@ -1,0 +1,99 @@
+//! How the messages of a socket are written: chosen with the subprotocol, the same ever after.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tidings_proto::{
+    WireError,
+    message::{Push, Reply, RequestId},
+    wire::{BadRequest, BatchHeader, Incoming, json, protobuf, stored::StoredError},
+};
+
+use crate::log::Stored;
+
+/// The byte before a message in a binary frame: it is not compressed.
+const PLAIN: u8 = 0;
+
+/// The encodings there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON in text frames.
+    #[default]
+    Json,
+    /// Protobuf in binary frames, each with one byte before the message.
+    Protobuf,
+}
+
+impl Encoding {
+    /// All of them.
+    pub const ALL: [Encoding; 2] = [Encoding::Json, Encoding::Protobuf];
+
+    /// The subprotocol that chooses it.
+    pub const fn subprotocol(self) -> &'static str {
+        match self {
+            Encoding::Json => "tidings.v1.json",
+            Encoding::Protobuf => "tidings.v1.protobuf",
+        }
+    }
+
+    /// Whether its messages go in binary frames.
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Encoding::Protobuf)
+    }
+
+    /// Appends what stands before every message of a frame.
+    pub fn begin(self, out: &mut Vec<u8>) {
+        if self.is_binary() {
+            out.push(PLAIN);
+        }
+    }
+
+    /// Reads the request of a text frame, of an encoding that has text frames.
+    pub(super) fn decode_text(text: &str) -> Result<Incoming, BadRequest> {
+        json::decode_request(text)
+    }
+
+    /// Reads the request of a binary frame, of an encoding that has binary frames.
+    pub(super) fn decode_binary(frame: &[u8]) -> Result<Incoming, BadRequest> {
+        match frame.split_first() {
+            Some((&PLAIN, message)) => protobuf::decode_request(message),
+            _ => Err(BadRequest {
+                id: None,
+                error: WireError::invalid(
+                    "message: a binary frame begins with the byte 0, for a message that is not compressed",
+                ),
+            }),
+        }
+    }
+
+    pub(super) fn reply(self, id: Option<RequestId>, reply: &Reply, out: &mut Vec<u8>) {
+        match self {
+            Encoding::Json => json::encode_reply(id, reply, out),
+            Encoding::Protobuf => protobuf::encode_reply(id, reply, out),
+        }
+    }
+
+    /// Appends what nobody asked for.
+    pub fn push(self, push: &Push, out: &mut Vec<u8>) {
+        match self {
+            Encoding::Json => json::encode_push(push, out),
+            Encoding::Protobuf => protobuf::encode_push(push, out),
+        }
+    }
+
+    /// One event; encoded once for all who read it in this encoding.
+    pub(super) fn event(self, event: &Arc<Stored>) -> Result<Bytes, StoredError> {
+        match self {
+            Encoding::Json => event.json(),
+            Encoding::Protobuf => event.protobuf(),
+        }
+    }
+
+    pub(super) fn events(self, header: &BatchHeader<'_>, events: &[Bytes], out: &mut Vec<u8>) {
+        let events = events.iter().map(|event| &event[..]);
+        match self {
+            Encoding::Json => json::encode_events(header, events, out),
+            Encoding::Protobuf => protobuf::encode_events(header, events, out),
+        }
+    }
+}
