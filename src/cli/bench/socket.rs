@@ -256,10 +256,10 @@ impl Speech {
         match self {
             Speech::Json if payload.starts_with(b"{\"caught_up\"") => Ok(None),
             Speech::Json => Ok(Some(events_in(payload))),
+            // A batch is a message whose only field is 2; its events are that one's fields 4.
+            Speech::Protobuf if payload.get(1) == Some(&BATCH) => Ok(Some(batch_events(payload))),
             Speech::Protobuf => {
-                // Counted by decoding, as any reader would have to.
                 match protobuf::decode_server_message(payload.get(1..).unwrap_or_default())? {
-                    ServerMessage::Events(batch) => Ok(Some(batch.events.len() as u64)),
                     ServerMessage::Push(Push::CaughtUp { .. }) => Ok(None),
                     ServerMessage::Reply(_, Reply::Error(error)) => bail!("refused: {error}"),
                     _ => Ok(Some(0)),
@@ -267,6 +267,41 @@ impl Speech {
             }
         }
     }
+}
+
+/// The key of `ServerMessage.events`: field 2, of a length.
+const BATCH: u8 = 0x12;
+/// The key of `Events.events`: field 4, of a length.
+const EVENT: u64 = 0x22;
+
+/// How many events a batch in Protobuf holds, gone through field by field.
+fn batch_events(frame: &[u8]) -> u64 {
+    let mut rest = frame.get(2..).unwrap_or_default();
+    let mut count = 0;
+    // The length of the batch.
+    varint(&mut rest);
+    while let Some(key) = varint(&mut rest) {
+        let value = varint(&mut rest).unwrap_or_default();
+        if key & 7 == 2 {
+            rest = usize::try_from(value).ok().and_then(|at| rest.get(at..)).unwrap_or_default();
+            count += u64::from(key == EVENT);
+        }
+    }
+    count
+}
+
+/// Takes a number off the front (Protobuf's base-128 varint).
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
 }
 
 /// How many events a frame of events holds.
@@ -293,6 +328,20 @@ mod tests {
         }
         assert_eq!(head(&[TEXT]), None);
         assert_eq!(head(&[TEXT, 126, 1]), None);
+    }
+
+    #[test]
+    fn events_are_counted_in_protobuf_too() {
+        let header = tidings_proto::wire::BatchHeader {
+            subscription: 1,
+            after: Some(Cursor::new(300)),
+            cursor: Some(Cursor::new(70_000)),
+            attempts: &[],
+        };
+        let event = vec![7; 300];
+        let mut frame = vec![0];
+        protobuf::encode_events(&header, std::iter::repeat_n(&event[..], 77), &mut frame);
+        assert_eq!(Speech::Protobuf.events_or_end(&frame).unwrap(), Some(77));
     }
 
     #[test]
