@@ -19,7 +19,7 @@ use hyper::{
 };
 use tidings_proto::{
     Cursor, LogId, Offset, Position, SubscribeOptions, WireError,
-    message::{Acked, Gap, GapReason},
+    message::{Acked, Gap},
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -212,7 +212,10 @@ impl Feed {
                 }
                 (Err(error), _) | (_, Err(error)) => {
                     tracing::error!(%position, %error, "an event cannot be read: a gap is told");
-                    gap_text(self.corrupt(event.offset()), &mut out);
+                    // Never a silent skip.
+                    let log = self.session.house().broker.log();
+                    let gap = log.damage_gap(event.offset().before(), position.cursor);
+                    gap_text(gap, &mut out);
                     continue;
                 }
             };
@@ -236,18 +239,6 @@ impl Feed {
             self.give(out).await;
         }
         metrics::delivered(Transport::Sse.as_str(), events.len(), bytes);
-    }
-
-    /// Never a silent skip: an event that cannot be read is a gap.
-    fn corrupt(&self, offset: Offset) -> Gap {
-        Gap {
-            subscription: None,
-            requested: offset.before(),
-            first: offset.get() + 1,
-            last: self.session.house().broker.log().committed().get(),
-            log: self.log,
-            reason: GapReason::Corrupt,
-        }
     }
 
     async fn give(&mut self, chunk: impl Into<Bytes>) {

@@ -290,15 +290,7 @@ impl IndexFile {
             read_exact(&*self.file, &mut bytes, self.start(1) + u64::from(n) * TOPIC_BYTES)?;
             Ok::<_, io::Error>(bytes)
         };
-        let (mut low, mut high) = (0, self.counts.topics);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
+        let mut low = first_at_least(hash, self.counts.topics, |n| Ok(u64_at(&entry(n)?, 0)))?;
         while low < self.counts.topics {
             let bytes = entry(low)?;
             if u64_at(&bytes, 0) != Some(hash) {
@@ -315,7 +307,8 @@ impl IndexFile {
         Ok(None)
     }
 
-    /// (rel, time) from which on to look for the first record at or after `time_ms`, and the first time there is.
+    /// The record from which on to look for the first one at or after `time_ms`; `None`
+    /// when no noted one is before it.
     pub(crate) fn time_before(&self, time_ms: u64) -> io::Result<Option<u32>> {
         let mut bytes =
             vec![0; usize::try_from(u64::from(self.counts.times) * TIME_BYTES).unwrap_or(0)];
@@ -336,15 +329,7 @@ impl IndexFile {
             read_exact(&*self.file, &mut bytes, self.start(5) + u64::from(n) * ID_BYTES)?;
             Ok::<_, io::Error>(bytes)
         };
-        let (mut low, mut high) = (0, self.counts.ids);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if u64_at(&entry(middle)?, 0).unwrap_or(0) < hash {
-                low = middle + 1
-            } else {
-                high = middle
-            }
-        }
+        let mut low = first_at_least(hash, self.counts.ids, |n| Ok(u64_at(&entry(n)?, 0)))?;
         let mut found = Vec::new();
         while low < self.counts.ids {
             let bytes = entry(low)?;
@@ -361,6 +346,24 @@ impl IndexFile {
     fn start(&self, section: usize) -> u64 {
         self.counts.sections().get(section).copied().unwrap_or(0)
     }
+}
+
+/// The first of `count` entries, sorted by hash, whose hash is not below this one.
+fn first_at_least(
+    hash: u64,
+    count: u32,
+    hash_of: impl Fn(u32) -> io::Result<Option<u64>>,
+) -> io::Result<u32> {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if hash_of(middle)?.unwrap_or(0) < hash {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(low)
 }
 
 fn topic_entries(directory: &[u8], names: &[u8], postings: &[u8]) -> Option<Vec<TopicEntry>> {

@@ -12,9 +12,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use tidings_proto::{
-    Code, Cursor, LogId, Offset, Position, SubscribeOptions, WireError,
-    message::{Gap, GapReason},
-    subscribe::OnGap,
+    Code, Cursor, Offset, Position, SubscribeOptions, WireError, message::Gap, subscribe::OnGap,
     wire::cloudevents,
 };
 
@@ -158,8 +156,9 @@ fn json_of(
 ) -> Result<(Response<Body>, Cursor), WireError> {
     let log = session.house().broker.log();
     let (first, last) = (log.first().get(), log.committed().get().max(found.cursor.get()));
+    let damage = |offset: Offset| log.damage_gap(offset.before(), offset.cursor());
     let encoded =
-        encode(&mut found, log.id(), last, |event| event.json().map_err(|error| error.to_string()));
+        encode(&mut found, damage, |event| event.json().map_err(|error| error.to_string()));
     if let (Some(gap), OnGap::Error) = (&found.gap, on_gap) {
         return Err(session.gone(gap));
     }
@@ -186,7 +185,8 @@ fn cloudevents_of(
     mut found: Found,
 ) -> Result<(Response<Body>, Cursor), WireError> {
     let log = session.house().broker.log();
-    let encoded = encode(&mut found, log.id(), log.committed().get(), |event| {
+    let damage = |offset: Offset| log.damage_gap(offset.before(), offset.cursor());
+    let encoded = encode(&mut found, damage, |event| {
         let event = event.event().map_err(|error| error.to_string())?;
         let mut out = Vec::new();
         cloudevents::write_cloudevent(&event, &mut out);
@@ -206,8 +206,7 @@ fn cloudevents_of(
 /// skip, and never a reader that is stuck before it.
 fn encode(
     found: &mut Found,
-    log: LogId,
-    last: u64,
+    damage: impl Fn(Offset) -> Gap,
     encode: impl Fn(&Stored) -> Result<Bytes, String>,
 ) -> Vec<Bytes> {
     let mut encoded = Vec::with_capacity(found.events.len());
@@ -219,7 +218,7 @@ fn encode(
                 tracing::error!(offset = offset.get(), %error, "an event cannot be read");
                 if encoded.is_empty() && found.gap.is_none() {
                     found.cursor = offset.cursor();
-                    found.gap = Some(corrupt(offset, last, log));
+                    found.gap = Some(damage(offset));
                 } else {
                     found.cursor = offset.before();
                 }
@@ -228,17 +227,6 @@ fn encode(
         }
     }
     encoded
-}
-
-fn corrupt(offset: Offset, last: u64, log: LogId) -> Gap {
-    Gap {
-        subscription: None,
-        requested: offset.before(),
-        first: offset.get() + 1,
-        last,
-        log,
-        reason: GapReason::Corrupt,
-    }
 }
 
 /// The parts of a JSON array, without its brackets.
