@@ -2,9 +2,13 @@
 //!
 //! Wall time ([`now`]) is what events carry; elapsed time ([`monotonic_ms`]) is what timers use, so that
 //! a clock that jumps moves no deadline.
+//!
+//! Random numbers come from a generator per thread, seeded by the system and made for cryptography: asking the
+//! system for each event would be a call into the kernel per event.
 
 use std::{sync::OnceLock, time::Instant};
 
+use rand::Rng;
 use tidings_proto::Timestamp;
 use uuid::Uuid;
 
@@ -42,23 +46,14 @@ pub fn session_id() -> Uuid {
     Uuid::new_v4()
 }
 
-/// A random number from `low` to `high`, both included; `low` when the machine has no randomness to give.
+/// A random number from `low` to `high`, both included; `low` when `high` is not above it.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn random_between(low: u64, high: u64) -> u64 {
-    let mut bytes = [0_u8; 8];
-    if high <= low || getrandom::fill(&mut bytes).is_err() {
-        return low;
-    }
-    let span = (high - low).saturating_add(1);
-    // The modulo favours low numbers by less than span / 2^64: spreading retries needs no better.
-    low + u64::from_le_bytes(bytes) % span
+    if high <= low { low } else { rand::rng().random_range(low..=high) }
 }
 
 /// Four random bytes, the mask of one WebSocket frame (RFC 6455 §5.3).
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn frame_mask() -> [u8; 4] {
-    let mut mask = [0_u8; 4];
-    // Without randomness the mask stays zero: it protects proxies from scripts, not us.
-    let _ = getrandom::fill(&mut mask);
-    mask
+    rand::rng().random()
 }

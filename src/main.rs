@@ -7,6 +7,12 @@ use tidings::cli::{
     Cli, Command, bench, exit, log, publish, receipts, serve, status, subscribe, version,
 };
 
+/// Publishing makes on one thread what another drops, which the C library's allocator is slow at
+/// (docs/performance.md).
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let Cli { globals, command } = Cli::parse();
     exit::code(match command {

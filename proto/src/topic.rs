@@ -58,8 +58,9 @@ impl Topic {
         Ok(Topic(Arc::from(text)))
     }
 
-    /// The topic of a record: it was parsed before it was appended, so it is not checked again.
-    pub(crate) fn of_record(text: &str) -> Topic {
+    /// The topic of a record: it was parsed before it was appended, so it is not checked again. Only for text whose
+    /// checksum held.
+    pub fn of_record(text: &str) -> Topic {
         Topic(Arc::from(text))
     }
 

@@ -4,7 +4,12 @@
 //! - The commit thread drains it with every commit into one `$acks` event with the newest state of each;
 //!   whoever waits for its ack is answered when that event is durable.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
 
 use parking_lot::Mutex;
 use tidings_proto::{
@@ -43,13 +48,13 @@ type Waiter = oneshot::Sender<Result<(), AppendError>>;
 #[derive(Debug)]
 pub struct AckTicket(oneshot::Receiver<Result<(), AppendError>>);
 
-impl AckTicket {
-    /// Waits for the commit.
-    ///
-    /// # Errors
-    /// Why the ack could not be stored; the events will come again.
-    pub async fn durable(self) -> Result<(), AppendError> {
-        self.0.await.unwrap_or(Err(AppendError::Closed))
+impl Future for AckTicket {
+    /// Why the ack could not be stored: the events will come again.
+    type Output = Result<(), AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(outcome.unwrap_or(Err(AppendError::Closed)))
     }
 }
 

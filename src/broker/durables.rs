@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use smallvec::smallvec;
 use tidings_proto::{
     Cursor, Filters, Offset, Start, SubscribeOptions, Topic,
     control::{DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
@@ -215,7 +216,7 @@ impl Broker {
             SubscriptionChange::Deleted { .. } => "subscription.deleted",
         };
         let draft = codec::control(topic, kind, data, clock::event_id());
-        self.log.append(vec![draft]).await?.committed().await?;
+        self.log.append(smallvec![draft]).await?.await?;
         Ok(())
     }
 

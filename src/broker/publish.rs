@@ -1,5 +1,11 @@
 //! Publishing: what the protocol allows, then one append.
 
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use smallvec::SmallVec;
 use tidings_proto::{
     EventId, Topic,
     message::{Publish, Published},
@@ -9,28 +15,28 @@ use uuid::Uuid;
 use super::{Broker, error::PublishError};
 use crate::{
     clock,
-    log::{self, Draft, Ticket},
+    log::{self, Draft, Drafts, Ticket},
 };
 
-/// Accepted: resolves to where the events stand.
+/// Accepted: a future of where the events stand.
 pub struct PublishTicket {
     ticket: Ticket,
-    ids: Vec<String>,
+    ids: SmallVec<[String; 1]>,
 }
 
-impl PublishTicket {
-    /// Waits until the outcome is known.
-    ///
-    /// # Errors
-    /// Why nothing was published; see [`log::AppendError`] for the three outcomes.
-    pub async fn published(self) -> Result<Vec<Published>, PublishError> {
-        let committed = self.ticket.committed().await?;
+impl Future for PublishTicket {
+    /// Why nothing was published: see [`log::AppendError`] for the three outcomes.
+    type Output = Result<SmallVec<[Published; 1]>, PublishError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let committed = ready!(Pin::new(&mut self.ticket).poll(context))?;
         let published = |(place, id): (&log::Place, String)| Published {
             offset: place.offset,
             id,
             duplicate: place.duplicate,
         };
-        Ok(committed.places.iter().zip(self.ids).map(published).collect())
+        let ids = std::mem::take(&mut self.ids);
+        Poll::Ready(Ok(committed.places.iter().zip(ids).map(published).collect()))
     }
 }
 
@@ -46,10 +52,10 @@ impl Broker {
     ) -> Result<PublishTicket, PublishError> {
         check(&batch)?;
         let now = clock::now();
-        let mut drafts = Vec::with_capacity(batch.len());
-        let mut ids = Vec::with_capacity(batch.len());
+        let mut drafts = Drafts::with_capacity(batch.len());
+        let mut ids = SmallVec::with_capacity(batch.len());
         for publish in &batch {
-            let made = clock::event_id();
+            let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
             ids.push(id_of(publish, made));
             let draft = log::draft(&publish.event, made, subject, now, publish.receipts);
             drafts.push(Draft { expect_last: publish.expect_last, ..draft });

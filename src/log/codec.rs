@@ -1,10 +1,13 @@
 //! Between events and records: the only file of this room that knows how a body is encoded.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    cell::Cell,
+    hash::Hasher,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
-use std::hash::Hasher;
 use tidings_proto::{
     Event, NewEvent, Offset, Priority, Timestamp, Topic,
     control::Lost,
@@ -17,7 +20,7 @@ use tidings_proto::{
 use tidings_storage::{Flags, Record};
 use uuid::Uuid;
 
-use super::{DedupeKey, commit::Draft};
+use super::commit::Draft;
 
 /// A committed event in memory: its record, and its encodings once somebody has asked for them.
 #[derive(Debug)]
@@ -102,10 +105,8 @@ impl Stored {
             return Ok(encoded.clone());
         }
         let body = self.body()?;
-        let mut out = Vec::with_capacity(self.record.body.len() + 128);
-        protobuf::encode_event(&self.place(), &body, &mut out);
-        out.shrink_to_fit();
-        Ok(self.protobuf.get_or_init(|| Bytes::from(out)).clone())
+        let bytes = exactly(|out| protobuf::encode_event(&self.place(), &body, out));
+        Ok(self.protobuf.get_or_init(|| bytes).clone())
     }
 
     /// When it stops being delivered.
@@ -115,7 +116,7 @@ impl Stored {
     pub fn expires(&self) -> Result<Option<Timestamp>, StoredError> {
         match self.json.get() {
             Some(encoded) => Ok(encoded.expires),
-            None => Ok(self.body()?.expires),
+            None => stored::expires(&self.record.body),
         }
     }
 
@@ -130,10 +131,8 @@ impl Stored {
             return Ok(encoded);
         }
         let body = self.body()?;
-        let mut out = Vec::with_capacity(self.record.body.len() + 256);
-        json::encode_event(&self.place(), &body, &mut out);
-        out.shrink_to_fit();
-        let encoded = Encoded { bytes: Bytes::from(out), expires: body.expires };
+        let bytes = exactly(|out| json::encode_event(&self.place(), &body, out));
+        let encoded = Encoded { bytes, expires: body.expires };
         Ok(self.json.get_or_init(|| encoded))
     }
 
@@ -146,6 +145,22 @@ impl Stored {
             priority: self.priority(),
         }
     }
+}
+
+/// What is written, in memory of just that size: it may stay as long as the log's tail reaches back.
+fn exactly(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    const KEEP_BYTES: usize = 64 * 1024;
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    let mut out = SCRATCH.take();
+    write(&mut out);
+    let bytes = Bytes::copy_from_slice(&out);
+    if out.capacity() <= KEEP_BYTES {
+        out.clear();
+        SCRATCH.set(out);
+    }
+    bytes
 }
 
 /// What a publisher's event becomes before it is queued: encoded here, so that the commit thread does not.
@@ -164,10 +179,7 @@ pub fn draft(
     let made_id = event.id.is_none().then_some(made_id);
     let mut body = Vec::with_capacity(event.data.as_ref().map_or(0, Bytes::len) + 128);
     stored::encode(&stored::Draft { event, made_id, subject, expires }, &mut body);
-    let dedupe = event
-        .id
-        .as_ref()
-        .map(|id| DedupeKey { subject: subject.to_owned(), id: id.as_str().to_owned() });
+    let dedupe = event.id.as_ref().map(|id| dedupe_hash(subject, id.as_str()));
     Draft {
         topic: event.topic.clone(),
         key: event.key.as_deref().unwrap_or_default().as_bytes().into(),
@@ -215,17 +227,17 @@ pub(super) fn lost_body(from: u64, to: u64) -> Vec<u8> {
     body
 }
 
-/// The hash of a dedupe key as it is stored: SipHash-1-3 with a zero key, so that files mean the same on
-/// every machine. A match is only a candidate: the record says for certain.
-pub(super) fn dedupe_hash(key: &DedupeKey) -> u64 {
+/// The hash of who published and the id they gave, as it is stored: SipHash-1-3 with a zero key, so that files
+/// mean the same on every machine. A match is only a candidate: the bodies say for certain.
+fn dedupe_hash(subject: &str, id: &str) -> u64 {
     let mut hasher = SipHasher13::new();
-    hasher.write(key.subject.as_bytes());
+    hasher.write(subject.as_bytes());
     hasher.write(&[0xff]);
-    hasher.write(key.id.as_bytes());
+    hasher.write(id.as_bytes());
     hasher.finish()
 }
 
-/// How a record with the same hash stands to a draft.
+/// How what was published with the same hash stands to a draft.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Likeness {
     /// Another id that happens to have the same hash.
@@ -236,20 +248,46 @@ pub(super) enum Likeness {
     Differs,
 }
 
-/// Compares what was published: topic, type, key, content type and data.
-pub(super) fn compare(draft: &Draft, key: &DedupeKey, record: &Record) -> Likeness {
-    let (Ok(old), Ok(new)) = (stored::decode(&record.body), stored::decode(&draft.body)) else {
+/// What was published, as far as a publish that is repeated must repeat it.
+#[derive(Clone, Copy)]
+pub(super) struct Content<'a> {
+    topic: &'a Topic,
+    key: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<'a> From<&'a Draft> for Content<'a> {
+    fn from(draft: &'a Draft) -> Content<'a> {
+        Content { topic: &draft.topic, key: &draft.key, body: &draft.body }
+    }
+}
+
+impl<'a> From<&'a Record> for Content<'a> {
+    fn from(record: &'a Record) -> Content<'a> {
+        Content { topic: &record.topic, key: &record.key, body: &record.body }
+    }
+}
+
+/// Compares what was published: publisher and id; then topic, type, key, content type and data.
+pub(super) fn compare(draft: &Draft, other: Content<'_>) -> Likeness {
+    let mine = Content::from(draft);
+    let (Ok(old), Ok(new)) = (stored::decode(other.body), stored::decode(mine.body)) else {
         return Likeness::Other;
     };
-    if !old.id_given || old.subject != key.subject || &*old.id != key.id.as_str() {
+    if !old.id_given || !new.id_given || old.subject != new.subject || *old.id != *new.id {
         return Likeness::Other;
     }
-    let same = record.topic == draft.topic
-        && record.key[..] == draft.key[..]
+    let same = other.topic == mine.topic
+        && other.key == mine.key
         && old.kind == new.kind
         && old.datacontenttype == new.datacontenttype
         && old.data == new.data;
     if same { Likeness::Same } else { Likeness::Differs }
+}
+
+/// The id in a draft's body.
+pub(super) fn id(draft: &Draft) -> String {
+    stored::decode(&draft.body).map(|body| body.id.to_string()).unwrap_or_default()
 }
 
 /// A record as the commit thread appended it.
@@ -260,7 +298,7 @@ pub(super) fn stored(draft: Draft, offset: Offset, time: Timestamp) -> Arc<Store
         flags: draft.flags,
         topic: draft.topic,
         key: Bytes::from(draft.key.into_vec()),
-        dedupe: draft.dedupe.as_ref().map(dedupe_hash),
+        dedupe: draft.dedupe,
         body: Bytes::from(draft.body),
     }))
 }

@@ -9,13 +9,14 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use smallvec::SmallVec;
 use tidings_proto::{Cursor, Offset, Timestamp, Topic};
 use tidings_storage::{Error as StorageError, Flags, Log, NewRecord};
 
 use super::{
     AppendError, Committed, Health, Place, Shared,
     codec::{self, Likeness, Stored},
-    queue::{DedupeKey, Job},
+    queue::Job,
     upkeep::Upkeep,
 };
 use crate::{clock, metrics};
@@ -36,8 +37,8 @@ pub struct Draft {
     pub key: Box<[u8]>,
     /// Priority and marks.
     pub flags: Flags,
-    /// Set when the publisher gave an id.
-    pub dedupe: Option<DedupeKey>,
+    /// The hash of publisher and id, when the publisher gave an id.
+    pub dedupe: Option<u64>,
     /// The topic's last offset, if the publisher wants it checked.
     pub expect_last: Option<u64>,
     /// The encoded rest.
@@ -73,14 +74,20 @@ pub(super) struct Committer {
     last_watermark_ms: u64,
 }
 
+/// The events of one publish: mostly one.
+pub type Drafts = SmallVec<[Draft; 1]>;
+
 /// A batch as it grows.
 #[derive(Default)]
 struct Staged {
     drafts: Vec<Draft>,
-    /// Ids in this batch → index of their draft.
-    ids: HashMap<DedupeKey, usize>,
-    /// Topics in this batch → index of their last draft.
+    /// Hashes of ids in this batch → index of the last draft that has it.
+    ids: HashMap<u64, usize>,
+    /// Index of a draft → index of the one before it with the same hash.
+    same_hash: HashMap<usize, usize>,
+    /// Topics of the first `topics_seen` drafts → index of the last on each. Filled when somebody asks: few do.
     topics: HashMap<Topic, usize>,
+    topics_seen: usize,
 }
 
 /// Where an event of a job stands or will stand.
@@ -90,6 +97,8 @@ enum Spot {
     StagedBefore(usize),
     Known(Offset),
 }
+
+type Spots = SmallVec<[Spot; 1]>;
 
 /// Tells everybody that the thread has ended, also where it ended by a bug.
 struct LastWords {
@@ -193,11 +202,11 @@ impl Committer {
     }
 
     /// Checks one job against the log and the batch so far, and adds what is new in it.
-    fn admit(&self, drafts: Vec<Draft>, staged: &mut Staged) -> Result<Vec<Spot>, AppendError> {
+    fn admit(&self, drafts: Drafts, staged: &mut Staged) -> Result<Spots, AppendError> {
         if let Health::Latched(cause) = &*self.shared.health.lock() {
             return Err(AppendError::Latched(cause.clone()));
         }
-        let mut spots = Vec::with_capacity(drafts.len());
+        let mut spots: SmallVec<[Option<Spot>; 1]> = SmallVec::with_capacity(drafts.len());
         for draft in &drafts {
             spots.push(self.find(draft, staged)?);
         }
@@ -217,29 +226,28 @@ impl Committer {
 
     /// Where the same publish already stands, if it does.
     fn find(&self, draft: &Draft, staged: &Staged) -> Result<Option<Spot>, AppendError> {
-        let Some(key) = &draft.dedupe else { return Ok(None) };
-        if let Some(&index) = staged.ids.get(key) {
-            let same = staged.drafts.get(index).is_some_and(|old| {
-                let old = codec::stored(old.clone(), Offset::FIRST, Timestamp::from_millis(0));
-                codec::compare(draft, key, old.record()) == Likeness::Same
-            });
-            let offset = staged.offset(index, self.log.next_offset());
-            return match same {
-                true => Ok(Some(Spot::StagedBefore(index))),
-                false => Err(AppendError::IdReused { id: key.id.clone(), offset }),
-            };
+        let Some(hash) = draft.dedupe else { return Ok(None) };
+        for (index, old) in staged.with_hash(hash) {
+            match codec::compare(draft, old.into()) {
+                Likeness::Other => {}
+                Likeness::Same => return Ok(Some(Spot::StagedBefore(index))),
+                Likeness::Differs => {
+                    let offset = staged.offset(index, self.log.next_offset());
+                    return Err(AppendError::IdReused { id: codec::id(draft), offset });
+                }
+            }
         }
-        let candidates = self.log.find_dedupe(codec::dedupe_hash(key)).map_err(|error| {
+        let candidates = self.log.find_dedupe(hash).map_err(|error| {
             tracing::error!(%error, "ids could not be looked up");
             AppendError::Latched(error.to_string())
         })?;
         for record in candidates {
-            match codec::compare(draft, key, &record) {
+            match codec::compare(draft, (&record).into()) {
                 Likeness::Other => {}
                 Likeness::Same => return Ok(Some(Spot::Known(record.offset))),
                 Likeness::Differs => {
                     return Err(AppendError::IdReused {
-                        id: key.id.clone(),
+                        id: codec::id(draft),
                         offset: record.offset,
                     });
                 }
@@ -248,10 +256,10 @@ impl Committer {
         Ok(None)
     }
 
-    fn check_expectation(&self, draft: &Draft, staged: &Staged) -> Result<(), AppendError> {
+    fn check_expectation(&self, draft: &Draft, staged: &mut Staged) -> Result<(), AppendError> {
         let Some(expected) = draft.expect_last else { return Ok(()) };
-        let actual = match staged.topics.get(&draft.topic) {
-            Some(&index) => staged.offset(index, self.log.next_offset()).get(),
+        let actual = match staged.last_on(&draft.topic) {
+            Some(index) => staged.offset(index, self.log.next_offset()).get(),
             None => self.log.topic_last(&draft.topic).map_or(0, Offset::get),
         };
         match actual == expected {
@@ -375,12 +383,30 @@ impl Committer {
 impl Staged {
     fn push(&mut self, draft: Draft) -> usize {
         let index = self.drafts.len();
-        if let Some(key) = &draft.dedupe {
-            self.ids.insert(key.clone(), index);
+        if let Some(hash) = draft.dedupe
+            && let Some(before) = self.ids.insert(hash, index)
+        {
+            self.same_hash.insert(index, before);
         }
-        self.topics.insert(draft.topic.clone(), index);
         self.drafts.push(draft);
         index
+    }
+
+    /// The drafts that have this hash, the last first.
+    fn with_hash(&self, hash: u64) -> impl Iterator<Item = (usize, &Draft)> {
+        std::iter::successors(self.ids.get(&hash).copied(), |index| {
+            self.same_hash.get(index).copied()
+        })
+        .filter_map(|index| Some((index, self.drafts.get(index)?)))
+    }
+
+    /// The index of the last draft on this topic.
+    fn last_on(&mut self, topic: &Topic) -> Option<usize> {
+        for (index, draft) in self.drafts.iter().enumerate().skip(self.topics_seen) {
+            self.topics.insert(draft.topic.clone(), index);
+        }
+        self.topics_seen = self.drafts.len();
+        self.topics.get(topic).copied()
     }
 
     /// The offset the draft at `index` will get.
@@ -394,18 +420,23 @@ fn check_own_ids(drafts: &[Draft]) -> Result<(), AppendError> {
     if drafts.len() < 2 {
         return Ok(());
     }
-    let mut seen = std::collections::HashSet::new();
-    match drafts.iter().filter_map(|draft| draft.dedupe.as_ref()).all(|key| seen.insert(key)) {
-        true => Ok(()),
-        false => Err(AppendError::PartlyDuplicate),
+    let mut seen: HashMap<u64, SmallVec<[&Draft; 1]>> = HashMap::new();
+    for draft in drafts {
+        let Some(hash) = draft.dedupe else { continue };
+        let same_hash = seen.entry(hash).or_default();
+        if same_hash.iter().any(|old| codec::compare(draft, (*old).into()) != Likeness::Other) {
+            return Err(AppendError::PartlyDuplicate);
+        }
+        same_hash.push(draft);
     }
+    Ok(())
 }
 
 fn record(draft: &Draft) -> NewRecord<'_> {
     NewRecord {
         topic: &draft.topic,
         key: &draft.key,
-        dedupe: draft.dedupe.as_ref().map(codec::dedupe_hash),
+        dedupe: draft.dedupe,
         flags: draft.flags,
         body: &draft.body,
     }

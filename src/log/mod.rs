@@ -15,9 +15,16 @@ mod queue;
 pub mod tail;
 mod upkeep;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tidings_proto::{
     Cursor, Filter, Filters, LogId, Offset,
     message::{Gap, GapReason},
@@ -29,8 +36,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::{
     codec::{Stored, draft},
-    commit::{Controls, Draft},
-    queue::DedupeKey,
+    commit::{Controls, Draft, Drafts},
 };
 use self::{
     commit::Committer,
@@ -38,11 +44,11 @@ use self::{
     tail::Tail,
 };
 
-/// How long an append may wait for room in the queue before it is refused.
 /// How many damaged events one gap may be about; the next gap is about more.
 const DAMAGE_LOOKS_MAX: usize = 10_000;
 /// How far behind the end of the log a reader is asked whether its topics are rare.
 const FAR: u64 = 2048;
+/// How long an append may wait for room in the queue before it is refused.
 const ROOM_WAIT: Duration = Duration::from_secs(5);
 
 /// The settings of this room.
@@ -176,7 +182,7 @@ impl LogHandle {
     /// # Errors
     /// [`AppendError::Busy`] when there was no room for five seconds, [`AppendError::TooLarge`] when
     /// there never will be, and what [`Health`] says.
-    pub async fn append(&self, drafts: Vec<Draft>) -> Result<Ticket, AppendError> {
+    pub async fn append(&self, drafts: Drafts) -> Result<Ticket, AppendError> {
         self.check_health()?;
         let bytes: usize = drafts.iter().map(Draft::cost_bytes).sum();
         if drafts.len() > commit::BATCH_EVENTS_MAX || bytes > self.shared.room_bytes {
@@ -191,6 +197,9 @@ impl LogHandle {
 
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if let Ok(permit) = self.shared.room.clone().try_acquire_many_owned(permits) {
+            return Ok(permit);
+        }
         let acquire = self.shared.room.clone().acquire_many_owned(permits);
         match tokio::time::timeout(ROOM_WAIT, acquire).await {
             Ok(Ok(permit)) => Ok(permit),
@@ -288,13 +297,16 @@ impl LogHandle {
         if !by_postings && let Some(batch) = self.shared.tail.read(after, until, filters, limit) {
             return Ok(batch);
         }
+        let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
+        if !by_postings && let Some(batch) = self.read_cached(after, until, filters, scan_limit) {
+            return Ok(batch);
+        }
         // Up to where the tail begins only: from there on it is in memory.
         let until = match by_postings {
             true => until,
             false => self.shared.tail.begin().clamp(after, until),
         };
         let filters = filters.clone();
-        let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
         self.on_disk(move |reader| {
             let mut events = Vec::new();
             let scanned = reader.scan(after, until, Some(&filters), scan_limit, &mut |record| {
@@ -316,6 +328,22 @@ impl LogHandle {
             Ok(Batch { events, cursor: offset.before(), damaged: Some(end) })
         })
         .await
+    }
+
+    /// What the system has in memory is read here and now: a turn on the blocking pool would cost more than the read.
+    fn read_cached(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        limit: ScanLimit,
+    ) -> Option<Batch> {
+        let mut events = Vec::new();
+        let cursor =
+            self.shared.reader.scan_cached(after, until, filters, limit, &mut |record| {
+                events.push(Arc::new(Stored::new(record)));
+            })?;
+        Some(Batch { events, cursor, damaged: None })
     }
 
     /// The events at these offsets, rising, until they have `bytes_max` together.
@@ -476,16 +504,17 @@ impl Several {
     }
 }
 
-/// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk.
+/// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk. A future
+/// of which.
 pub struct Ticket(oneshot::Receiver<Result<Committed, AppendError>>);
 
-impl Ticket {
-    /// Waits until the outcome is known.
-    ///
-    /// # Errors
+impl Future for Ticket {
     /// Why nothing was appended; or [`AppendError::Indeterminate`], when that cannot be known.
-    pub async fn committed(self) -> Result<Committed, AppendError> {
-        self.0.await.unwrap_or(Err(AppendError::Indeterminate))
+    type Output = Result<Committed, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.0).poll(context));
+        Poll::Ready(outcome.unwrap_or(Err(AppendError::Indeterminate)))
     }
 }
 
@@ -493,7 +522,7 @@ impl Ticket {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Committed {
     /// One for each draft, in order.
-    pub places: Vec<Place>,
+    pub places: SmallVec<[Place; 1]>,
 }
 
 /// Where an event stands.

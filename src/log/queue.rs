@@ -9,23 +9,17 @@ use std::{collections::VecDeque, time::Duration};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{AppendError, Committed, commit::Draft};
+use super::{
+    AppendError, Committed,
+    commit::{Draft, Drafts},
+};
 
 /// How long acks alone wait for a publish to share its sync with.
 const NUDGE_WAIT: Duration = Duration::from_millis(5);
 
-/// Names a publish for deduplication: who published and under which id.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DedupeKey {
-    /// The publisher.
-    pub subject: String,
-    /// The id the publisher gave.
-    pub id: String,
-}
-
 /// Events that are appended together or not at all.
 pub(crate) struct Job {
-    pub(crate) drafts: Vec<Draft>,
+    pub(crate) drafts: Drafts,
     pub(crate) done: oneshot::Sender<Result<Committed, AppendError>>,
     pub(crate) _room: OwnedSemaphorePermit,
 }

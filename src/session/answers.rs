@@ -52,10 +52,12 @@ impl Answers {
     pub async fn send(&self, item: Item) -> bool {
         let bytes = item.cost_bytes().clamp(1, ANSWER_BYTES_MAX);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = self.room.clone().acquire_many_owned(permits);
-        let room = tokio::select! {
-            room = room => room,
-            () = self.queue.closed() => return false,
+        let room = match self.room.clone().try_acquire_many_owned(permits) {
+            Ok(room) => Ok(room),
+            Err(_) => tokio::select! {
+                room = self.room.clone().acquire_many_owned(permits) => room,
+                () = self.queue.closed() => return false,
+            },
         };
         match room {
             Ok(room) => self.queue.send(Box::new(Queued { item, room })).await.is_ok(),

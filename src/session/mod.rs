@@ -20,6 +20,7 @@ pub use crate::broker::{
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
+use smallvec::SmallVec;
 use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
     message::{Ack, Connected, Gap, GapReason, Nack, Publish, Published, Receipts},
@@ -116,9 +117,12 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn publish_now(&self, batch: Vec<Publish>) -> Result<Vec<Published>, WireError> {
+    pub async fn publish_now(
+        &self,
+        batch: Vec<Publish>,
+    ) -> Result<SmallVec<[Published; 1]>, WireError> {
         let ticket = self.publish(batch).await?;
-        ticket.published().await.map_err(|error| self.refused(of_publish(&error)))
+        ticket.await.map_err(|error| self.refused(of_publish(&error)))
     }
 
     fn refused(&self, error: WireError) -> WireError {
@@ -314,7 +318,7 @@ impl Session {
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
         let (ticket, floor) =
             self.broker().ack(&durable, &target, None).await.map_err(|error| of_ack(&error))?;
-        ticket.durable().await.map_err(|error| of_append(&error))?;
+        ticket.await.map_err(|error| of_append(&error))?;
         Ok(floor)
     }
 
@@ -331,7 +335,7 @@ impl Session {
             .broker()
             .nack(&durable, &nack.offsets, nack.delay_ms, None)
             .map_err(|error| of_ack(&error))?;
-        ticket.durable().await.map_err(|error| of_append(&error))
+        ticket.await.map_err(|error| of_append(&error))
     }
 
     /// What of a wish is gone, as an error.

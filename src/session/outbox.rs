@@ -6,7 +6,13 @@
 //! - `subscribed` goes out before anything of its subscription.
 //! - [`Outbox::fill`] must be run to its end: a batch once taken is on its way.
 
-use std::{collections::HashMap, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use tidings_proto::{
@@ -52,46 +58,65 @@ pub enum Item {
     Pong(Box<[u8]>),
 }
 
-/// An answer that is not known yet.
+/// An answer that is not known yet; a future of it.
 pub struct Pending {
-    reply: Pin<Box<dyn Future<Output = Reply> + Send>>,
+    of: Of,
     results: usize,
+}
+
+enum Of {
+    Publish { ticket: PublishTicket, as_batch: bool },
+    Ack { ticket: AckTicket, reply: Option<Box<Reply>> },
 }
 
 impl Pending {
     /// Of a publish of so many events.
     pub fn published(ticket: PublishTicket, events: usize, as_batch: bool) -> Pending {
-        let reply = Box::pin(async move {
-            match ticket.published().await {
-                Ok(results) if as_batch => Reply::PublishedBatch { results },
-                Ok(mut results) => match results.pop() {
-                    Some(published) => Reply::Published(published),
-                    None => Reply::Error(internal("a publish without a result")),
-                },
-                Err(error) => {
-                    let error = of_publish(&error);
-                    metrics::publish_refused(error.code);
-                    Reply::Error(error)
-                }
-            }
-        });
-        Pending { reply, results: events }
+        Pending { of: Of::Publish { ticket, as_batch }, results: events }
     }
 
     /// Of an ack or nack.
     pub fn acked(ticket: AckTicket, reply: Reply) -> Pending {
-        let reply = Box::pin(async move {
-            match ticket.durable().await {
-                Ok(()) => reply,
-                Err(error) => Reply::Error(of_append(&error)),
-            }
-        });
-        Pending { reply, results: 1 }
+        Pending { of: Of::Ack { ticket, reply: Some(Box::new(reply)) }, results: 1 }
     }
 
     /// How many results it will have.
     pub(super) fn results(&self) -> usize {
         self.results
+    }
+}
+
+impl Future for Pending {
+    type Output = Reply;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        Poll::Ready(match &mut self.of {
+            Of::Publish { ticket, as_batch } => {
+                published(ready!(Pin::new(ticket).poll(context)), *as_batch)
+            }
+            Of::Ack { ticket, reply } => match ready!(Pin::new(ticket).poll(context)) {
+                Ok(()) => match reply.take() {
+                    Some(reply) => *reply,
+                    None => Reply::Error(internal("an answer that was taken twice")),
+                },
+                Err(error) => Reply::Error(of_append(&error)),
+            },
+        })
+    }
+}
+
+fn published(outcome: <PublishTicket as Future>::Output, as_batch: bool) -> Reply {
+    match outcome {
+        Ok(results) if as_batch => Reply::PublishedBatch { results: results.into_vec() },
+        Ok(mut results) => match results.pop() {
+            Some(published) => Reply::Published(published),
+            None => Reply::Error(internal("a publish without a result")),
+        },
+        Err(error) => {
+            let error = of_publish(&error);
+            metrics::publish_refused(error.code);
+            Reply::Error(error)
+        }
     }
 }
 
@@ -229,7 +254,7 @@ impl Outbox {
     fn take_answers(&mut self, frames: &mut impl Frames) {
         while frames.bytes() < FILL_BYTES {
             if let Some(waiting) = &mut self.pending {
-                let Some(reply) = (&mut waiting.pending.reply).now_or_never() else { return };
+                let Some(reply) = (&mut waiting.pending).now_or_never() else { return };
                 write_reply(self.encoding, waiting.id, &reply, frames);
                 self.pending = None;
             }
@@ -316,7 +341,7 @@ impl Outbox {
 
 async fn outcome(pending: &mut Option<Waiting>) -> Reply {
     match pending {
-        Some(waiting) => (&mut waiting.pending.reply).await,
+        Some(waiting) => (&mut waiting.pending).await,
         None => std::future::pending().await,
     }
 }

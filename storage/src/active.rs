@@ -67,7 +67,7 @@ impl Active {
         rel: u32,
         position: u64,
         flags: Flags,
-        topic: &Topic,
+        topic: &str,
         dedupe: Option<u64>,
         time_ms: u64,
     ) {
@@ -82,7 +82,8 @@ impl Active {
                 before
             }
             None => {
-                self.topics.insert(topic.clone(), Chain { first: rel, last: rel, count: 1 });
+                self.topics
+                    .insert(Topic::of_record(topic), Chain { first: rel, last: rel, count: 1 });
                 0
             }
         };

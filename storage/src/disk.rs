@@ -13,7 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
+use rustix::{
+    fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock},
+    io::{ReadWriteFlags, preadv2},
+};
 
 use crate::Error;
 
@@ -68,6 +71,13 @@ pub trait File: Send + Sync + Debug {
     /// # Errors
     /// The system's.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+    /// The same without waiting for a device: what is in memory already.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing of it is, or where the system cannot tell; the system's.
+    fn read_cached_at(&self, _buffer: &mut [u8], _position: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// Writes all bytes.
     ///
     /// # Errors
@@ -105,6 +115,29 @@ pub trait File: Send + Sync + Debug {
     /// The system's.
     fn drop_cache(&self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Whether a read may wait for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// It may.
+    Wait,
+    /// It fails with `WouldBlock` instead.
+    Now,
+}
+
+impl Patience {
+    pub(crate) fn read_at(
+        self,
+        file: &dyn File,
+        buffer: &mut [u8],
+        position: u64,
+    ) -> io::Result<usize> {
+        match self {
+            Patience::Wait => file.read_at(buffer, position),
+            Patience::Now => file.read_cached_at(buffer, position),
+        }
     }
 }
 
@@ -267,6 +300,15 @@ impl File for OsFile {
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
+        }
+    }
+
+    fn read_cached_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut buffers = [io::IoSliceMut::new(buffer)];
+        match preadv2(&self.0, &mut buffers, position, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Ok(read),
+            // A kernel or a file system that cannot tell, and whatever else there is: the patient read says it.
+            Err(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 

@@ -14,7 +14,7 @@ use xorf::{BinaryFuse16, Filter as _};
 
 use crate::{
     active::{Active, Slot},
-    disk::{Disk, File, read_exact},
+    disk::{Disk, File, Patience, read_exact},
     record::{crc, u32_at, u64_at},
 };
 
@@ -225,12 +225,17 @@ impl IndexFile {
         self.counts
     }
 
-    pub(crate) fn slot(&self, rel: u32) -> io::Result<Slot> {
+    pub(crate) fn slot(&self, rel: u32, patience: Patience) -> io::Result<Slot> {
         if rel >= self.counts.span {
             return Ok(Slot::default());
         }
         let mut bytes = [0; 4];
-        read_exact(&*self.file, &mut bytes, self.start(0) + u64::from(rel) * 4)?;
+        let position = self.start(0) + u64::from(rel) * 4;
+        match patience {
+            Patience::Wait => read_exact(&*self.file, &mut bytes, position)?,
+            Patience::Now if self.file.read_cached_at(&mut bytes, position)? == bytes.len() => {}
+            Patience::Now => return Err(io::ErrorKind::WouldBlock.into()),
+        }
         Ok(Slot(u32::from_le_bytes(bytes)))
     }
 

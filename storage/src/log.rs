@@ -20,7 +20,7 @@ use crate::{
     active::POSITION_MAX,
     batch::{self, BATCH_RECORDS_MAX},
     chore::{Chore, Spare, Task},
-    disk::Disk,
+    disk::{Disk, Patience},
     manifest::{self, Meta, Segments},
     reader::Shared,
     record::Place,
@@ -194,7 +194,7 @@ impl Log {
             let rels = segment
                 .with_index(|memory| Ok(memory.find_dedupe(hash)), |file| file.find_dedupe(hash))?;
             for rel in rels {
-                if let Some(position) = segment.slot(rel)?.position() {
+                if let Some(position) = segment.slot(rel, Patience::Wait)?.position() {
                     found.push(segment.read(position, segment.base + u64::from(rel))?);
                 }
             }
@@ -375,7 +375,14 @@ impl Log {
         if let Some(active) = &mut *self.active.memory.write() {
             for (record, offset) in records.iter().zip(self.tail.next..) {
                 let rel = self.active.rel(offset);
-                active.push(rel, position, record.flags, record.topic, record.dedupe, time_ms);
+                active.push(
+                    rel,
+                    position,
+                    record.flags,
+                    record.topic.as_str(),
+                    record.dedupe,
+                    time_ms,
+                );
                 position += record.stored_bytes() as u64;
             }
         }

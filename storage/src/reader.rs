@@ -16,7 +16,9 @@ use std::{
 use parking_lot::RwLock;
 use tidings_proto::{Cursor, Filter, Filters, LogId, Offset, Topic};
 
-use crate::{Error, Record, TopicInfo, catalog::Catalog, segment::Segment};
+use crate::{
+    Error, Record, TopicInfo, catalog::Catalog, disk::Patience, record::Found, segment::Segment,
+};
 
 /// The most names of topics that one read with a wildcard looks at; beyond that it scans.
 const LOOKS_MAX: usize = 4096;
@@ -124,7 +126,7 @@ impl Reader {
         else {
             return Ok(None);
         };
-        match segment.slot(segment.rel(offset.get()))?.position() {
+        match segment.slot(segment.rel(offset.get()), Patience::Wait)?.position() {
             Some(position) => segment.read(position, offset.get()).map(Some),
             None => Ok(None),
         }
@@ -145,8 +147,17 @@ impl Reader {
         visit: &mut dyn FnMut(Record),
     ) -> Result<Cursor, Error> {
         let until = until.min(self.last());
-        let mut run =
-            Run { filters, topics: None, limit, events: 0, bytes: 0, cursor: after, visit };
+        let patience = Patience::Wait;
+        let mut run = Run {
+            filters,
+            topics: None,
+            limit,
+            patience,
+            events: 0,
+            bytes: 0,
+            cursor: after,
+            visit,
+        };
         let segments = self.segments_now();
         let Some(filters) = filters else { return run.over(&segments, until) };
         if filters.iter().any(|filter| filter.literal().is_none()) {
@@ -159,6 +170,41 @@ impl Reader {
         }
         run.topics = self.shared.catalog.read().resolve(filters, LOOKS_MAX);
         run.over(&segments, until)
+    }
+
+    /// The same without waiting for the disk, as far as what is in the system's memory goes; `None` when that is
+    /// not far, or when there are better ways than reading on: [`Reader::scan`] is the answer then, also to
+    /// damage. What `visit` got is to be thrown away with a `None`.
+    pub fn scan_cached(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        limit: ScanLimit,
+        visit: &mut dyn FnMut(Record),
+    ) -> Option<Cursor> {
+        let until = until.min(self.last());
+        let near = until.min(Cursor::new(after.get() + PROBE));
+        let patience = Patience::Now;
+        let filters = Some(filters);
+        let mut run = Run {
+            filters,
+            topics: None,
+            limit,
+            patience,
+            events: 0,
+            bytes: 0,
+            cursor: after,
+            visit,
+        };
+        let reached = run.over(&self.segments_now(), near);
+        let cursor = match reached {
+            Ok(reached) => reached,
+            // What was found before is good.
+            Err(_) if run.events > 0 => run.cursor,
+            Err(_) => return None,
+        };
+        (run.events > 0 || cursor >= until).then_some(cursor)
     }
 
     /// Whether a few literal topics are all that is asked for, and few of the log's records are theirs.
@@ -282,6 +328,7 @@ struct Run<'a> {
     /// The topics that match, when they are few enough to know.
     topics: Option<BTreeSet<Topic>>,
     limit: ScanLimit,
+    patience: Patience,
     events: usize,
     bytes: usize,
     cursor: Cursor,
@@ -369,7 +416,7 @@ impl Run<'_> {
         rels.sort_unstable();
         for rel in rels {
             let offset = segment.base + u64::from(rel);
-            if let Some(position) = segment.slot(rel)?.position() {
+            if let Some(position) = segment.slot(rel, self.patience)?.position() {
                 match segment.read(position, offset) {
                     Ok(record) if topics.contains(&record.topic) => self.take(record),
                     // The index leads astray, or there is damage: reading on tells which.
@@ -390,15 +437,16 @@ impl Run<'_> {
     fn by_reading(&mut self, segment: &Segment, from: u64, end: u64) -> Result<(), Error> {
         let mut position = None;
         for offset in from..=end {
-            position = segment.slot(segment.rel(offset))?.position();
+            position = segment.slot(segment.rel(offset), self.patience)?.position();
             if position.is_some() {
                 break;
             }
         }
         let Some(position) = position else { return Ok(()) };
-        match segment.walk(position, end, &mut |record| self.look(record)) {
+        let patience = self.patience;
+        match segment.walk(position, end, patience, &mut |found| self.look(&found)) {
             // Where one record ends the next begins: behind damage only the index knows the way.
-            Err(Error::Corrupt { .. }) => self.by_index(segment, end),
+            Err(Error::Corrupt { .. }) if patience == Patience::Wait => self.by_index(segment, end),
             walked => walked,
         }
     }
@@ -406,23 +454,33 @@ impl Run<'_> {
     /// The same, each record by its place in the index: so damage has an offset.
     fn by_index(&mut self, segment: &Segment, end: u64) -> Result<(), Error> {
         for offset in self.cursor.get().max(segment.base - 1) + 1..=end {
-            if let Some(position) = segment.slot(segment.rel(offset))?.position()
-                && !self.look(segment.read(position, offset)?)
-            {
-                break;
+            if let Some(position) = segment.slot(segment.rel(offset), self.patience)?.position() {
+                let record = segment.read(position, offset)?;
+                if self.matches(record.topic.as_str()) {
+                    self.take(record);
+                } else {
+                    self.cursor = record.offset.cursor();
+                }
+                if self.is_full() {
+                    break;
+                }
             }
         }
         Ok(())
     }
 
     /// Takes the record if it matches; false when that is enough.
-    fn look(&mut self, record: Record) -> bool {
-        if self.filters.is_none_or(|filters| filters.matches(record.topic.as_str())) {
-            self.take(record);
+    fn look(&mut self, found: &Found<'_>) -> bool {
+        if self.matches(found.topic) {
+            self.take(found.record());
         } else {
-            self.cursor = record.offset.cursor();
+            self.cursor = found.offset.cursor();
         }
         !self.is_full()
+    }
+
+    fn matches(&self, topic: &str) -> bool {
+        self.filters.is_none_or(|filters| filters.matches(topic))
     }
 
     fn take(&mut self, record: Record) {

@@ -171,13 +171,40 @@ pub(crate) fn len_of(bytes: &[u8]) -> Option<usize> {
     (HEADER_BYTES..=RECORD_BYTES_MAX).contains(&len).then_some(len)
 }
 
+/// A record as its bytes stand in a segment; the checksum has held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) offset: Offset,
+    pub(crate) topic: &'a str,
+    pub(crate) time_ms: u64,
+    pub(crate) flags: Flags,
+    key: &'a [u8],
+    pub(crate) dedupe: Option<u64>,
+    body: &'a [u8],
+}
+
+impl Found<'_> {
+    /// A copy that stays.
+    pub(crate) fn record(&self) -> Record {
+        Record {
+            offset: self.offset,
+            time_ms: self.time_ms,
+            flags: self.flags,
+            topic: Topic::of_record(self.topic),
+            key: Bytes::copy_from_slice(self.key),
+            dedupe: self.dedupe,
+            body: Bytes::copy_from_slice(self.body),
+        }
+    }
+}
+
 /// Reads the record that begins these bytes. `offset` is where it must belong, or `None` to take its own word.
-pub(crate) fn decode(
-    bytes: &[u8],
+pub(crate) fn decode<'a>(
+    bytes: &'a [u8],
     segment: &[u8; 16],
     base: u64,
     offset: Option<u64>,
-) -> Result<Record, &'static str> {
+) -> Result<Found<'a>, &'static str> {
     let len = len_of(bytes).ok_or("no record begins here")?;
     let bytes = bytes.get(..len).ok_or("a record ends behind its batch")?;
     let rel = u32_at(bytes, 8).ok_or("a record is too short")?;
@@ -193,7 +220,7 @@ pub(crate) fn decode(
     parse(bytes, own).ok_or("a record's checksum holds but its form does not")
 }
 
-fn parse(bytes: &[u8], offset: u64) -> Option<Record> {
+fn parse(bytes: &[u8], offset: u64) -> Option<Found<'_>> {
     let mut time = [0; 8];
     time.get_mut(..6)?.copy_from_slice(bytes.get(12..18)?);
     let flags = u16::from_le_bytes(*bytes.get(18..20)?.first_chunk()?);
@@ -209,14 +236,14 @@ fn parse(bytes: &[u8], offset: u64) -> Option<Record> {
     }
     let (topic, rest) = rest.split_at_checked(topic_len)?;
     let (key, body) = rest.split_at_checked(key_len)?;
-    Some(Record {
+    Some(Found {
         offset: Offset::new(offset)?,
         time_ms: u64::from_le_bytes(time),
         flags: Flags(flags & 15),
-        topic: Topic::parse(std::str::from_utf8(topic).ok()?).ok()?,
-        key: Bytes::copy_from_slice(key),
+        topic: std::str::from_utf8(topic).ok()?,
+        key,
         dedupe,
-        body: Bytes::copy_from_slice(body),
+        body,
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
     batch::{self, BATCH_RECORDS_MAX, Header},
     catalog::Catalog,
     chore::NEXT,
-    disk::{Disk, File, read_exact},
+    disk::{Disk, File, Patience, read_exact},
     error::is_no_space,
     index::{self, IndexFile, TopicEntry},
     manifest::{self, Meta, Segments},
@@ -382,7 +382,7 @@ fn add_batch(
         let offset = header.first + u64::from(n);
         let found = record::decode(bytes, &segment.id, segment.base, Some(offset))?;
         let rel = segment.rel(offset);
-        active.push(rel, at + from as u64, found.flags, &found.topic, found.dedupe, found.time_ms);
+        active.push(rel, at + from as u64, found.flags, found.topic, found.dedupe, found.time_ms);
         from += padded(record::len_of(bytes).unwrap_or(0));
     }
     if from == body.len() { Ok(()) } else { Err("a batch has bytes behind its records") }
@@ -555,7 +555,7 @@ fn append_lost(
     segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
     let at = tail.position + batch::HEADER_BYTES as u64;
     if let Some(active) = &mut *segment.memory.write() {
-        active.push(segment.rel(offset), at, new.flags, &topic, None, time_ms);
+        active.push(segment.rel(offset), at, new.flags, topic.as_str(), None, time_ms);
     }
     *tail = TailState {
         position: tail.position + bytes.len() as u64,
@@ -573,7 +573,7 @@ fn last_time(segment: &Segment) -> Result<u64, Error> {
         |file| Ok(file.counts().span),
     )?;
     for rel in (0..span).rev() {
-        if let Some(position) = segment.slot(rel)?.position() {
+        if let Some(position) = segment.slot(rel, Patience::Wait)?.position() {
             return match segment.read(position, segment.base + u64::from(rel)) {
                 Ok(record) => Ok(record.time_ms),
                 // Its readers are told of that; the clock will be above it.

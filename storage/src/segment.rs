@@ -17,9 +17,9 @@ use crate::{
     Error, Record,
     active::{Active, Slot},
     batch,
-    disk::{File, read_exact},
+    disk::{File, Patience, read_exact},
     index::IndexFile,
-    record::{self, crc, padded, u32_at, u64_at},
+    record::{self, Found, crc, padded, u32_at, u64_at},
 };
 
 /// Where batches begin.
@@ -117,8 +117,8 @@ impl Segment {
     }
 
     /// Where the record of an offset stands.
-    pub(crate) fn slot(&self, rel: u32) -> Result<Slot, Error> {
-        self.with_index(|memory| Ok(memory.slot(rel)), |file| file.slot(rel))
+    pub(crate) fn slot(&self, rel: u32, patience: Patience) -> Result<Slot, Error> {
+        self.with_index(|memory| Ok(memory.slot(rel)), |file| file.slot(rel, patience))
     }
 
     /// Asks the index in memory, or the one on disk.
@@ -143,7 +143,7 @@ impl Segment {
     /// The record at `offset`, which stands at `position`.
     pub(crate) fn read(&self, position: u64, offset: u64) -> Result<Record, Error> {
         let mut head = [0; 512];
-        let n = read_some(&*self.file, &mut head, position)
+        let n = read_some(&*self.file, &mut head, position, Patience::Wait)
             .map_err(|cause| self.read_failed(position, offset, cause))?;
         let head = head.get(..n).unwrap_or_default();
         let Some(len) = record::len_of(head) else {
@@ -151,6 +151,7 @@ impl Segment {
         };
         let decode = |bytes: &[u8]| {
             record::decode(bytes, &self.id, self.base, Some(offset))
+                .map(|found| found.record())
                 .map_err(|problem| self.corrupt(position, offset, problem))
         };
         if len <= head.len() {
@@ -172,9 +173,10 @@ impl Segment {
         &self,
         position: u64,
         until: u64,
-        visit: &mut dyn FnMut(Record) -> bool,
+        patience: Patience,
+        visit: &mut dyn FnMut(Found<'_>) -> bool,
     ) -> Result<(), Error> {
-        let mut window = Window { bytes: Vec::new(), start: position };
+        let mut window = Window { bytes: Vec::new(), start: position, patience };
         let mut at = position;
         loop {
             let word = window.get(self, at, 4)?;
@@ -200,6 +202,7 @@ impl Segment {
 struct Window {
     bytes: Vec<u8>,
     start: u64,
+    patience: Patience,
 }
 
 impl Window {
@@ -220,12 +223,15 @@ impl Window {
                 self.bytes.resize(len.max(CHUNK_BYTES).min(left), 0);
                 // A segment that is being sealed loses the zeros behind its last batch meanwhile:
                 // fewer bytes than were measured are no fault while the record is among them.
-                let read = read_some(&*segment.file, &mut self.bytes, at)
+                let read = read_some(&*segment.file, &mut self.bytes, at, self.patience)
                     .map_err(|cause| segment.read_failed(at, 0, cause))?;
                 self.bytes.truncate(read);
                 self.start = at;
                 if len > read {
-                    return Err(segment.corrupt(at, 0, "a record ends behind its file"));
+                    return Err(match self.patience {
+                        Patience::Wait => segment.corrupt(at, 0, "a record ends behind its file"),
+                        Patience::Now => segment.io("read", io::ErrorKind::WouldBlock.into()),
+                    });
                 }
                 0..len
             }
@@ -234,12 +240,20 @@ impl Window {
     }
 }
 
-fn read_some(file: &dyn File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+fn read_some(
+    file: &dyn File,
+    buffer: &mut [u8],
+    position: u64,
+    patience: Patience,
+) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, position + filled as u64)? {
-            0 => break,
-            n => filled += n,
+        match patience.read_at(file, rest, position + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            // What is in memory may be enough.
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock && filled > 0 => break,
+            Err(cause) => return Err(cause),
         }
     }
     Ok(filled)

@@ -5,7 +5,7 @@ use tidings_proto::Cursor;
 use crate::{
     Error, Record,
     active::Active,
-    disk::Disk,
+    disk::{Disk, Patience},
     index::IndexFile,
     manifest::{self, Meta},
     recovery::{is_zero_behind, look_behind, scan},
@@ -117,8 +117,8 @@ pub fn dump(
         let end = scan(&found, &mut active)?;
         if end.next > *base {
             let mut go_on = true;
-            found.walk(PAGE_BYTES as u64, end.next - 1, &mut |record| {
-                go_on = record.offset.get() <= after.get() || visit(record);
+            found.walk(PAGE_BYTES as u64, end.next - 1, Patience::Wait, &mut |record| {
+                go_on = record.offset.get() <= after.get() || visit(record.record());
                 go_on
             })?;
             if !go_on {

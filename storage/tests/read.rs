@@ -63,7 +63,15 @@ proptest! {
             let end = until.min(reader.last());
             while cursor < end {
                 let limit = ScanLimit { events, bytes: 1 << 20 };
-                let next = reader.scan(cursor, end, Some(&filters), limit, &mut |record| found.push(record.offset.get())).unwrap();
+                let mut cached = Vec::new();
+                let at_once = reader.scan_cached(cursor, end, &filters, limit, &mut |record| cached.push(record.offset.get()));
+                let next = match at_once {
+                    Some(next) => {
+                        found.append(&mut cached);
+                        next
+                    }
+                    None => reader.scan(cursor, end, Some(&filters), limit, &mut |record| found.push(record.offset.get())).unwrap(),
+                };
                 prop_assert!(next > cursor, "a scan stands still at {:?}", cursor);
                 cursor = next;
             }

@@ -1,4 +1,7 @@
-//! What the machine allows: the disk by writes with a sync each, the loopback by plain TCP.
+//! What the machine allows: the disk by writes with a sync each, the loopback by plain TCP, and both together by
+//! a server that does nothing else ([`server`]).
+
+mod server;
 
 use std::{
     io::{Read, Write},
@@ -30,6 +33,9 @@ pub struct Args {
     /// How many events one sync covers; more than one by commas. 0 leaves the disk out.
     #[arg(long, default_value = "1,64,1000", value_delimiter = ',', value_name = "N")]
     pub batch: Vec<usize>,
+    /// Publishes through a server that does nothing but the sync: connections x in flight, more than one by commas.
+    #[arg(long, default_value = "1x1,64x1,1x1000", value_delimiter = ',', value_name = "NxN", value_parser = clients)]
+    pub clients: Vec<(usize, usize)>,
     /// A directory on the disk to measure; a directory of its own is made in it and removed.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub dir: PathBuf,
@@ -47,7 +53,15 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings bench floor --dir /var/lib
-  tidings bench floor --batch 0 --subscribers 1000";
+  tidings bench floor --batch 0 --clients 0x0 --subscribers 1000";
+
+fn clients(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('x').and_then(|(n, m)| Some((n.parse().ok()?, m.parse().ok()?)));
+    match parsed {
+        Some((n, m)) if n <= 10_000 && m <= 1_000_000 => Ok((n, m)),
+        _ => Err("connections x in flight is wanted, as in 64x1".to_owned()),
+    }
+}
 
 /// Measures.
 pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
@@ -55,6 +69,16 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
     let limit = Duration::from_secs(args.seconds);
     for &batch in args.batch.iter().filter(|batch| **batch > 0) {
         disk(args, batch, limit, &mut report)?;
+    }
+    for &(connections, in_flight) in args.clients.iter().filter(|(n, m)| n * m > 0) {
+        let load = server::Load { connections, in_flight, size: args.size, limit };
+        let (took, elapsed) = server::measure(dir(args), load)?;
+        report.begin("floor publish");
+        report.set("connections", connections);
+        report.set("in_flight", in_flight);
+        report.set("size", args.size);
+        report.rate("events", took.len(), elapsed);
+        report.latencies(&took);
     }
     if args.subscribers > 0 {
         loopback(args, limit, &mut report)?;
@@ -64,7 +88,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
 
 /// One write and one fdatasync for each batch, on a file as the log makes it.
 fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let dir = args.dir.join(format!("tidings-floor-{}", std::process::id()));
+    let dir = dir(args);
     let disk = OsDisk::open(&dir).with_context(|| format!("cannot write to {}", dir.display()))?;
     let file = disk.create("floor")?;
     file.allocate(FILE_BYTES)?;
@@ -92,6 +116,10 @@ fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyh
     report.rate("events", events, elapsed);
     report.latencies(&took);
     Ok(())
+}
+
+fn dir(args: &Args) -> PathBuf {
+    args.dir.join(format!("tidings-floor-{}", std::process::id()))
 }
 
 fn remove(dir: &std::path::Path) -> anyhow::Result<()> {

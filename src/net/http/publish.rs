@@ -93,7 +93,7 @@ async fn publish(session: &Session, given: Given) -> Result<Response<Body>, Refu
         false => StatusCode::CREATED,
     };
     if !is_one {
-        return Ok(respond::of(status, &Results { results })?);
+        return Ok(respond::of(status, &Results { results: results.into_vec() })?);
     }
     let published = results.pop().ok_or_else(|| internal("a publish without a result"))?;
     Ok(respond::of(status, &published)?)

@@ -74,6 +74,7 @@ proptest! {
         prop_assert_eq!(&*body.id, &*id);
         prop_assert_eq!(body.id_given, new.id.is_some());
         prop_assert_eq!(body.subject, &subject);
+        prop_assert_eq!(super::expires(&bytes), Ok(expires));
         let (topic, key) = (new.topic.as_str(), new.key.as_deref());
         let place = Place { offset, time, topic, key, priority: new.priority };
         let want = Event {

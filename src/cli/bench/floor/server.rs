@@ -1,0 +1,203 @@
+//! A broker that is none: bytes in, one write and one fdatasync for all that waits, bytes out.
+//!
+//! It looks into nothing and keeps nothing, but a client waits for it as for a broker: over a socket, behind the
+//! hand-over to one thread that owns the file. What it reaches is what the machine allows a broker that is not
+//! allowed to answer before the sync.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use parking_lot::{Condvar, Mutex};
+use tidings_storage::{Disk, OsDisk};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinSet,
+};
+
+use super::{CHUNK_BYTES, FILE_BYTES, RECORD_OVERHEAD_BYTES, remove};
+use crate::{
+    cli::bench::report::{Latencies, latencies, note},
+    clock,
+};
+
+/// What a request takes on the wire beside its data, about: the frame's header and the words around the data.
+const REQUEST_OVERHEAD_BYTES: usize = 56;
+/// What an answer takes on the wire, about.
+const ANSWER_BYTES: usize = 84;
+
+/// How many requests wait for the next sync, and of whom.
+#[derive(Default)]
+struct Waiting {
+    requests: Mutex<Vec<(usize, Arc<watch::Sender<usize>>)>>,
+    changed: Condvar,
+    over: AtomicBool,
+}
+
+/// What is measured.
+#[derive(Clone, Copy)]
+pub(super) struct Load {
+    pub(super) connections: usize,
+    pub(super) in_flight: usize,
+    pub(super) size: usize,
+    pub(super) limit: Duration,
+}
+
+/// Requests from some connections, each with some unanswered, through such a server: how long each took.
+pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Duration)> {
+    let waiting = Arc::new(Waiting::default());
+    let commits = {
+        let waiting = waiting.clone();
+        std::thread::Builder::new().spawn(move || commit(&dir, &waiting, load.size))?
+    };
+    // Threads of its own, as a broker has: else a request would be served by the thread that made it.
+    let server = tokio::runtime::Runtime::new()?;
+    let clients = tokio::runtime::Runtime::new()?;
+    let listener = server.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+    let address = listener.local_addr()?;
+    server.spawn(accept(listener, waiting.clone(), load.size));
+    let measured = clients.block_on(ask(address, load));
+    waiting.over.store(true, Ordering::SeqCst);
+    waiting.changed.notify_one();
+    server.shutdown_background();
+    commits.join().map_err(|_| anyhow::anyhow!("the committing thread failed"))??;
+    measured
+}
+
+/// Writes and syncs what waits until it is over.
+fn commit(dir: &Path, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
+    let disk = OsDisk::open(dir).with_context(|| format!("cannot write to {}", dir.display()))?;
+    let file = disk.create("floor")?;
+    file.allocate(FILE_BYTES)?;
+    file.sync_all()?;
+    let (mut position, mut bytes) = (0, Vec::new());
+    loop {
+        let requests = {
+            let mut requests = waiting.requests.lock();
+            while requests.is_empty() && !waiting.over.load(Ordering::SeqCst) {
+                waiting.changed.wait_for(&mut requests, Duration::from_millis(100));
+            }
+            std::mem::take(&mut *requests)
+        };
+        if requests.is_empty() {
+            break;
+        }
+        let count: usize = requests.iter().map(|(count, _)| count).sum();
+        bytes.resize(count * (size + RECORD_OVERHEAD_BYTES), 7);
+        if position + bytes.len() as u64 > FILE_BYTES {
+            position = 0;
+        }
+        file.write_all_at(&bytes, position)?;
+        file.sync_data()?;
+        position += bytes.len() as u64;
+        for (count, of) in requests {
+            of.send_modify(|answered| *answered += count);
+        }
+    }
+    drop((file, disk));
+    remove(dir)
+}
+
+async fn accept(listener: TcpListener, waiting: Arc<Waiting>, size: usize) -> std::io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (input, output) = stream.into_split();
+        let (answered, answers) = watch::channel(0);
+        tokio::spawn(take(input, Arc::new(answered), waiting.clone(), size));
+        tokio::spawn(answer(output, answers));
+    }
+}
+
+/// Counts requests and has them wait for the next sync.
+async fn take(
+    mut input: OwnedReadHalf,
+    answered: Arc<watch::Sender<usize>>,
+    waiting: Arc<Waiting>,
+    size: usize,
+) {
+    let (mut buffer, mut rest) = (vec![0; CHUNK_BYTES], 0);
+    while let Ok(n @ 1..) = input.read(&mut buffer).await {
+        rest += n;
+        let count = rest / (size + REQUEST_OVERHEAD_BYTES);
+        rest %= size + REQUEST_OVERHEAD_BYTES;
+        if count > 0 {
+            waiting.requests.lock().push((count, answered.clone()));
+            waiting.changed.notify_one();
+        }
+    }
+}
+
+/// An answer for every request that is durable.
+async fn answer(mut output: OwnedWriteHalf, mut answers: watch::Receiver<usize>) {
+    let (mut done, mut bytes) = (0, Vec::new());
+    while answers.changed().await.is_ok() {
+        let answered = *answers.borrow_and_update();
+        bytes.resize((answered - done) * ANSWER_BYTES, 7);
+        done = answered;
+        if output.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn ask(address: std::net::SocketAddr, load: Load) -> anyhow::Result<(Latencies, Duration)> {
+    let mut clients = JoinSet::new();
+    let begun = clock::monotonic();
+    for _ in 0..load.connections {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        clients.spawn(client(stream, load, begun + load.limit));
+    }
+    let mut all = latencies()?;
+    while let Some(took) = clients.join_next().await {
+        all.add(took??)?;
+    }
+    Ok((all, clock::monotonic().saturating_sub(begun)))
+}
+
+async fn client(
+    mut stream: TcpStream,
+    load: Load,
+    deadline: Duration,
+) -> anyhow::Result<Latencies> {
+    let (mut input, mut output) = stream.split();
+    let request = vec![7; (load.size + REQUEST_OVERHEAD_BYTES) * load.in_flight];
+    let mut took = latencies()?;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut open = std::collections::VecDeque::with_capacity(load.in_flight);
+    let (mut unsent, mut rest) = (0, 0);
+    loop {
+        let now = clock::monotonic();
+        let new = if now < deadline { load.in_flight - open.len() } else { 0 };
+        open.extend(std::iter::repeat_n(now, new));
+        unsent += new * (load.size + REQUEST_OVERHEAD_BYTES);
+        if open.is_empty() {
+            return Ok(took);
+        }
+        let piece = request.get(..unsent.min(request.len())).unwrap_or_default();
+        tokio::select! {
+            n = output.write(piece), if unsent > 0 => unsent -= n?,
+            n = input.read(&mut buffer) => {
+                rest += n?;
+                let at = clock::monotonic();
+                let answered = (rest / ANSWER_BYTES).min(open.len());
+                for sent in open.drain(..answered) {
+                    note(&mut took, at.saturating_sub(sent));
+                }
+                rest %= ANSWER_BYTES;
+            }
+        }
+    }
+}
