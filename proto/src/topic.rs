@@ -129,6 +129,9 @@ impl Filter {
 
     /// Whether `topic` matches.
     pub fn matches(&self, topic: &str) -> bool {
+        if *self.0 == *topic {
+            return true;
+        }
         let mut tokens = topic.split('.');
         let mut first = true;
         for want in self.0.split('.') {

@@ -7,6 +7,8 @@
 mod grant;
 mod jwt;
 
+use std::sync::Arc;
+
 pub use grant::Grants;
 pub use jwt::JwtError;
 use tidings_proto::Timestamp;
@@ -64,8 +66,8 @@ pub struct Identity {
 
 /// Tells who somebody is.
 pub enum Authenticator {
-    /// Everybody is [`ANONYMOUS`] and may do everything.
-    Open,
+    /// Everybody is [`ANONYMOUS`] and may do everything: one identity for all.
+    Open(Arc<Identity>),
     /// By a JWT.
     Jwt(Box<JwtVerifier>),
 }
@@ -85,28 +87,30 @@ impl Authenticator {
     /// What the options ask for.
     pub fn new(options: &Options) -> Authenticator {
         match &options.hs256_secret {
-            None => Authenticator::Open,
+            None => Authenticator::Open(Arc::new(Identity {
+                subject: ANONYMOUS.to_owned(),
+                grants: Grants::everything(),
+                expires: None,
+            })),
             Some(secret) => Authenticator::Jwt(Box::new(JwtVerifier::hs256(secret))),
         }
     }
 
     /// Whether everybody may do everything.
     pub fn is_open(&self) -> bool {
-        matches!(self, Authenticator::Open)
+        matches!(self, Authenticator::Open(_))
     }
 
     /// Who brings this token.
     ///
     /// # Errors
     /// Without a token where one is needed, or with one that does not hold.
-    pub fn identify(&self, token: Option<&str>) -> Result<Identity, AuthError> {
+    pub fn identify(&self, token: Option<&str>) -> Result<Arc<Identity>, AuthError> {
         match self {
-            Authenticator::Open => Ok(Identity {
-                subject: ANONYMOUS.to_owned(),
-                grants: Grants::everything(),
-                expires: None,
-            }),
-            Authenticator::Jwt(verifier) => Ok(verifier.verify(token.ok_or(AuthError::Missing)?)?),
+            Authenticator::Open(everybody) => Ok(everybody.clone()),
+            Authenticator::Jwt(verifier) => {
+                Ok(Arc::new(verifier.verify(token.ok_or(AuthError::Missing)?)?))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One socket: bytes in, messages to the session; messages of the outbox, bytes out.
 //!
 //! - One task, two futures (reader and writer) that live as long as the socket and are never dropped half-way.
+//!   What they own is boxed and what seldom runs too: a future keeps room for the largest it ever waits for.
 //! - The reader holds no buffer while idle; the writer gives a large one back.
 //! - A slow socket stays in the writer's write: its cursors lag, nothing accumulates but the kernel's buffer,
 //!   which is bounded. Any byte taken within the write timeout keeps it alive; else the connection is cut.
@@ -93,15 +94,15 @@ pub async fn run(start: Start) {
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
     });
     let greeting = Greeting::new(house.clone(), Transport::WebSocket);
-    let ears = Ears {
+    let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
         answers,
         encoding,
         house: house.clone(),
         shared: shared.clone(),
-    };
-    let mouth = Mouth {
+    });
+    let mouth = Box::new(Mouth {
         output,
         outbox: Outbox::new(
             queue,
@@ -116,7 +117,7 @@ pub async fn run(start: Start) {
         buffer: Buffer { bytes: Vec::new(), encoding },
         unanswered: false,
         pinged_ms: 0,
-    };
+    });
     // It may be a small piece of a large buffer, which would stay as long as the socket.
     drop(leftover);
     let mut listening = Box::pin(ears.listen(token));
@@ -130,7 +131,7 @@ pub async fn run(start: Start) {
         Some(None) => {}
         Some(Some(reader)) => {
             speaking.await;
-            drain(reader).await;
+            Box::pin(drain(reader)).await;
         }
         None => {}
     }
@@ -155,8 +156,13 @@ struct Ears {
 
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
-    async fn listen(mut self, token: Option<String>) -> Option<Reader<OwnedReadHalf>> {
+    async fn listen(
+        mut self: Box<Self>,
+        token: Option<String>,
+    ) -> Option<Reader<OwnedReadHalf>> {
         let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
+        // A socket may last; its token is not kept for that.
+        drop(token);
         let ending = match begun {
             Verdict::GoOn => self.converse().await,
             Verdict::Close(code, reason) => Some((code, reason.to_owned())),
@@ -199,7 +205,7 @@ impl Ears {
                 }
                 Ok(Some(Message::Ping(payload))) => {
                     let pong = Item::Pong(payload.as_ref().into());
-                    if self.answers.send(pong).await { Verdict::GoOn } else { Verdict::Gone }
+                    if Box::pin(self.answers.send(pong)).await { Verdict::GoOn } else { Verdict::Gone }
                 }
                 Ok(Some(Message::Pong(_))) => Verdict::GoOn,
                 Ok(Some(Message::Close(code))) => {
@@ -249,7 +255,7 @@ struct Mouth {
 }
 
 impl Mouth {
-    async fn speak(mut self) {
+    async fn speak(mut self: Box<Self>) {
         loop {
             let filled = self.outbox.fill(&mut self.buffer).await;
             match filled {
@@ -258,7 +264,7 @@ impl Mouth {
                 Filled::Tick => {
                     frame::encode(Frame::Ping(&Payload::default()), None, &mut self.buffer.bytes)
                 }
-                Filled::Ended => return self.farewell().await,
+                Filled::Ended => return Box::pin(self.farewell()).await,
             }
             if !self.write().await {
                 return;
@@ -283,7 +289,7 @@ impl Mouth {
         false
     }
 
-    async fn farewell(mut self) {
+    async fn farewell(mut self: Box<Self>) {
         let ending = self.shared.ending.lock().take();
         let Some((code, reason)) = ending else { return };
         if code == CLOSE_GOING_AWAY && self.house.stop.is_cancelled() {

@@ -216,7 +216,7 @@ impl Conversation {
         let session = self.greeting.connect(connect.token.as_deref())?;
         let subject = &session.identity().subject;
         tracing::debug!(
-            session = session.id(),
+            session = %session.id(),
             subject,
             client = connect.client.as_deref().unwrap_or("-"),
             "connected"

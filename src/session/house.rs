@@ -181,7 +181,7 @@ impl Greeting {
         Ok(Session {
             house: self.house.clone(),
             identity,
-            id: clock::session_id().simple().to_string(),
+            id: clock::session_id(),
             _counted: Counted::new(self.house.count(self.transport).clone(), self.transport),
         })
     }

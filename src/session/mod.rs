@@ -25,6 +25,7 @@ use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
     message::{Ack, Connected, Gap, GapReason, Nack, Publish, Published, Receipts},
 };
+use uuid::Uuid;
 
 use crate::{
     auth::Identity,
@@ -37,15 +38,15 @@ pub const ACK_OFFSETS_MAX: usize = 4096;
 /// Somebody who has been let in.
 pub struct Session {
     house: Arc<House>,
-    identity: Identity,
-    id: String,
+    identity: Arc<Identity>,
+    id: Uuid,
     _counted: house::Counted,
 }
 
 impl Session {
     /// Names it in logs.
-    pub fn id(&self) -> &str {
-        &self.id
+    pub fn id(&self) -> uuid::fmt::Simple {
+        self.id.simple()
     }
 
     /// Who it is and what they may do.
@@ -66,7 +67,7 @@ impl Session {
     pub fn connected(&self) -> Connected {
         let log = self.broker().log();
         Connected {
-            session: self.id.clone(),
+            session: self.id().to_string(),
             subject: self.identity.subject.clone(),
             log: log.id(),
             first: log.first().get(),

@@ -77,12 +77,16 @@ async fn take_over(
     match upgraded.downcast::<TokioIo<Progress>>() {
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            websocket::run(Start { stream, leftover, house, token, encoding, subscribe, peer })
-                .await;
+            let start = Start { stream, leftover, house, token, encoding, subscribe, peer };
+            let Caller { place, tracker, .. } = caller;
+            // In a task of its own: what the handshake needed is not kept as long as the socket.
+            tracker.spawn(async move {
+                websocket::run(start).await;
+                drop(place);
+            });
         }
         Err(_) => tracing::error!(%peer, "an upgraded connection is none of ours"),
     }
-    drop(caller.place);
 }
 
 fn check<B>(request: &Request<B>) -> Result<(), Refusal> {
