@@ -60,6 +60,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// What a full disk leaves for the broker's own events, in bytes.
     pub reserve_bytes: u64,
+    /// Whether segments are written full of zeros before they are used.
+    pub fill_segments: bool,
     /// How many bytes of the newest events stay in memory.
     pub tail_bytes: usize,
     /// How many bytes may wait to be appended.
@@ -132,6 +134,7 @@ pub fn open(options: &Options) -> Result<LogOpener, StorageError> {
     let storage_options = tidings_storage::Options {
         segment_bytes: options.segment_bytes,
         reserve_bytes: options.reserve_bytes,
+        fill_segments: options.fill_segments,
         lost_body: codec::lost_body,
     };
     let opened = tidings_storage::Log::open(disk, storage_options)?;

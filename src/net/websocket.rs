@@ -156,10 +156,7 @@ struct Ears {
 
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
-    async fn listen(
-        mut self: Box<Self>,
-        token: Option<String>,
-    ) -> Option<Reader<OwnedReadHalf>> {
+    async fn listen(mut self: Box<Self>, token: Option<String>) -> Option<Reader<OwnedReadHalf>> {
         let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
         // A socket may last; its token is not kept for that.
         drop(token);
@@ -205,7 +202,11 @@ impl Ears {
                 }
                 Ok(Some(Message::Ping(payload))) => {
                     let pong = Item::Pong(payload.as_ref().into());
-                    if Box::pin(self.answers.send(pong)).await { Verdict::GoOn } else { Verdict::Gone }
+                    if Box::pin(self.answers.send(pong)).await {
+                        Verdict::GoOn
+                    } else {
+                        Verdict::Gone
+                    }
                 }
                 Ok(Some(Message::Pong(_))) => Verdict::GoOn,
                 Ok(Some(Message::Close(code))) => {

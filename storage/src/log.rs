@@ -35,13 +35,21 @@ pub struct Options {
     pub segment_bytes: u64,
     /// What a full disk leaves for batches of control records, in bytes; at most half a segment.
     pub reserve_bytes: u64,
+    /// Whether a segment is written full of zeros before it is used: syncs are faster then, and every byte is
+    /// written twice. The first segment of a log is not.
+    pub fill_segments: bool,
     /// The body of the record that names lost offsets, first and last.
     pub lost_body: fn(u64, u64) -> Vec<u8>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 128 << 20, reserve_bytes: 64 << 20, lost_body: |_, _| Vec::new() }
+        Options {
+            segment_bytes: 128 << 20,
+            reserve_bytes: 64 << 20,
+            fill_segments: false,
+            lost_body: |_, _| Vec::new(),
+        }
     }
 }
 
@@ -111,7 +119,7 @@ impl Log {
             names: found.names,
             active,
             tail: found.tail,
-            spare: Arc::default(),
+            spare: Spare::new(options.fill_segments),
             allocated: found.allocated,
             starved: false,
             unindexed: found

@@ -88,3 +88,21 @@ fn s13_files_are_the_owners_alone_and_their_names_say_nothing() {
     std::os::unix::fs::symlink(&data, &link).unwrap();
     assert!(matches!(open(&link), Err(Error::Unsafe { .. })));
 }
+
+#[test]
+fn a_segment_that_was_filled_is_written_and_read_like_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let filled = || {
+        let options = tidings_storage::Options { fill_segments: true, ..options() };
+        Log::open(Arc::new(OsDisk::open(&data).unwrap()), options).unwrap()
+    };
+    let mut opened = filled();
+    fill(&mut opened, 200);
+    assert!(opened.reader.segments() > 2);
+    let all = read_all(&opened.reader).unwrap();
+    let next = std::fs::metadata(data.join("log/next.log")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::blocks(&next) * 512, next.len());
+    opened.log.close().unwrap();
+    assert_eq!(read_all(&filled().reader).unwrap(), all);
+}

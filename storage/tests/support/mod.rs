@@ -33,7 +33,7 @@ impl Choices {
 
 pub fn options() -> Options {
     let lost_body = |from, to| format!("{from}-{to}").into_bytes();
-    Options { segment_bytes: SEGMENT_BYTES, reserve_bytes: 4096, lost_body }
+    Options { segment_bytes: SEGMENT_BYTES, reserve_bytes: 4096, fill_segments: false, lost_body }
 }
 
 pub fn open(disk: &SimDisk) -> Result<Opened, Error> {
