@@ -108,6 +108,30 @@ impl Active {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 
+    /// How many records a topic has from `from` on, and the first of them. Where that takes more than `steps`
+    /// it is as many as there can be, without the first, and false.
+    pub(crate) fn count_from(
+        &self,
+        topic: &str,
+        from: u32,
+        steps: usize,
+    ) -> (u32, Option<u32>, bool) {
+        let Some(chain) = self.topics.get(topic) else { return (0, None, true) };
+        if chain.first >= from {
+            return (chain.count, Some(chain.first), true);
+        }
+        let (mut count, mut first, mut next) = (0, None, chain.last + 1);
+        while let Some(rel) = next.checked_sub(1).filter(|rel| *rel >= from) {
+            (count, first) = (count + 1, Some(rel));
+            if usize::try_from(count).unwrap_or(usize::MAX) > steps {
+                return (chain.count.min(chain.last - from + 1), None, false);
+            }
+            let previous = usize::try_from(rel).ok().and_then(|rel| self.previous.get(rel));
+            next = previous.copied().unwrap_or(0);
+        }
+        (count, first, true)
+    }
+
     /// A topic's records in `from..=to`, rising.
     pub(crate) fn postings(&self, topic: &str, from: u32, to: u32) -> Vec<u32> {
         let mut found = Vec::new();

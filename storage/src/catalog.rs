@@ -87,6 +87,31 @@ impl Catalog {
             .filter(move |topic| filter.matches(topic.as_str()))
     }
 
+    /// Gives the topics of a filter among the next `looks` names after the name `after`; and the name to go
+    /// on after, where there may be more.
+    pub(crate) fn page(
+        &self,
+        filter: &Filter,
+        after: Option<&Topic>,
+        looks: usize,
+        found: &mut impl FnMut(TopicInfo),
+    ) -> Option<Topic> {
+        let prefix = filter.literal_prefix();
+        let from = after.map_or(Bound::Included(prefix), |name| Bound::Excluded(name.as_str()));
+        let names = self.names.range::<str, _>((from, Bound::Unbounded));
+        let mut looked = 0;
+        for name in names.take_while(|name| name.as_str().starts_with(prefix)) {
+            looked += 1;
+            if filter.matches(name.as_str()) {
+                self.get(name.as_str()).map(&mut *found);
+            }
+            if looked >= looks {
+                return Some(name.clone());
+            }
+        }
+        None
+    }
+
     /// The topics that any of the filters matches; `None` when more than `looks_max` names would have to be looked at.
     pub(crate) fn resolve(&self, filters: &Filters, looks_max: usize) -> Option<BTreeSet<Topic>> {
         let mut found = BTreeSet::new();

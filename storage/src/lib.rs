@@ -36,7 +36,7 @@ pub use self::{
     disk::{Disk, File, OsDisk, free_bytes},
     error::Error,
     log::{Log, Opened, Options},
-    reader::{Reader, ScanLimit},
+    reader::{Behind, Reader, ScanLimit},
     record::{Flags, NewRecord, Record},
     recovery::Recovery,
     sim::SimDisk,

@@ -5,6 +5,8 @@
 //!   segment when many do: the union of scattered reads costs more than reading on.
 //! - No lock is held while a file is read.
 
+mod lag;
+
 use std::{
     collections::{BTreeSet, hash_map},
     sync::{
@@ -16,6 +18,7 @@ use std::{
 use parking_lot::RwLock;
 use tidings_proto::{Cursor, Filter, Filters, LogId, Offset, Topic};
 
+pub use self::lag::Behind;
 use crate::{
     Error, Record, TopicInfo, catalog::Catalog, disk::Patience, record::Found, segment::Segment,
 };

@@ -12,7 +12,7 @@ mod support;
 use proptest::prelude::*;
 use support::{Choices, Sample, open, read_all};
 use tidings_proto::{Cursor, Filter, Filters, Topic};
-use tidings_storage::{Flags, NewRecord, Opened, ScanLimit, SimDisk};
+use tidings_storage::{Behind, Flags, NewRecord, Opened, ScanLimit, SimDisk};
 
 /// A log of a few segments; times rise by 10 a batch.
 fn filled(seed: u64, batches: u64, body_max: u64, index_files: bool) -> (SimDisk, Opened) {
@@ -77,6 +77,19 @@ proptest! {
             }
             prop_assert_eq!(&found, &wanted);
             prop_assert_eq!(reader.count(&filters, after, until).unwrap(), wanted.len() as u64);
+            // What lies behind a cursor, with all the looks there are and with few.
+            let mut behind = all.values().map(|record| (record.offset, &record.topic)).filter(|(offset, topic)| {
+                offset.get() > after.get() && filters.matches(topic.as_str())
+            }).map(|(offset, _)| offset);
+            let (first, count) = (behind.next(), behind.count() as u64);
+            let count = count + u64::from(first.is_some());
+            let mut looks = usize::MAX;
+            let found = reader.behind(&filters, after, &mut looks).unwrap();
+            prop_assert_eq!(found, Behind { records: count, first, exact: true });
+            let mut looks = events * 10;
+            let found = reader.behind(&filters, after, &mut looks).unwrap();
+            prop_assert!(found.records >= count, "{:?} of {}", found, count);
+            prop_assert!(!found.exact || found.records == count);
         }
         prop_assert_eq!(read_all(&reopened.reader).unwrap(), all);
     }
