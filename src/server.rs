@@ -3,12 +3,15 @@
 //! Stop order: no new connections → `goodbye` with a spread hint → sessions drain → the append queue closes →
 //! last sync → the log closes. A deadline holds for all of it.
 
+mod manager;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::manager::Manager;
 use crate::{
     auth::Authenticator,
     broker::{self, Running},
@@ -111,16 +114,21 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let demo = config.demo;
     let server = Server::start(config).await?;
     announce(&server, demo);
+    let manager = Manager::of_environment();
+    manager.tell("READY=1");
+    let alive = tokio::spawn(manager.clone().keep_alive());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
+    manager.tell("STOPPING=1");
     tokio::select! {
         () = server.stop() => {}
         _ = terminate.recv() => tracing::warn!("told twice: stopping at once"),
         _ = interrupt.recv() => tracing::warn!("told twice: stopping at once"),
     }
+    alive.abort();
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod disk;
 mod durable;
 mod durable_edges;
 mod http;
+mod manager;
 mod prometheus;
 mod protobuf;
 mod publish;
