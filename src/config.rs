@@ -7,6 +7,8 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
+use tidings_proto::topic::is_durable_name;
+
 use crate::{auth, log, net, session};
 
 /// One setting.
@@ -23,7 +25,7 @@ pub struct Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 22] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -110,6 +112,12 @@ pub const SETTINGS: [Setting; 21] = [
         "100ms to 5m",
         "how long a socket may stay without connect",
     ),
+    setting(
+        "metrics.durables",
+        "",
+        "names, by comma; * at the end: all that begin so",
+        "durables that have metrics of their own, the first 200 by name",
+    ),
 ];
 
 const fn setting(
@@ -170,6 +178,8 @@ pub struct Config {
     pub limits: session::Limits,
     /// The most durable subscriptions there may be.
     pub durables_max: usize,
+    /// Those with metrics of their own; a name may end in `*`.
+    pub durables_shown: Vec<String>,
     /// Of the doors.
     pub net: net::Options,
     /// Who may come in.
@@ -230,7 +240,9 @@ pub enum ConfigError {
         problem: String,
     },
     /// A setting that is not given as text, number or truth.
-    #[error("{key} ({origin}): give one value, for server.allow_origins a list of texts")]
+    #[error(
+        "{key} ({origin}): give one value, for server.allow_origins and metrics.durables a list of texts"
+    )]
     Form {
         /// Which.
         key: String,
@@ -250,11 +262,14 @@ pub enum ConfigError {
 /// What is in the environment for the commands, and no setting.
 const COMMANDS_OWN: [&str; 3] = ["URL", "TOKEN", "LOG"];
 
+/// The settings that may be lists in a file.
+const LISTS: [&str; 2] = ["server.allow_origins", "metrics.durables"];
+
 /// A value of a file as text.
 fn of_toml(key: &str, value: toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text),
-        toml::Value::Array(list) if key == "server.allow_origins" => {
+        toml::Value::Array(list) if LISTS.contains(&key) => {
             let texts: Option<Vec<&str>> = list.iter().map(toml::Value::as_str).collect();
             Some(texts?.join(","))
         }
@@ -393,6 +408,7 @@ impl Values {
                 queue_bytes: self.size("log.queue_bytes", 1_048_576, 4_294_967_295)?,
                 disk_reads: self.size("log.disk_reads", 1, 256)?,
             },
+            durables_shown: self.durables_shown()?,
             durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
             limits: session::Limits {
                 message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
@@ -410,6 +426,16 @@ impl Values {
             },
             auth: Auth(self.auth()?),
         })
+    }
+
+    fn durables_shown(&self) -> Result<Vec<String>, ConfigError> {
+        let key = "metrics.durables";
+        let shown = self.list(key);
+        let holds = |text: &String| match text.strip_suffix('*') {
+            Some(prefix) => prefix.is_empty() || is_durable_name(prefix),
+            None => is_durable_name(text),
+        };
+        if shown.iter().all(holds) { Ok(shown) } else { Err(self.wrong(key)) }
     }
 
     fn auth(&self) -> Result<auth::Options, ConfigError> {
@@ -545,6 +571,7 @@ mod tests {
             ("limits.ping_interval=never", "limits.ping_interval"),
             ("log.segmet_bytes=1", "the nearest is log.segment_bytes"),
             ("server.listen=0.0.0.0:1", "--insecure"),
+            ("metrics.durables=a,b*c", "names, by comma"),
         ] {
             let error = resolve(&[pair]).unwrap_err().to_string();
             assert!(error.contains(needle), "{pair}: {error}");

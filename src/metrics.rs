@@ -1,129 +1,89 @@
-//! What the broker counts: one function an observation, no user's text in a label.
+//! What the broker counts: one function an observation, no user's text in a label but two that are
+//! bounded: the first token of topics, and the durables that the settings name.
 //!
-//! The names are the broker's public surface; `docs/operations.md` lists them.
+//! - `table` names every metric; `docs/operations.md` is that table.
+//! - What is counted often has its handle made once (`handles`); the rest is looked up.
+//! - A histogram keeps what it is told until it is scraped or [`upkeep`] is called: call it.
+
+mod durables;
+mod handles;
+mod table;
 
 use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidings_proto::Code;
 
+pub use self::{
+    durables::OneDurable,
+    handles::{Appended, Outcome},
+};
+use self::{
+    handles::Handles,
+    table::{Kind, TABLE},
+};
 use crate::clock;
 
-/// Buckets for what should be fast, in seconds.
-const FAST: [f64; 16] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
-/// Buckets for events in one commit.
-const BATCH: [f64; 13] =
-    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0];
-
-const BUILD_INFO: &str = "tidings_build_info";
-const START_TIME: &str = "tidings_start_time_seconds";
-const EVENTS: &str = "tidings_append_events_total";
-const EVENT_BYTES: &str = "tidings_append_bytes_total";
-const COMMIT_EVENTS: &str = "tidings_commit_batch_events";
-const COMMIT_SECONDS: &str = "tidings_append_duration_seconds";
-const SYNC_SECONDS: &str = "tidings_sync_duration_seconds";
-const REFUSED: &str = "tidings_publish_refused_total";
-const STORAGE_ERRORS: &str = "tidings_storage_errors_total";
-const ACKS: &str = "tidings_ack_total";
-const NACKS: &str = "tidings_nack_total";
-const REDELIVERED: &str = "tidings_redelivered_events_total";
-const RESUMES: &str = "tidings_resume_total";
-const SUBSCRIPTIONS: &str = "tidings_subscriptions";
-const OPENED: &str = "tidings_session_opened_total";
-const CLOSED: &str = "tidings_session_closed_total";
-const SESSION_SECONDS: &str = "tidings_session_duration_seconds";
-const SESSIONS: &str = "tidings_sessions";
-const AUTH: &str = "tidings_auth_total";
-const DELIVERED: &str = "tidings_delivered_events_total";
-const DELIVERED_BYTES: &str = "tidings_delivered_bytes_total";
-const LAST_OFFSET: &str = "tidings_log_last_offset";
-const FIRST_OFFSET: &str = "tidings_log_first_offset";
-const LOG_BYTES: &str = "tidings_log_bytes";
-const LOG_SEGMENTS: &str = "tidings_log_segments";
-const DISK_FREE: &str = "tidings_disk_free_bytes";
-const RECOVERY_SECONDS: &str = "tidings_recovery_seconds";
-const RECOVERY_BYTES: &str = "tidings_recovery_truncated_bytes";
-const READY: &str = "tidings_ready";
-
-/// How long sessions last, in seconds.
-const LONG: [f64; 8] = [1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0];
-
-/// Histograms with their buckets.
-const BUCKETS: [(&str, &[f64]); 4] = [
-    (COMMIT_EVENTS, &BATCH),
-    (COMMIT_SECONDS, &FAST),
-    (SYNC_SECONDS, &FAST),
-    (SESSION_SECONDS, &LONG),
-];
-
-const COUNTERS: [(&str, &str); 13] = [
-    (EVENTS, "Events appended, the broker's own included"),
-    (EVENT_BYTES, "Bytes of appended events"),
-    (REFUSED, "Publishes refused, by code"),
-    (STORAGE_ERRORS, "Failed writes and syncs of the log"),
-    (ACKS, "Acks taken"),
-    (NACKS, "Nacks taken"),
-    (REDELIVERED, "Events delivered again"),
-    (RESUMES, "Ephemeral subscriptions begun, by where they could begin"),
-    (OPENED, "Sessions begun"),
-    (CLOSED, "Sessions ended"),
-    (AUTH, "Identifications, by result"),
-    (DELIVERED, "Events written to sockets"),
-    (DELIVERED_BYTES, "Bytes of events written to sockets"),
-];
-
-const GAUGES: [(&str, &str); 12] = [
-    (BUILD_INFO, "1, with the version"),
-    (START_TIME, "When the process began, in seconds since the epoch"),
-    (SUBSCRIPTIONS, "Subscriptions there are"),
-    (SESSIONS, "Sessions there are"),
-    (LAST_OFFSET, "The last durable offset"),
-    (FIRST_OFFSET, "The first offset there is"),
-    (LOG_BYTES, "Bytes in segments"),
-    (LOG_SEGMENTS, "Segments"),
-    (DISK_FREE, "Bytes free on the disk of the log"),
-    (RECOVERY_SECONDS, "How long the log took to open"),
-    (RECOVERY_BYTES, "Bytes of a torn tail that were cut when the log was opened"),
-    (READY, "1 when the broker takes publishes"),
-];
-
-const HISTOGRAMS: [(&str, &str); 4] = [
-    (COMMIT_EVENTS, "Events in one commit"),
-    (COMMIT_SECONDS, "Seconds from taking a batch to its being durable"),
-    (SYNC_SECONDS, "Seconds of one fdatasync"),
-    (SESSION_SECONDS, "Seconds a session lasted"),
-];
-
 static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+static HANDLES: OnceLock<Handles> = OnceLock::new();
+
+/// The close codes that have a label of their own: those we send.
+const CLOSE_CODES: [(u16, &str); 10] = [
+    (1000, "1000"),
+    (1001, "1001"),
+    (1002, "1002"),
+    (1003, "1003"),
+    (1007, "1007"),
+    (1008, "1008"),
+    (1009, "1009"),
+    (1011, "1011"),
+    (4401, "4401"),
+    (4500, "4500"),
+];
 
 /// Installs the recorder, once a process. What is observed before is lost.
 pub fn install() {
     if HANDLE.get().is_some() {
         return;
     }
-    let builder = BUCKETS.iter().try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
-        builder.set_buckets_for_metric(Matcher::Full((*name).to_owned()), buckets)
-    });
+    let builder =
+        TABLE.iter().try_fold(PrometheusBuilder::new(), |builder, metric| match metric.kind {
+            Kind::Histogram(buckets) => {
+                builder.set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
+            }
+            Kind::Counter | Kind::Gauge => Ok(builder),
+        });
     match builder.and_then(PrometheusBuilder::install_recorder) {
         Ok(handle) => {
             let _ = HANDLE.set(handle);
             describe();
+            HANDLES.get_or_init(Handles::new);
         }
         Err(error) => tracing::warn!(%error, "metrics are off"),
     }
 }
 
 fn describe() {
-    COUNTERS.iter().for_each(|(name, help)| describe_counter!(*name, *help));
-    GAUGES.iter().for_each(|(name, help)| describe_gauge!(*name, *help));
-    HISTOGRAMS.iter().for_each(|(name, help)| describe_histogram!(*name, *help));
+    for metric in TABLE {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
+            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+        }
+    }
     process().describe();
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    gauge!(START_TIME).set(clock::now().as_millis() as f64 / 1000.0);
+    gauge!(table::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(table::START_TIME.name).set(clock::now().as_millis() as f64 / 1000.0);
+    // What is zero is there from the start: a rate over it sees its first step.
+    for result in ["ok", "refused"] {
+        counter!(table::AUTH.name, "result" => result).absolute(0);
+    }
+    for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
+        counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
+    }
+    for reason in ["origin", "auth", "limit", "protocol"] {
+        counter!(table::HANDSHAKES.name, "reason" => reason).absolute(0);
+    }
 }
 
 /// What the system says of the process: `process_*`.
@@ -131,9 +91,25 @@ fn process() -> metrics_process::Collector {
     metrics_process::Collector::default()
 }
 
-/// The state of the log, as gauges.
-#[derive(Clone, Copy, Debug)]
-pub struct LogGauges {
+/// Puts what histograms were told into their buckets: without it they grow until somebody scrapes.
+pub fn upkeep() {
+    if let Some(handle) = HANDLE.get() {
+        handle.run_upkeep();
+    }
+}
+
+/// How many subscriptions there are, by what they do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionGauges {
+    /// Those that are sent what was there when they began.
+    pub catching_up: usize,
+    /// Those that wait for what comes.
+    pub live: usize,
+}
+
+/// The state of the broker, as gauges.
+#[derive(Clone, Debug)]
+pub struct Gauges {
     /// The first offset there is.
     pub first: u64,
     /// The last durable offset.
@@ -144,103 +120,254 @@ pub struct LogGauges {
     pub segments: usize,
     /// Bytes free on its disk, where that is known.
     pub disk_free: Option<u64>,
+    /// How far the ledger is folded.
+    pub ledger: u64,
     /// Ephemeral subscriptions.
-    pub ephemeral: usize,
-    /// Durable ones.
-    pub durable: usize,
+    pub ephemeral: SubscriptionGauges,
+    /// Subscriptions of durables.
+    pub durable: SubscriptionGauges,
+    /// Durables that nobody uses.
+    pub idle: usize,
+    /// How durables lag, once that is known.
+    pub lag: Option<LagGauges>,
     /// Whether publishes are taken.
     pub ready: bool,
 }
 
+/// How durables lag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagGauges {
+    /// Events not acknowledged, of all durables.
+    pub sum: u64,
+    /// Of the one with the most.
+    pub max: u64,
+    /// When the oldest of them was appended, in milliseconds since the epoch.
+    pub oldest_ms: Option<u64>,
+    /// The durables that are shown one by one.
+    pub shown: Vec<OneDurable>,
+}
+
 /// Everything in Prometheus' text format, with these gauges as of now.
-pub fn render(log: LogGauges) -> String {
-    gauge!(FIRST_OFFSET).set(log.first as f64);
-    gauge!(LAST_OFFSET).set(log.last as f64);
-    gauge!(LOG_BYTES).set(log.bytes as f64);
-    gauge!(LOG_SEGMENTS).set(log.segments as f64);
-    gauge!(SUBSCRIPTIONS, "kind" => "ephemeral").set(log.ephemeral as f64);
-    gauge!(SUBSCRIPTIONS, "kind" => "durable").set(log.durable as f64);
-    if let Some(free) = log.disk_free {
-        gauge!(DISK_FREE).set(free as f64);
+pub fn render(state: &Gauges) -> String {
+    gauge!(table::LOG_FIRST.name).set(state.first as f64);
+    gauge!(table::LOG_LAST.name).set(state.last as f64);
+    gauge!(table::LOG_BYTES.name).set(state.bytes as f64);
+    gauge!(table::LOG_SEGMENTS.name).set(state.segments as f64);
+    gauge!(table::PROJECTION_OFFSET.name, "projection" => "ledger").set(state.ledger as f64);
+    let subscriptions = [
+        ("ephemeral", "catching_up", state.ephemeral.catching_up),
+        ("ephemeral", "live", state.ephemeral.live),
+        ("durable", "catching_up", state.durable.catching_up),
+        ("durable", "live", state.durable.live),
+        ("durable", "idle", state.idle),
+    ];
+    for (kind, is, count) in subscriptions {
+        gauge!(table::SUBSCRIPTIONS.name, "kind" => kind, "state" => is).set(count as f64);
     }
-    gauge!(READY).set(if log.ready { 1.0 } else { 0.0 });
+    if let Some(free) = state.disk_free {
+        gauge!(table::DISK_FREE.name).set(free as f64);
+    }
+    gauge!(table::READY.name).set(if state.ready { 1.0 } else { 0.0 });
+    let now_ms = clock::now().as_millis();
+    if let Some(lag) = &state.lag {
+        gauge!(table::LAG_SUM.name).set(lag.sum as f64);
+        gauge!(table::LAG_MAX.name).set(lag.max as f64);
+        gauge!(table::LAG_SECONDS.name).set(durables::age_seconds(lag.oldest_ms, now_ms));
+    }
     process().collect();
-    HANDLE.get().map(PrometheusHandle::render).unwrap_or_default()
+    let mut text = HANDLE.get().map(PrometheusHandle::render).unwrap_or_default();
+    if let Some(lag) = &state.lag {
+        durables::write(&lag.shown, now_ms, &mut text);
+    }
+    text
+}
+
+/// The broker was started with this reserve.
+pub fn reserved(bytes: u64) {
+    gauge!(table::DISK_RESERVED.name).set(bytes as f64);
 }
 
 /// The log was opened.
 pub fn recovered(took: Duration, cut_bytes: u64) {
-    gauge!(RECOVERY_SECONDS).set(took.as_secs_f64());
-    gauge!(RECOVERY_BYTES).set(cut_bytes as f64);
+    gauge!(table::RECOVERY_SECONDS.name).set(took.as_secs_f64());
+    gauge!(table::RECOVERY_BYTES.name).set(cut_bytes as f64);
+}
+
+/// A projection was opened; whether it was folded anew from a log that has something.
+pub fn projection_opened(projection: &'static str, anew: bool) {
+    counter!(table::PROJECTION_REBUILDS.name, "projection" => projection)
+        .increment(u64::from(anew));
 }
 
 /// An ephemeral subscription began: `from_now`, `exact`, or at a gap.
 pub fn resumed(result: &'static str) {
-    counter!(RESUMES, "result" => result).increment(1);
+    if let Some(counter) = HANDLES.get().and_then(|handles| handles.resume(result)) {
+        counter.increment(1);
+    }
+}
+
+/// A subscription that began at a position has been sent all that was there.
+pub fn replayed(events: u64) {
+    if let Some(handles) = HANDLES.get() {
+        handles.replayed.record(events as f64);
+    }
 }
 
 /// A batch is durable.
-pub fn committed(events: usize, bytes: usize, took: Duration) {
-    if events > 0 {
-        counter!(EVENTS).increment(count(events));
-        counter!(EVENT_BYTES).increment(count(bytes));
-        histogram!(COMMIT_EVENTS).record(events as f64);
-        histogram!(COMMIT_SECONDS).record(took.as_secs_f64());
+pub fn committed(events: usize, took: Duration) {
+    if let Some(handles) = HANDLES.get().filter(|_| events > 0) {
+        handles.commit_events.record(events as f64);
+        handles.commit_seconds.record(took.as_secs_f64());
     }
 }
 
 /// One sync has returned.
 pub fn synced(took: Duration) {
-    histogram!(SYNC_SECONDS).record(took.as_secs_f64());
+    if let Some(handles) = HANDLES.get() {
+        handles.sync_seconds.record(took.as_secs_f64());
+    }
 }
 
-/// A write or a sync of the log failed.
-pub fn storage_failed() {
-    counter!(STORAGE_ERRORS).increment(1);
+/// A file of the log refused something. Both words are of a fixed set.
+pub fn storage_failed(op: &'static str, kind: &'static str) {
+    counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).increment(1);
 }
 
-/// A publish was refused.
-pub fn publish_refused(code: Code) {
-    counter!(REFUSED, "code" => code.as_str()).increment(1);
+/// A publish was answered.
+pub fn publish_answered(transport: &'static str, outcome: Outcome) {
+    let of = HANDLES.get().and_then(|handles| handles.of(transport));
+    if let Some(counter) = of.and_then(|of| of.publish(outcome)) {
+        counter.increment(1);
+    }
 }
 
-/// An ack was taken.
-pub fn acked() {
-    counter!(ACKS).increment(1);
+/// An ack was taken; how long after its oldest event went out for the first time, where that is known.
+pub fn acked(after: Option<Duration>) {
+    if let Some(handles) = HANDLES.get() {
+        handles.acks.increment(1);
+        if let Some(after) = after {
+            handles.ack_seconds.record(after.as_secs_f64());
+        }
+    }
 }
 
 /// A nack was taken.
 pub fn nacked() {
-    counter!(NACKS).increment(1);
+    if let Some(handles) = HANDLES.get() {
+        handles.nacks.increment(1);
+    }
 }
 
 /// Events go out again.
 pub fn redelivered(events: usize) {
-    counter!(REDELIVERED).increment(count(events));
+    if let Some(handles) = HANDLES.get() {
+        handles.redelivered.increment(count(events));
+    }
 }
 
 /// Somebody was told who they are, or not.
 pub fn authenticated(ok: bool) {
-    counter!(AUTH, "result" => if ok { "ok" } else { "refused" }).increment(1);
+    counter!(table::AUTH.name, "result" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
+/// A WebSocket did not become a session, or a connection was over the cap.
+pub fn handshake_rejected(reason: &'static str) {
+    counter!(table::HANDSHAKES.name, "reason" => reason).increment(1);
 }
 
 /// A session began.
-pub fn session_opened(transport: &'static str) {
-    counter!(OPENED, "transport" => transport).increment(1);
-    gauge!(SESSIONS, "transport" => transport).increment(1.0);
+pub fn session_opened(transport: &'static str, encoding: &'static str) {
+    counter!(table::OPENED.name, "transport" => transport).increment(1);
+    sessions(transport, encoding).increment(1.0);
 }
 
-/// A session ended.
-pub fn session_closed(transport: &'static str, lasted: Duration) {
-    gauge!(SESSIONS, "transport" => transport).decrement(1.0);
-    counter!(CLOSED, "transport" => transport).increment(1);
-    histogram!(SESSION_SECONDS, "transport" => transport).record(lasted.as_secs_f64());
+/// A session ended, with this close code if there was one.
+pub fn session_closed(
+    transport: &'static str,
+    encoding: &'static str,
+    code: Option<u16>,
+    lasted: Duration,
+) {
+    let code = code.map_or("none", |code| {
+        CLOSE_CODES.iter().find(|(of, _)| *of == code).map_or("other", |(_, label)| *label)
+    });
+    sessions(transport, encoding).decrement(1.0);
+    counter!(table::CLOSED.name, "transport" => transport, "code" => code).increment(1);
+    histogram!(table::SESSION_SECONDS.name, "transport" => transport).record(lasted.as_secs_f64());
+}
+
+fn sessions(transport: &'static str, encoding: &'static str) -> metrics::Gauge {
+    gauge!(table::SESSIONS.name, "transport" => transport, "encoding" => encoding)
 }
 
 /// Events were written to a socket.
 pub fn delivered(transport: &'static str, events: usize, bytes: usize) {
-    counter!(DELIVERED, "transport" => transport).increment(count(events));
-    counter!(DELIVERED_BYTES, "transport" => transport).increment(count(bytes));
+    if let Some(of) = HANDLES.get().and_then(|handles| handles.of(transport)) {
+        of.events.increment(count(events));
+        of.bytes.increment(count(bytes));
+    }
+}
+
+/// A write has ended whose first event became durable at this monotonic moment.
+pub fn delivery_took(transport: &'static str, durable_at: Duration) {
+    if let Some(of) = HANDLES.get().and_then(|handles| handles.of(transport)) {
+        of.latency.record(clock::monotonic().saturating_sub(durable_at).as_secs_f64());
+    }
+}
+
+/// A pong came so long after its ping.
+pub fn ponged(after: Duration) {
+    if let Some(handles) = HANDLES.get() {
+        handles.ping_seconds.record(after.as_secs_f64());
+    }
+}
+
+/// A WebSocket that has not taken at once what is being written to it: counted as long as this lives.
+#[derive(Debug)]
+pub struct Slow {
+    bytes: usize,
+}
+
+impl Slow {
+    /// So many bytes wait.
+    pub fn new(bytes: usize) -> Slow {
+        if let Some(handles) = HANDLES.get() {
+            handles.slow.increment(1.0);
+            handles.outbox_bytes.increment(bytes as f64);
+        }
+        Slow { bytes }
+    }
+
+    /// It has taken some of them.
+    pub fn took(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        if let Some(handles) = HANDLES.get() {
+            handles.outbox_bytes.decrement(bytes as f64);
+        }
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        self.took(self.bytes);
+        if let Some(handles) = HANDLES.get() {
+            handles.slow.decrement(1.0);
+        }
+    }
+}
+
+/// A request was answered. All words are of fixed sets.
+pub fn http_answered(
+    route: &'static str,
+    method: &'static str,
+    status: &'static str,
+    took: Duration,
+) {
+    counter!(table::HTTP.name, "route" => route, "method" => method, "status" => status)
+        .increment(1);
+    histogram!(table::HTTP_SECONDS.name, "route" => route, "method" => method)
+        .record(took.as_secs_f64());
 }
 
 fn count(n: usize) -> u64 {

@@ -21,6 +21,9 @@ use crate::{
     session::House,
 };
 
+/// How often what histograms were told is put into their buckets: 8 bytes an observation wait meanwhile.
+const METRICS_EVERY: Duration = Duration::from_secs(2);
+
 /// A broker that runs.
 pub struct Server {
     public: SocketAddr,
@@ -42,8 +45,11 @@ impl Server {
     /// When the log does not open or an address is taken.
     pub async fn start(config: Config) -> anyhow::Result<Server> {
         metrics::install();
-        let (broker, running) = broker::start(&config.log, config.durables_max)
-            .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
+        let (broker, running) =
+            broker::start(&config.log, config.durables_max, config.durables_shown).with_context(
+                || format!("the log in {} does not open", config.log.dir.display()),
+            )?;
+        metrics::reserved(config.log.reserve_bytes);
         let authenticator = Authenticator::new(&config.auth.0);
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
@@ -61,6 +67,7 @@ impl Server {
             stop_admin.clone(),
             admin_tasks.clone(),
         ));
+        admin_tasks.spawn(keep_metrics(stop_admin.clone()));
         Ok(Server {
             public: public_addr,
             admin: admin_addr,
@@ -94,6 +101,17 @@ impl Server {
         self.stop_admin.cancel();
         self.admin_tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(1), self.admin_tasks.wait()).await;
+    }
+}
+
+/// Keeps what histograms were told small, also where nobody scrapes.
+async fn keep_metrics(stop: CancellationToken) {
+    let mut every = tokio::time::interval(METRICS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => metrics::upkeep(),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::log::{
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 use parking_lot::Mutex;
+use tidings_proto::Cursor;
 
 /// How many durables are looked at with the ledger locked.
 const PAGE: usize = 256;
@@ -29,8 +30,10 @@ impl BrokerControls {
         log: &LogHandle,
         acks: Arc<AckBox>,
     ) -> Result<Arc<BrokerControls>, StartError> {
-        let runner =
-            Runner::open(Ledger::default(), open_store(log), log.reader(), &Ledger::topics()?)?;
+        let (store, rebuilt) = open_store(log);
+        let runner = Runner::open(Ledger::default(), store, log.reader(), &Ledger::topics()?)?;
+        let anew = rebuilt || runner.restored().failed.is_some();
+        crate::metrics::projection_opened(Ledger::NAME, anew && log.committed() > Cursor::START);
         Ok(Arc::new(BrokerControls { ledger: Mutex::new(runner), acks, log: log.clone() }))
     }
 
@@ -55,6 +58,11 @@ impl BrokerControls {
             after = Some(last.spec.name.clone());
             selected.extend(page.into_iter().filter(|entry| wanted(entry)));
         }
+    }
+
+    /// All of its events up to here are in the ledger.
+    pub(super) fn applied(&self) -> Cursor {
+        self.ledger.lock().applied()
     }
 
     /// How many durables there are.
@@ -106,19 +114,20 @@ impl Controls for BrokerControls {
     }
 }
 
-/// The checkpoint on disk; without one the state is in memory and folded anew at every start.
-fn open_store(log: &LogHandle) -> Box<dyn Store> {
+/// The checkpoint on disk, and whether it is to be made anew; without one the state is in memory and folded
+/// anew at every start.
+fn open_store(log: &LogHandle) -> (Box<dyn Store>, bool) {
     let dir = log.dir().join("projections");
     match SledStore::open(&dir, Ledger::NAME, Ledger::VERSION, log.id(), log.committed()) {
         Ok(opened) => {
             if let Some(reason) = &opened.rebuilt {
                 tracing::info!(%reason, "the ledger is folded anew from the log");
             }
-            Box::new(opened.store)
+            (Box::new(opened.store), opened.rebuilt.is_some())
         }
         Err(error) => {
             tracing::warn!(%error, "the ledger has no checkpoint on disk");
-            Box::new(MemoryStore::forgetful())
+            (Box::new(MemoryStore::forgetful()), true)
         }
     }
 }

@@ -46,6 +46,8 @@ struct Outstanding {
     /// How often it has been delivered.
     attempts: u32,
     phase: Phase,
+    /// When a socket took it for the first time.
+    delivered: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +86,10 @@ impl DurableState {
         for &(offset, attempts) in &state.attempts {
             let at = delayed.get(&offset).map_or(0, |wall| from_wall(*wall));
             if offset > restored.cursor && !restored.acked.contains(offset) {
-                restored
-                    .outstanding
-                    .insert(offset, Outstanding { attempts, phase: Phase::Waiting(at) });
+                restored.outstanding.insert(
+                    offset,
+                    Outstanding { attempts, phase: Phase::Waiting(at), delivered: None },
+                );
             }
         }
         restored
@@ -154,6 +157,11 @@ impl DurableState {
         }
     }
 
+    /// When the oldest of these that is not acknowledged was first delivered.
+    pub fn delivered_ms(&self, offsets: impl std::ops::RangeBounds<u64>) -> Option<u64> {
+        self.outstanding.range(offsets).next().and_then(|(_, event)| event.delivered)
+    }
+
     /// Whether this event is with a session.
     pub fn is_in_flight(&self, offset: u64) -> bool {
         self.outstanding.get(&offset).is_some_and(|event| !matches!(event.phase, Phase::Waiting(_)))
@@ -174,10 +182,11 @@ impl DurableState {
             if offset <= self.cursor || self.acked.contains(offset) {
                 continue;
             }
-            let event = self
-                .outstanding
-                .entry(offset)
-                .or_insert(Outstanding { attempts: 0, phase: Phase::Waiting(0) });
+            let event = self.outstanding.entry(offset).or_insert(Outstanding {
+                attempts: 0,
+                phase: Phase::Waiting(0),
+                delivered: None,
+            });
             match event.phase {
                 Phase::Waiting(at) if at > now => drop(self.timers.insert((at, offset))),
                 _ => {
@@ -232,6 +241,7 @@ impl DurableState {
                 && event.phase == Phase::Sending
             {
                 event.phase = Phase::Leased(at);
+                event.delivered.get_or_insert(now);
                 self.timers.extend(at.map(|at| (at, offset)));
             }
         }

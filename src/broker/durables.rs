@@ -102,7 +102,8 @@ impl Broker {
             gap: (floor < first && floor > Cursor::START)
                 .then_some((floor, tidings_proto::message::GapReason::Retention)),
             durable: Some((durable, token)),
-            counted: None,
+            counted: super::Counted::new(&self.attached),
+            resumes: true,
         };
         Ok(Subscription::new(parts))
     }
@@ -249,13 +250,13 @@ impl Broker {
             Target::These(offsets) => offsets.iter().max().copied(),
         };
         self.check_last(highest)?;
-        durable.ack(target, from)?;
+        let after = durable.ack(target, from)?;
         if durable.is_mirror() {
             self.raise_floor(durable).await?;
         }
         let floor = durable.lock().state.floor();
         let ticket = self.submit(durable)?;
-        crate::metrics::acked();
+        crate::metrics::acked(after);
         Ok((ticket, floor))
     }
 

@@ -5,7 +5,7 @@
 //! - `exclusive`: one holder, a session or the HTTP fetchers together; a newer one takes over.
 //! - `mirror`: every session reads for itself from the floor; nothing is leased.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::{
@@ -188,17 +188,25 @@ impl Durable {
         held.wake_all();
     }
 
-    /// Takes acks. `from` is the session's token, or `None` over HTTP.
+    /// Takes acks. `from` is the session's token, or `None` over HTTP. Gives how long after its first
+    /// delivery the oldest of the events is acknowledged, where that is known.
     ///
     /// # Errors
     /// [`AckError::Unknown`] when it was deleted or changed meanwhile; [`AckError::TooManyRanges`], with
     /// nothing taken beyond the bound.
-    pub fn ack(&self, target: &Target, from: Option<Token>) -> Result<(), AckError> {
+    pub fn ack(&self, target: &Target, from: Option<Token>) -> Result<Option<Duration>, AckError> {
         let mut held = self.lock();
         self.check_alive(&held)?;
         if !held.may_ack(from) {
-            return Ok(());
+            return Ok(None);
         }
+        let delivered_ms = match target {
+            Target::UpTo(offset) => held.state.delivered_ms(..=offset.get()),
+            Target::These(offsets) => offsets
+                .iter()
+                .min()
+                .and_then(|oldest| held.state.delivered_ms(oldest.get()..=oldest.get())),
+        };
         match target {
             Target::UpTo(offset) => held.state.ack_up_to(offset.get()),
             Target::These(offsets) => {
@@ -211,7 +219,8 @@ impl Durable {
         }
         // There may be room for more in flight now.
         held.wake_all();
-        Ok(())
+        let after_ms = delivered_ms.map(|then| clock::monotonic_ms().saturating_sub(then));
+        Ok(after_ms.map(Duration::from_millis))
     }
 
     /// Lets events come again.

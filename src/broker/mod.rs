@@ -13,6 +13,7 @@ pub mod error;
 mod fetch;
 mod held;
 mod interest;
+mod lag;
 mod ledger;
 mod publish;
 mod receipts;
@@ -41,6 +42,7 @@ use self::{
     controls::BrokerControls,
     error::{ReadError, SubscribeError},
     interest::Interest,
+    lag::Lag,
     selection::{PATTERNS_MAX, Selection},
     subscription::Parts,
 };
@@ -53,7 +55,10 @@ pub use self::{
     publish::PublishTicket,
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
-use crate::log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored};
+use crate::{
+    log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored},
+    metrics::{LagGauges, SubscriptionGauges},
+};
 
 /// The most events one durable may have in flight.
 pub const MAX_IN_FLIGHT_MAX: u32 = 10_000;
@@ -76,7 +81,9 @@ pub struct Broker {
     durables: Mutex<HashMap<String, Arc<Durable>>>,
     /// One durable is made or deleted at a time: its name is looked up and written in two steps.
     changing: tokio::sync::Mutex<()>,
-    ephemeral: Arc<AtomicUsize>,
+    ephemeral: Arc<Counts>,
+    attached: Arc<Counts>,
+    lag: Lag,
     durables_max: usize,
     stop: CancellationToken,
 }
@@ -87,13 +94,15 @@ pub struct Running {
     broker: Arc<Broker>,
 }
 
-/// Opens the log and starts the core. Call it within a tokio runtime.
+/// Opens the log and starts the core. Call it within a tokio runtime. The durables `shown` have metrics of
+/// their own; a name may end in `*`.
 ///
 /// # Errors
 /// What the storage refuses, see [`StorageError`].
 pub fn start(
     options: &log::Options,
     durables_max: usize,
+    shown: Vec<String>,
 ) -> Result<(Arc<Broker>, Running), StartError> {
     let begun = crate::clock::monotonic();
     let opener = log::open(options)?;
@@ -121,11 +130,14 @@ pub fn start(
         durables: Mutex::new(HashMap::new()),
         changing: tokio::sync::Mutex::new(()),
         ephemeral: Arc::default(),
+        attached: Arc::default(),
+        lag: Lag::new(shown),
         durables_max,
         stop: stop.clone(),
     });
     tokio::spawn(dispatch::run(handle, interest, stop.clone()));
-    tokio::spawn(durables::keep(broker.clone(), stop));
+    tokio::spawn(durables::keep(broker.clone(), stop.clone()));
+    tokio::spawn(lag::watch(broker.clone(), stop));
     Ok((broker.clone(), Running { thread, broker }))
 }
 
@@ -229,7 +241,8 @@ impl Broker {
             cursor,
             gap,
             durable: None,
-            counted: Some(Counted::new(&self.ephemeral)),
+            counted: Counted::new(&self.ephemeral),
+            resumes: !matches!(from, From::Now),
         };
         Ok(Subscription::new(parts))
     }
@@ -310,7 +323,26 @@ impl Broker {
 
     /// How many subscriptions there are: ephemeral ones, durables.
     pub fn subscription_counts(&self) -> (usize, usize) {
-        (self.ephemeral.load(Ordering::Relaxed), self.controls.durables())
+        let ephemeral = self.ephemeral.gauges();
+        (ephemeral.catching_up + ephemeral.live, self.controls.durables())
+    }
+
+    /// Ephemeral subscriptions, those of durables, and how many durables nobody uses.
+    pub fn subscription_gauges(&self) -> (SubscriptionGauges, SubscriptionGauges, usize) {
+        let in_use: Vec<Arc<Durable>> = self.durables.lock().values().cloned().collect();
+        let used = in_use.iter().filter(|durable| durable.lock().sessions() > 0).count();
+        let idle = self.controls.durables().saturating_sub(used);
+        (self.ephemeral.gauges(), self.attached.gauges(), idle)
+    }
+
+    /// How durables lag; `None` until all have been looked at once.
+    pub fn lag(&self) -> Option<LagGauges> {
+        self.lag.found()
+    }
+
+    /// How far the ledger is folded.
+    pub fn ledger_applied(&self) -> Cursor {
+        self.controls.applied()
     }
 
     /// Where a read begins, and what is gone of it.
@@ -357,20 +389,48 @@ impl Broker {
     }
 }
 
-/// Counts an ephemeral subscription as long as it lives.
+/// How many subscriptions of a kind there are, by what they do.
+#[derive(Debug, Default)]
+struct Counts {
+    catching_up: AtomicUsize,
+    live: AtomicUsize,
+}
+
+impl Counts {
+    fn gauges(&self) -> SubscriptionGauges {
+        SubscriptionGauges {
+            catching_up: self.catching_up.load(Ordering::Relaxed),
+            live: self.live.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Counts a subscription as long as it lives.
 #[derive(Debug)]
-struct Counted(Arc<AtomicUsize>);
+struct Counted {
+    counts: Arc<Counts>,
+    is_live: bool,
+}
 
 impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Counted {
-        count.fetch_add(1, Ordering::Relaxed);
-        Counted(count.clone())
+    fn new(counts: &Arc<Counts>) -> Counted {
+        counts.catching_up.fetch_add(1, Ordering::Relaxed);
+        Counted { counts: counts.clone(), is_live: false }
+    }
+
+    /// It has been sent what was there.
+    fn goes_live(&mut self) {
+        if !std::mem::replace(&mut self.is_live, true) {
+            self.counts.catching_up.fetch_sub(1, Ordering::Relaxed);
+            self.counts.live.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let count = if self.is_live { &self.counts.live } else { &self.counts.catching_up };
+        count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -8,7 +8,7 @@
 //! - Batches are chained: the `after` of each is the `cursor` of the one before.
 //! - The cursor never passes what was not looked at.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tidings_proto::{
     Cursor, Filters, Offset,
@@ -51,7 +51,9 @@ pub struct Subscription {
     /// What the subscriber has been told of that.
     told: Cursor,
     durable: Option<Attachment>,
-    _counted: Option<Counted>,
+    counted: Counted,
+    /// Events sent while catching up, where it began at a position.
+    replayed: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,8 @@ pub enum Delivery {
         events: Vec<Arc<Stored>>,
         /// Those of them that were delivered before: offset and the number of this delivery.
         attempts: Vec<(Offset, u32)>,
+        /// When the first of them became durable, where the subscription is live and that is known.
+        durable_at: Option<Duration>,
     },
     /// The backlog has been sent.
     CaughtUp(Cursor),
@@ -113,8 +117,10 @@ pub(super) struct Parts {
     pub(super) cursor: Cursor,
     pub(super) gap: Option<(Cursor, GapReason)>,
     pub(super) durable: Option<(Arc<Durable>, Token)>,
-    /// What counts it, where it is ephemeral.
-    pub(super) counted: Option<Counted>,
+    /// What counts it.
+    pub(super) counted: Counted,
+    /// Whether it begins at a position, and not with what comes from now on.
+    pub(super) resumes: bool,
 }
 
 impl Subscription {
@@ -144,7 +150,8 @@ impl Subscription {
                 token,
                 told_floor: parts.cursor,
             }),
-            _counted: parts.counted,
+            counted: parts.counted,
+            replayed: parts.resumes.then_some(0),
         }
     }
 
@@ -289,7 +296,9 @@ impl Subscription {
         let last = events.last().map_or(self.told, |event| event.offset().cursor());
         let cursor = if more_due { self.told.max(last) } else { self.told.max(self.cursor) };
         let after = std::mem::replace(&mut self.told, cursor);
-        Ok(Some(Delivery::Events { after, cursor, events, attempts: attempts_of(&again) }))
+        let attempts = attempts_of(&again);
+        // How late these are is another matter than how long a delivery takes.
+        Ok(Some(Delivery::Events { after, cursor, events, attempts, durable_at: None }))
     }
 
     /// How many events may go out.
@@ -335,7 +344,15 @@ impl Subscription {
     fn tell(&mut self, events: Vec<Arc<Stored>>, attempts: Vec<(Offset, u32)>) -> Delivery {
         let after = self.told;
         self.told = self.cursor;
-        Delivery::Events { after, cursor: self.cursor, events, attempts }
+        let mut durable_at = None;
+        match (self.phase, &mut self.replayed) {
+            (Phase::Live, _) => durable_at = events.first().and_then(|event| event.durable_at()),
+            (Phase::CatchingUp(_), Some(sent)) => {
+                *sent += u64::try_from(events.len()).unwrap_or(u64::MAX);
+            }
+            _ => {}
+        }
+        Delivery::Events { after, cursor: self.cursor, events, attempts, durable_at }
     }
 
     /// Once the backlog is sent: first the cursor if it moved, then the news.
@@ -346,6 +363,8 @@ impl Subscription {
                     return Some(self.tell(Vec::new(), Vec::new()));
                 }
                 self.phase = Phase::Live;
+                self.counted.goes_live();
+                self.replayed.take().into_iter().for_each(metrics::replayed);
                 Some(Delivery::CaughtUp(self.cursor))
             }
             _ => None,

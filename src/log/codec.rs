@@ -1,10 +1,6 @@
 //! Between events and records: the only file of this room that knows how a body is encoded.
 
-use std::{
-    cell::Cell,
-    hash::Hasher,
-    sync::{Arc, OnceLock},
-};
+use std::{cell::Cell, hash::Hasher, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
@@ -26,6 +22,8 @@ use super::commit::Draft;
 #[derive(Debug)]
 pub struct Stored {
     record: Record,
+    /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
+    durable_at: Option<Duration>,
     json: OnceLock<Encoded>,
     protobuf: OnceLock<Bytes>,
 }
@@ -39,7 +37,17 @@ struct Encoded {
 impl Stored {
     /// Takes a record as it was appended or read.
     pub fn new(record: Record) -> Stored {
-        Stored { record, json: OnceLock::new(), protobuf: OnceLock::new() }
+        Stored { record, durable_at: None, json: OnceLock::new(), protobuf: OnceLock::new() }
+    }
+
+    /// The same, durable since this moment of the monotonic clock.
+    pub(super) fn durable(record: Record, at: Duration) -> Stored {
+        Stored { durable_at: Some(at), ..Stored::new(record) }
+    }
+
+    /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
+    pub fn durable_at(&self) -> Option<Duration> {
+        self.durable_at
     }
 
     /// Its place.
@@ -291,8 +299,8 @@ pub(super) fn id(draft: &Draft) -> String {
 }
 
 /// A record as the commit thread appended it.
-pub(super) fn stored(draft: Draft, offset: Offset, time: Timestamp) -> Arc<Stored> {
-    Arc::new(Stored::new(Record {
+pub(super) fn record(draft: Draft, offset: Offset, time: Timestamp) -> Record {
+    Record {
         offset,
         time_ms: time.as_millis(),
         flags: draft.flags,
@@ -300,5 +308,5 @@ pub(super) fn stored(draft: Draft, offset: Offset, time: Timestamp) -> Arc<Store
         key: Bytes::from(draft.key.into_vec()),
         dedupe: draft.dedupe,
         body: Bytes::from(draft.body),
-    }))
+    }
 }

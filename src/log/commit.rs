@@ -16,6 +16,7 @@ use tidings_storage::{Error as StorageError, Flags, Log, NewRecord};
 use super::{
     AppendError, Committed, Health, Place, Shared,
     codec::{self, Likeness, Stored},
+    faults,
     queue::Job,
     upkeep::Upkeep,
 };
@@ -72,6 +73,7 @@ pub(super) struct Committer {
     upkeep: Upkeep,
     last_time: Timestamp,
     last_watermark_ms: u64,
+    appended: metrics::Appended,
 }
 
 /// The events of one publish: mostly one.
@@ -131,6 +133,7 @@ impl Committer {
             upkeep,
             last_time: clock::now().max(Timestamp::from_millis(last_time_ms)),
             last_watermark_ms: 0,
+            appended: metrics::Appended::new(),
         })
     }
 
@@ -183,8 +186,10 @@ impl Committer {
         let controls = self.controls.drain();
         let outcome = self.write(staged.drafts, controls);
         if let Ok(events) = &outcome {
-            let bytes = events.iter().map(|event| event.record().body.len()).sum();
-            metrics::committed(events.len(), bytes, clock::monotonic().saturating_sub(started));
+            let appended =
+                events.iter().map(|event| (event.topic().root(), event.record().body.len()));
+            self.appended.add(appended);
+            metrics::committed(events.len(), clock::monotonic().saturating_sub(started));
         }
         for (done, room, spots) in answers {
             let answer = spots.and_then(|spots| match &outcome {
@@ -343,12 +348,14 @@ impl Committer {
             Ok(cursor) => cursor,
             Err(error) => return Err(self.latch(&error, had_controls)),
         };
-        metrics::synced(clock::monotonic().saturating_sub(started));
+        let durable_at = clock::monotonic();
+        metrics::synced(durable_at.saturating_sub(started));
         let time = self.last_time;
         let mut next = first;
         let mut events = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            events.push(codec::stored(draft, next, time));
+            let record = codec::record(draft, next, time);
+            events.push(Arc::new(Stored::durable(record, durable_at)));
             next = next.cursor().next();
         }
         self.publish(&events, cursor);
@@ -371,7 +378,8 @@ impl Committer {
 
     fn latch(&self, error: &StorageError, had_controls: bool) -> AppendError {
         tracing::error!(%error, "the log refuses writes from now on; restart when the disk is mended");
-        metrics::storage_failed();
+        let (op, kind) = faults::op_and_kind(error);
+        metrics::storage_failed(op, kind);
         self.set_health(Health::Latched(error.to_string()));
         if had_controls {
             self.controls.failed(&AppendError::Indeterminate);

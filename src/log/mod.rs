@@ -11,6 +11,8 @@
 
 pub mod codec;
 pub mod commit;
+mod error;
+mod faults;
 mod queue;
 pub mod tail;
 mod upkeep;
@@ -37,12 +39,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub use self::{
     codec::{Stored, draft},
     commit::{Controls, Draft, Drafts},
+    error::{AppendError, ReadError},
 };
 use self::{
     commit::Committer,
     queue::{Job, Queue},
     tail::Tail,
 };
+use crate::metrics;
 
 /// How many damaged events one gap may be about; the next gap is about more.
 const DAMAGE_LOOKS_MAX: usize = 10_000;
@@ -327,6 +331,7 @@ impl LogHandle {
                 return Ok(Batch { events, cursor: offset.before(), damaged: None });
             }
             tracing::error!(%error, "events cannot be read; their readers get a gap");
+            metrics::storage_failed("read", faults::kind(error));
             let end = reader.damage_end(offset, DAMAGE_LOOKS_MAX)?;
             Ok(Batch { events, cursor: offset.before(), damaged: Some(end) })
         })
@@ -438,7 +443,10 @@ impl LogHandle {
             result
         });
         match done.await {
-            Ok(result) => result.map_err(|cause| ReadError::Storage(Arc::new(cause))),
+            Ok(result) => result.map_err(|cause| {
+                metrics::storage_failed("read", faults::kind(&cause));
+                ReadError::Storage(Arc::new(cause))
+            }),
             Err(_) => Err(ReadError::Closed),
         }
     }
@@ -498,6 +506,7 @@ impl Several {
                 Ok(None) => {}
                 Err(error @ StorageError::Corrupt { .. }) => {
                     tracing::error!(%offset, %error, "an event cannot be read");
+                    metrics::storage_failed("read", faults::kind(&error));
                     several.damaged.push(offset);
                 }
                 Err(error) => return Err(error),
@@ -535,79 +544,4 @@ pub struct Place {
     pub offset: Offset,
     /// Whether it had been appended before.
     pub duplicate: bool,
-}
-
-/// Why events were not appended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendError {
-    /// The topic's last offset is another.
-    #[error(
-        "{topic} has {actual} as its last offset, not the expected {expected}: read up to it and decide anew"
-    )]
-    Unexpected {
-        /// The topic.
-        topic: String,
-        /// What was expected; 0 is "no event yet".
-        expected: u64,
-        /// What it is.
-        actual: u64,
-    },
-    /// The id was used before with other content.
-    #[error(
-        "the id \"{id}\" was published before with other content, as offset {offset}: use a new id"
-    )]
-    IdReused {
-        /// The id.
-        id: String,
-        /// What it was used for.
-        offset: Offset,
-    },
-    /// Some of an atomic batch's ids were seen before, others not.
-    #[error(
-        "some of the batch's ids were published before and some were not: a batch is repeated whole or not at all"
-    )]
-    PartlyDuplicate,
-    /// More than one batch can hold.
-    #[error(
-        "{events} events of {bytes} bytes are more than one batch can hold: publish them in parts"
-    )]
-    TooLarge {
-        /// How many.
-        events: usize,
-        /// How long.
-        bytes: usize,
-    },
-    /// No room in the queue.
-    #[error("the disk does not keep up: try again later")]
-    Busy,
-    /// No space on the disk.
-    #[error("the disk is full: publishing goes on when there is space again")]
-    Full,
-    /// The log refuses writes.
-    #[error(
-        "the log refuses writes since an error of the disk ({0}): restart the broker when the disk is mended"
-    )]
-    Latched(String),
-    /// The broker is stopping.
-    #[error("the broker is shutting down")]
-    Closed,
-    /// The disk failed while this was being written.
-    #[error(
-        "the disk failed while this was being written: whether it is in the log is known after a restart; publish again with the same id"
-    )]
-    Indeterminate,
-}
-
-/// Why events could not be read.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum ReadError {
-    /// What the storage found.
-    #[error("the log could not be read: {0}")]
-    Storage(#[source] Arc<StorageError>),
-    /// The event is there and its bytes are not what was written.
-    #[error("event {0} is damaged on the disk")]
-    Damaged(Offset),
-    /// The broker is stopping.
-    #[error("the broker is shutting down")]
-    Closed,
 }

@@ -47,7 +47,7 @@ fn route<B>(house: &House, request: &Request<B>) -> Result<Response<Body>, Refus
     }
     Ok(match path {
         "/livez" => text(StatusCode::OK, TEXT_TYPE, "ok\n".to_owned()),
-        "/metrics" => text(StatusCode::OK, METRICS_TYPE, metrics::render(house.log_gauges())),
+        "/metrics" => text(StatusCode::OK, METRICS_TYPE, metrics::render(&house.gauges())),
         _ => health(&house.checks(), is_verbose(request.uri().query())),
     })
 }

@@ -41,7 +41,7 @@ use self::{
 };
 use super::{Door, problem::Refusal};
 use crate::{
-    clock,
+    clock, metrics,
     session::{Greeting, House, Session, Transport, internal, shown},
 };
 pub use respond::Body;
@@ -76,14 +76,43 @@ pub(super) async fn answer(
     caller: Caller,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let begun = clock::monotonic();
+    let path = door.routes.path_of(request.uri().path()).unwrap_or("other");
+    let method = method_label(request.method());
     let standing = door.origins.standing(request.headers());
     let answered = route(door, caller, request, &standing).await;
     let mut response = answered.unwrap_or_else(Refusal::into_response);
+    let took = clock::monotonic().saturating_sub(begun);
+    metrics::http_answered(path, method, status_label(response.status()), took);
     door.origins.expose(&standing, response.headers_mut());
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         seal(response.headers_mut());
     }
     response
+}
+
+/// A method in metrics: one of those there are, whatever a client says.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The class of a status in metrics.
+fn status_label(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
 }
 
 /// What every answer says: it is what its content type says, and it is not to be kept.
@@ -107,10 +136,20 @@ async fn route(
     check_method(route, method)?;
     let is_safe = [Method::GET, Method::HEAD].contains(method);
     if *standing == Standing::Foreign && (!is_safe || route.is_socket()) {
+        if route.is_socket() {
+            metrics::handshake_rejected("origin");
+        }
         return Err(cors::refused(request.headers()));
     }
     if route.is_socket() {
-        return upgrade::answer(door, caller, request, route, &name);
+        return upgrade::answer(door, caller, request, route, &name).inspect_err(|refusal| {
+            match refusal.code() {
+                // It may come again to a broker that does not stop.
+                Code::Unavailable => {}
+                Code::Unauthenticated => metrics::handshake_rejected("auth"),
+                _ => metrics::handshake_rejected("protocol"),
+            }
+        });
     }
     let (head, body) = request.into_parts();
     let call = Call { door: door.clone(), caller, head, name };

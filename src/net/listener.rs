@@ -22,7 +22,7 @@ use super::{
     Caller, Door,
     progress::{Phase, Progress, Pulse},
 };
-use crate::clock;
+use crate::{clock, metrics};
 
 /// How long requests under way may take once the door closes.
 pub const DRAIN: Duration = Duration::from_secs(5);
@@ -63,7 +63,10 @@ pub async fn serve(
                     let caller = Caller { peer, tracker: tracker.clone(), place: Arc::new(place) };
                     tracker.spawn(connection(stream, caller, door.clone(), stop.clone()));
                 }
-                Err(_) => refuse(stream, peer, &refusals, &tracker),
+                Err(_) => {
+                    metrics::handshake_rejected("limit");
+                    refuse(stream, peer, &refusals, &tracker);
+                }
             },
             Err(error) => {
                 let now_ms = clock::monotonic_ms();

@@ -53,6 +53,11 @@ impl Refusal {
         Refusal { status, error, headers: Vec::new() }
     }
 
+    /// What programs act on.
+    pub(super) fn code(&self) -> Code {
+        self.error.code
+    }
+
     /// The same with a header more.
     #[must_use]
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {

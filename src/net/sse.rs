@@ -177,8 +177,12 @@ impl Feed {
     async fn deliver(&mut self, delivery: Delivery) {
         let mut out = Vec::new();
         match delivery {
-            Delivery::Events { cursor, events, attempts, .. } => {
-                return self.events(cursor, &events, &attempts).await;
+            Delivery::Events { cursor, events, attempts, durable_at, .. } => {
+                self.events(cursor, &events, &attempts).await;
+                if let Some(durable_at) = durable_at {
+                    metrics::delivery_took(Transport::Sse.as_str(), durable_at);
+                }
+                return;
             }
             Delivery::CaughtUp(cursor) => {
                 let data = serde_json::json!({ "cursor": cursor });

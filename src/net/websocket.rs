@@ -29,7 +29,7 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    clock,
+    clock, metrics,
     session::{
         Greeting, House, Ready, Transport,
         answers::{self, Answers},
@@ -76,6 +76,19 @@ struct Shared {
     ending: Mutex<Ending>,
     /// When the peer was last heard of, in monotonic milliseconds.
     heard_ms: AtomicU64,
+    /// When the last ping went out that no pong has answered, in monotonic microseconds; 0 for none.
+    pinged_us: AtomicU64,
+}
+
+impl Shared {
+    /// A pong has come. Which ping it answers is not asked: one is out at a time.
+    fn ponged(&self) {
+        let pinged_us = self.pinged_us.swap(0, Ordering::Relaxed);
+        if pinged_us > 0 {
+            let pinged = Duration::from_micros(pinged_us);
+            metrics::ponged(clock::monotonic().saturating_sub(pinged));
+        }
+    }
 }
 
 /// Serves the socket until it ends.
@@ -92,8 +105,9 @@ pub async fn run(start: Start) {
     let shared = Arc::new(Shared {
         ending: Mutex::new(None),
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
+        pinged_us: AtomicU64::new(0),
     });
-    let greeting = Greeting::new(house.clone(), Transport::WebSocket);
+    let greeting = Greeting::new(house.clone(), Transport::WebSocket).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
@@ -166,6 +180,7 @@ impl Ears {
             Verdict::Gone => None,
         };
         let ending = ending?;
+        self.conversation.closes_with(ending.0);
         *self.shared.ending.lock() = Some(ending);
         // Dropping the conversation ends the queue of answers, and so the writer once all have gone out.
         Some(self.reader)
@@ -208,7 +223,10 @@ impl Ears {
                         Verdict::Gone
                     }
                 }
-                Ok(Some(Message::Pong(_))) => Verdict::GoOn,
+                Ok(Some(Message::Pong(_))) => {
+                    self.shared.ponged();
+                    Verdict::GoOn
+                }
                 Ok(Some(Message::Close(code))) => {
                     return Some((code.map_or(CLOSE_NORMAL, |(code, _)| code), String::new()));
                 }
@@ -287,6 +305,8 @@ impl Mouth {
             return true;
         }
         (self.unanswered, self.pinged_ms) = (true, now_ms);
+        let now_us = u64::try_from(clock::monotonic().as_micros()).unwrap_or(u64::MAX);
+        self.shared.pinged_us.store(now_us, Ordering::Relaxed);
         false
     }
 
@@ -320,14 +340,19 @@ impl Mouth {
                 rest = &[];
             }
         }
+        let mut slow = (!rest.is_empty()).then(|| metrics::Slow::new(rest.len()));
         while !rest.is_empty() {
             let write = self.output.write(rest);
             match tokio::time::timeout(self.house.limits.write_timeout, write).await {
-                Ok(Ok(n)) if n > 0 => rest = rest.get(n..).unwrap_or_default(),
+                Ok(Ok(n)) if n > 0 => {
+                    rest = rest.get(n..).unwrap_or_default();
+                    slow.iter_mut().for_each(|slow| slow.took(n));
+                }
                 // Within a frame no close frame can be sent: the connection is cut, the client resumes.
                 Ok(_) | Err(_) => return false,
             }
         }
+        drop(slow);
         if clock::monotonic_ms() - began_ms >= millis(self.house.limits.ping_interval) {
             // While it waited the write timeout was the heartbeat: the peer is asked anew.
             self.unanswered = false;

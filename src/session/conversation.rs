@@ -97,6 +97,15 @@ impl Conversation {
         self.session.is_some()
     }
 
+    /// It ends with this close code.
+    pub fn closes_with(&mut self, code: u16) {
+        if let Some(session) = &mut self.session {
+            session.closes_with(code);
+        } else if code == CLOSE_UNAUTHENTICATED {
+            crate::metrics::handshake_rejected("auth");
+        }
+    }
+
     /// Carries out the message of a text frame.
     pub async fn text(&mut self, text: &str) -> Verdict {
         self.message(Encoding::decode_text(text)).await

@@ -11,8 +11,9 @@ use std::{
 use tidings_proto::{Code, WireError};
 use tokio_util::sync::CancellationToken;
 
+use super::encoding::Encoding;
 use super::{DurableInfo, Session, error, of_read};
-use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::LogGauges};
+use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::Gauges};
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -122,14 +123,17 @@ impl House {
             .map(|(name, failed)| Check { name, failed })
     }
 
-    /// The state of the log, as metrics show it.
-    pub fn log_gauges(&self) -> LogGauges {
+    /// The state of the broker, as metrics show it.
+    pub fn gauges(&self) -> Gauges {
         let log = self.broker.log();
-        let (ephemeral, durable) = self.broker.subscription_counts();
-        LogGauges {
+        let (ephemeral, durable, idle) = self.broker.subscription_gauges();
+        Gauges {
             disk_free: log.disk_free_bytes(),
             ephemeral,
             durable,
+            idle,
+            lag: self.broker.lag(),
+            ledger: self.broker.ledger_applied().get(),
             first: log.first().get(),
             last: log.committed().get(),
             bytes: log.bytes(),
@@ -152,12 +156,19 @@ impl House {
 pub struct Greeting {
     house: Arc<House>,
     transport: Transport,
+    encoding: Encoding,
 }
 
 impl Greeting {
-    /// Somebody at this door.
+    /// Somebody at this door, who is answered in JSON.
     pub fn new(house: Arc<House>, transport: Transport) -> Greeting {
-        Greeting { house, transport }
+        Greeting { house, transport, encoding: Encoding::Json }
+    }
+
+    /// The same, answered in this encoding.
+    #[must_use]
+    pub fn speaking(self, encoding: Encoding) -> Greeting {
+        Greeting { encoding, ..self }
     }
 
     /// Whether a token is needed to get in.
@@ -182,23 +193,33 @@ impl Greeting {
             house: self.house.clone(),
             identity,
             id: clock::session_id(),
-            _counted: Counted::new(self.house.count(self.transport).clone(), self.transport),
+            counted: Counted::new(&self.house, self.transport, self.encoding),
         })
     }
+}
+
+/// An encoding in metrics: the end of its subprotocol.
+fn label(encoding: Encoding) -> &'static str {
+    let subprotocol = encoding.subprotocol();
+    subprotocol.rsplit('.').next().unwrap_or(subprotocol)
 }
 
 /// Counts a session as long as it lives.
 pub(super) struct Counted {
     count: Arc<AtomicUsize>,
-    transport: Transport,
+    pub(super) transport: Transport,
+    encoding: Encoding,
     began: Duration,
+    /// The close code it ends with, once that is known.
+    pub(super) code: Option<u16>,
 }
 
 impl Counted {
-    fn new(count: Arc<AtomicUsize>, transport: Transport) -> Counted {
+    fn new(house: &House, transport: Transport, encoding: Encoding) -> Counted {
+        let count = house.count(transport).clone();
         count.fetch_add(1, Ordering::Relaxed);
-        crate::metrics::session_opened(transport.as_str());
-        Counted { count, transport, began: clock::monotonic() }
+        crate::metrics::session_opened(transport.as_str(), label(encoding));
+        Counted { count, transport, encoding, began: clock::monotonic(), code: None }
     }
 }
 
@@ -206,7 +227,8 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Relaxed);
         let lasted = clock::monotonic().saturating_sub(self.began);
-        crate::metrics::session_closed(self.transport.as_str(), lasted);
+        let transport = self.transport.as_str();
+        crate::metrics::session_closed(transport, label(self.encoding), self.code, lasted);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod encoding;
 mod error;
 pub mod house;
 pub mod outbox;
+mod publishing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,6 +21,7 @@ pub use crate::broker::{
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
+pub use publishing::Publishing;
 use smallvec::SmallVec;
 use tidings_proto::{
     Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
@@ -29,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::Identity,
-    broker::{self, Broker, PublishTicket, Target, is_never_delivered},
+    broker::{self, Broker, Target, is_never_delivered},
 };
 
 /// The most offsets one ack or nack may name.
@@ -40,7 +42,7 @@ pub struct Session {
     house: Arc<House>,
     identity: Arc<Identity>,
     id: Uuid,
-    _counted: house::Counted,
+    counted: house::Counted,
 }
 
 impl Session {
@@ -52,6 +54,11 @@ impl Session {
     /// Who it is and what they may do.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// It ends with this close code.
+    pub fn closes_with(&mut self, code: u16) {
+        self.counted.code = Some(code);
     }
 
     /// What everybody shares.
@@ -106,12 +113,16 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says; an error of the append itself comes from the ticket.
-    pub async fn publish(&self, batch: Vec<Publish>) -> Result<PublishTicket, WireError> {
+    pub async fn publish(&self, batch: Vec<Publish>) -> Result<Publishing, WireError> {
+        let transport = self.counted.transport;
         for publish in &batch {
-            self.check_publish(publish).map_err(|error| self.refused(error))?;
+            self.check_publish(publish)
+                .inspect_err(|error| publishing::refused(transport, error))?;
         }
         let result = self.broker().publish(&self.identity.subject, batch).await;
-        result.map_err(|error| self.refused(of_publish(&error)))
+        let result = result.map_err(|error| of_publish(&error));
+        let ticket = result.inspect_err(|error| publishing::refused(transport, error))?;
+        Ok(Publishing::new(ticket, transport))
     }
 
     /// Publishes and waits until it is durable.
@@ -122,13 +133,7 @@ impl Session {
         &self,
         batch: Vec<Publish>,
     ) -> Result<SmallVec<[Published; 1]>, WireError> {
-        let ticket = self.publish(batch).await?;
-        ticket.await.map_err(|error| self.refused(of_publish(&error)))
-    }
-
-    fn refused(&self, error: WireError) -> WireError {
-        crate::metrics::publish_refused(error.code);
-        error
+        self.publish(batch).await?.await
     }
 
     fn check_publish(&self, publish: &Publish) -> Result<(), WireError> {

@@ -27,12 +27,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Publishing, Transport,
     answers::{AnswerQueue, Queued},
     encoding::Encoding,
-    internal, of_append, of_publish, of_read,
+    internal, of_append, of_read,
 };
 use crate::{
-    broker::{AckTicket, Delivery, PublishTicket, Ready, Subscription},
+    broker::{AckTicket, Delivery, Ready, Subscription},
     clock,
     log::Stored,
     metrics,
@@ -65,13 +66,13 @@ pub struct Pending {
 }
 
 enum Of {
-    Publish { ticket: PublishTicket, as_batch: bool },
+    Publish { ticket: Publishing, as_batch: bool },
     Ack { ticket: AckTicket, reply: Option<Box<Reply>> },
 }
 
 impl Pending {
     /// Of a publish of so many events.
-    pub fn published(ticket: PublishTicket, events: usize, as_batch: bool) -> Pending {
+    pub fn published(ticket: Publishing, events: usize, as_batch: bool) -> Pending {
         Pending { of: Of::Publish { ticket, as_batch }, results: events }
     }
 
@@ -105,18 +106,14 @@ impl Future for Pending {
     }
 }
 
-fn published(outcome: <PublishTicket as Future>::Output, as_batch: bool) -> Reply {
+fn published(outcome: <Publishing as Future>::Output, as_batch: bool) -> Reply {
     match outcome {
         Ok(results) if as_batch => Reply::PublishedBatch { results: results.into_vec() },
         Ok(mut results) => match results.pop() {
             Some(published) => Reply::Published(published),
             None => Reply::Error(internal("a publish without a result")),
         },
-        Err(error) => {
-            let error = of_publish(&error);
-            metrics::publish_refused(error.code);
-            Reply::Error(error)
-        }
+        Err(error) => Reply::Error(error),
     }
 }
 
@@ -159,6 +156,8 @@ pub struct Outbox {
     log: LogId,
     encoding: Encoding,
     ended: bool,
+    /// When the first live event of what is being written became durable, on the monotonic clock.
+    durable_at: Option<Duration>,
 }
 
 impl Outbox {
@@ -184,6 +183,7 @@ impl Outbox {
             tick,
             stop,
             ended: false,
+            durable_at: None,
         }
     }
 
@@ -210,8 +210,11 @@ impl Outbox {
     }
 
     /// The socket has taken everything.
-    pub fn sent(&self) {
+    pub fn sent(&mut self) {
         self.subscriptions.values().for_each(|subscription| subscription.sent());
+        if let Some(durable_at) = self.durable_at.take() {
+            metrics::delivery_took(Transport::WebSocket.as_str(), durable_at);
+        }
     }
 
     /// Waits for a reason to look again; true when it is time for a ping.
@@ -304,6 +307,9 @@ impl Outbox {
         match Box::pin(subscription.next()).await {
             Ok(Some(delivery)) => {
                 let over = matches!(delivery, Delivery::Superseded);
+                if let Delivery::Events { durable_at, .. } = &delivery {
+                    self.durable_at = self.durable_at.or(*durable_at);
+                }
                 write_delivery(self.encoding, number, self.log, delivery, frames);
                 if over {
                     self.forget(number);
@@ -367,7 +373,7 @@ fn write_delivery(
     frames: &mut impl Frames,
 ) {
     let push = match delivery {
-        Delivery::Events { after, cursor, events, attempts } => {
+        Delivery::Events { after, cursor, events, attempts, .. } => {
             let (encoded, damaged) = encode(encoding, &events);
             let header = BatchHeader {
                 subscription,
@@ -377,7 +383,11 @@ fn write_delivery(
             };
             let before = frames.bytes();
             frames.message(|out| encoding.events(&header, &encoded, out));
-            metrics::delivered("websocket", encoded.len(), frames.bytes() - before);
+            metrics::delivered(
+                Transport::WebSocket.as_str(),
+                encoded.len(),
+                frames.bytes() - before,
+            );
             for offset in damaged {
                 let push = corrupt(subscription, log, offset, &events);
                 frames.message(|out| encoding.push(&push, out));

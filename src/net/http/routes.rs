@@ -124,22 +124,27 @@ impl fmt::Display for Allowed {
 }
 
 /// The table, ready to be searched.
-pub(in crate::net) struct Routes(matchit::Router<Route>);
+pub(in crate::net) struct Routes(matchit::Router<(Route, &'static str)>);
 
 impl Routes {
     /// Builds the table, with the demo page if it is wanted.
     pub(in crate::net) fn new(demo: bool) -> Result<Routes, matchit::InsertError> {
         let mut router = matchit::Router::new();
         for (path, route) in TABLE.into_iter().chain(demo.then_some(("/", Route::Demo))) {
-            router.insert(path, route)?;
+            router.insert(path, (route, path))?;
         }
         Ok(Routes(router))
+    }
+
+    /// The path as the table has it, without what somebody put in.
+    pub(super) fn path_of(&self, path: &str) -> Option<&'static str> {
+        self.0.at(path).ok().map(|found| found.value.1)
     }
 
     /// The route of a path and its variable segment as it came, empty where there is none.
     pub(super) fn find<'a>(&self, path: &'a str) -> Option<(Route, &'a str)> {
         let found = self.0.at(path).ok()?;
-        Some((*found.value, found.params.get("name").unwrap_or_default()))
+        Some((found.value.0, found.params.get("name").unwrap_or_default()))
     }
 }
 

@@ -1,0 +1,201 @@
+//! How durables lag, for metrics: looked at in rounds, off the runtime, a bounded piece at a time, so that
+//! a scrape costs nothing and a hundred thousand durables cost no more than a part of one processor.
+//!
+//! - A round begins when something was committed since the last one, and goes by name over all durables.
+//! - What is counted goes by topics: of a subscription that wants only some types it is an upper bound,
+//!   and so it is where a wildcard matches too many topics to look at each.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tidings_proto::{Cursor, Mode, Offset, control::AckState};
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, ledger::LedgerEntry};
+use crate::{
+    clock,
+    log::StorageError,
+    metrics::{LagGauges, OneDurable},
+};
+
+/// How often a piece of a round is done.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long a piece may take, but for the durable that passes it.
+const PIECE: Duration = Duration::from_millis(100);
+/// How much is looked at for one durable, in names of topics.
+const LOOKS_MAX: usize = 262_144;
+/// The most durables that are shown one by one.
+const SHOWN_MAX: usize = 200;
+
+/// Which durables are shown one by one, and what was found last.
+#[derive(Debug)]
+pub(super) struct Lag {
+    shown: Vec<String>,
+    found: Mutex<Option<LagGauges>>,
+}
+
+/// A round on its way.
+#[derive(Debug, Default)]
+struct Round {
+    /// The last name that was looked at.
+    after: Option<String>,
+    /// The log's end when it began.
+    until: Cursor,
+    found: LagGauges,
+}
+
+/// One durable.
+struct Looked {
+    events: u64,
+    /// The oldest of them.
+    oldest: Option<Offset>,
+    floor: Cursor,
+    in_flight: usize,
+}
+
+impl Lag {
+    /// Shows the durables with these names; a name may end in `*`.
+    pub(super) fn new(shown: Vec<String>) -> Lag {
+        Lag { shown, found: Mutex::new(None) }
+    }
+
+    /// What the last whole round found.
+    pub(super) fn found(&self) -> Option<LagGauges> {
+        self.found.lock().clone()
+    }
+
+    fn shows(&self, name: &str) -> bool {
+        self.shown.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => pattern == name,
+        })
+    }
+}
+
+/// Looks at durables until `stop`.
+pub(super) async fn watch(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut round, mut until) = (None, None);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let committed = broker.log.committed();
+        // Acks are events too. What is in flight changes without any, but only where it is shown.
+        if round.is_none() && until == Some(committed) && broker.lag.shown.is_empty() {
+            continue;
+        }
+        let begun = round.take().unwrap_or_else(|| Round { until: committed, ..Round::default() });
+        let piece_of = broker.clone();
+        match tokio::task::spawn_blocking(move || piece(&piece_of, begun)).await {
+            Ok(Ok(whole)) => {
+                until = Some(whole.until);
+                *broker.lag.found.lock() = Some(whole.found);
+            }
+            Ok(Err(unfinished)) => round = Some(unfinished),
+            Err(_) => tracing::error!("looking at how durables lag panicked"),
+        }
+    }
+}
+
+/// Goes on with a round; an error is one that is to be gone on with.
+fn piece(broker: &Broker, mut round: Round) -> Result<Round, Round> {
+    let begun = clock::monotonic();
+    loop {
+        // One at a time: the ledger is the commit thread's.
+        let Some(entry) = broker.controls.list(round.after.as_deref(), 1).pop() else {
+            return Ok(round);
+        };
+        round.after = Some(entry.spec.name.clone());
+        match broker.look(&entry) {
+            Ok(looked) => round.take(broker, &entry, &looked),
+            Err(error) => {
+                tracing::warn!(durable = entry.spec.name, %error, "its lag is not known");
+            }
+        }
+        if clock::monotonic().saturating_sub(begun) >= PIECE {
+            return Err(round);
+        }
+    }
+}
+
+impl Round {
+    fn take(&mut self, broker: &Broker, entry: &LedgerEntry, looked: &Looked) {
+        let found = &mut self.found;
+        found.sum = found.sum.saturating_add(looked.events);
+        found.max = found.max.max(looked.events);
+        let oldest_ms = looked.oldest.and_then(|oldest| broker.time_ms(oldest));
+        found.oldest_ms = [found.oldest_ms, oldest_ms].into_iter().flatten().min();
+        if found.shown.len() < SHOWN_MAX && broker.lag.shows(&entry.spec.name) {
+            found.shown.push(OneDurable {
+                name: entry.spec.name.clone(),
+                lag: looked.events,
+                oldest_ms,
+                in_flight: u64::try_from(looked.in_flight).unwrap_or(u64::MAX),
+                acked: looked.floor.get(),
+            });
+        }
+    }
+}
+
+impl Broker {
+    fn look(&self, entry: &LedgerEntry) -> Result<Looked, StorageError> {
+        let in_use = self.durables.lock().get(&entry.spec.name).cloned();
+        let in_use = in_use.filter(|durable| durable.spec.number == entry.spec.number);
+        // In use it may have looked at more than it has acknowledged.
+        let (acks, in_flight) = match &in_use {
+            Some(durable) => (Arc::new(durable.to_ack_state()), durable.lock().state.in_flight()),
+            None => (entry.acks.clone(), 0),
+        };
+        let (events, oldest) = self.open_events(entry, &acks)?;
+        Ok(Looked { events, oldest, floor: acks.floor, in_flight })
+    }
+
+    /// How many events are not acknowledged, and the oldest of them.
+    fn open_events(
+        &self,
+        entry: &LedgerEntry,
+        acks: &AckState,
+    ) -> Result<(u64, Option<Offset>), StorageError> {
+        let mut looks = LOOKS_MAX;
+        let filters = &entry.spec.options.filters;
+        let done: u64 = acks.ranges.iter().map(|(first, last)| last - first + 1).sum();
+        let is_mirror = entry.spec.options.mode == Mode::Mirror;
+        let looked = match acks.ranges.last() {
+            // All between the acknowledged ranges of an exclusive one was delivered, and so it matches.
+            Some((_, last)) if !is_mirror => Cursor::new(*last),
+            _ => acks.floor,
+        };
+        let between = looked.get().saturating_sub(acks.floor.get());
+        let behind = self.log.reader().behind(filters, looked, &mut looks)?;
+        if looked > acks.floor {
+            let events = between.saturating_sub(done).saturating_add(behind.records);
+            return Ok((events, Some(acks.floor.next())));
+        }
+        // Of a mirror they are single events that matched.
+        let events = behind.records.saturating_sub(done);
+        let first = behind.first.unwrap_or_else(|| acks.floor.next());
+        Ok((events, (events > 0).then_some(first)))
+    }
+
+    fn time_ms(&self, offset: Offset) -> Option<u64> {
+        match self.log.tail().get(offset) {
+            Some(event) => Some(event.time().as_millis()),
+            None => Some(self.log.reader().get(offset).ok()??.time_ms),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_end_in_a_star() {
+        let lag = Lag::new(vec!["billing".to_owned(), "team-*".to_owned()]);
+        assert!(lag.shows("billing") && lag.shows("team-") && lag.shows("team-a"));
+        assert!(!lag.shows("billing2") && !lag.shows("ateam-"));
+    }
+}
