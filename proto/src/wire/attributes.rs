@@ -1,5 +1,5 @@
-//! An event's attributes by reference, from a record or from an [`Event`]: what the binary encodings
-//! write.
+//! An event's attributes by reference, from a record or from an [`Event`]: what every encoding of
+//! events writes.
 
 use crate::{
     Event, Offset, Priority, Timestamp,

@@ -11,47 +11,19 @@ use crate::{
     strict::{given, texts},
     wire::{
         Fault, LEVELS_MAX,
+        attributes::{self, Attributes},
         stored::{Body, Place},
     },
 };
 
 /// Appends an event of the log as one JSON object.
 pub fn encode_event(place: &Place<'_>, body: &Body<'_>, out: &mut Vec<u8>) {
-    let attributes = Attributes {
-        offset: place.offset,
-        topic: place.topic,
-        id: &body.id,
-        kind: body.kind,
-        source: &body.source,
-        time: place.time,
-        datacontenttype: body.datacontenttype,
-        data: body.data,
-        key: place.key,
-        priority: place.priority,
-        expires: body.expires,
-        correlation: body.correlation,
-    };
-    attributes.write(body.headers, out);
+    write(&Attributes::of_record(place, body), body.headers, out);
 }
 
 /// Appends an event as one JSON object, the same bytes as [`encode_event`] makes of its record.
 pub fn write_event(event: &Event, out: &mut Vec<u8>) {
-    let attributes = Attributes {
-        offset: event.offset,
-        topic: event.topic.as_str(),
-        id: &event.id,
-        kind: &event.kind,
-        source: &event.source,
-        time: event.time,
-        datacontenttype: event.datacontenttype.as_deref(),
-        data: event.data.as_deref(),
-        key: event.key.as_deref(),
-        priority: event.priority,
-        expires: event.expires,
-        correlation: event.correlation.as_deref(),
-    };
-    let headers = event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    attributes.write(headers, out);
+    write(&Attributes::of_event(event), attributes::headers(event), out);
 }
 
 /// Reads an event as the broker sends it; attributes that are not known here are skipped.
@@ -63,45 +35,32 @@ pub fn decode_event(text: &str) -> Result<Event, WireError> {
     event.into_event().map_err(|fault| fault.under(""))
 }
 
-struct Attributes<'a> {
-    offset: Offset,
-    topic: &'a str,
-    id: &'a str,
-    kind: &'a str,
-    source: &'a str,
-    time: Timestamp,
-    datacontenttype: Option<&'a str>,
-    data: Option<&'a [u8]>,
-    key: Option<&'a str>,
-    priority: Priority,
-    expires: Option<Timestamp>,
-    correlation: Option<&'a str>,
-}
-
-impl Attributes<'_> {
-    fn write<'h>(&self, headers: impl Iterator<Item = (&'h str, &'h str)>, out: &mut Vec<u8>) {
-        let mut object = Object::begin(out);
-        object.number("offset", self.offset.get());
-        object.text("topic", self.topic);
-        object.text("id", self.id);
-        object.text("type", self.kind);
-        object.text("source", self.source);
-        object.plain("time", self.time);
-        object.text_if("datacontenttype", self.datacontenttype);
-        if let Some(data) = self.data {
-            object.data(self.datacontenttype, data);
-        }
-        object.text_if("key", self.key);
-        if self.priority != Priority::Normal {
-            object.text("priority", self.priority.as_str());
-        }
-        if let Some(expires) = self.expires {
-            object.plain("expires", expires);
-        }
-        object.text_if("correlation", self.correlation);
-        object.headers(headers);
-        object.end();
+fn write<'h>(
+    event: &Attributes<'_>,
+    headers: impl Iterator<Item = (&'h str, &'h str)>,
+    out: &mut Vec<u8>,
+) {
+    let mut object = Object::begin(out);
+    object.number("offset", event.offset.get());
+    object.text("topic", event.topic);
+    object.text("id", event.id);
+    object.text("type", event.kind);
+    object.text("source", event.source);
+    object.plain("time", event.time);
+    object.text_if("datacontenttype", event.datacontenttype);
+    if let Some(data) = event.data {
+        object.data(event.datacontenttype, data);
     }
+    object.text_if("key", event.key);
+    if event.priority != Priority::Normal {
+        object.text("priority", event.priority.as_str());
+    }
+    if let Some(expires) = event.expires {
+        object.plain("expires", expires);
+    }
+    object.text_if("correlation", event.correlation);
+    object.headers(headers);
+    object.end();
 }
 
 /// An event as it stands in JSON.
