@@ -3,7 +3,7 @@
 //! - An attribute that is there has a value: `null` is refused, not read as absent.
 //! - An object is an object: serde would take an array of its attributes in order as well.
 //! - One word of several is a text: serde would take `{"low":null}` for `"low"` as well.
-//! - A map has every name once.
+//! - A map has every name once; the error is in serde's own words.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -93,7 +93,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
         let mut texts = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if texts.contains_key(&name) {
-                return Err(A::Error::custom("is given twice"));
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
             }
             texts.insert(name, map.next_value()?);
         }

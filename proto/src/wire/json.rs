@@ -24,7 +24,7 @@ pub(super) mod write;
 mod tests;
 
 pub use super::{BadRequest, BatchHeader, Incoming};
-pub(super) use publish::{OCTETS, expiry, payload};
+pub(super) use publish::payload;
 pub use {
     event::{decode_event, encode_event, write_event},
     publish::{decode_publish, decode_publishes, encode_publish},

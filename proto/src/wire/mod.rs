@@ -19,6 +19,7 @@ pub mod protobuf;
 pub mod stored;
 
 mod attributes;
+mod objects;
 
 #[cfg(test)]
 mod samples;
@@ -99,4 +100,13 @@ fn invalid(path: &str, text: &str) -> WireError {
     message.push_str(": ");
     message.extend(text.chars().take(TEXT_CHARS_MAX));
     WireError::new(Code::InvalidArgument, message)
+}
+
+/// Appends the name of an attribute to a path.
+fn push_name(name: &str, path: &mut String) {
+    const NAME_CHARS_MAX: usize = 64;
+    if !path.is_empty() {
+        path.push('.');
+    }
+    path.extend(name.chars().take(NAME_CHARS_MAX));
 }

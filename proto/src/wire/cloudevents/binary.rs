@@ -11,7 +11,7 @@ use crate::{
     message::Publish,
     wire::{
         Fault,
-        json::{OCTETS, expiry},
+        objects::publish::{OCTETS, expiry},
     },
 };
 

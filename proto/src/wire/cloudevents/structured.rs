@@ -17,7 +17,8 @@ use crate::{
     message::Publish,
     wire::{
         Fault, LEVELS_MAX,
-        json::{OCTETS, payload, read, write::Object},
+        json::{payload, read, write::Object},
+        objects::publish::OCTETS,
     },
 };
 

@@ -7,7 +7,16 @@
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use crate::{WireError, event::json_depth, strict, wire::invalid};
+use crate::{
+    WireError,
+    event::json_depth,
+    strict,
+    wire::{
+        invalid,
+        objects::{is_missing, refusal},
+        push_name,
+    },
+};
 
 /// Reads a `T` that is written as an object. `path` is where it stands in the message; may be
 /// empty.
@@ -41,34 +50,18 @@ fn describe(text: &str, path: &str, error: &serde_json::Error) -> WireError {
     }
     let place = format!(" at line {} column {}", error.line(), error.column());
     let said = said.strip_suffix(&place).unwrap_or(&said);
-    let missing = quoted(said, "missing field `");
     let end = offset_of(text, error.line(), error.column());
     let end = match text.get(..end) {
         // Behind an object stands what the last attribute in it was refused for, too: serde_json
         // adds the place only after it has read the end of the object.
-        Some(before) if before.ends_with('}') && missing.is_none() => end - 1,
+        Some(before) if before.ends_with('}') && !is_missing(said) => end - 1,
         // It stops before an array or an object that should be something else.
         _ if matches!(text.as_bytes().get(end), Some(b'[' | b'{')) => end + 1,
         _ => end,
     };
     let mut full = path.to_owned();
     push_path(text.get(..end).unwrap_or(text), &mut full);
-    if let Some(name) = missing {
-        push_name(name, &mut full);
-        return invalid(&full, "is missing");
-    }
-    if full.is_empty() {
-        full.push_str("message");
-    }
-    match quoted(said, "duplicate field `") {
-        Some(_) => invalid(&full, "is given twice"),
-        None => invalid(&full, said),
-    }
-}
-
-/// What stands between `before` and the next backquote.
-fn quoted<'a>(text: &'a str, before: &str) -> Option<&'a str> {
-    text.strip_prefix(before)?.split('`').next()
+    refusal(full, said, true)
 }
 
 /// The byte offset of a place as serde_json gives it: lines from 1, columns in bytes.
@@ -142,14 +135,6 @@ fn string(text: &str) -> &str {
         is_end
     });
     end.and_then(|end| text.get(..end)).unwrap_or(text)
-}
-
-fn push_name(name: &str, path: &mut String) {
-    const NAME_CHARS_MAX: usize = 64;
-    if !path.is_empty() {
-        path.push('.');
-    }
-    path.extend(name.chars().take(NAME_CHARS_MAX));
 }
 
 #[cfg(test)]

@@ -1,100 +1,101 @@
-//! Writing JSON into a byte vector, for the objects that are written too often to go through serde.
+//! Writing JSON.
 
 use std::fmt::{self, Display, Write};
 
 use base64::{display::Base64Display, engine::general_purpose::STANDARD};
 use serde::Serialize;
 
-use crate::{Data, event::JSON};
+use crate::{
+    Data, NewEvent,
+    event::JSON,
+    wire::objects::{self, Syntax, publish::OCTETS},
+};
 
-/// An object that is being written; attribute after attribute, ended by [`Object::end`].
-pub(in crate::wire) struct Object<'a> {
-    out: &'a mut Vec<u8>,
-    is_empty: bool,
-}
+/// An object in JSON that is being written.
+pub(in crate::wire) type Object<'a> = objects::Object<'a, Json>;
 
-impl<'a> Object<'a> {
-    pub(in crate::wire) fn begin(out: &'a mut Vec<u8>) -> Object<'a> {
+/// How JSON is written.
+pub(in crate::wire) struct Json;
+
+impl Syntax for Json {
+    fn open_object(out: &mut Vec<u8>) {
         out.push(b'{');
-        Object { out, is_empty: true }
     }
 
-    /// Writes the name of an attribute; its value is to be appended to what is returned.
-    pub(in crate::wire) fn name(&mut self, name: &str) -> &mut Vec<u8> {
-        if !self.is_empty {
-            self.out.push(b',');
-        }
-        self.is_empty = false;
-        push_text(name, self.out);
-        self.out.push(b':');
-        self.out
+    fn close_object(_start: usize, _len: usize, out: &mut Vec<u8>) {
+        out.push(b'}');
     }
 
-    pub(in crate::wire) fn text(&mut self, name: &str, value: &str) {
-        push_text(value, self.name(name));
+    fn open_list(out: &mut Vec<u8>) {
+        out.push(b'[');
     }
 
-    pub(in crate::wire) fn text_if(&mut self, name: &str, value: Option<&str>) {
-        if let Some(value) = value {
-            self.text(name, value);
-        }
+    fn close_list(_start: usize, _len: usize, out: &mut Vec<u8>) {
+        out.push(b']');
     }
 
-    pub(in crate::wire) fn number(&mut self, name: &str, value: impl Into<u64>) {
-        push_display(value.into(), self.name(name));
+    fn separate(out: &mut Vec<u8>) {
+        out.push(b',');
     }
 
-    /// A value that needs no escapes, such as a time, as a text.
-    pub(in crate::wire) fn plain(&mut self, name: &str, value: impl Display) {
-        let out = self.name(name);
+    fn name(name: &str, out: &mut Vec<u8>) {
+        push_text(name, out);
+        out.push(b':');
+    }
+
+    fn text(text: &str, out: &mut Vec<u8>) {
+        push_text(text, out);
+    }
+
+    fn plain(value: impl Display, out: &mut Vec<u8>) {
         out.push(b'"');
         push_display(value, out);
         out.push(b'"');
     }
 
-    /// A value that is JSON already.
-    pub(in crate::wire) fn raw(&mut self, name: &str, value: &[u8]) {
-        self.name(name).extend_from_slice(value);
+    fn number(n: u64, out: &mut Vec<u8>) {
+        push_display(n, out);
     }
 
-    /// An event's data as `data` or `data_base64`, whichever its content type asks for.
-    pub(in crate::wire) fn data(&mut self, datacontenttype: Option<&str>, data: &[u8]) {
+    fn serde<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) {
+        push_serde(value, out);
+    }
+
+    /// As `data` or `data_base64`.
+    fn data(datacontenttype: Option<&str>, data: &[u8], object: &mut Object<'_>) {
         match Data::of(datacontenttype.unwrap_or(JSON)) {
             // No bytes at all are no JSON value; they would break the object around them.
-            Data::Json if !data.is_empty() => return self.raw("data", data),
+            Data::Json if !data.is_empty() => return object.raw("data", data),
             Data::Text => {
                 if let Ok(text) = str::from_utf8(data) {
-                    return self.text("data", text);
+                    return object.text("data", text);
                 }
             }
             Data::Json | Data::Binary => {}
         }
-        self.base64(data);
+        base64(data, object);
     }
 
-    pub(in crate::wire) fn base64(&mut self, data: &[u8]) {
-        self.plain("data_base64", Base64Display::new(data, &STANDARD));
-    }
-
-    /// The publisher's own attributes; nothing when there are none.
-    pub(in crate::wire) fn headers<'h>(
-        &mut self,
-        headers: impl Iterator<Item = (&'h str, &'h str)>,
-    ) {
-        let mut headers = headers.peekable();
-        if headers.peek().is_none() {
-            return;
+    fn payload(event: &NewEvent, object: &mut Object<'_>) {
+        let Some(data) = &event.data else {
+            return object.text_if("datacontenttype", event.datacontenttype.as_deref());
+        };
+        let content_type = event.datacontenttype.as_deref().unwrap_or(JSON);
+        // An attribute that is `null` is refused, so a payload that is `null` goes as bytes.
+        let as_bytes = data.is_empty() || data.trim_ascii() == b"null";
+        if as_bytes && Data::of(content_type) == Data::Json {
+            object.text("datacontenttype", content_type);
+            return base64(data, object);
         }
-        let mut object = Object::begin(self.name("headers"));
-        for (name, value) in headers {
-            object.text(name, value);
+        if content_type != JSON && content_type != OCTETS {
+            object.text("datacontenttype", content_type);
         }
-        object.end();
+        object.data(Some(content_type), data);
     }
+}
 
-    pub(in crate::wire) fn end(self) {
-        self.out.push(b'}');
-    }
+fn base64(data: &[u8], object: &mut Object<'_>) {
+    object.plain("data_base64", Base64Display::new(data, &STANDARD));
 }
 
 /// Appends a JSON string, escaped as little as RFC 8259 §7 allows.

@@ -1,0 +1,68 @@
+//! Messages as objects of named attributes and lists: the shape they have in JSON and MessagePack.
+//!
+//! - What is read and written here is the same in both by construction: the names, the order, what is
+//!   left out, what is refused and how its error says where.
+//! - An encoding adds how values look ([`Syntax`]), how an event's data is given ([`Payload`]), and a
+//!   reader that serde can take them from, with errors that name the attribute.
+
+pub(super) mod event;
+pub(super) mod publish;
+pub(super) mod request;
+pub(super) mod server;
+pub(super) mod write;
+
+use bytes::Bytes;
+
+use super::{Fault, invalid, push_name};
+use crate::WireError;
+
+pub(super) use write::{List, Object, Syntax};
+
+/// An event's data as an encoding gives it in the attribute `data`.
+pub(super) trait Payload: Sized {
+    /// Whether it is the encoding's word for nothing, which is no data for a publisher to give.
+    fn is_null(&self) -> bool;
+
+    /// The bytes of it, of which at most one form may be given.
+    fn bytes(
+        datacontenttype: Option<&str>,
+        data: Option<Self>,
+        data_base64: Option<String>,
+    ) -> Result<Option<Bytes>, Fault>;
+}
+
+/// An error of serde in the words of the protocol. `path` leads to where the reader was: to the attribute,
+/// or else to the object around it, as always where one is missing.
+pub(super) fn refusal(mut path: String, said: &str, is_at_attribute: bool) -> WireError {
+    let text = match (quoted(said, MISSING), quoted(said, DUPLICATE)) {
+        (Some(name), _) => {
+            push_name(name, &mut path);
+            "is missing"
+        }
+        (None, Some(name)) => {
+            if !is_at_attribute {
+                push_name(name, &mut path);
+            }
+            "is given twice"
+        }
+        (None, None) => said,
+    };
+    if path.is_empty() {
+        path.push_str("message");
+    }
+    invalid(&path, text)
+}
+
+/// Whether the error is that an attribute is missing.
+pub(super) fn is_missing(said: &str) -> bool {
+    quoted(said, MISSING).is_some()
+}
+
+/// What stands between `before` and the backquote at the end.
+fn quoted<'a>(text: &'a str, before: &str) -> Option<&'a str> {
+    text.strip_prefix(before)?.strip_suffix('`')
+}
+
+// How serde begins these errors, with the name of the attribute behind it.
+const MISSING: &str = "missing field `";
+const DUPLICATE: &str = "duplicate field `";
