@@ -4,9 +4,9 @@
 //! - A file is a list of cases; its name says what they are, see [`check`].
 //! - `json` is decoded and encoded again; that gives `reencoded`, or `json` itself where that is
 //!   absent.
-//! - `protobuf` is the same message in that encoding, in hex: what `json` says is encoded to exactly
-//!   these bytes, and they are decoded to the same. Every request, reply, push, event and batch has it.
-//!   (Other writers may order the fields otherwise; what they all read is the same.)
+//! - `protobuf` and `msgpack` are the same message in those encodings, in hex: what `json` says is
+//!   encoded to exactly these bytes, and they are decoded to the same. Every request, reply, push, event
+//!   and batch has them. (Other writers may order the fields otherwise; what they all read is the same.)
 //! - `field` is what the text of an error begins with, before the first colon.
 //! - A case that was published once is never changed: clients in other languages read the same
 //!   files.
@@ -21,7 +21,7 @@ use serde_json::Value;
 use tidings_proto::{
     Event, Timestamp, Topic, WireError,
     message::{Events, Push, Reply, Request, ServerMessage},
-    wire::{BadRequest, BatchHeader, Incoming, cloudevents, json, protobuf, stored},
+    wire::{BadRequest, BatchHeader, Incoming, cloudevents, json, msgpack, protobuf, stored},
 };
 
 #[derive(Deserialize)]
@@ -30,6 +30,7 @@ struct Case {
     name: String,
     json: Option<String>,
     protobuf: Option<String>,
+    msgpack: Option<String>,
     reencoded: Option<String>,
     code: Option<String>,
     field: Option<String>,
@@ -55,12 +56,18 @@ impl Case {
         assert_eq!(text_of(write), self.reencoded.as_deref().unwrap_or(self.json()));
     }
 
-    /// The bytes of the case in another encoding, which what it says is encoded to.
-    fn bytes(&self, codec: &Codec, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut out = Vec::new();
-        write(&mut out);
-        assert_eq!(Some(&*hex(&out)), (codec.hex)(self), "{}", codec.name);
-        out
+    /// What it says is encoded to the bytes of the case, in every encoding.
+    fn in_every_encoding(
+        &self,
+        check: impl Fn(&Codec, &[u8]),
+        write: impl Fn(&Codec, &mut Vec<u8>),
+    ) {
+        for codec in CODECS {
+            let mut out = Vec::new();
+            write(codec, &mut out);
+            assert_eq!((codec.show)(&out), (codec.want)(self).unwrap(), "{}", codec.name);
+            check(codec, &out);
+        }
     }
 
     fn topic(&self) -> Option<Topic> {
@@ -75,10 +82,12 @@ impl Case {
     }
 }
 
-/// A binary encoding.
+/// An encoding of the whole protocol.
 struct Codec {
     name: &'static str,
-    hex: fn(&Case) -> Option<&str>,
+    /// How a case writes the bytes of a message.
+    want: fn(&Case) -> Option<&str>,
+    show: fn(&[u8]) -> String,
     encode_request: fn(Option<u32>, &Request, &mut Vec<u8>),
     decode_request: fn(&[u8]) -> Result<Incoming, BadRequest>,
     encode_reply: fn(Option<u32>, &Reply, &mut Vec<u8>),
@@ -89,9 +98,26 @@ struct Codec {
     decode_event: fn(&[u8]) -> Result<Event, WireError>,
 }
 
-const CODECS: &[Codec] = &[Codec {
+const JSON: Codec = Codec {
+    name: "json",
+    want: |case| Some(case.reencoded.as_deref().unwrap_or(case.json())),
+    show: |bytes| text(bytes).to_owned(),
+    encode_request: json::encode_request,
+    decode_request: |bytes| json::decode_request(text(bytes)),
+    encode_reply: json::encode_reply,
+    encode_push: json::encode_push,
+    encode_events: |header, events, out| {
+        json::encode_events(header, events.iter().map(Vec::as_slice), out);
+    },
+    decode_server_message: |bytes| json::decode_server_message(text(bytes)),
+    write_event: json::write_event,
+    decode_event: |bytes| json::decode_event(text(bytes)),
+};
+
+const PROTOBUF: Codec = Codec {
     name: "protobuf",
-    hex: |case| case.protobuf.as_deref(),
+    want: |case| case.protobuf.as_deref(),
+    show: hex,
     encode_request: protobuf::encode_request,
     decode_request: protobuf::decode_request,
     encode_reply: protobuf::encode_reply,
@@ -102,7 +128,29 @@ const CODECS: &[Codec] = &[Codec {
     decode_server_message: protobuf::decode_server_message,
     write_event: protobuf::write_event,
     decode_event: protobuf::decode_event,
-}];
+};
+
+const MSGPACK: Codec = Codec {
+    name: "msgpack",
+    want: |case| case.msgpack.as_deref(),
+    show: hex,
+    encode_request: msgpack::encode_request,
+    decode_request: msgpack::decode_request,
+    encode_reply: msgpack::encode_reply,
+    encode_push: msgpack::encode_push,
+    encode_events: |header, events, out| {
+        msgpack::encode_events(header, events.iter().map(Vec::as_slice), out);
+    },
+    decode_server_message: msgpack::decode_server_message,
+    write_event: msgpack::write_event,
+    decode_event: msgpack::decode_event,
+};
+
+const CODECS: &[Codec] = &[JSON, PROTOBUF, MSGPACK];
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -123,70 +171,40 @@ fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
 fn check(file: &str, case: &Case) {
     if let Some(kind) = file.strip_prefix("request_") {
         let incoming = json::decode_request(case.json()).unwrap();
-        case.encoded(|out| json::encode_request(incoming.id, &incoming.request, out));
-        for codec in CODECS {
-            let bytes = case.bytes(codec, |out| {
-                (codec.encode_request)(incoming.id, &incoming.request, out);
-            });
-            assert_eq!((codec.decode_request)(&bytes).unwrap(), incoming);
-        }
+        case.in_every_encoding(
+            |codec, bytes| assert_eq!((codec.decode_request)(bytes).unwrap(), incoming),
+            |codec, out| (codec.encode_request)(incoming.id, &incoming.request, out),
+        );
         return assert!(has(case, kind));
     }
-    if let Some(kind) = file.strip_prefix("reply_") {
-        let message = json::decode_server_message(case.json()).unwrap();
-        let ServerMessage::Reply(id, reply) = message else { panic!("no reply: {message:?}") };
-        case.encoded(|out| json::encode_reply(Some(id), &reply, out));
-        for codec in CODECS {
-            let bytes = case.bytes(codec, |out| (codec.encode_reply)(Some(id), &reply, out));
-            let read = (codec.decode_server_message)(&bytes).unwrap();
-            assert_eq!(read, ServerMessage::Reply(id, reply.clone()));
-        }
-        return assert!(has(case, kind));
-    }
-    if let Some(kind) = file.strip_prefix("push_") {
-        let message = json::decode_server_message(case.json()).unwrap();
-        let ServerMessage::Push(push) = message else { panic!("no push: {message:?}") };
-        case.encoded(|out| json::encode_push(&push, out));
-        for codec in CODECS {
-            let bytes = case.bytes(codec, |out| (codec.encode_push)(&push, out));
-            let read = (codec.decode_server_message)(&bytes).unwrap();
-            assert_eq!(read, ServerMessage::Push(push.clone()));
-        }
+    if let Some(kind) = file.strip_prefix("reply_").or(file.strip_prefix("push_")) {
+        server_message(case);
         return assert!(has(case, kind));
     }
     match file {
         "event" => {
             let event = json::decode_event(case.json()).unwrap();
-            case.encoded(|out| json::write_event(&event, out));
-            for codec in CODECS {
-                let bytes = case.bytes(codec, |out| (codec.write_event)(&event, out));
-                assert_eq!((codec.decode_event)(&bytes).unwrap(), event);
-            }
+            case.in_every_encoding(
+                |codec, bytes| assert_eq!((codec.decode_event)(bytes).unwrap(), event),
+                |codec, out| (codec.write_event)(&event, out),
+            );
         }
-        "events" => {
-            let message = json::decode_server_message(case.json()).unwrap();
-            let ServerMessage::Events(batch) = message else { panic!("no batch: {message:?}") };
-            case.encoded(|out| encode_batch(&batch, out));
-            for codec in CODECS {
-                let bytes = case.bytes(codec, |out| encode_batch_with(codec, &batch, out));
-                let read = (codec.decode_server_message)(&bytes).unwrap();
-                assert_eq!(read, ServerMessage::Events(batch.clone()));
-            }
-        }
+        "events" => server_message(case),
         "publish" => {
             let publish = json::decode_publish(case.json()).unwrap();
             case.encoded(|out| json::encode_publish(&publish, out));
         }
         "bad_request" => {
-            let bad = json::decode_request(case.json()).unwrap_err();
-            assert_eq!(bad.id, case.id);
-            case.refused(Err::<(), _>(bad.error));
+            bad_request(case, &JSON, case.json().as_bytes());
+            if let Some(msgpack) = &case.msgpack {
+                bad_request(case, &MSGPACK, &unhex(msgpack));
+            }
         }
         "bad_protobuf_request" => {
-            let bad = protobuf::decode_request(&unhex(case.protobuf.as_deref().unwrap()));
-            let bad = bad.unwrap_err();
-            assert_eq!(bad.id, case.id);
-            case.refused(Err::<(), _>(bad.error));
+            bad_request(case, &PROTOBUF, &unhex(case.protobuf.as_deref().unwrap()));
+        }
+        "bad_msgpack_request" => {
+            bad_request(case, &MSGPACK, &unhex(case.msgpack.as_deref().unwrap()));
         }
         "bad_publish" => case.refused(json::decode_publishes(case.json())),
         "bad_server_message" => case.refused(json::decode_server_message(case.json())),
@@ -204,6 +222,25 @@ fn check(file: &str, case: &Case) {
     }
 }
 
+/// A reply, a push or a batch of events.
+fn server_message(case: &Case) {
+    let message = json::decode_server_message(case.json()).unwrap();
+    case.in_every_encoding(
+        |codec, bytes| assert_eq!((codec.decode_server_message)(bytes).unwrap(), message),
+        |codec, out| match &message {
+            ServerMessage::Reply(id, reply) => (codec.encode_reply)(Some(*id), reply, out),
+            ServerMessage::Push(push) => (codec.encode_push)(push, out),
+            ServerMessage::Events(batch) => encode_batch(codec, batch, out),
+        },
+    );
+}
+
+fn bad_request(case: &Case, codec: &Codec, bytes: &[u8]) {
+    let bad = (codec.decode_request)(bytes).unwrap_err();
+    assert_eq!(bad.id, case.id);
+    case.refused(Err::<(), _>(bad.error));
+}
+
 /// Whether the message has the attribute that gives its file the name.
 fn has(case: &Case, kind: &str) -> bool {
     serde_json::from_str::<BTreeMap<String, Value>>(case.json()).unwrap().contains_key(kind)
@@ -214,19 +251,7 @@ fn published(case: &Case, publish: &tidings_proto::message::Publish) {
     assert_eq!(Some(text), case.publish);
 }
 
-fn encode_batch(batch: &Events, out: &mut Vec<u8>) {
-    let encoded: Vec<String> =
-        batch.events.iter().map(|event| text_of(|out| json::write_event(event, out))).collect();
-    let header = BatchHeader {
-        subscription: batch.subscription,
-        after: batch.after,
-        cursor: batch.cursor,
-        attempts: &batch.attempts,
-    };
-    json::encode_events(&header, encoded.iter().map(String::as_bytes), out);
-}
-
-fn encode_batch_with(codec: &Codec, batch: &Events, out: &mut Vec<u8>) {
+fn encode_batch(codec: &Codec, batch: &Events, out: &mut Vec<u8>) {
     let encode = |event| {
         let mut bytes = Vec::new();
         (codec.write_event)(event, &mut bytes);
@@ -275,6 +300,7 @@ fn body(case: &Case) {
 
 /// What there has to be a file for: every request, reply and push, and the rest.
 const FILES: &[&str] = &[
+    "bad_msgpack_request",
     "bad_protobuf_request",
     "bad_publish",
     "bad_request",

@@ -1,6 +1,6 @@
 //! Bytes on the wire and in the log: one module an encoding.
 //!
-//! - [`json`] and [`protobuf`] have every message of the protocol; [`cloudevents`] the HTTP binding
+//! - [`json`], [`msgpack`] and [`protobuf`] have every message of the protocol; [`cloudevents`] the HTTP binding
 //!   of single events; [`stored`] the body of a record in the log.
 //! - What a decoder hands out is valid: every event has passed [`crate::NewEvent::check`].
 //! - No bytes, however hostile, panic a decoder or make it recurse deeper than [`LEVELS_MAX`].
@@ -15,12 +15,15 @@ use crate::{
 
 pub mod cloudevents;
 pub mod json;
+pub mod msgpack;
 pub mod protobuf;
 pub mod stored;
 
 mod attributes;
 mod objects;
 
+#[cfg(test)]
+mod round_trips;
 #[cfg(test)]
 mod samples;
 

@@ -1,13 +1,12 @@
 use bytes::Bytes;
-use proptest::{option, prelude::*};
-use uuid::Uuid;
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
     Code, Event, NewEvent, Offset, Timestamp, Topic,
     event::JSON,
-    message::{Events, Publish, Request, ServerMessage},
-    wire::{LEVELS_MAX, samples, stored},
+    message::{Publish, Request, ServerMessage},
+    wire::{LEVELS_MAX, round_trips, samples},
 };
 
 fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -18,36 +17,17 @@ fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
 
 /// An event as the broker has it: its JSON made from the record, and itself.
 fn delivered(new: &NewEvent, offset: Offset, time: Timestamp) -> (String, Event) {
-    let made_id = Some(Uuid::from_bytes([7; 16]));
-    let mut bytes = Vec::new();
-    let draft = stored::Draft { event: new, made_id, subject: "alice", expires: Some(time) };
-    stored::encode(&draft, &mut bytes);
-    let body = stored::decode(&bytes).unwrap();
-    let (topic, key) = (new.topic.as_str(), new.key.as_deref());
-    let place = stored::Place { offset, time, topic, key, priority: new.priority };
-    (text_of(|out| encode_event(&place, &body, out)), stored::event(&place, &body))
+    let (bytes, event) = round_trips::delivered(&round_trips::JSON, new, offset, time);
+    (String::from_utf8(bytes).unwrap(), event)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn an_event_comes_back(
-        new in samples::new_event(),
-        (offset, time) in (samples::offset(), samples::time()),
-    ) {
-        let (text, event) = delivered(&new, offset, time);
-        prop_assert_eq!(&text, &text_of(|out| write_event(&event, out)));
-        prop_assert_eq!(decode_event(&text).unwrap(), event);
-        // serde agrees that it is one JSON object.
+    fn serde_reads_an_event_too(new in samples::new_event(), offset in samples::offset()) {
+        let (text, _) = delivered(&new, offset, Timestamp::from_millis(1));
         prop_assert!(serde_json::from_str::<serde_json::Map<_, _>>(&text).is_ok());
-    }
-
-    #[test]
-    fn a_request_comes_back(id in option::of(any::<u32>()), request in samples::request()) {
-        let text = text_of(|out| encode_request(id, &request, out));
-        let incoming = decode_request(&text).map_err(|bad| format!("{text}: {bad}")).unwrap();
-        prop_assert_eq!(incoming, Incoming { id, request });
     }
 
     #[test]
@@ -60,44 +40,21 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_of_events_comes_back(
-        new in proptest::collection::vec(samples::new_event(), 0..4),
-        offset in samples::offset(),
-        (after, deliveries) in (option::of(0..99_u64), option::of(2..9_u32)),
-    ) {
-        let time = Timestamp::from_millis(1);
-        let (texts, events): (Vec<_>, Vec<_>) =
-            new.iter().map(|new| delivered(new, offset, time)).unzip();
-        let after = after.map(crate::Cursor::new);
-        let attempts = Vec::from_iter(deliveries.map(|deliveries| (offset, deliveries)));
-        let header =
-            BatchHeader { subscription: 3, after, cursor: after, attempts: &attempts };
-        let texts = texts.iter().map(String::as_bytes);
-        let text = text_of(|out| encode_events(&header, texts, out));
-        let want = Events { subscription: 3, after, cursor: after, events, attempts };
-        prop_assert_eq!(decode_server_message(&text).unwrap(), ServerMessage::Events(want));
-    }
-
-    #[test]
     fn strings_are_written_as_serde_writes_them(text in any::<String>()) {
         let ours = text_of(|out| write::push_text(&text, out));
         prop_assert_eq!(ours, serde_json::to_string(&text).unwrap());
     }
 
+    /// The readers of the whole protocol are tried with every encoding's.
     #[test]
     fn hostile_text_does_not_panic(
-        request in samples::request(),
-        new in samples::new_event(),
+        publish in samples::publish(),
         changes in samples::changes(),
         noise in "\\PC*",
     ) {
-        let request = text_of(|out| encode_request(Some(5), &request, out));
-        let event = delivered(&new, Offset::FIRST, Timestamp::from_millis(1)).0;
-        let batch = format!("{{\"events\":{{\"subscription\":1,\"events\":[{event}]}}}}");
-        for valid in [request, event, batch] {
-            let damaged = samples::damage(valid.as_bytes(), &changes);
-            survives(&String::from_utf8_lossy(&damaged));
-        }
+        let valid = text_of(|out| encode_publish(&publish, out));
+        let damaged = samples::damage(valid.as_bytes(), &changes);
+        survives(&String::from_utf8_lossy(&damaged));
         survives(&noise);
     }
 }
