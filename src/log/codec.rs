@@ -9,7 +9,7 @@ use tidings_proto::{
     control::Lost,
     event::{Expiry, JSON},
     wire::{
-        json, protobuf,
+        json, msgpack, protobuf,
         stored::{self, Body, StoredError},
     },
 };
@@ -25,6 +25,7 @@ pub struct Stored {
     /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
     durable_at: Option<Duration>,
     json: OnceLock<Encoded>,
+    msgpack: OnceLock<Bytes>,
     protobuf: OnceLock<Bytes>,
 }
 
@@ -37,7 +38,13 @@ struct Encoded {
 impl Stored {
     /// Takes a record as it was appended or read.
     pub fn new(record: Record) -> Stored {
-        Stored { record, durable_at: None, json: OnceLock::new(), protobuf: OnceLock::new() }
+        Stored {
+            record,
+            durable_at: None,
+            json: OnceLock::new(),
+            msgpack: OnceLock::new(),
+            protobuf: OnceLock::new(),
+        }
     }
 
     /// The same, durable since this moment of the monotonic clock.
@@ -104,17 +111,20 @@ impl Stored {
         Ok(self.encoded()?.bytes.clone())
     }
 
+    /// The same in MessagePack.
+    ///
+    /// # Errors
+    /// As [`Stored::body`].
+    pub fn msgpack(&self) -> Result<Bytes, StoredError> {
+        self.once(&self.msgpack, msgpack::encode_event)
+    }
+
     /// The same in Protobuf.
     ///
     /// # Errors
     /// As [`Stored::body`].
     pub fn protobuf(&self) -> Result<Bytes, StoredError> {
-        if let Some(encoded) = self.protobuf.get() {
-            return Ok(encoded.clone());
-        }
-        let body = self.body()?;
-        let bytes = exactly(|out| protobuf::encode_event(&self.place(), &body, out));
-        Ok(self.protobuf.get_or_init(|| bytes).clone())
+        self.once(&self.protobuf, protobuf::encode_event)
     }
 
     /// When it stops being delivered.
@@ -142,6 +152,20 @@ impl Stored {
         let bytes = exactly(|out| json::encode_event(&self.place(), &body, out));
         let encoded = Encoded { bytes, expires: body.expires };
         Ok(self.json.get_or_init(|| encoded))
+    }
+
+    /// What `encode` makes of it, kept in `place`.
+    fn once(
+        &self,
+        place: &OnceLock<Bytes>,
+        encode: fn(&stored::Place<'_>, &Body<'_>, &mut Vec<u8>),
+    ) -> Result<Bytes, StoredError> {
+        if let Some(encoded) = place.get() {
+            return Ok(encoded.clone());
+        }
+        let body = self.body()?;
+        let bytes = exactly(|out| encode(&self.place(), &body, out));
+        Ok(place.get_or_init(|| bytes).clone())
     }
 
     fn place(&self) -> stored::Place<'_> {

@@ -205,7 +205,7 @@ impl Ears {
                     Box::pin(self.conversation.text(&text)).await
                 }
                 Ok(Some(Message::Binary(frame))) if self.encoding.is_binary() => {
-                    Box::pin(self.conversation.binary(&frame)).await
+                    Box::pin(self.conversation.binary(self.encoding, &frame)).await
                 }
                 Ok(Some(Message::Text(_) | Message::Binary(_))) => {
                     let kind = if self.encoding.is_binary() { "binary" } else { "text" };

@@ -111,9 +111,9 @@ impl Conversation {
         self.message(Encoding::decode_text(text)).await
     }
 
-    /// Carries out the message of a binary frame.
-    pub async fn binary(&mut self, frame: &[u8]) -> Verdict {
-        self.message(Encoding::decode_binary(frame)).await
+    /// Carries out the message of a binary frame in this encoding.
+    pub async fn binary(&mut self, encoding: Encoding, frame: &[u8]) -> Verdict {
+        self.message(encoding.decode_binary(frame)).await
     }
 
     async fn message(&mut self, decoded: Result<Incoming, BadRequest>) -> Verdict {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tidings_proto::{
     WireError,
     message::{Push, Reply, RequestId},
-    wire::{BadRequest, BatchHeader, Incoming, json, protobuf, stored::StoredError},
+    wire::{BadRequest, BatchHeader, Incoming, json, msgpack, protobuf, stored::StoredError},
 };
 
 use crate::log::Stored;
@@ -17,28 +17,40 @@ const PLAIN: u8 = 0;
 /// The encodings there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
+    /// Protobuf in binary frames, each with one byte before the message.
+    Protobuf,
+    /// MessagePack in the same frames.
+    MessagePack,
     /// JSON in text frames.
     #[default]
     Json,
-    /// Protobuf in binary frames, each with one byte before the message.
-    Protobuf,
 }
 
 impl Encoding {
-    /// All of them.
-    pub const ALL: [Encoding; 2] = [Encoding::Json, Encoding::Protobuf];
+    /// All of them, in our order of preference.
+    pub const ALL: [Encoding; 3] = [Encoding::Protobuf, Encoding::MessagePack, Encoding::Json];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Encoding::Protobuf => "protobuf",
+            Encoding::MessagePack => "msgpack",
+            Encoding::Json => "json",
+        }
+    }
 
     /// The subprotocol that chooses it.
     pub const fn subprotocol(self) -> &'static str {
         match self {
-            Encoding::Json => "tidings.v1.json",
             Encoding::Protobuf => "tidings.v1.protobuf",
+            Encoding::MessagePack => "tidings.v1.msgpack",
+            Encoding::Json => "tidings.v1.json",
         }
     }
 
     /// Whether its messages go in binary frames.
     pub const fn is_binary(self) -> bool {
-        matches!(self, Encoding::Protobuf)
+        matches!(self, Encoding::Protobuf | Encoding::MessagePack)
     }
 
     /// Appends what stands before every message of a frame.
@@ -48,27 +60,30 @@ impl Encoding {
         }
     }
 
-    /// Reads the request of a text frame, of an encoding that has text frames.
+    /// Reads the request of a text frame.
     pub(super) fn decode_text(text: &str) -> Result<Incoming, BadRequest> {
         json::decode_request(text)
     }
 
-    /// Reads the request of a binary frame, of an encoding that has binary frames.
-    pub(super) fn decode_binary(frame: &[u8]) -> Result<Incoming, BadRequest> {
-        match frame.split_first() {
-            Some((&PLAIN, message)) => protobuf::decode_request(message),
-            _ => Err(BadRequest {
-                id: None,
-                error: WireError::invalid(
-                    "message: a binary frame begins with the byte 0, for a message that is not compressed",
-                ),
-            }),
+    /// Reads the request of a binary frame.
+    pub(super) fn decode_binary(self, frame: &[u8]) -> Result<Incoming, BadRequest> {
+        let refused = |text| Err(BadRequest { id: None, error: WireError::invalid(text) });
+        let Some((&PLAIN, message)) = frame.split_first() else {
+            return refused(
+                "message: a binary frame begins with the byte 0, for a message that is not compressed",
+            );
+        };
+        match self {
+            Encoding::Protobuf => protobuf::decode_request(message),
+            Encoding::MessagePack => msgpack::decode_request(message),
+            Encoding::Json => refused("message: JSON goes in text frames"),
         }
     }
 
     pub(super) fn reply(self, id: Option<RequestId>, reply: &Reply, out: &mut Vec<u8>) {
         match self {
             Encoding::Json => json::encode_reply(id, reply, out),
+            Encoding::MessagePack => msgpack::encode_reply(id, reply, out),
             Encoding::Protobuf => protobuf::encode_reply(id, reply, out),
         }
     }
@@ -77,6 +92,7 @@ impl Encoding {
     pub fn push(self, push: &Push, out: &mut Vec<u8>) {
         match self {
             Encoding::Json => json::encode_push(push, out),
+            Encoding::MessagePack => msgpack::encode_push(push, out),
             Encoding::Protobuf => protobuf::encode_push(push, out),
         }
     }
@@ -85,6 +101,7 @@ impl Encoding {
     pub(super) fn event(self, event: &Arc<Stored>) -> Result<Bytes, StoredError> {
         match self {
             Encoding::Json => event.json(),
+            Encoding::MessagePack => event.msgpack(),
             Encoding::Protobuf => event.protobuf(),
         }
     }
@@ -93,6 +110,7 @@ impl Encoding {
         let events = events.iter().map(|event| &event[..]);
         match self {
             Encoding::Json => json::encode_events(header, events, out),
+            Encoding::MessagePack => msgpack::encode_events(header, events, out),
             Encoding::Protobuf => protobuf::encode_events(header, events, out),
         }
     }

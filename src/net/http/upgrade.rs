@@ -131,17 +131,16 @@ fn upgrade_required(text: &str) -> Refusal {
     Refusal::with_status(StatusCode::UPGRADE_REQUIRED, WireError::invalid(text))
 }
 
-/// The encoding of the first subprotocol offered that we speak; `None` when none was offered, which
-/// means JSON.
+/// The encoding of the subprotocol that we like best of those offered; `None` when none was offered,
+/// which means JSON.
 fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
-    let mut offered = headers::elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).peekable();
-    if offered.peek().is_none() {
+    let offered: Vec<_> = headers::elements(headers, &header::SEC_WEBSOCKET_PROTOCOL).collect();
+    if offered.is_empty() {
         return Ok(None);
     }
-    let spoken = offered
-        .find_map(|name| Encoding::ALL.into_iter().find(|encoding| encoding.subprotocol() == name));
+    let spoken = Encoding::ALL.into_iter().find(|it| offered.contains(&it.subprotocol()));
     spoken.map(Some).ok_or_else(|| {
-        let names = Encoding::ALL.map(Encoding::subprotocol).join(" and ");
+        let names = Encoding::ALL.map(Encoding::subprotocol).join(", ");
         invalid(&format!("sec-websocket-protocol: this broker speaks {names}"))
     })
 }
@@ -213,9 +212,13 @@ mod tests {
         };
         assert_eq!(encoding(&HeaderMap::new()).unwrap(), None);
         assert_eq!(offered("x, tidings.v1.json").unwrap(), Some(Encoding::Json));
-        let both = offered("tidings.v1.protobuf, tidings.v1.json").unwrap();
-        assert_eq!(both, Some(Encoding::Protobuf), "the client's first choice");
-        assert_eq!(offered("tidings.v1.msgpack").unwrap_err().into_response().status(), 400);
+        for (offer, chosen) in [
+            ("tidings.v1.json, tidings.v1.msgpack, tidings.v1.protobuf", Encoding::Protobuf),
+            ("tidings.v1.json, tidings.v1.msgpack", Encoding::MessagePack),
+        ] {
+            assert_eq!(offered(offer).unwrap(), Some(chosen), "whatever the client's order");
+        }
+        assert_eq!(offered("tidings.v2.json").unwrap_err().into_response().status(), 400);
     }
 
     #[test]
