@@ -21,7 +21,7 @@ use tidings_proto::{
     Cursor, Filter, Filters, Position, SubscribeOptions,
     message::{Push, Reply, Request, ServerMessage},
     subscribe::After,
-    wire::{json, protobuf},
+    wire::{json, msgpack, protobuf},
 };
 
 /// How much is read at a time.
@@ -33,6 +33,9 @@ const TEXT: u8 = 0x81;
 const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
 const CLOSE: u8 = 0x88;
+
+/// The byte before a message in a binary frame: it is not compressed.
+const PLAIN: u8 = 0;
 
 /// An open socket.
 pub(super) struct Socket {
@@ -109,8 +112,12 @@ impl Socket {
         let (mut message, mut out) = (Vec::new(), Vec::new());
         match self.speech {
             Speech::Json => json::encode_request(Some(1), &request, &mut message),
+            Speech::Msgpack => {
+                message.push(PLAIN);
+                msgpack::encode_request(Some(1), &request, &mut message);
+            }
             Speech::Protobuf => {
-                message.push(0);
+                message.push(PLAIN);
                 protobuf::encode_request(Some(1), &request, &mut message);
             }
         }
@@ -239,6 +246,8 @@ fn authority(url: &str) -> anyhow::Result<String> {
 pub enum Speech {
     /// JSON.
     Json,
+    /// MessagePack.
+    Msgpack,
     /// Protobuf.
     Protobuf,
 }
@@ -247,26 +256,45 @@ impl Speech {
     fn subprotocol(self) -> &'static str {
         match self {
             Speech::Json => "tidings.v1.json",
+            Speech::Msgpack => "tidings.v1.msgpack",
             Speech::Protobuf => "tidings.v1.protobuf",
         }
     }
 
     /// How many events a message holds; `None` when it says that all have come.
     pub(super) fn events_or_end(self, payload: &[u8]) -> anyhow::Result<Option<u64>> {
-        match self {
-            Speech::Json if payload.starts_with(b"{\"caught_up\"") => Ok(None),
-            Speech::Json => Ok(Some(events_in(payload))),
-            // A batch is a message whose only field is 2; its events are that one's fields 4.
-            Speech::Protobuf if payload.get(1) == Some(&BATCH) => Ok(Some(batch_events(payload))),
-            Speech::Protobuf => {
-                match protobuf::decode_server_message(payload.get(1..).unwrap_or_default())? {
-                    ServerMessage::Push(Push::CaughtUp { .. }) => Ok(None),
-                    ServerMessage::Reply(_, Reply::Error(error)) => bail!("refused: {error}"),
-                    _ => Ok(Some(0)),
-                }
+        let message = payload.get(1..).unwrap_or_default();
+        let other = match self {
+            Speech::Json if payload.starts_with(b"{\"caught_up\"") => return Ok(None),
+            Speech::Json => return Ok(Some(events_in(payload))),
+            Speech::Msgpack if message.starts_with(PACKED_BATCH) => {
+                return Ok(Some(packed_events(message)));
             }
+            Speech::Msgpack => msgpack::decode_server_message(message)?,
+            // A batch is a message whose only field is 2; its events are that one's fields 4.
+            Speech::Protobuf if message.first() == Some(&BATCH) => {
+                return Ok(Some(batch_events(payload)));
+            }
+            Speech::Protobuf => protobuf::decode_server_message(message)?,
+        };
+        match other {
+            ServerMessage::Push(Push::CaughtUp { .. }) => Ok(None),
+            ServerMessage::Reply(_, Reply::Error(error)) => bail!("refused: {error}"),
+            _ => Ok(Some(0)),
         }
     }
+}
+
+/// How a batch in MessagePack begins: a map of one attribute, `events`.
+const PACKED_BATCH: &[u8] = b"\x81\xa6events";
+/// What stands before the number of events in it: the attribute `events` of the batch, a long list.
+const PACKED_EVENTS: &[u8] = b"\xa6events\xdd";
+
+/// How many events a batch in MessagePack holds, as it says itself.
+fn packed_events(message: &[u8]) -> u64 {
+    let at = memchr::memmem::find(message, PACKED_EVENTS);
+    let number = at.and_then(|at| message.get(at + PACKED_EVENTS.len()..)?.first_chunk());
+    number.map_or(0, |number| u32::from_be_bytes(*number).into())
 }
 
 /// The key of `ServerMessage.events`: field 2, of a length.
@@ -331,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_counted_in_protobuf_too() {
+    fn events_are_counted_in_every_encoding() {
         let header = tidings_proto::wire::BatchHeader {
             subscription: 1,
             after: Some(Cursor::new(300)),
@@ -339,9 +367,16 @@ mod tests {
             attempts: &[],
         };
         let event = vec![7; 300];
-        let mut frame = vec![0];
+        let mut frame = vec![PLAIN];
         protobuf::encode_events(&header, std::iter::repeat_n(&event[..], 77), &mut frame);
         assert_eq!(Speech::Protobuf.events_or_end(&frame).unwrap(), Some(77));
+        let mut frame = vec![PLAIN];
+        msgpack::encode_events(&header, std::iter::repeat_n(&event[..], 77), &mut frame);
+        assert_eq!(Speech::Msgpack.events_or_end(&frame).unwrap(), Some(77));
+        let mut frame = vec![PLAIN];
+        let push = Push::CaughtUp { subscription: 1, cursor: Cursor::new(300) };
+        msgpack::encode_push(&push, &mut frame);
+        assert_eq!(Speech::Msgpack.events_or_end(&frame).unwrap(), None);
     }
 
     #[test]
