@@ -89,7 +89,8 @@ fn read(c: &mut Criterion) {
     let limit = ScanLimit { events: 100, bytes: usize::MAX };
     let mut group = c.benchmark_group("read");
     group.throughput(Throughput::Elements(100));
-    for (name, filter) in [("100 events that match", "bench.*"), ("100 events of another", "bench.7")]
+    for (name, filter) in
+        [("100 events that match", "bench.*"), ("100 events of another", "bench.7")]
     {
         let filters = Filters::one(Filter::parse(filter).unwrap());
         group.bench_function(name, |b| {
@@ -105,7 +106,8 @@ fn read(c: &mut Criterion) {
 
 fn matching(c: &mut Criterion) {
     let mut group = c.benchmark_group("match");
-    for (name, filter) in [("literal", "app.user.42.inbox"), ("*", "app.user.*.inbox"), (">", "app.>")]
+    for (name, filter) in
+        [("literal", "app.user.42.inbox"), ("*", "app.user.*.inbox"), (">", "app.>")]
     {
         let filter = Filter::parse(filter).unwrap();
         group.bench_function(name, |b| b.iter(|| filter.matches(black_box("app.user.42.inbox"))));

@@ -258,6 +258,13 @@ pub fn nacked() {
     }
 }
 
+/// A subscription that waited was woken by an event.
+pub fn woken() {
+    if let Some(handles) = HANDLES.get() {
+        handles.wakes.increment(1);
+    }
+}
+
 /// Events go out again.
 pub fn redelivered(events: usize) {
     if let Some(handles) = HANDLES.get() {

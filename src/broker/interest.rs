@@ -92,6 +92,7 @@ impl Entry {
         // that this load does not see comes after it, and so after `until` was raised: the arm sees that.
         if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
             self.first_match.store(offset.get(), Ordering::SeqCst);
+            crate::metrics::woken();
             self.ready.push(self.subscription);
         }
     }

@@ -88,6 +88,7 @@ table! {
     PROJECTION_REBUILDS = "tidings_projection_rebuild_total", Counter, "projection", "Projections folded anew from a log that was not empty";
 
     SUBSCRIPTIONS = "tidings_subscriptions", Gauge, "kind, state", "Subscriptions that are `catching_up` or `live`, and of kind `durable` also those that nobody uses: `idle`";
+    WAKES = "tidings_subscription_wakes_total", Counter, "", "Subscriptions that waited and were woken by an event that matches";
     RESUMES = "tidings_resume_total", Counter, "result", "Ephemeral subscriptions begun: `exact`, `from_now`, `gap`, `log_changed`";
     REPLAYED = "tidings_resume_replayed_events", REPLAY, "", "Events sent before `caught_up` to a subscription that began at a position";
     ACKS = "tidings_ack_total", Counter, "", "Acks taken";

@@ -53,7 +53,7 @@ async fn busy() -> (Broker, [Socket; 2], Sse) {
 }
 
 /// What a query gives on that broker.
-const TRUTHS: [(&str, &str); 44] = [
+const TRUTHS: [(&str, &str); 45] = [
     ("up", "1"),
     ("tidings_ready", "1"),
     ("tidings_append_events_total{topic_root='a'}", "11"),
@@ -72,6 +72,7 @@ const TRUTHS: [(&str, &str); 44] = [
     ("tidings_publish_requests_total{transport='http',outcome='ok'}", "1"),
     ("sum(tidings_publish_requests_total{outcome='unavailable'})", "0"),
     ("tidings_ack_total", "1"),
+    ("tidings_subscription_wakes_total > bool 0", "1"),
     ("tidings_ack_latency_seconds_count", "1"),
     ("tidings_resume_total{result='exact'}", "3"),
     ("tidings_resume_total{result='from_now'}", "1"),

@@ -611,3 +611,43 @@ async fn g3_heavy_nothing_is_lost_where_catching_up_turns_into_being_live() {
     assert!(seen.iter().all(|seen| *seen > 0), "each saw something: {seen:?}");
     assert!(seen.iter().sum::<usize>() > 10_000, "the race was run: {seen:?}");
 }
+
+/// How many subscriptions were woken since the start.
+async fn wakes(broker: &Broker) -> u64 {
+    let metrics = crate::util::http::get(&broker.admin, "/metrics").await.text();
+    let line = metrics.lines().find(|line| line.starts_with("tidings_subscription_wakes_total "));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_wakes_only_who_wants_it() {
+    const SOCKETS: usize = 20;
+    const EACH: usize = 500;
+    let broker = Broker::start();
+    let mut sockets = Vec::new();
+    for n in 0..SOCKETS {
+        let mut socket = Socket::open(&broker.public).await;
+        for m in 0..EACH {
+            let topic = format!("user.{}.inbox", n * EACH + m);
+            socket.start("subscribe", json!({ "filters": [topic] })).await;
+        }
+        let mut waiting = EACH;
+        while waiting > 0 {
+            let message = socket.next().await.unwrap();
+            waiting -= usize::from(message["caught_up"].is_object());
+        }
+        sockets.push(socket);
+    }
+    let mut publisher = Socket::open(&broker.public).await;
+    let before = wakes(&broker).await;
+    for n in [7_777, 0, 9_999] {
+        publisher.publish(json!({"topic": format!("user.{n}.inbox"), "data": n})).await;
+        let batch = sockets[n / EACH].expect("events").await;
+        assert_eq!(batch["events"][0]["data"], n);
+    }
+    publisher.publish(json!({"topic": "user.10000.inbox"})).await;
+    publisher.publish(json!({"topic": "user.7777"})).await;
+    publisher.publish(json!({"topic": "user.1.inbox"})).await;
+    sockets[0].expect("events").await;
+    assert_eq!(wakes(&broker).await - before, 4, "of {} subscriptions", SOCKETS * EACH);
+}
