@@ -107,15 +107,15 @@ impl Stored {
     ///
     /// # Errors
     /// As [`Stored::body`].
-    pub fn json(&self) -> Result<Bytes, StoredError> {
-        Ok(self.encoded()?.bytes.clone())
+    pub fn json(&self) -> Result<&Bytes, StoredError> {
+        Ok(&self.encoded()?.bytes)
     }
 
     /// The same in MessagePack.
     ///
     /// # Errors
     /// As [`Stored::body`].
-    pub fn msgpack(&self) -> Result<Bytes, StoredError> {
+    pub fn msgpack(&self) -> Result<&Bytes, StoredError> {
         self.once(&self.msgpack, msgpack::encode_event)
     }
 
@@ -123,7 +123,7 @@ impl Stored {
     ///
     /// # Errors
     /// As [`Stored::body`].
-    pub fn protobuf(&self) -> Result<Bytes, StoredError> {
+    pub fn protobuf(&self) -> Result<&Bytes, StoredError> {
         self.once(&self.protobuf, protobuf::encode_event)
     }
 
@@ -155,17 +155,17 @@ impl Stored {
     }
 
     /// What `encode` makes of it, kept in `place`.
-    fn once(
+    fn once<'a>(
         &self,
-        place: &OnceLock<Bytes>,
+        place: &'a OnceLock<Bytes>,
         encode: fn(&stored::Place<'_>, &Body<'_>, &mut Vec<u8>),
-    ) -> Result<Bytes, StoredError> {
+    ) -> Result<&'a Bytes, StoredError> {
         if let Some(encoded) = place.get() {
-            return Ok(encoded.clone());
+            return Ok(encoded);
         }
         let body = self.body()?;
         let bytes = exactly(|out| encode(&self.place(), &body, out));
-        Ok(place.get_or_init(|| bytes).clone())
+        Ok(place.get_or_init(|| bytes))
     }
 
     fn place(&self) -> stored::Place<'_> {

@@ -212,7 +212,7 @@ impl Feed {
             let json = match (event.json(), event.body()) {
                 (Ok(json), Ok(body)) => {
                     text::head(&position, body.kind, &mut out);
-                    text::one_line(json)
+                    text::one_line(json.clone())
                 }
                 (Err(error), _) | (_, Err(error)) => {
                     tracing::error!(%position, %error, "an event cannot be read: a gap is told");

@@ -91,8 +91,8 @@ impl Shared {
     }
 }
 
-/// Serves the socket until it ends.
-pub async fn run(start: Start) {
+/// Serves the socket until it ends. What is needed at the start alone is no part of the future.
+pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let Start { stream, leftover, house, token, encoding, subscribe, peer } = start;
     let stream = stream.into_inner();
     // Without these the socket works all the same, only worse.
@@ -136,24 +136,22 @@ pub async fn run(start: Start) {
     drop(leftover);
     let mut listening = Box::pin(ears.listen(token));
     let mut speaking = Box::pin(mouth.speak());
-    let reader = tokio::select! {
-        reader = &mut listening => Some(reader),
-        () = &mut speaking => None,
-    };
-    match reader {
-        // The peer has gone: nobody takes what is left.
-        Some(None) => {}
-        Some(Some(reader)) => {
+    async move {
+        let reader = tokio::select! {
+            reader = &mut listening => reader,
+            () = &mut speaking => None,
+        };
+        // Without a reader the peer has gone, or takes nothing: nobody is there for what is left.
+        if let Some(reader) = reader {
             speaking.await;
             Box::pin(drain(reader)).await;
         }
-        None => {}
+        tracing::trace!(%peer, "socket ended");
     }
-    tracing::trace!(%peer, "socket ended");
 }
 
 /// Reads on until the peer has closed too, so that our close frame is not lost to a reset.
-async fn drain(mut reader: Reader<OwnedReadHalf>) {
+async fn drain(mut reader: Box<Reader<OwnedReadHalf>>) {
     let rest = async { while let Ok(Some(_)) = reader.next().await {} };
     let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
 }
@@ -170,7 +168,10 @@ struct Ears {
 
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
-    async fn listen(mut self: Box<Self>, token: Option<String>) -> Option<Reader<OwnedReadHalf>> {
+    async fn listen(
+        mut self: Box<Self>,
+        token: Option<String>,
+    ) -> Option<Box<Reader<OwnedReadHalf>>> {
         let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
         // A socket may last; its token is not kept for that.
         drop(token);
@@ -183,7 +184,7 @@ impl Ears {
         self.conversation.closes_with(ending.0);
         *self.shared.ending.lock() = Some(ending);
         // Dropping the conversation ends the queue of answers, and so the writer once all have gone out.
-        Some(self.reader)
+        Some(Box::new(self.reader))
     }
 
     async fn converse(&mut self) -> Ending {

@@ -1,8 +1,5 @@
 //! How the messages of a socket are written: chosen with the subprotocol, the same ever after.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
 use tidings_proto::{
     WireError,
     message::{Push, Reply, RequestId},
@@ -98,16 +95,17 @@ impl Encoding {
     }
 
     /// One event; encoded once for all who read it in this encoding.
-    pub(super) fn event(self, event: &Arc<Stored>) -> Result<Bytes, StoredError> {
-        match self {
+    pub(super) fn event(self, event: &Stored) -> Result<&[u8], StoredError> {
+        let encoded = match self {
             Encoding::Json => event.json(),
             Encoding::MessagePack => event.msgpack(),
             Encoding::Protobuf => event.protobuf(),
-        }
+        };
+        encoded.map(|bytes| &bytes[..])
     }
 
-    pub(super) fn events(self, header: &BatchHeader<'_>, events: &[Bytes], out: &mut Vec<u8>) {
-        let events = events.iter().map(|event| &event[..]);
+    pub(super) fn events(self, header: &BatchHeader<'_>, events: &[&[u8]], out: &mut Vec<u8>) {
+        let events = events.iter().copied();
         match self {
             Encoding::Json => json::encode_events(header, events, out),
             Encoding::MessagePack => msgpack::encode_events(header, events, out),

@@ -403,7 +403,7 @@ fn write_delivery(
 }
 
 /// The events as they travel, and those whose body this version cannot read.
-fn encode(encoding: Encoding, events: &[Arc<Stored>]) -> (Vec<bytes::Bytes>, Vec<Offset>) {
+fn encode(encoding: Encoding, events: &[Arc<Stored>]) -> (Vec<&[u8]>, Vec<Offset>) {
     let mut encoded = Vec::with_capacity(events.len());
     let mut damaged = Vec::new();
     for event in events {

@@ -185,7 +185,7 @@ fn fetched_json(fetched: &Fetched) -> Result<Vec<u8>, WireError> {
         let offset = event.offset();
         let json = event.json();
         let unreadable = |error| internal(&format!("event {offset} cannot be read: {error}"));
-        encoded.push(json.map_err(unreadable)?);
+        encoded.push(json.map_err(unreadable)?.clone());
     }
     let bytes = encoded.iter().map(bytes::Bytes::len).sum();
     let mut out = Vec::with_capacity(bytes + encoded.len() + 64);

@@ -29,7 +29,7 @@ pub(super) async fn show(call: &Call) -> Result<Response<Body>, Refusal> {
         }
         Form::Json | Form::Stream => {
             let json = event.json().map_err(|error| unreadable(error.to_string()))?;
-            respond::json(StatusCode::OK, json)
+            respond::json(StatusCode::OK, json.clone())
         }
     };
     let log = session.house().broker.log().id();

@@ -157,8 +157,9 @@ fn json_of(
     let log = session.house().broker.log();
     let (first, last) = (log.first().get(), log.committed().get().max(found.cursor.get()));
     let damage = |offset: Offset| log.damage_gap(offset.before(), offset.cursor());
-    let encoded =
-        encode(&mut found, damage, |event| event.json().map_err(|error| error.to_string()));
+    let encoded = encode(&mut found, damage, |event| {
+        event.json().cloned().map_err(|error| error.to_string())
+    });
     if let (Some(gap), OnGap::Error) = (&found.gap, on_gap) {
         return Err(session.gone(gap));
     }

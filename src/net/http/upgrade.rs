@@ -80,8 +80,9 @@ async fn take_over(
             let start = Start { stream, leftover, house, token, encoding, subscribe, peer };
             let Caller { place, tracker, .. } = caller;
             // In a task of its own: what the handshake needed is not kept as long as the socket.
+            let socket = websocket::run(start);
             tracker.spawn(async move {
-                websocket::run(start).await;
+                socket.await;
                 drop(place);
             });
         }
