@@ -78,7 +78,12 @@ pub const SETTINGS: [Setting; 22] = [
         "true, false",
         "write segments full of zeros before use: faster syncs, every byte written twice",
     ),
-    setting("log.tail_bytes", "33554432", "65536 to 17179869184", "newest events kept in memory"),
+    setting(
+        "log.tail_bytes",
+        "25165824",
+        "65536 to 17179869184",
+        "newest events kept in memory; about, and up to twice that with readers in all encodings",
+    ),
     setting(
         "log.queue_bytes",
         "67108864",
