@@ -24,6 +24,13 @@ pub struct Setting {
     pub doc: &'static str,
 }
 
+impl Setting {
+    /// Whether its value is for nobody's eyes.
+    pub fn is_secret(&self) -> bool {
+        self.key == "auth.hs256_secret"
+    }
+}
+
 /// Every setting there is.
 pub const SETTINGS: [Setting; 22] = [
     setting(
@@ -265,7 +272,7 @@ pub enum ConfigError {
 }
 
 /// What is in the environment for the commands, and no setting.
-const COMMANDS_OWN: [&str; 3] = ["URL", "TOKEN", "LOG"];
+const COMMANDS_OWN: [&str; 4] = ["URL", "TOKEN", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
 const LISTS: [&str; 2] = ["server.allow_origins", "metrics.durables"];
@@ -291,12 +298,7 @@ impl Flags {
     /// # Errors
     /// See [`ConfigError`].
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let mut values = Values(BTreeMap::new());
-        if let Some(path) = &self.config {
-            values.read_file(path)?;
-        }
-        values.read_environment()?;
-        values.read_flags(&self)?;
+        let values = self.values()?;
         let config = values.config(self.demo)?;
         let exposed =
             [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
@@ -308,6 +310,24 @@ impl Flags {
             }
             _ => Ok(config),
         }
+    }
+
+    /// The settings that were given, by key: the value, and where it was given.
+    ///
+    /// # Errors
+    /// See [`ConfigError`]; whether a value fits is for [`Flags::resolve`] to say.
+    pub fn given(&self) -> Result<BTreeMap<&'static str, (String, String)>, ConfigError> {
+        Ok(self.values()?.0)
+    }
+
+    fn values(&self) -> Result<Values, ConfigError> {
+        let mut values = Values(BTreeMap::new());
+        if let Some(path) = &self.config {
+            values.read_file(path)?;
+        }
+        values.read_environment()?;
+        values.read_flags(self)?;
+        Ok(values)
     }
 }
 

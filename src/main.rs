@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidings::cli::{
-    Cli, Command, bench, exit, log, publish, receipts, serve, status, subscribe, version,
+    Cli, Command, bench, config, exit, health, log, publish, receipts, serve, status, subscribe,
+    version,
 };
 
 /// Publishing makes on one thread what another drops, which the C library's allocator is slow at
@@ -21,6 +22,8 @@ fn main() -> ExitCode {
         Command::Sub(args) => subscribe::run(&args, &globals),
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),
+        Command::Health(args) => health::run(&args, &globals),
+        Command::Config(args) => config::run(*args),
         Command::Log(args) => log::run(&args, &globals),
         Command::Bench(args) => bench::run(&args, &globals),
         Command::Version(args) => version::run(&args, &globals),

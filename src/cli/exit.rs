@@ -56,6 +56,16 @@ pub struct TimedOut {
     pub wait: Duration,
 }
 
+/// The broker does not take publishes, or is not one.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker is not ready (HTTP {status}): {said}")]
+pub struct Unready {
+    /// The HTTP status.
+    pub status: u16,
+    /// What it said.
+    pub said: String,
+}
+
 /// Says why a command failed, and gives its exit code.
 pub fn code(result: anyhow::Result<()>) -> ExitCode {
     match result {
@@ -99,7 +109,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<NotFound>() {
         return Some(3);
     }
-    if cause.is::<TimedOut>() {
+    if cause.is::<TimedOut>() || cause.is::<Unready>() {
         return Some(5);
     }
     if cause.is::<Corrupt>() {

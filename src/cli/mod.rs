@@ -5,7 +5,9 @@
 //! - How a command ended is its exit code, see [`exit`].
 
 pub mod bench;
+pub mod config;
 pub mod exit;
+pub mod health;
 pub mod log;
 mod output;
 pub mod publish;
@@ -69,6 +71,10 @@ pub enum Command {
     Receipts(receipts::Args),
     /// Show how the broker is.
     Status(status::Args),
+    /// Tell by the exit code whether a broker is ready.
+    Health(health::Args),
+    /// Check or show settings without running a broker.
+    Config(Box<config::Args>),
     /// Look into a data directory without a broker.
     Log(log::Args),
     /// Load a running broker and measure it.

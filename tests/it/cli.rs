@@ -140,3 +140,51 @@ fn s9_a_secret_that_was_meant_and_is_missing_opens_no_broker() {
         assert!(!said.contains("supersecret"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn health_is_an_exit_code() {
+    let mut broker = Broker::start();
+    let admin = format!("http://{}", broker.admin);
+    let ask = |broker: &Broker, url: &str, more: &[&str]| {
+        let mut command = broker.cli(&["health", "--timeout", "5s", "--admin", url]);
+        let output = command.args(more).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (code, said) = ask(&broker, &admin, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("[+]log ok\n") && said.ends_with("ok\n"), "{said}");
+    assert_eq!(ask(&broker, &admin, &["--live"]), (Some(0), "ok\n".to_owned()));
+    let (code, said) = ask(&broker, &format!("http://{}", broker.public), &[]);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("not ready (HTTP 404)"), "{said}");
+    broker.terminate();
+    assert_eq!(ask(&broker, &admin, &[]).0, Some(5));
+}
+
+#[test]
+fn settings_are_checked_and_shown_without_a_broker() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tidings.toml");
+    let run = |words: &[&str], toml: &str| {
+        std::fs::write(&file, toml).unwrap();
+        let mut command = std::process::Command::new(crate::util::binary());
+        let output = command.args(words).arg("--config").arg(&file).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let good = "[log]\nsegment_bytes = 65536\n[auth]\nhs256_secret = \"0123456789abcdef0123456789abcdef\"\n";
+    assert_eq!(run(&["config", "check"], good).0, Some(0));
+    let (code, said) = run(&["config", "check"], "[log]\nsegment_bytes = 12\n");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("log.segment_bytes") && said.contains("tidings.toml"), "{said}");
+    let (code, said) = run(&["config", "check", "--listen", "0.0.0.0:0"], "");
+    assert_eq!(code, Some(2), "{said}");
+    let (code, said) = run(&["config", "show", "--set", "log.disk_reads=7"], good);
+    assert_eq!(code, Some(0), "{said}");
+    let line = |key: &str| said.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
+    assert!(line("log.segment_bytes").contains("\"65536\""), "{said}");
+    assert!(line("log.disk_reads").contains("\"7\""), "{said}");
+    assert!(line("server.listen").contains("127.0.0.1:8080"), "{said}");
+    assert!(!said.contains("0123456789abcdef") && said.contains("(not shown)"), "{said}");
+}
