@@ -207,7 +207,10 @@ impl Reader {
             Err(_) if run.events > 0 => run.cursor,
             Err(_) => return None,
         };
-        (run.events > 0 || cursor >= until).then_some(cursor)
+        // Where little matches the postings find more of it than reading on.
+        let looked = cursor.get().saturating_sub(after.get());
+        let is_dense = run.events as u64 * SCAN_ABOVE_ONE_IN >= looked;
+        (run.is_full() || cursor >= until || (run.events > 0 && is_dense)).then_some(cursor)
     }
 
     /// Whether a few literal topics are all that is asked for, and few of the log's records are theirs.
