@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use tidings_proto::Topic;
 
-use crate::record::Flags;
+use crate::{index::key_hash, record::Flags};
 
 /// A time is noted every so many events.
 pub(crate) const TIME_EVERY: u32 = 4096;
@@ -35,6 +35,15 @@ impl Slot {
 /// The largest position a slot can hold.
 pub(crate) const POSITION_MAX: u64 = POSITION_MASK as u64 * 8;
 
+/// What of a record is looked up by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) topic: &'a str,
+    pub(crate) key: &'a [u8],
+    pub(crate) flags: Flags,
+    pub(crate) dedupe: Option<u64>,
+}
+
 /// The index of a segment in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Active {
@@ -48,6 +57,8 @@ pub(crate) struct Active {
     dedupe: HashMap<u64, u32>,
     /// Hashes that were there already: two ids with one hash.
     dedupe_more: Vec<(u64, u32)>,
+    /// [`key_hash`] of topic and key → the newest record that has it. Only a hint: the record says for certain.
+    keys: HashMap<u64, u32>,
     /// Records, without holes.
     pub(crate) records: u32,
 }
@@ -62,15 +73,8 @@ pub(crate) struct Chain {
 
 impl Active {
     /// Adds the record at `rel`, which is above all that were added before.
-    pub(crate) fn push(
-        &mut self,
-        rel: u32,
-        position: u64,
-        flags: Flags,
-        topic: &str,
-        dedupe: Option<u64>,
-        time_ms: u64,
-    ) {
+    pub(crate) fn push(&mut self, rel: u32, position: u64, time_ms: u64, entry: Entry<'_>) {
+        let Entry { topic, key, flags, dedupe } = entry;
         let index = usize::try_from(rel).unwrap_or(usize::MAX);
         self.slots.resize(index, Slot::default());
         self.previous.resize(index, 0);
@@ -95,6 +99,9 @@ impl Active {
             && let Some(older) = self.dedupe.insert(hash, rel)
         {
             self.dedupe_more.push((hash, older));
+        }
+        if !key.is_empty() {
+            self.keys.insert(key_hash(topic, key), rel);
         }
         self.records += 1;
     }
@@ -150,6 +157,17 @@ impl Active {
         found
     }
 
+    /// Up to `limit` of a topic's records below `below`, falling. `below` is one of them, or above them all.
+    pub(crate) fn postings_back(&self, topic: &str, below: u32, limit: usize) -> Vec<u32> {
+        let before = |rel: u32| usize::try_from(rel).ok().and_then(|rel| self.previous.get(rel));
+        let first = match before(below) {
+            Some(previous) => previous.checked_sub(1),
+            None => self.topics.get(topic).map(|chain| chain.last),
+        };
+        let next = |rel: &u32| before(*rel).and_then(|previous| previous.checked_sub(1));
+        std::iter::successors(first, next).take(limit).collect()
+    }
+
     /// Records with this hash, newest first.
     pub(crate) fn find_dedupe(&self, hash: u64) -> Vec<u32> {
         let mut found: Vec<u32> = self.dedupe.get(&hash).copied().into_iter().collect();
@@ -157,6 +175,18 @@ impl Active {
             self.dedupe_more.iter().rev().filter(|(other, _)| *other == hash).map(|(_, rel)| *rel),
         );
         found
+    }
+
+    /// The newest record with this [`key_hash`].
+    pub(crate) fn find_key(&self, hash: u64) -> Option<u32> {
+        self.keys.get(&hash).copied()
+    }
+
+    /// All key hashes with their newest records, by hash.
+    pub(crate) fn keys_sorted(&self) -> Vec<(u64, u32)> {
+        let mut all: Vec<_> = self.keys.iter().map(|(hash, rel)| (*hash, *rel)).collect();
+        all.sort_unstable();
+        all
     }
 
     /// All hashes with their records, by hash.

@@ -1,15 +1,17 @@
 //! Index files: the index of a sealed segment on disk. Never evidence: rebuilt from the segment when in doubt.
 //!
 //! ```text
-//! header 128: magic "TIDINDEX" · version u32 · counts u32 × 6 (span, records, topics, name bytes, times, ids)
-//!             segment id 16 · base u64 · data end u64 · section checksums u32 × 6 · header checksum u32
+//! header 128: magic "TIDINDEX" · version u32 · counts u32 × 7 (span, records, topics, name bytes, times, ids, keys)
+//!             segment id 16 · base u64 · data end u64 · section checksums u32 × 7 · header checksum u32
 //! sections:   slots u32 × span · topics {hash u64, posting u32, count u32, name u32, name_len u32} × topics, by hash
 //!             names · postings u32 × records · times {rel u32, 0 u32, time u64} · ids {hash u64, rel u32, 0 u32}, by hash
+//!             keys {hash u64, rel u32, 0 u32}, by hash: the newest record of each
 //! ```
 //! At open everything is read and checked once; of it the header and a filter over the id hashes stay in memory.
 
 use std::{hash::Hasher, io, sync::Arc};
 
+use siphasher::sip::SipHasher13;
 use xorf::{BinaryFuse16, Filter as _};
 
 use crate::{
@@ -19,11 +21,13 @@ use crate::{
 };
 
 const MAGIC: &[u8; 8] = b"TIDINDEX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 128;
 const TOPIC_BYTES: u64 = 24;
 const TIME_BYTES: u64 = 16;
 const ID_BYTES: u64 = 16;
+const KEY_BYTES: u64 = 16;
+const SECTIONS: usize = 7;
 
 /// An index file that was checked.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Counts {
     names: u32,
     times: u32,
     ids: u32,
+    keys: u32,
 }
 
 /// What a topic has in a segment, as read at open.
@@ -61,7 +66,7 @@ struct Postings {
 
 impl Counts {
     /// Where each section begins, and the end.
-    fn sections(&self) -> [u64; 7] {
+    fn sections(&self) -> [u64; SECTIONS + 1] {
         let lens = [
             u64::from(self.span) * 4,
             u64::from(self.topics) * TOPIC_BYTES,
@@ -69,9 +74,10 @@ impl Counts {
             u64::from(self.records) * 4,
             u64::from(self.times) * TIME_BYTES,
             u64::from(self.ids) * ID_BYTES,
+            u64::from(self.keys) * KEY_BYTES,
         ];
         let mut at = HEADER_BYTES as u64;
-        let mut starts = [at; 7];
+        let mut starts = [at; SECTIONS + 1];
         for (start, len) in starts.iter_mut().skip(1).zip(lens) {
             at += len;
             *start = at;
@@ -98,6 +104,16 @@ pub(crate) fn topic_hash(name: &str) -> u64 {
     hasher.finish()
 }
 
+/// The stored hash of a key on a topic: SipHash-1-3 with a zero key. A match is only a hint.
+pub(crate) fn key_hash(topic: &str, key: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(topic.as_bytes());
+    // No topic has this byte.
+    hasher.write(&[0xff]);
+    hasher.write(key);
+    hasher.finish()
+}
+
 /// The bytes of the index file of a sealed segment.
 pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u64) -> Vec<u8> {
     let mut topics: Vec<_> = index
@@ -106,8 +122,8 @@ pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u6
         .map(|(topic, chain)| (topic_hash(topic.as_str()), topic, chain))
         .collect();
     topics.sort_unstable_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-    let mut sections: [Vec<u8>; 6] = Default::default();
-    let [slots, directory, names, postings, times, ids] = &mut sections;
+    let mut sections: [Vec<u8>; SECTIONS] = Default::default();
+    let [slots, directory, names, postings, times, ids, keys] = &mut sections;
     index.slots.iter().for_each(|slot| slots.extend_from_slice(&slot.0.to_le_bytes()));
     let mut posted = 0_u32;
     for (hash, topic, chain) in topics {
@@ -126,9 +142,12 @@ pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u6
         times.extend_from_slice(&time.to_le_bytes());
     }
     let dedupe = index.dedupe_sorted();
-    for (hash, rel) in &dedupe {
-        ids.extend_from_slice(&hash.to_le_bytes());
-        ids.extend_from_slice(&u64::from(*rel).to_le_bytes());
+    let newest = index.keys_sorted();
+    for (section, entries) in [(ids, &dedupe), (keys, &newest)] {
+        for (hash, rel) in entries {
+            section.extend_from_slice(&hash.to_le_bytes());
+            section.extend_from_slice(&u64::from(*rel).to_le_bytes());
+        }
     }
     let counts = [
         index.span(),
@@ -137,6 +156,7 @@ pub(crate) fn encode(index: &Active, segment: &[u8; 16], base: u64, data_end: u6
         u32_of(names.len()),
         u32_of(index.times.len()),
         u32_of(dedupe.len()),
+        u32_of(newest.len()),
     ];
     let mut out = Vec::with_capacity(HEADER_BYTES + sections.iter().map(Vec::len).sum::<usize>());
     out.extend_from_slice(MAGIC);
@@ -178,8 +198,8 @@ impl IndexFile {
         let mut bytes = vec![0; len];
         read_exact(&*file, &mut bytes, 0).ok()?;
         let head = bytes.get(..HEADER_BYTES)?;
-        let header_crc = crc(&[head.get(..92)?]);
-        let mut numbers = (0..6).map(|n| u32_at(head, 12 + 4 * n));
+        let header_crc = crc(&[head.get(..100)?]);
+        let mut numbers = (0..SECTIONS).map(|n| u32_at(head, 12 + 4 * n));
         let mut number = || numbers.next().flatten();
         let counts = Counts {
             span: number()?,
@@ -188,15 +208,16 @@ impl IndexFile {
             names: number()?,
             times: number()?,
             ids: number()?,
+            keys: number()?,
         };
         let holds = head.starts_with(MAGIC)
             && u32_at(head, 8)? == VERSION
-            && head.get(36..52)? == segment
-            && u64_at(head, 52)? == base
-            && u32_at(head, 92)? == header_crc
-            && head.get(96..)?.iter().all(|byte| *byte == 0);
+            && head.get(40..56)? == segment
+            && u64_at(head, 56)? == base
+            && u32_at(head, 100)? == header_crc
+            && head.get(104..)?.iter().all(|byte| *byte == 0);
         let starts = counts.sections();
-        if !holds || u64::try_from(len).ok()? != starts[6] {
+        if !holds || u64::try_from(len).ok()? != starts[SECTIONS] {
             return None;
         }
         let section = |n: usize| {
@@ -206,8 +227,8 @@ impl IndexFile {
             );
             bytes.get(from..to)
         };
-        for n in 0..6 {
-            if crc(&[segment, section(n)?]) != u32_at(head, 68 + 4 * n)? {
+        for n in 0..SECTIONS {
+            if crc(&[segment, section(n)?]) != u32_at(head, 72 + 4 * n)? {
                 return None;
             }
         }
@@ -217,7 +238,7 @@ impl IndexFile {
             true => None,
             false => Some(Box::new(BinaryFuse16::try_from(&hashes).ok()?)),
         };
-        let data_end = u64_at(head, 60)?;
+        let data_end = u64_at(head, 64)?;
         Some((IndexFile { file, counts, data_end, filter }, topics))
     }
 
@@ -346,6 +367,21 @@ impl IndexFile {
         }
         found.reverse();
         Ok(found)
+    }
+
+    /// The newest record with this [`key_hash`].
+    pub(crate) fn find_key(&self, hash: u64) -> io::Result<Option<u32>> {
+        let entry = |n: u32| {
+            let mut bytes = [0; 16];
+            read_exact(&*self.file, &mut bytes, self.start(6) + u64::from(n) * KEY_BYTES)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let n = first_at_least(hash, self.counts.keys, |n| Ok(u64_at(&entry(n)?, 0)))?;
+        if n >= self.counts.keys {
+            return Ok(None);
+        }
+        let bytes = entry(n)?;
+        Ok(u32_at(&bytes, 8).filter(|_| u64_at(&bytes, 0) == Some(hash)))
     }
 
     fn start(&self, section: usize) -> u64 {

@@ -383,14 +383,7 @@ impl Log {
         if let Some(active) = &mut *self.active.memory.write() {
             for (record, offset) in records.iter().zip(self.tail.next..) {
                 let rel = self.active.rel(offset);
-                active.push(
-                    rel,
-                    position,
-                    record.flags,
-                    record.topic.as_str(),
-                    record.dedupe,
-                    time_ms,
-                );
+                active.push(rel, position, time_ms, record.entry());
                 position += record.stored_bytes() as u64;
             }
         }

@@ -15,6 +15,8 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 use tidings_proto::{Offset, Topic};
 
+use crate::active::Entry;
+
 /// Bytes before the variable part.
 pub(crate) const HEADER_BYTES: usize = 24;
 /// The most bytes a record may have.
@@ -103,6 +105,12 @@ pub struct Record {
 }
 
 impl NewRecord<'_> {
+    /// What the index takes of it.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        let topic = self.topic.as_str();
+        Entry { topic, key: self.key, flags: self.flags, dedupe: self.dedupe }
+    }
+
     /// Bytes in the segment, padding included.
     pub(crate) fn stored_bytes(&self) -> usize {
         padded(self.bytes())
@@ -178,12 +186,17 @@ pub(crate) struct Found<'a> {
     pub(crate) topic: &'a str,
     pub(crate) time_ms: u64,
     pub(crate) flags: Flags,
-    key: &'a [u8],
+    pub(crate) key: &'a [u8],
     pub(crate) dedupe: Option<u64>,
     body: &'a [u8],
 }
 
 impl Found<'_> {
+    /// What the index takes of it.
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry { topic: self.topic, key: self.key, flags: self.flags, dedupe: self.dedupe }
+    }
+
     /// A copy that stays.
     pub(crate) fn record(&self) -> Record {
         Record {

@@ -382,7 +382,7 @@ fn add_batch(
         let offset = header.first + u64::from(n);
         let found = record::decode(bytes, &segment.id, segment.base, Some(offset))?;
         let rel = segment.rel(offset);
-        active.push(rel, at + from as u64, found.flags, found.topic, found.dedupe, found.time_ms);
+        active.push(rel, at + from as u64, found.time_ms, found.entry());
         from += padded(record::len_of(bytes).unwrap_or(0));
     }
     if from == body.len() { Ok(()) } else { Err("a batch has bytes behind its records") }
@@ -555,7 +555,7 @@ fn append_lost(
     segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
     let at = tail.position + batch::HEADER_BYTES as u64;
     if let Some(active) = &mut *segment.memory.write() {
-        active.push(segment.rel(offset), at, new.flags, topic.as_str(), None, time_ms);
+        active.push(segment.rel(offset), at, time_ms, new.entry());
     }
     *tail = TailState {
         position: tail.position + bytes.len() as u64,

@@ -218,3 +218,49 @@ fn nothing_is_visible_before_it_is_synced() {
     assert_eq!(opened.log.sync().unwrap(), offset.cursor());
     assert_eq!(opened.reader.get(offset).unwrap().unwrap().body, "x");
 }
+
+#[test]
+fn the_newest_event_of_a_topic_and_of_a_key_is_found() {
+    for index_files in [false, true] {
+        let (disk, mut opened) = filled(11, 120, 900, index_files);
+        let all = read_all(&opened.reader).unwrap();
+        // Not durable: nobody sees it, and it hides nothing.
+        let newer = all.values().find(|record| !record.key.is_empty()).unwrap();
+        opened
+            .log
+            .append(
+                9_999,
+                &[NewRecord {
+                    topic: &newer.topic,
+                    key: &newer.key,
+                    dedupe: None,
+                    flags: Flags::EMPTY,
+                    body: b"not yet",
+                }],
+            )
+            .unwrap();
+        let check = |reader: &tidings_storage::Reader| {
+            let all = read_all(reader).unwrap();
+            let mut wanted: std::collections::BTreeMap<(Topic, Option<Vec<u8>>), _> =
+                std::collections::BTreeMap::new();
+            for record in all.values() {
+                let key = (!record.key.is_empty()).then(|| record.key.to_vec());
+                for key in [None, key] {
+                    wanted.insert((record.topic.clone(), key), record);
+                }
+            }
+            assert!(wanted.len() > 10);
+            for ((topic, key), record) in &wanted {
+                let found = reader.last_on(topic, key.as_deref()).unwrap();
+                assert_eq!(found.as_ref(), Some(*record), "{topic} {key:?}");
+                assert_eq!(reader.last_on(topic, Some(b"no such key")).unwrap(), None);
+            }
+            let unknown = Topic::parse("unknown").unwrap();
+            assert_eq!(reader.last_on(&unknown, None).unwrap(), None);
+        };
+        check(&opened.reader);
+        drop(opened.log);
+        // A whole batch stays, also one that nobody was told of: now it is the newest.
+        check(&open(&disk).unwrap().reader);
+    }
+}
