@@ -97,7 +97,7 @@ pub const SETTINGS: [Setting; 22] = [
         "1048576 to 4294967295",
         "events waiting to be appended",
     ),
-    setting("log.disk_reads", "4", "1 to 256", "reads from disk at a time"),
+    setting("log.disk_reads", "4", "1 to 256", "reads at a time of what is not in the page cache"),
     setting(
         "limits.message_bytes_max",
         "1048576",

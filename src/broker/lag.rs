@@ -176,8 +176,8 @@ impl Broker {
         }
         // Of a mirror they are single events that matched.
         let events = behind.records.saturating_sub(done);
-        let first = behind.first.unwrap_or_else(|| acks.floor.next());
-        Ok((events, (events > 0).then_some(first)))
+        // Without a first one it was not looked for: no age then, rather than that of an event of somebody else's.
+        Ok((events, behind.first.filter(|_| events > 0)))
     }
 
     fn time_ms(&self, offset: Offset) -> Option<u64> {

@@ -321,6 +321,19 @@ impl Broker {
         }
     }
 
+    /// The newest event on a topic, with this key where one is given; `None` also when it has expired.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] where it cannot be read; the storage's.
+    pub async fn last_on(
+        &self,
+        topic: &tidings_proto::Topic,
+        key: Option<&str>,
+    ) -> Result<Option<Arc<Stored>>, ReadError> {
+        let found = self.log.last_on(topic.clone(), key.map(str::to_owned)).await?;
+        Ok(found.filter(|event| !selection::has_expired(event, crate::clock::now())))
+    }
+
     /// How many subscriptions there are: ephemeral ones, durables.
     pub fn subscription_counts(&self) -> (usize, usize) {
         let ephemeral = self.ephemeral.gauges();

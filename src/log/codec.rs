@@ -138,7 +138,7 @@ impl Stored {
         }
     }
 
-    /// How many bytes of memory it takes, about, once it is encoded.
+    /// How many bytes of memory it takes, about, once it is encoded; up to twice that in all encodings.
     pub fn cost_bytes(&self) -> usize {
         const ENVELOPE_BYTES: usize = 512;
         ENVELOPE_BYTES + 2 * (self.record.body.len() + self.record.key.len())

@@ -4,8 +4,8 @@
 //! - A [`Ticket`] means accepted; it resolves to [`Committed`] when the events are durable, or to an
 //!   [`AppendError`]. Nothing above the durable watermark is ever read or delivered.
 //! - What waits to be appended is bounded in bytes: the permit is taken before the work is queued.
-//! - Reads come from the memory tail where it reaches back far enough, else from disk on the blocking
-//!   pool, a bounded number at a time.
+//! - Reads come from the memory tail where it reaches back far enough; else from the page cache, here and now and
+//!   a bounded step at a time; else from disk on the blocking pool, a bounded number at a time.
 //!
 //! The log never knows what a subscription is; the broker hands it [`Controls`] and is told of commits.
 
@@ -28,7 +28,7 @@ use std::{
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tidings_proto::{
-    Cursor, Filter, Filters, LogId, Offset,
+    Cursor, Filter, Filters, LogId, Offset, Topic,
     message::{Gap, GapReason},
 };
 pub use tidings_storage::projection;
@@ -306,6 +306,8 @@ impl LogHandle {
         }
         let scan_limit = ScanLimit { events: limit.events, bytes: limit.bytes };
         if !by_postings && let Some(batch) = self.read_cached(after, until, filters, scan_limit) {
+            // Whoever reads a long way in a loop gives way to all others after each step.
+            tokio::task::yield_now().await;
             return Ok(batch);
         }
         // Up to where the tail begins only: from there on it is in memory.
@@ -382,6 +384,29 @@ impl LogHandle {
             }
         }
         Ok(several)
+    }
+
+    /// The newest event on a topic, with this key where one is given.
+    ///
+    /// # Errors
+    /// [`ReadError::Damaged`] when one that may be it cannot be read; what else the storage finds.
+    pub async fn last_on(
+        &self,
+        topic: Topic,
+        key: Option<String>,
+    ) -> Result<Option<Arc<Stored>>, ReadError> {
+        let found = self
+            .on_disk(move |reader| {
+                match reader.last_on(&topic, key.as_deref().map(str::as_bytes)) {
+                    Err(StorageError::Corrupt { offset, .. }) if offset > 0 => Ok(Err(offset)),
+                    found => found.map(Ok),
+                }
+            })
+            .await?;
+        match found {
+            Ok(record) => Ok(record.map(|record| Arc::new(Stored::new(record)))),
+            Err(offset) => Err(Offset::new(offset).map_or(ReadError::Closed, ReadError::Damaged)),
+        }
     }
 
     /// How the loss of what is damaged behind `requested` up to `until` is told.

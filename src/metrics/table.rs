@@ -69,9 +69,9 @@ table! {
     READY = "tidings_ready", Gauge, "", "1 when publishes are taken";
 
     APPENDED = "tidings_append_events_total", Counter, "topic_root", "Events appended, the broker's own included, by the first token of their topic";
-    APPENDED_BYTES = "tidings_append_bytes_total", Counter, "topic_root", "Bytes of appended events, as they are stored";
+    APPENDED_BYTES = "tidings_append_bytes_total", Counter, "topic_root", "Bytes of the bodies of appended events, as they are stored";
     COMMIT_EVENTS = "tidings_commit_batch_events", BATCH, "", "Events in one commit";
-    COMMIT_SECONDS = "tidings_append_duration_seconds", FAST, "", "From taking a batch to its being durable";
+    COMMIT_SECONDS = "tidings_append_duration_seconds", FAST, "", "From taking a batch to its being durable and visible";
     SYNC_SECONDS = "tidings_sync_duration_seconds", FAST, "", "One fdatasync";
     PUBLISHES = "tidings_publish_requests_total", Counter, "transport, outcome", "Publishes answered: `ok`, `duplicate` (all of it was there), `conflict`, `denied`, `rejected` (invalid or too large), `unavailable` (full, stopping, or a fault of ours)";
 
@@ -97,7 +97,7 @@ table! {
     REDELIVERED = "tidings_redelivered_events_total", Counter, "", "Events delivered again";
     LAG_SUM = "tidings_durable_lag_events", Gauge, "", "Events not acknowledged, of all durables together";
     LAG_MAX = "tidings_durable_lag_events_max", Gauge, "", "Of the durable with the most";
-    LAG_SECONDS = "tidings_durable_lag_seconds_max", Gauge, "", "The age of the oldest event that a durable has not acknowledged";
+    LAG_SECONDS = "tidings_durable_lag_seconds_max", Gauge, "", "The age of the oldest event that a durable has not acknowledged, where it could be looked for with bounded work";
     ONE_LAG = "tidings_subscription_lag_events", Gauge, "durable", "Events that this durable has not acknowledged; only of those in `metrics.durables`";
     ONE_LAG_SECONDS = "tidings_subscription_lag_seconds", Gauge, "durable", "The age of the oldest of them";
     ONE_IN_FLIGHT = "tidings_subscription_in_flight", Gauge, "durable", "Events that are with a session or a fetcher";
@@ -112,7 +112,7 @@ table! {
     PING_SECONDS = "tidings_ping_rtt_seconds", FAST, "", "From a WebSocket's ping to its pong";
     DELIVERED = "tidings_delivered_events_total", Counter, "transport", "Events written to readers";
     DELIVERED_BYTES = "tidings_delivered_bytes_total", Counter, "transport", "Their bytes";
-    DELIVERY_SECONDS = "tidings_delivery_latency_seconds", FAST, "transport", "From durable to written, of the first event of a write to a live subscription; what is read from the disk is not measured";
+    DELIVERY_SECONDS = "tidings_delivery_latency_seconds", FAST, "transport", "From durable to written, of the first event of a write to a live subscription; what is read from the disk is not measured, and a durable held back by `max_in_flight` is";
     OUTBOX_BYTES = "tidings_outbox_bytes", Gauge, "", "Bytes that WebSockets have not taken yet";
     SLOW = "tidings_slow_sessions", Gauge, "", "WebSockets that have not taken at once what is being written to them";
 

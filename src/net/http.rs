@@ -163,6 +163,7 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::TopicEvents => publish::to_topic(&call, body).await,
         Route::Events if reads => events::of_topics(&call).await,
         Route::Events => publish::to_topics(&call, body).await,
+        Route::TopicLast => event::last(&call).await,
         Route::Event => event::show(&call).await,
         Route::Receipts => event::receipts(&call).await,
         Route::Topics => status::topics(&call),

@@ -307,7 +307,9 @@ impl Mouth {
         }
         (self.unanswered, self.pinged_ms) = (true, now_ms);
         let now_us = u64::try_from(clock::monotonic().as_micros()).unwrap_or(u64::MAX);
-        self.shared.pinged_us.store(now_us, Ordering::Relaxed);
+        // One that is unanswered keeps its time: a late pong is late since then.
+        let _ =
+            self.shared.pinged_us.compare_exchange(0, now_us, Ordering::Relaxed, Ordering::Relaxed);
         false
     }
 

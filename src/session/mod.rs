@@ -210,13 +210,34 @@ impl Session {
         })
     }
 
+    /// The newest event on a topic, with this key where one is given.
+    ///
+    /// # Errors
+    /// `not_found` where there is none, `permission_denied` where reading the topic is not granted.
+    pub async fn last(&self, topic: &Topic, key: Option<&str>) -> Result<Arc<Stored>, WireError> {
+        let filter = Filter::parse(topic.as_str())
+            .map_err(|error| WireError::invalid(format!("topic: {error}")))?;
+        self.check_read(&Filters::one(filter))?;
+        match self.broker().last_on(topic, key).await {
+            Ok(Some(event)) => Ok(event),
+            Ok(None) => {
+                let with = if key.is_some() { " with this key" } else { "" };
+                let text = format!("topic: there is no event on {topic}{with}");
+                Err(WireError::new(Code::NotFound, text))
+            }
+            Err(ReadError::Damaged(offset)) => Err(self.damaged(offset)),
+            Err(error) => Err(of_read(&error)),
+        }
+    }
+
+    fn damaged(&self, offset: Offset) -> WireError {
+        self.gone(&self.broker().log().damage_gap(offset.before(), offset.cursor()))
+    }
+
     async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, WireError> {
         match self.broker().get(offset).await {
             Ok(event) => Ok(event),
-            Err(ReadError::Damaged(offset)) => {
-                let log = self.broker().log();
-                Err(self.gone(&log.damage_gap(offset.before(), offset.cursor())))
-            }
+            Err(ReadError::Damaged(offset)) => Err(self.damaged(offset)),
             Err(error) => Err(of_read(&error)),
         }
     }

@@ -45,6 +45,8 @@ pub(crate) struct Spare {
     busy: AtomicBool,
     /// Whether it is written full of zeros first.
     fill: bool,
+    /// Somebody waits for it: what is not filled yet stays so.
+    wanted: AtomicBool,
 }
 
 impl Chore {
@@ -55,7 +57,7 @@ impl Chore {
     pub fn run(self) -> Result<(), Error> {
         match self.0 {
             Task::Prepare { disk, spare, bytes } => {
-                let made = spare.make(&*disk, bytes);
+                let made = spare.prepare(&*disk, bytes);
                 spare.busy.store(false, Ordering::SeqCst);
                 made
             }
@@ -88,7 +90,20 @@ impl Spare {
 
     /// Makes it here and now, where it is not there.
     pub(crate) fn make(&self, disk: &dyn Disk, bytes: u64) -> Result<(), Error> {
-        self.ensure(&mut self.file.lock(), disk, bytes)
+        self.ensure(&mut self.lock_soon(), disk, bytes, false)
+    }
+
+    /// Makes it beside the commit path, where there is time to fill it.
+    fn prepare(&self, disk: &dyn Disk, bytes: u64) -> Result<(), Error> {
+        self.ensure(&mut self.file.lock(), disk, bytes, self.fill)
+    }
+
+    /// The lock, without waiting for all of a file to be filled.
+    fn lock_soon(&self) -> parking_lot::MutexGuard<'_, Option<(Arc<dyn File>, u64)>> {
+        self.wanted.store(true, Ordering::SeqCst);
+        let slot = self.file.lock();
+        self.wanted.store(false, Ordering::SeqCst);
+        slot
     }
 
     /// Makes it where it is not there, and gives it away: `install` gives it its name. Nobody makes the
@@ -99,8 +114,8 @@ impl Spare {
         bytes: u64,
         install: impl FnOnce(&dyn File) -> io::Result<()>,
     ) -> Result<(Arc<dyn File>, u64), Error> {
-        let mut slot = self.file.lock();
-        self.ensure(&mut slot, disk, bytes)?;
+        let mut slot = self.lock_soon();
+        self.ensure(&mut slot, disk, bytes, false)?;
         self.ready_bytes.store(0, Ordering::SeqCst);
         let taken = slot.take().ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         install(&*taken.0).map_err(failed)?;
@@ -112,6 +127,7 @@ impl Spare {
         slot: &mut Option<(Arc<dyn File>, u64)>,
         disk: &dyn Disk,
         bytes: u64,
+        fill: bool,
     ) -> Result<(), Error> {
         if slot.as_ref().is_some_and(|(_, len)| *len >= bytes) {
             return Ok(());
@@ -122,7 +138,7 @@ impl Spare {
             disk.remove(NEXT).map_err(failed)?;
         }
         let file = disk.create(NEXT).map_err(failed)?;
-        let filled = || if self.fill { fill(&*file, bytes) } else { Ok(()) };
+        let filled = || if fill { write_zeros(&*file, bytes, &self.wanted) } else { Ok(()) };
         if let Err(cause) =
             file.allocate(bytes).and_then(|()| filled()).and_then(|()| file.sync_all())
         {
@@ -141,10 +157,13 @@ pub(crate) const NEXT: &str = "log/next.log";
 
 /// Writes zeros: blocks that were written once need no entry in the file system's journal when they are written
 /// again, and a sync is faster for it.
-fn fill(file: &dyn File, bytes: u64) -> io::Result<()> {
+fn write_zeros(file: &dyn File, bytes: u64, enough: &AtomicBool) -> io::Result<()> {
     const PIECE_BYTES: usize = 1 << 20;
     let zeros = vec![0; PIECE_BYTES];
     for position in (0..bytes).step_by(PIECE_BYTES) {
+        if enough.load(Ordering::SeqCst) {
+            break;
+        }
         let len = usize::try_from(bytes - position).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
         file.write_all_at(zeros.get(..len).unwrap_or_default(), position)?;
     }

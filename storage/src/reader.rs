@@ -28,6 +28,8 @@ use crate::{
 const LOOKS_MAX: usize = 4096;
 /// How many records a read with a wildcard goes through before it looks topics up.
 const PROBE: u64 = 1024;
+/// How many bytes of records a read that must not wait goes through, matching or not.
+const NOW_BYTES_MAX: usize = 256 * 1024;
 /// Postings are used when fewer than one in this many records of a segment match: a scattered read of one
 /// record costs about as much as reading on over eight.
 const SCAN_ABOVE_ONE_IN: u64 = 8;
@@ -159,6 +161,7 @@ impl Reader {
             patience,
             events: 0,
             bytes: 0,
+            looked_bytes: 0,
             cursor: after,
             visit,
         };
@@ -198,6 +201,7 @@ impl Reader {
             patience,
             events: 0,
             bytes: 0,
+            looked_bytes: 0,
             cursor: after,
             visit,
         };
@@ -211,7 +215,7 @@ impl Reader {
         // Where little matches the postings find more of it than reading on.
         let looked = cursor.get().saturating_sub(after.get());
         let is_dense = run.events as u64 * SCAN_ABOVE_ONE_IN >= looked;
-        (run.is_full() || cursor >= until || (run.events > 0 && is_dense)).then_some(cursor)
+        (cursor >= until || (run.events > 0 && is_dense)).then_some(cursor)
     }
 
     /// Whether a few literal topics are all that is asked for, and few of the log's records are theirs.
@@ -338,13 +342,17 @@ struct Run<'a> {
     patience: Patience,
     events: usize,
     bytes: usize,
+    /// Of all records that were looked at.
+    looked_bytes: usize,
     cursor: Cursor,
     visit: &'a mut dyn FnMut(Record),
 }
 
 impl Run<'_> {
     fn is_full(&self) -> bool {
-        self.events >= self.limit.events || self.bytes >= self.limit.bytes
+        self.events >= self.limit.events
+            || self.bytes >= self.limit.bytes
+            || (self.patience == Patience::Now && self.looked_bytes >= NOW_BYTES_MAX)
     }
 
     /// What matches behind the cursor up to `until`; gives how far it has looked.
@@ -478,6 +486,7 @@ impl Run<'_> {
 
     /// Takes the record if it matches; false when that is enough.
     fn look(&mut self, found: &Found<'_>) -> bool {
+        self.looked_bytes += found.bytes();
         if self.matches(found.topic) {
             self.take(found.record());
         } else {

@@ -197,6 +197,11 @@ impl Found<'_> {
         Entry { topic: self.topic, key: self.key, flags: self.flags, dedupe: self.dedupe }
     }
 
+    /// About how long it is.
+    pub(crate) fn bytes(&self) -> usize {
+        HEADER_BYTES + self.topic.len() + self.key.len() + self.body.len()
+    }
+
     /// A copy that stays.
     pub(crate) fn record(&self) -> Record {
         Record {

@@ -28,6 +28,8 @@ const MAGIC: &[u8; 8] = b"TIDLOG\0\x01";
 const VERSION: u32 = 1;
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// A longer record is for those who may wait.
+const NOW_BYTES_MAX: usize = 256 * 1024;
 
 /// One segment.
 #[derive(Debug)]
@@ -219,6 +221,9 @@ impl Window {
                 let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
                 if len > left {
                     return Err(segment.corrupt(at, 0, "a record ends behind its file"));
+                }
+                if self.patience == Patience::Now && len > NOW_BYTES_MAX {
+                    return Err(segment.io("read", io::ErrorKind::WouldBlock.into()));
                 }
                 self.bytes.resize(len.max(CHUNK_BYTES).min(left), 0);
                 // A segment that is being sealed loses the zeros behind its last batch meanwhile:

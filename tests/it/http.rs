@@ -600,7 +600,6 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
     for (method, path) in [
-        (Method::GET, "/v1/topics/a/last"),
         (Method::DELETE, "/v1/topics/a"),
         (Method::GET, "/v1/retention/a"),
         (Method::DELETE, "/v1/scheduled/1"),
@@ -807,4 +806,49 @@ async fn g15_a_reader_changes_its_transport_in_mid_stream_and_misses_nothing() {
     let whole = reader.take(got.len()).await;
     assert_eq!(whole.len(), 668, "667 and the last");
     assert_eq!(got, whole, "the same events, byte for byte as JSON");
+}
+
+#[tokio::test]
+async fn the_newest_event_of_a_topic_and_of_a_key_is_one_request_away() {
+    let mut broker = Broker::with(&["--set", "log.segment_bytes=65536"]);
+    let last = async |broker: &Broker, path: &str| {
+        let answer = get(broker, &format!("/v1/topics/{path}")).await;
+        let body = answer.json();
+        (answer.status.as_u16(), body["data"].clone())
+    };
+    assert_eq!(last(&broker, "state/last").await.0, 404);
+    let mut socket = crate::util::ws::Socket::open(&broker.public).await;
+    for n in 0..300 {
+        let key = format!("k{}", n % 7);
+        let filler = "x".repeat(500);
+        socket.publish(json!({"topic": "state", "key": key, "data": [n, filler]})).await;
+        socket.publish(json!({"topic": "other", "key": "k1", "data": "other"})).await;
+    }
+    socket.publish(json!({"topic": "state", "data": "no key"})).await;
+    let gone = json!({"topic": "state", "key": "gone", "data": 1, "ttl_ms": 1});
+    let offset = socket.publish(gone).await;
+    let check = async |broker: &Broker| {
+        for key in 0..7 {
+            let (status, data) = last(broker, &format!("state/last?key=k{key}")).await;
+            let newest = (0..300).rev().find(|n| n % 7 == key).unwrap();
+            assert_eq!((status, &data[0]), (200, &json!(newest)));
+        }
+        assert_eq!(last(broker, "other/last?key=k1").await, (200, json!("other")));
+        assert_eq!(last(broker, "other/last?key=k2").await.0, 404);
+        assert_eq!(last(broker, "nothing/last").await.0, 404);
+        assert_eq!(last(broker, "state.*/last").await.0, 400);
+        crate::util::eventually("the event expires", async || {
+            last(broker, "state/last?key=gone").await.0 == 404
+        })
+        .await;
+    };
+    check(&broker).await;
+    let newest = socket.publish(json!({"topic": "state", "data": "newest"})).await;
+    assert!(newest > offset);
+    let answer = get(&broker, "/v1/topics/state/last").await;
+    assert_eq!(answer.json()["data"], "newest");
+    assert!(answer.header("tidings-cursor").starts_with(&newest.to_string()));
+    broker.kill();
+    broker.restart();
+    check(&broker).await;
 }

@@ -7,11 +7,12 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
-use tidings_storage::{Disk, OsDisk};
+use tidings_storage::{Disk, File, OsDisk};
 
 use super::report::{Report, latencies, note};
 use crate::clock;
@@ -21,7 +22,7 @@ const RECORD_OVERHEAD_BYTES: usize = 150;
 /// How much is written to a socket at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// The file that is written.
-const FILE_BYTES: u64 = 64 << 20;
+const FILE_BYTES: u64 = 128 << 20;
 
 /// What `tidings bench floor` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -90,12 +91,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
 fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyhow::Result<()> {
     let dir = dir(args);
     let disk = OsDisk::open(&dir).with_context(|| format!("cannot write to {}", dir.display()))?;
-    let file = disk.create("floor")?;
-    file.allocate(FILE_BYTES)?;
-    file.sync_all()?;
+    let mut file = new_file(&disk)?;
     let bytes = vec![7; batch * (args.size + RECORD_OVERHEAD_BYTES)];
     let mut took = latencies()?;
-    let (begun, mut position, mut events) = (clock::monotonic(), 0, 0);
+    let (mut begun, mut position, mut events) = (clock::monotonic(), 0, 0);
     while clock::monotonic().saturating_sub(begun) < limit {
         let before = clock::monotonic();
         file.write_all_at(&bytes, position)?;
@@ -103,7 +102,10 @@ fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyh
         note(&mut took, clock::monotonic().saturating_sub(before));
         position += bytes.len() as u64;
         if position + bytes.len() as u64 > FILE_BYTES {
-            position = 0;
+            let before = clock::monotonic();
+            (file, position) = (new_file(&disk)?, 0);
+            // The log has the next one made beforehand.
+            begun += clock::monotonic().saturating_sub(before);
         }
         events += batch as u64;
     }
@@ -116,6 +118,15 @@ fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyh
     report.rate("events", events, elapsed);
     report.latencies(&took);
     Ok(())
+}
+
+/// A file as the log has it: allocated, and no block of it written yet. A block that was written before is
+/// written faster.
+fn new_file(disk: &OsDisk) -> anyhow::Result<Arc<dyn File>> {
+    let file = disk.create("floor")?;
+    file.allocate(FILE_BYTES)?;
+    file.sync_all()?;
+    Ok(file)
 }
 
 fn dir(args: &Args) -> PathBuf {

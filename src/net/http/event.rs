@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     net::problem::Refusal,
-    session::{Session, Transport, internal},
+    session::{Session, Stored, Transport, internal, parse_topic},
 };
 
 /// `GET /v1/events/{offset}`.
@@ -19,6 +19,21 @@ pub(super) async fn show(call: &Call) -> Result<Response<Body>, Refusal> {
     call.query(&[])?;
     let offset = offset(&session, &call.name)?;
     let event = session.event(offset).await?;
+    answer(call, &session, &event)
+}
+
+/// `GET /v1/topics/{topic}/last?key=`.
+pub(super) async fn last(call: &Call) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    let query = call.query(&["key"])?;
+    let topic = parse_topic("topic", &call.name)?;
+    let event = session.last(&topic, query.get("key")).await?;
+    answer(call, &session, &event)
+}
+
+/// The event in the form that was asked for.
+fn answer(call: &Call, session: &Session, event: &Stored) -> Result<Response<Body>, Refusal> {
+    let offset = event.offset();
     let unreadable = |error: String| internal(&format!("event {offset} cannot be read: {error}"));
     let mut response = match headers::form(&call.head.headers) {
         Form::CloudEvents => {

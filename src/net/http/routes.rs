@@ -11,6 +11,8 @@ use hyper::{Method, header::HeaderValue};
 pub(super) enum Route {
     /// Events of one topic or filter.
     TopicEvents,
+    /// The newest event of a topic, or of a key on it.
+    TopicLast,
     /// Events of several filters; publishing by `topic` in the event.
     Events,
     /// One event.
@@ -47,6 +49,7 @@ pub(super) enum Route {
 
 const TABLE: [(&str, Route); 24] = [
     ("/v1/topics/{name}/events", Route::TopicEvents),
+    ("/v1/topics/{name}/last", Route::TopicLast),
     ("/v1/events", Route::Events),
     ("/v1/events/{name}", Route::Event),
     ("/v1/events/{name}/receipts", Route::Receipts),
@@ -61,7 +64,6 @@ const TABLE: [(&str, Route); 24] = [
     ("/v1/capabilities", Route::Capabilities),
     ("/v1/ws", Route::Socket),
     ("/v1/ws/{name}", Route::FilterSocket),
-    ("/v1/topics/{name}/last", Route::NotYet(&[Method::GET, Method::HEAD])),
     ("/v1/topics/{name}", Route::NotYet(&[Method::DELETE])),
     ("/v1/retention/{name}", Route::NotYet(&[Method::GET, Method::PUT, Method::DELETE])),
     ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
@@ -77,7 +79,8 @@ impl Route {
     pub(super) const fn allowed(self) -> Allowed {
         Allowed(match self {
             Route::TopicEvents | Route::Events => &[Method::GET, Method::POST],
-            Route::Event
+            Route::TopicLast
+            | Route::Event
             | Route::Receipts
             | Route::Topics
             | Route::Subscriptions

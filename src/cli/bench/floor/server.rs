@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::Context;
 use parking_lot::{Condvar, Mutex};
-use tidings_storage::{Disk, OsDisk};
+use tidings_storage::OsDisk;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -26,7 +26,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{CHUNK_BYTES, FILE_BYTES, RECORD_OVERHEAD_BYTES, remove};
+use super::{CHUNK_BYTES, FILE_BYTES, RECORD_OVERHEAD_BYTES, new_file, remove};
 use crate::{
     cli::bench::report::{Latencies, latencies, note},
     clock,
@@ -57,9 +57,14 @@ pub(super) struct Load {
 /// Requests from some connections, each with some unanswered, through such a server: how long each took.
 pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Duration)> {
     let waiting = Arc::new(Waiting::default());
+    let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let commits = {
         let waiting = waiting.clone();
-        std::thread::Builder::new().spawn(move || commit(&dir, &waiting, load.size))?
+        std::thread::Builder::new().spawn(move || {
+            let committed = commit(&dir, &waiting, load.size);
+            drop(alive);
+            committed
+        })?
     };
     // Threads of its own, as a broker has: else a request would be served by the thread that made it.
     let server = tokio::runtime::Runtime::new()?;
@@ -67,7 +72,13 @@ pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Du
     let listener = server.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let address = listener.local_addr()?;
     server.spawn(accept(listener, waiting.clone(), load.size));
-    let measured = clients.block_on(ask(address, load));
+    let measured = clients.block_on(async {
+        tokio::select! {
+            measured = ask(address, load) => measured,
+            // Nobody would be answered any more.
+            _ = ended => Err(anyhow::anyhow!("the committing thread ended")),
+        }
+    });
     waiting.over.store(true, Ordering::SeqCst);
     waiting.changed.notify_one();
     server.shutdown_background();
@@ -78,9 +89,7 @@ pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Du
 /// Writes and syncs what waits until it is over.
 fn commit(dir: &Path, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
     let disk = OsDisk::open(dir).with_context(|| format!("cannot write to {}", dir.display()))?;
-    let file = disk.create("floor")?;
-    file.allocate(FILE_BYTES)?;
-    file.sync_all()?;
+    let mut file = new_file(&disk)?;
     let (mut position, mut bytes) = (0, Vec::new());
     loop {
         let requests = {
@@ -96,7 +105,7 @@ fn commit(dir: &Path, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
         let count: usize = requests.iter().map(|(count, _)| count).sum();
         bytes.resize(count * (size + RECORD_OVERHEAD_BYTES), 7);
         if position + bytes.len() as u64 > FILE_BYTES {
-            position = 0;
+            (file, position) = (new_file(&disk)?, 0);
         }
         file.write_all_at(&bytes, position)?;
         file.sync_data()?;
@@ -190,7 +199,9 @@ async fn client(
         tokio::select! {
             n = output.write(piece), if unsent > 0 => unsent -= n?,
             n = input.read(&mut buffer) => {
-                rest += n?;
+                let n = n?;
+                anyhow::ensure!(n > 0, "the server ended");
+                rest += n;
                 let at = clock::monotonic();
                 let answered = (rest / ANSWER_BYTES).min(open.len());
                 for sent in open.drain(..answered) {
