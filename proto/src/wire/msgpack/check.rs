@@ -121,7 +121,8 @@ impl<'a> Walk<'a> {
             }
             Item::Bytes(_) => Ok(()),
             Item::List(len) => {
-                if self.is_request && len > EVENTS_MAX && place.is_batch() {
+                // No list of a request may be longer, and an entry of one byte is many times that in memory.
+                if self.is_request && len > EVENTS_MAX {
                     let text = format!("are more than {EVENTS_MAX}: send them in several messages");
                     return Err(WireError { code: Code::TooLarge, ..place.error(&text) });
                 }

@@ -250,6 +250,12 @@ fn a_batch_of_very_many_events_is_refused_before_it_is_read() {
     let error = decode_request(&batch(EVENTS_MAX + 1)).unwrap_err().error;
     assert_eq!(error.code, Code::TooLarge);
     assert!(error.message.starts_with("publish_batch.events: are more than 4096"), "{error}");
+    let count = u32::try_from(EVENTS_MAX + 1).unwrap().to_be_bytes();
+    let types = [&[0xdd][..], &count, &vec![0xa0; EVENTS_MAX + 1]].concat();
+    let subscribe = map(&[("filters", &packed(&json!(["a"]))), ("types", &types)]);
+    let error = decode_request(&map(&[("subscribe", &subscribe)])).unwrap_err().error;
+    assert_eq!(error.code, Code::TooLarge);
+    assert!(error.message.starts_with("subscribe.types: "), "{error}");
 }
 
 #[test]
