@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidings::cli::{
-    Cli, Command, bench, config, exit, health, log, publish, receipts, serve, status, subscribe,
-    version,
+    Cli, Command, bench, config, durable, exit, health, log, publish, receipts, serve, status,
+    subscribe, version,
 };
 
 /// Publishing makes on one thread what another drops, which the C library's allocator is slow at
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Pub(args) => publish::run(&args, &globals),
         Command::Sub(args) => subscribe::run(&args, &globals),
+        Command::Durable(args) => durable::run(&args, &globals),
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),
         Command::Health(args) => health::run(&args, &globals),

@@ -81,6 +81,9 @@ fn describe() {
     for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
         counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
     }
+    for reason in ["nack", "ack_wait", "detached"] {
+        counter!(table::DEAD_LETTERED.name, "reason" => reason).absolute(0);
+    }
     for reason in ["origin", "auth", "limit", "protocol"] {
         counter!(table::HANDSHAKES.name, "reason" => reason).absolute(0);
     }
@@ -270,6 +273,11 @@ pub fn redelivered(events: usize) {
     if let Some(handles) = HANDLES.get() {
         handles.redelivered.increment(count(events));
     }
+}
+
+/// An event was delivered as often as it may be, and its letter is durable: how its last delivery ended.
+pub fn dead_lettered(reason: &'static str) {
+    counter!(table::DEAD_LETTERED.name, "reason" => reason).increment(1);
 }
 
 /// Somebody was told who they are, or not.

@@ -72,6 +72,41 @@ pub struct AckState {
     /// Not before this moment (milliseconds since the epoch) are these events to be delivered again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delayed: Vec<(u64, u64)>,
+    /// Of the acknowledged, those that are dead: offset and number of the letter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dead: Vec<(u64, u64)>,
+    /// How many dead letters were written.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub letters: u64,
+}
+
+/// The first token of the topics of [`DeadLetter`]; the second is the durable's name.
+pub const DEAD_ROOT: &str = "$dead";
+
+/// An event that a durable subscription was given as often as it may be, and did not acknowledge. It is
+/// appended in one batch with the [`AckState`] that counts the event as settled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The durable's name.
+    pub durable: String,
+    /// The event.
+    pub offset: u64,
+    /// Its topic; absent where the event could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// Its id; absent where the event could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// What the last nack gave as its reason; without one, how the last delivery ended.
+    pub reason: String,
+    /// How the last delivery ended: `nack`, `ack_wait` or `detached`.
+    pub ended_by: String,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// The durable's number: which life of the name.
+    pub life: u64,
+    /// Counts the letters of that life.
+    pub letter: u64,
 }
 
 /// Offsets that a torn tail could have held when it was cut; they are never used.

@@ -3,6 +3,7 @@
 //! - Bounded by the number of durables that are in use.
 //! - The commit thread drains it with every commit into one `$acks` event with the newest state of each;
 //!   whoever waits for its ack is answered when that event is durable.
+//! - The dead letters that a state counts as written are in the same commit as the state.
 
 use std::{
     collections::HashMap,
@@ -18,11 +19,15 @@ use tidings_proto::{
 };
 use tokio::sync::oneshot;
 
-use super::held::Durable;
+use super::{held::Durable, letters};
 use crate::{
     clock,
     log::{AppendError, Draft, codec},
+    metrics,
 };
+
+/// The most dead letters of one commit.
+const LETTERS_MAX: usize = 256;
 
 /// Acks that wait for the next commit.
 #[derive(Debug, Default)]
@@ -84,28 +89,30 @@ impl AckBox {
         inner.durables.clear();
     }
 
-    pub(super) fn drain(&self) -> Option<Draft> {
+    pub(super) fn drain(&self) -> Vec<Draft> {
         let durables = {
             let mut inner = self.inner.lock();
             if inner.durables.is_empty() {
-                return None;
+                return Vec::new();
             }
             inner.writing = std::mem::take(&mut inner.waiting);
             std::mem::take(&mut inner.durables)
         };
-        let mut states: Vec<(AckState, Arc<Durable>)> =
-            durables.into_values().map(|durable| (durable.to_ack_state(), durable)).collect();
-        states.sort_by_key(|(state, _)| state.number);
-        let mut of_all = Vec::with_capacity(states.len());
-        let mut floors = Vec::with_capacity(states.len());
-        for (state, durable) in states {
+        let mut durables: Vec<Arc<Durable>> = durables.into_values().collect();
+        durables.sort_by_key(|durable| durable.spec.number);
+        let mut of_all = Vec::with_capacity(durables.len());
+        let mut floors = Vec::with_capacity(durables.len());
+        let mut drafts = Vec::new();
+        for durable in durables {
+            let room = LETTERS_MAX.saturating_sub(drafts.len());
+            let (state, letters) = durable.begin_commit(room);
+            drafts.extend(letters.iter().filter_map(|dying| letters::draft(&durable.spec, dying)));
             floors.push((durable, state.floor));
             of_all.push(state);
         }
         self.inner.lock().floors = floors;
-        let topic = Topic::parse(ACKS_TOPIC).ok()?;
-        let data = serde_json::to_vec(&AckStates { states: of_all }).ok()?;
-        Some(codec::control(topic, "acks", data, clock::event_id()))
+        drafts.extend(acks_draft(of_all));
+        drafts
     }
 
     pub(super) fn finish(&self, outcome: &Result<(), AppendError>) {
@@ -113,9 +120,9 @@ impl AckBox {
             let mut inner = self.inner.lock();
             (std::mem::take(&mut inner.writing), std::mem::take(&mut inner.floors))
         };
-        if outcome.is_ok() {
-            for (durable, floor) in floors {
-                durable.floor_is_durable(floor);
+        for (durable, floor) in floors {
+            for cause in durable.committed(outcome.is_ok().then_some(floor)) {
+                metrics::dead_lettered(cause.as_str());
             }
         }
         for waiter in waiters {
@@ -123,4 +130,10 @@ impl AckBox {
             let _ = waiter.send(outcome.clone());
         }
     }
+}
+
+fn acks_draft(states: Vec<AckState>) -> Option<Draft> {
+    let topic = Topic::parse(ACKS_TOPIC).ok()?;
+    let data = serde_json::to_vec(&AckStates { states }).ok()?;
+    Some(codec::control(topic, "acks", data, clock::event_id()))
 }

@@ -90,7 +90,7 @@ impl BrokerControls {
 
 impl Controls for BrokerControls {
     fn drain(&self) -> Vec<Draft> {
-        self.acks.drain().into_iter().collect()
+        self.acks.drain()
     }
 
     fn committed(&self, events: &[Arc<Stored>]) {

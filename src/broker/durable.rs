@@ -11,6 +11,8 @@
 //! Of the outstanding up to the cursor, `due` and `timers` say which are to be delivered again and when, so
 //! that nothing is searched for.
 //!
+//! An event whose last delivery has ended is dying until its letter is in the log, see [`dead`].
+//!
 //! A mirrored durable leases nothing: its cursor *is* its floor and `acked` holds single acks above it.
 
 use std::{
@@ -20,7 +22,11 @@ use std::{
 
 use tidings_proto::{Cursor, control::AckState};
 
+use self::dead::Dead;
+pub(super) use self::dead::{Cause, Dying};
 use crate::log::Stored;
+
+mod dead;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
 pub(super) const RANGES_MAX: usize = 16_384;
@@ -38,6 +44,7 @@ pub struct DurableState {
     sending: Vec<u64>,
     acked: RangeSet,
     redelivered: u64,
+    dead: Dead,
 }
 
 /// An event that is not acknowledged.
@@ -58,6 +65,14 @@ enum Phase {
     Leased(Option<u64>),
     /// To be delivered again, not before this moment.
     Waiting(u64),
+    /// Not to be delivered again: its letter is to be written.
+    Dying,
+}
+
+impl Phase {
+    fn is_with_session(self) -> bool {
+        matches!(self, Phase::Sending | Phase::Leased(_))
+    }
 }
 
 /// When an unacknowledged event comes again.
@@ -92,6 +107,7 @@ impl DurableState {
                 );
             }
         }
+        restored.dead.restore(state);
         restored
     }
 
@@ -104,7 +120,12 @@ impl DurableState {
                 Phase::Waiting(at) if at > 0 => Some(at),
                 _ => None,
             };
-            if event.attempts >= 2 || later.is_some() {
+            // Where deliveries are counted against a limit, the first counts too once it has ended.
+            let counts = match self.dead.is_limited() && !event.phase.is_with_session() {
+                true => event.attempts >= 1,
+                false => event.attempts >= 2,
+            };
+            if counts || later.is_some() || event.phase == Phase::Dying {
                 attempts.push((offset, event.attempts));
             }
             delayed.extend(later.map(|at| (offset, to_wall(at))));
@@ -117,6 +138,8 @@ impl DurableState {
             ranges: self.acked_ranges(),
             attempts,
             delayed,
+            dead: self.dead.letters().collect(),
+            letters: self.dead.count(),
         }
     }
 
@@ -136,12 +159,13 @@ impl DurableState {
     /// How many events are not acknowledged and count against `max_in_flight`.
     pub fn outstanding(&self) -> usize {
         // Those above the cursor are let in one by one like new ones.
-        self.outstanding.len() - self.outstanding.range(self.cursor + 1..).count()
+        let above = self.outstanding.range(self.cursor + 1..).count();
+        self.outstanding.len().saturating_sub(above + self.dead.held_back())
     }
 
     /// How many of them are with a session.
     pub fn in_flight(&self) -> usize {
-        self.outstanding.values().filter(|event| !matches!(event.phase, Phase::Waiting(_))).count()
+        self.outstanding.values().filter(|event| event.phase.is_with_session()).count()
     }
 
     /// How many deliveries were not the first.
@@ -164,7 +188,7 @@ impl DurableState {
 
     /// Whether this event is with a session.
     pub fn is_in_flight(&self, offset: u64) -> bool {
-        self.outstanding.get(&offset).is_some_and(|event| !matches!(event.phase, Phase::Waiting(_)))
+        self.outstanding.get(&offset).is_some_and(|event| event.phase.is_with_session())
     }
 
     /// Everything up to `cursor` has been looked at; of it these events go out for the first time.
@@ -188,6 +212,10 @@ impl DurableState {
                 delivered: None,
             });
             match event.phase {
+                // Known from an earlier life, or under another limit.
+                _ if self.dead.is_last(event.attempts) => {
+                    event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
+                }
                 Phase::Waiting(at) if at > now => drop(self.timers.insert((at, offset))),
                 _ => {
                     event.attempts = event.attempts.saturating_add(1);
@@ -206,11 +234,16 @@ impl DurableState {
     /// The events that are due again, oldest first, with the number of the delivery they now have.
     pub fn deliver_again(&mut self, now: u64, events_max: usize) -> Vec<(u64, u32)> {
         self.ripen(now);
+        self.let_in();
         let mut again = Vec::new();
         while again.len() < events_max
             && let Some(offset) = self.due.pop_first()
         {
             let Some(event) = self.outstanding.get_mut(&offset) else { continue };
+            if self.dead.is_last(event.attempts) {
+                event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
+                continue;
+            }
             event.attempts = event.attempts.saturating_add(1);
             event.phase = Phase::Sending;
             self.sending.push(offset);
@@ -242,6 +275,7 @@ impl DurableState {
             {
                 event.phase = Phase::Leased(at);
                 event.delivered.get_or_insert(now);
+                self.dead.seen(offset);
                 self.timers.extend(at.map(|at| (at, offset)));
             }
         }
@@ -260,9 +294,17 @@ impl DurableState {
         self.sending.clear();
         for (&offset, event) in self.outstanding.range_mut(..=self.cursor) {
             match event.phase {
-                Phase::Waiting(_) => continue,
+                Phase::Waiting(_) | Phase::Dying => continue,
                 Phase::Leased(Some(at)) => drop(self.timers.remove(&(at, offset))),
                 Phase::Leased(None) | Phase::Sending => {}
+            }
+            if self.dead.is_last(event.attempts) {
+                if event.phase != Phase::Sending {
+                    event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
+                    continue;
+                }
+                // Nobody can say that the last delivery took place.
+                event.attempts = event.attempts.saturating_sub(1);
             }
             event.phase = Phase::Waiting(0);
             self.due.insert(offset);
@@ -272,17 +314,23 @@ impl DurableState {
     /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.
     pub fn forget_leases(&mut self) {
         let (floor, ranges) = (self.floor(), self.acked_ranges());
-        *self = DurableState::new(floor);
+        let dead = std::mem::take(&mut self.dead);
+        *self = DurableState { dead: dead.without_leases(), ..DurableState::new(floor) };
         for (first, last) in ranges {
             self.acked.insert(first, last);
         }
     }
 
-    /// Everything up to and including `offset` is done.
+    /// Everything up to and including `offset` is done, but for what was redriven and not seen since.
     pub fn ack_up_to(&mut self, offset: u64) {
         let rest = self.outstanding.split_off(&(offset + 1));
         for (offset, event) in std::mem::replace(&mut self.outstanding, rest) {
-            self.forget_time(offset, event.phase);
+            if self.dead.is_unseen(offset) {
+                self.outstanding.insert(offset, event);
+            } else {
+                self.forget_time(offset, event.phase);
+                self.dead.forget(offset);
+            }
         }
         self.cursor = self.cursor.max(offset);
         self.acked.remove_up_to(self.cursor);
@@ -293,6 +341,7 @@ impl DurableState {
     pub fn ack(&mut self, offset: u64) -> bool {
         if let Some(event) = self.outstanding.remove(&offset) {
             self.forget_time(offset, event.phase);
+            self.dead.forget(offset);
         }
         if offset > self.cursor {
             if self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
@@ -326,10 +375,20 @@ impl DurableState {
         self.cursor > floor.get()
     }
 
-    /// These events come again after `delay_ms`, or after what the backoff says.
+    /// This event comes again after `delay_ms`, or after what the backoff says; unless it has come as often
+    /// as it may.
     pub fn nack(&mut self, offset: u64, delay_ms: Option<u64>, now: u64, redelivery: &Redelivery) {
         let Some(event) = self.outstanding.get_mut(&offset) else { return };
         let before = event.phase;
+        if before == Phase::Dying || self.dead.is_held_back(offset) {
+            return;
+        }
+        // What is above the cursor dies when it comes in its turn.
+        if offset <= self.cursor && self.dead.is_last(event.attempts) {
+            event.phase = self.dead.dies(offset, event.attempts, Cause::Nack);
+            self.forget_time(offset, before);
+            return;
+        }
         let wait_ms = delay_ms.unwrap_or_else(|| redelivery.backoff(event.attempts));
         let at = if wait_ms == 0 { 0 } else { now.saturating_add(wait_ms) };
         event.phase = Phase::Waiting(at);
@@ -343,15 +402,18 @@ impl DurableState {
         }
     }
 
-    /// What was to come again by now is due.
-    fn ripen(&mut self, now: u64) {
+    /// What was to come again by now is due, or dies.
+    pub fn ripen(&mut self, now: u64) {
         while self.timers.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, offset)) = self.timers.pop_first()
         {
-            if let Some(event) = self.outstanding.get_mut(&offset) {
-                event.phase = Phase::Waiting(0);
-                self.due.insert(offset);
+            let Some(event) = self.outstanding.get_mut(&offset) else { continue };
+            if event.phase.is_with_session() && self.dead.is_last(event.attempts) {
+                event.phase = self.dead.dies(offset, event.attempts, Cause::AckWait);
+                continue;
             }
+            event.phase = Phase::Waiting(0);
+            self.due.insert(offset);
         }
     }
 
@@ -362,7 +424,7 @@ impl DurableState {
                 self.timers.remove(&(at, offset));
                 self.due.remove(&offset);
             }
-            Phase::Leased(None) | Phase::Sending => {}
+            Phase::Leased(None) | Phase::Sending | Phase::Dying => {}
         }
     }
 
@@ -454,6 +516,19 @@ impl RangeSet {
             self.0.remove(&other_first);
         }
         self.0.insert(first, last);
+    }
+
+    /// Takes out one offset.
+    fn remove(&mut self, offset: u64) {
+        let holds = self.0.range(..=offset).next_back().map(|(&first, &last)| (first, last));
+        let Some((first, last)) = holds.filter(|&(_, last)| offset <= last) else { return };
+        self.0.remove(&first);
+        if first < offset {
+            self.0.insert(first, offset - 1);
+        }
+        if last > offset {
+            self.0.insert(offset + 1, last);
+        }
     }
 
     /// Takes out everything up to and including `offset`.

@@ -44,6 +44,8 @@ pub struct DurableInfo {
     pub in_flight: u64,
     /// Deliveries that were not the first, since it was taken into use.
     pub redelivered: u64,
+    /// Events that are dead and were not redriven.
+    pub dead: u64,
     /// Sessions attached.
     pub sessions: u64,
 }
@@ -156,7 +158,7 @@ impl Broker {
         self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
         // Whoever is attached works by the old options: it attaches again.
         if let Some(old) = self.durables.lock().get_mut(name) {
-            let changed = Arc::new(old.changed(Arc::new(spec)));
+            let changed = old.changed(Arc::new(spec));
             *old = changed.clone();
             // What the old one had in the box is in the new one's state.
             drop(self.acks.submit(&changed));
@@ -229,7 +231,7 @@ impl Broker {
         }
         let entry =
             self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
-        let durable = Arc::new(Durable::new(entry.spec, &entry.acks));
+        let durable = Arc::new(Durable::new(entry.spec, &entry.acks, &self.graves));
         durables.insert(name.to_owned(), durable.clone());
         Ok(durable)
     }
@@ -296,20 +298,21 @@ impl Broker {
         durable: &Arc<Durable>,
         offsets: &[Offset],
         delay_ms: Option<u64>,
+        reason: Option<&str>,
         from: Option<Token>,
     ) -> Result<AckTicket, AckError> {
         self.check_last(offsets.iter().max().copied())?;
         if delay_ms.is_some_and(|ms| ms > WAIT_MS_MAX) {
             return Err(AckError::TooLong { max_ms: WAIT_MS_MAX });
         }
-        durable.nack(offsets, delay_ms, from)?;
+        durable.nack(offsets, delay_ms, reason, from)?;
         let ticket = self.submit(durable)?;
         crate::metrics::nacked();
         Ok(ticket)
     }
 
     /// Puts the durable into the ack box: itself, or what it has become by a change.
-    fn submit(&self, durable: &Arc<Durable>) -> Result<AckTicket, AckError> {
+    pub(super) fn submit(&self, durable: &Arc<Durable>) -> Result<AckTicket, AckError> {
         let spec = &durable.spec;
         let durables = self.durables.lock();
         let current = durables.get(&spec.name).filter(|current| current.spec.number == spec.number);
@@ -376,8 +379,9 @@ impl Broker {
 
     async fn info(&self, entry: LedgerEntry) -> Result<DurableInfo, ReadError> {
         let in_use = self.durables.lock().get(&entry.spec.name).cloned();
-        let durable =
-            in_use.unwrap_or_else(|| Arc::new(Durable::new(entry.spec.clone(), &entry.acks)));
+        let durable = in_use.unwrap_or_else(|| {
+            Arc::new(Durable::new(entry.spec.clone(), &entry.acks, &self.graves))
+        });
         let (state, sessions) = {
             let held = durable.lock();
             (held.state.clone(), held.sessions())
@@ -407,6 +411,7 @@ impl Broker {
             lag_at_least,
             in_flight: u64::try_from(state.in_flight()).unwrap_or(u64::MAX),
             redelivered: state.redelivered(),
+            dead: u64::try_from(state.dead().len()).unwrap_or(u64::MAX),
             sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
         })
     }
@@ -470,6 +475,7 @@ fn differs(old: &SubscribeOptions, new: &SubscribeOptions) -> Option<&'static st
         ("content_types", old.content_types != new.content_types),
         ("max_in_flight", old.max_in_flight != new.max_in_flight),
         ("ack_wait_ms", old.ack_wait_ms != new.ack_wait_ms),
+        ("max_deliveries", old.max_deliveries != new.max_deliveries),
         ("backoff_ms", old.backoff_ms != new.backoff_ms),
     ]
     .into_iter()

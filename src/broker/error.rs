@@ -103,6 +103,9 @@ pub enum AckError {
     /// The subscription was reset since this session attached.
     #[error("the subscription was reset since this session attached: subscribe again")]
     Reset,
+    /// A mirror leases nothing, so nothing of it can come again.
+    #[error("the subscription is a mirror: nothing of it can be redriven")]
+    Mirror,
     /// Too many ranges would have to be remembered.
     #[error(
         "offsets: more than {max} separate ranges above the floor: acknowledge the older events first"

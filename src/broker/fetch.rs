@@ -106,6 +106,7 @@ impl Broker {
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
             (again, cursor, room)
         };
+        durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();

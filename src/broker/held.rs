@@ -14,9 +14,10 @@ use tidings_proto::{
 };
 
 use super::{
-    durable::{DurableState, Redelivery},
+    durable::{Cause, DurableState, Dying, Redelivery},
     error::AckError,
     interest::Entry,
+    letters::Graves,
     selection::{Selection, has_expired},
 };
 use crate::{clock, log::Stored};
@@ -28,6 +29,7 @@ pub struct Durable {
     pub spec: Arc<DurableSpec>,
     /// When events come again.
     pub redelivery: Redelivery,
+    graves: Arc<Graves>,
     held: Mutex<Held>,
 }
 
@@ -40,6 +42,10 @@ pub struct Held {
     sessions: Vec<(Token, Arc<Entry>)>,
     last_token: Token,
     deleted: bool,
+    /// Its state is to be in a commit before it may be put away.
+    to_save: bool,
+    /// What it has become by a change of its options.
+    successor: Option<Arc<Durable>>,
     /// The floor that is on the disk: what sessions of a mirror are told.
     durable_floor: Cursor,
 }
@@ -69,7 +75,7 @@ pub enum Target {
 
 impl Durable {
     /// Takes it into use, as the ledger has it.
-    pub fn new(spec: Arc<DurableSpec>, acks: &AckState) -> Durable {
+    pub(super) fn new(spec: Arc<DurableSpec>, acks: &AckState, graves: &Arc<Graves>) -> Durable {
         let redelivery = Redelivery {
             ack_wait_ms: spec.options.ack_wait_ms,
             backoff_ms: spec.options.backoff_ms.clone(),
@@ -82,6 +88,7 @@ impl Durable {
         if spec.options.mode == Mode::Mirror {
             state.forget_leases();
         }
+        set_limits(&mut state, &spec);
         let held = Held {
             durable_floor: state.floor(),
             state,
@@ -89,39 +96,93 @@ impl Durable {
             sessions: Vec::new(),
             last_token: 0,
             deleted: false,
+            to_save: false,
+            successor: None,
         };
-        Durable { spec, redelivery, held: Mutex::new(held) }
+        Durable { spec, redelivery, graves: graves.clone(), held: Mutex::new(held) }
     }
 
     /// The same durable with changed options: its sessions are told and attach again, what it has
     /// delivered and acknowledged stays.
-    pub fn changed(&self, spec: Arc<DurableSpec>) -> Durable {
+    pub fn changed(&self, spec: Arc<DurableSpec>) -> Arc<Durable> {
         let mut old = self.lock();
         old.state.release();
-        let changed = Durable::new(spec, &AckState::default());
+        let changed = Arc::new(Durable::new(spec, &AckState::default(), &self.graves));
         let mut new = changed.lock();
         new.state = old.state.clone();
         if changed.is_mirror() {
             new.state.forget_leases();
         }
+        set_limits(&mut new.state, &changed.spec);
         new.durable_floor = old.durable_floor;
         drop(new);
         // From here on nothing is taken by the old one, so nothing is missing in the new one.
         old.deleted = true;
+        old.successor = Some(changed.clone());
         old.wake_all();
+        drop(old);
+        changed.tell_graves();
         changed
     }
 
     /// What is to be remembered of it.
     pub fn to_ack_state(&self) -> AckState {
+        self.ack_state_of(&self.lock().state)
+    }
+
+    fn ack_state_of(&self, state: &DurableState) -> AckState {
         let (wall_ms, now_ms) = (clock::now().as_millis(), clock::monotonic_ms());
         let to_wall = |at: u64| wall_ms.saturating_add(at.saturating_sub(now_ms));
-        self.lock().state.to_ack_state(&self.spec.name, self.spec.number, to_wall)
+        state.to_ack_state(&self.spec.name, self.spec.number, to_wall)
+    }
+
+    /// What a commit that begins now is to have of it: its state, and up to `letters_max` dead letters that
+    /// the state counts as written. [`Durable::committed`] follows.
+    pub(super) fn begin_commit(&self, letters_max: usize) -> (AckState, Vec<Dying>) {
+        let mut held = self.lock();
+        held.to_save = false;
+        // What was deleted writes nothing more; what was changed writes as what it has become.
+        let max = if held.deleted { 0 } else { letters_max };
+        let letters = held.state.begin_burial(max).to_vec();
+        let state = match letters.is_empty() {
+            true => self.ack_state_of(&held.state),
+            false => self.ack_state_of(&held.state.after_burial()),
+        };
+        (state, letters)
+    }
+
+    /// The commit is durable, with this floor, or it has failed. Gives what died with it.
+    pub(super) fn committed(&self, floor: Option<Cursor>) -> Vec<Cause> {
+        let mut held = self.lock();
+        if let Some(successor) = held.successor.clone() {
+            drop(held);
+            return successor.committed(floor);
+        }
+        let died = held.state.end_burial(floor.is_some());
+        if let Some(floor) = floor {
+            self.floor_is_durable(&mut held, floor);
+        }
+        if !died.is_empty() {
+            // There is room for more in flight now.
+            held.wake_all();
+        }
+        drop(held);
+        if floor.is_some() {
+            // There may be more letters than one commit takes.
+            self.tell_graves();
+        }
+        died
+    }
+
+    /// Has letters written, where some are to be.
+    pub(super) fn tell_graves(&self) {
+        if self.lock().state.has_dying() {
+            self.graves.tell(&self.spec.name);
+        }
     }
 
     /// An ack state with this floor is on the disk now.
-    pub fn floor_is_durable(&self, floor: Cursor) {
-        let mut held = self.lock();
+    fn floor_is_durable(&self, held: &mut Held, floor: Cursor) {
         if floor > held.durable_floor {
             held.durable_floor = floor;
             if self.is_mirror() {
@@ -154,7 +215,10 @@ impl Durable {
             held.wake_all();
         }
         held.sessions.push((token, entry));
-        (token, held.state.floor())
+        let floor = held.state.floor();
+        drop(held);
+        self.tell_graves();
+        (token, floor)
     }
 
     /// A session goes: what it had comes again at once.
@@ -163,7 +227,13 @@ impl Durable {
         held.sessions.retain(|(other, _)| *other != token);
         if held.holder == Holder::Session(token) {
             held.holder = Holder::Nobody;
+            let had = held.state.in_flight();
             held.state.release();
+            if had > 0 && self.spec.options.max_deliveries > 0 {
+                // How often they came is to be remembered, also where nobody comes back for long.
+                held.to_save = true;
+                self.graves.tell(&self.spec.name);
+            }
         }
     }
 
@@ -178,6 +248,8 @@ impl Durable {
         held.last_token += 1;
         let token = held.last_token;
         held.sessions.push((token, entry));
+        drop(held);
+        self.tell_graves();
         token
     }
 
@@ -231,6 +303,7 @@ impl Durable {
         &self,
         offsets: &[Offset],
         delay_ms: Option<u64>,
+        reason: Option<&str>,
         from: Option<Token>,
     ) -> Result<(), AckError> {
         let mut held = self.lock();
@@ -238,11 +311,42 @@ impl Durable {
         if held.may_ack(from) {
             let now_ms = clock::monotonic_ms();
             for offset in offsets {
+                if let Some(reason) = reason {
+                    held.state.keep_reason(offset.get(), reason);
+                }
                 held.state.nack(offset.get(), delay_ms, now_ms, &self.redelivery);
             }
             held.wake_all();
+            drop(held);
+            self.tell_graves();
         }
         Ok(())
+    }
+
+    /// Dead events are to be delivered again, all of them or these. Gives those that are.
+    ///
+    /// # Errors
+    /// [`AckError::Unknown`] when it was deleted or changed meanwhile.
+    pub(super) fn redrive(&self, offsets: Option<&[Offset]>) -> Result<Vec<u64>, AckError> {
+        let mut held = self.lock();
+        self.check_alive(&held)?;
+        let mut offsets: Vec<u64> = match offsets {
+            Some(offsets) => offsets.iter().map(|offset| offset.get()).collect(),
+            None => held.state.dead().keys().copied().collect(),
+        };
+        offsets.retain(|offset| held.state.redrive(*offset));
+        held.wake_all();
+        Ok(offsets)
+    }
+
+    /// Nobody may be attached: leases end all the same.
+    pub(super) fn look_after(&self) {
+        let mut held = self.lock();
+        if held.sessions.is_empty() {
+            held.state.ripen(clock::monotonic_ms());
+        }
+        drop(held);
+        self.tell_graves();
     }
 
     fn check_alive(&self, held: &Held) -> Result<(), AckError> {
@@ -251,6 +355,11 @@ impl Durable {
             false => Ok(()),
         }
     }
+}
+
+fn set_limits(state: &mut DurableState, spec: &DurableSpec) {
+    let in_flight_max = usize::try_from(spec.options.max_in_flight).unwrap_or(usize::MAX);
+    state.set_limits(spec.options.max_deliveries, in_flight_max);
 }
 
 /// Events of a durable that are being read for another delivery. Where that is given up half-way they are
@@ -324,7 +433,8 @@ impl Held {
 
     /// Whether nobody uses it.
     pub fn is_idle(&self) -> bool {
-        self.sessions.is_empty() && self.state.in_flight() == 0
+        let is_saved = !self.to_save && !self.state.has_dying();
+        self.sessions.is_empty() && self.state.in_flight() == 0 && is_saved
     }
 
     /// Whether this session still gets its events.

@@ -15,6 +15,7 @@ mod held;
 mod interest;
 mod lag;
 mod ledger;
+mod letters;
 mod publish;
 mod receipts;
 mod selection;
@@ -43,6 +44,7 @@ use self::{
     error::{ReadError, SubscribeError},
     interest::Interest,
     lag::Lag,
+    letters::Graves,
     selection::{PATTERNS_MAX, Selection},
     subscription::Parts,
 };
@@ -52,6 +54,7 @@ pub use self::{
     fetch::Fetched,
     held::{Durable, Target, Token},
     interest::Ready,
+    letters::PlacedLetter,
     publish::PublishTicket,
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
@@ -84,6 +87,7 @@ pub struct Broker {
     ephemeral: Arc<Counts>,
     attached: Arc<Counts>,
     lag: Lag,
+    graves: Arc<Graves>,
     durables_max: usize,
     stop: CancellationToken,
 }
@@ -132,11 +136,13 @@ pub fn start(
         ephemeral: Arc::default(),
         attached: Arc::default(),
         lag: Lag::new(shown),
+        graves: Arc::default(),
         durables_max,
         stop: stop.clone(),
     });
     tokio::spawn(dispatch::run(handle, interest, stop.clone()));
     tokio::spawn(durables::keep(broker.clone(), stop.clone()));
+    tokio::spawn(letters::write(broker.clone(), stop.clone()));
     tokio::spawn(lag::watch(broker.clone(), stop));
     Ok((broker.clone(), Running { thread, broker }))
 }
@@ -494,6 +500,15 @@ fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     if options.backoff_ms.len() > PATTERNS_MAX {
         return invalid("backoff_ms", "at most 64 waits");
     }
+    if options.max_deliveries > 0 {
+        let root = tidings_proto::control::DEAD_ROOT;
+        if options.mode == tidings_proto::Mode::Mirror {
+            return invalid("max_deliveries", "a mirror delivers to whoever looks: leave it out");
+        }
+        if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(root)) {
+            return invalid("max_deliveries", "a reader of dead letters has none of its own");
+        }
+    }
     check_not_yet(options)
 }
 
@@ -502,7 +517,6 @@ fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     let wanted = [
         ("mode", options.mode == tidings_proto::Mode::Shared),
         ("order", options.order == Order::Priority),
-        ("max_deliveries", options.max_deliveries != 0),
         ("last_per_key", options.last_per_key),
         ("conflate_ms", options.conflate_ms != 0),
         ("linger_ms", options.linger_ms != 0),

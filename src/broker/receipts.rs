@@ -33,7 +33,9 @@ impl Broker {
 }
 
 fn receipt_state(state: &DurableState, offset: u64) -> ReceiptState {
-    if state.is_acked(offset) {
+    if state.is_dead(offset) {
+        ReceiptState::Dead
+    } else if state.is_acked(offset) {
         ReceiptState::Acked
     } else if state.is_in_flight(offset) {
         ReceiptState::InFlight

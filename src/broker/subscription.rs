@@ -277,6 +277,7 @@ impl Subscription {
             self.cursor = self.cursor.max(held.state.cursor());
             held.state.deliver_again(clock::monotonic_ms(), self.events_max)
         };
+        attachment.durable.tell_graves();
         if again.is_empty() {
             return Ok(None);
         }
@@ -334,6 +335,7 @@ impl Subscription {
         let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
         let sent = held.state.deliver_new(&offsets, cursor, clock::monotonic_ms());
         drop(held);
+        attachment.durable.tell_graves();
         let is_sent = |event: &Stored| {
             sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
         };

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod config;
+pub mod durable;
 pub mod exit;
 pub mod health;
 pub mod log;
@@ -69,6 +70,8 @@ pub enum Command {
     Sub(Box<subscribe::Args>),
     /// Show who has acknowledged an event.
     Receipts(receipts::Args),
+    /// Look at durable subscriptions and operate them.
+    Durable(durable::Args),
     /// Show how the broker is.
     Status(status::Args),
     /// Tell by the exit code whether a broker is ready.

@@ -60,7 +60,7 @@ fn name_of(state: ReceiptState) -> &'static str {
     }
 }
 
-fn parse_offset(text: &str) -> Result<Offset, String> {
+pub(super) fn parse_offset(text: &str) -> Result<Offset, String> {
     let number = text.parse().ok().and_then(Offset::new);
     number.ok_or_else(|| format!("an offset is a number from 1 to {}", Offset::MAX))
 }

@@ -7,6 +7,7 @@
 
 mod body;
 mod cors;
+mod dead;
 mod demo;
 mod durables;
 mod event;
@@ -174,6 +175,8 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Fetch => durables::fetch(&call, body).await,
         Route::Ack => durables::ack(&call, body).await,
         Route::Nack => durables::nack(&call, body).await,
+        Route::Dead => dead::list(&call).await,
+        Route::Redrive => dead::redrive(&call, body).await,
         Route::SubscriptionEvents => durables::stream(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),

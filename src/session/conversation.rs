@@ -331,7 +331,7 @@ impl Conversation {
         self.session()?.check_log(nack.log.as_deref())?;
         let broker = &self.session()?.house().broker;
         let ticket = broker
-            .nack(durable, &nack.offsets, nack.delay_ms, Some(*token))
+            .nack(durable, &nack.offsets, nack.delay_ms, nack.reason.as_deref(), Some(*token))
             .map_err(|error| of_ack(&error))?;
         let pending = Pending::acked(ticket, Reply::Nacked { subscription: Some(number) });
         Ok(verdict(self.send(Item::Pending(id, pending)).await))

@@ -66,7 +66,7 @@ pub(crate) fn of_ack(error: &AckError) -> WireError {
         }
         AckError::TooManyRanges { .. } => WireError::new(Code::TooLarge, error.to_string()),
         AckError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
-        AckError::Reset => WireError::new(Code::Conflict, error.to_string()),
+        AckError::Reset | AckError::Mirror => WireError::new(Code::Conflict, error.to_string()),
         AckError::Append(error) => of_append(error),
         AckError::Read(error) => of_read(error),
     }

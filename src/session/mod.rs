@@ -7,6 +7,7 @@
 
 pub mod answers;
 pub mod conversation;
+mod dead;
 pub mod encoding;
 mod error;
 pub mod house;
@@ -16,7 +17,8 @@ mod publishing;
 use std::{sync::Arc, time::Duration};
 
 pub use crate::broker::{
-    Delivery, DurableInfo, Fetched, From as ReadFrom, PutOutcome, Read, Ready, Subscription,
+    Delivery, DurableInfo, Fetched, From as ReadFrom, PlacedLetter, PutOutcome, Read, Ready,
+    Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
@@ -360,7 +362,7 @@ impl Session {
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
         let ticket = self
             .broker()
-            .nack(&durable, &nack.offsets, nack.delay_ms, None)
+            .nack(&durable, &nack.offsets, nack.delay_ms, nack.reason.as_deref(), None)
             .map_err(|error| of_ack(&error))?;
         ticket.await.map_err(|error| of_append(&error))
     }

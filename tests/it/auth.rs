@@ -280,6 +280,7 @@ async fn s1_grants_are_checked_at_every_call_and_alike_over_both_doors() {
         ("users.Alice.n", false),
         ("other", false),
         ("$acks", false),
+        ("$dead.alice-inbox", false),
     ] {
         let answer = socket.call("publish", json!({ "topic": topic })).await;
         assert_eq!(answer["published"].is_object(), may, "{topic}: {answer}");
@@ -426,6 +427,8 @@ async fn s1_a_durable_needs_its_grant_and_todays_grants_for_its_filters() {
         (Method::POST, "/v1/subscriptions/bob-inbox/fetch", "{}"),
         (Method::POST, "/v1/subscriptions/bob-inbox/ack", "{\"offset\":1}"),
         (Method::POST, "/v1/subscriptions/bob-inbox/nack", "{\"offsets\":[1]}"),
+        (Method::GET, "/v1/subscriptions/bob-inbox/dead", ""),
+        (Method::POST, "/v1/subscriptions/bob-inbox/redrive", "{}"),
         (Method::GET, "/v1/subscriptions/bob-inbox/events", ""),
     ] {
         let answer = guarded.request(&alice, method, path, body).await;

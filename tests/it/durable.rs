@@ -570,6 +570,7 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
         ("mode", json!("mirror")),
         ("ack_wait_ms", json!(5)),
         ("max_in_flight", json!(5)),
+        ("max_deliveries", json!(5)),
         ("types", json!(["x"])),
         ("min_priority", json!("high")),
     ] {
@@ -582,7 +583,6 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
     for (field, value) in [
         ("mode", json!("shared")),
         ("order", json!("priority")),
-        ("max_deliveries", json!(3)),
         ("last_per_key", json!(true)),
         ("conflate_ms", json!(10)),
         ("linger_ms", json!(10)),

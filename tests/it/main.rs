@@ -19,6 +19,7 @@ mod auth;
 mod bad_input;
 mod cli;
 mod crash;
+mod dead;
 mod disk;
 mod durable;
 mod durable_edges;

@@ -32,6 +32,7 @@ struct State<'a> {
     lag_at_least: bool,
     in_flight: u64,
     redelivered: u64,
+    dead: u64,
     sessions: u64,
     options: &'a SubscribeOptions,
 }
@@ -45,6 +46,7 @@ impl<'a> State<'a> {
             lag_at_least: info.lag_at_least,
             in_flight: info.in_flight,
             redelivered: info.redelivered,
+            dead: info.dead,
             sessions: info.sessions,
             options: &info.spec.options,
         }

@@ -31,6 +31,10 @@ pub(super) enum Route {
     Ack,
     /// Let its events come again.
     Nack,
+    /// Those of its events that are dead.
+    Dead,
+    /// Let its dead events come again.
+    Redrive,
     /// Its events as a stream.
     SubscriptionEvents,
     /// What the broker is doing.
@@ -47,7 +51,7 @@ pub(super) enum Route {
     NotYet(&'static [Method]),
 }
 
-const TABLE: [(&str, Route); 24] = [
+const TABLE: [(&str, Route); 25] = [
     ("/v1/topics/{name}/events", Route::TopicEvents),
     ("/v1/topics/{name}/last", Route::TopicLast),
     ("/v1/events", Route::Events),
@@ -59,6 +63,8 @@ const TABLE: [(&str, Route); 24] = [
     ("/v1/subscriptions/{name}/fetch", Route::Fetch),
     ("/v1/subscriptions/{name}/ack", Route::Ack),
     ("/v1/subscriptions/{name}/nack", Route::Nack),
+    ("/v1/subscriptions/{name}/dead", Route::Dead),
+    ("/v1/subscriptions/{name}/redrive", Route::Redrive),
     ("/v1/subscriptions/{name}/events", Route::SubscriptionEvents),
     ("/v1/status", Route::Status),
     ("/v1/capabilities", Route::Capabilities),
@@ -70,7 +76,6 @@ const TABLE: [(&str, Route); 24] = [
     ("/v1/subscriptions/{name}/pause", Route::NotYet(&[Method::POST])),
     ("/v1/subscriptions/{name}/resume", Route::NotYet(&[Method::POST])),
     ("/v1/subscriptions/{name}/reset", Route::NotYet(&[Method::POST])),
-    ("/v1/subscriptions/{name}/redrive", Route::NotYet(&[Method::POST])),
     ("/v1/presence/{name}", Route::NotYet(&[Method::GET, Method::HEAD])),
 ];
 
@@ -84,11 +89,12 @@ impl Route {
             | Route::Receipts
             | Route::Topics
             | Route::Subscriptions
+            | Route::Dead
             | Route::Status
             | Route::Capabilities
             | Route::Demo => &[Method::GET, Method::HEAD],
             Route::Subscription => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
-            Route::Fetch | Route::Ack | Route::Nack => &[Method::POST],
+            Route::Fetch | Route::Ack | Route::Nack | Route::Redrive => &[Method::POST],
             Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
             Route::NotYet(methods) => methods,
         })

@@ -1,0 +1,289 @@
+//! Events that were delivered as often as they may be: dying until their letter is in the log, dead from
+//! then on, and alive again when they are redriven.
+//!
+//! ```text
+//! delivered ── last delivery ended ──▶ dying ── looked up ──▶ addressed ── in the commit ──▶ dead
+//!     ▲                                                                                       │
+//!     └──────────────────────────────────── redriven ─────────────────────────────────────────┘
+//! ```
+//! - A dying event is outstanding: it holds the floor, and counts against `max_in_flight`.
+//! - Only the commit that has the letter makes it dead. Where that fails it is dying as before.
+//! - The newest [`DEAD_MAX`] of the dead are known one by one; of older ones the letter alone says so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidings_proto::control::AckState;
+
+use super::{DurableState, Outstanding, Phase, RANGES_MAX};
+
+/// The most dead events that one durable knows, and so the most that can be redriven.
+pub(in crate::broker) const DEAD_MAX: usize = 1000;
+/// The most bytes of a nack's reason that are kept.
+const REASON_BYTES_MAX: usize = 512;
+/// The most events whose reason is kept, in one durable.
+const REASONS_MAX: usize = 1024;
+
+/// What a durable knows of its dying and dead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dead {
+    /// How often an event may be delivered; 0 is without limit.
+    deliveries_max: u32,
+    /// How many events may be outstanding; 0 is without limit.
+    in_flight_max: usize,
+    dying: BTreeMap<u64, Dying>,
+    /// Their letters are in the commit that is being written.
+    burying: Vec<Dying>,
+    /// Offset to number of the letter; [`DEAD_MAX`] at most.
+    dead: BTreeMap<u64, u64>,
+    letters: u64,
+    reasons: BTreeMap<u64, Box<str>>,
+    /// Redriven, not yet let in.
+    held_back: BTreeSet<u64>,
+    /// Redriven, and not taken by a socket since.
+    unseen: BTreeSet<u64>,
+}
+
+/// An event whose last delivery has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::broker) struct Dying {
+    /// The event.
+    pub offset: u64,
+    /// How often it was delivered.
+    pub attempts: u32,
+    /// How the last delivery ended.
+    pub cause: Cause,
+    /// What the last nack said.
+    pub reason: Option<Box<str>>,
+    /// The number of its letter; 0 until it is in a commit.
+    pub letter: u64,
+    /// Where it stands and its id; `None` inside where it cannot be read, outside until somebody has looked.
+    pub origin: Option<Option<(String, String)>>,
+}
+
+/// How the last delivery of an event ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::broker) enum Cause {
+    /// It was nacked.
+    Nack,
+    /// Nobody acknowledged it in time.
+    AckWait,
+    /// The session that had it went or was superseded, or the broker was killed.
+    Detached,
+}
+
+impl Cause {
+    /// The word for it in letters and metrics.
+    pub(in crate::broker) fn as_str(self) -> &'static str {
+        match self {
+            Cause::Nack => "nack",
+            Cause::AckWait => "ack_wait",
+            Cause::Detached => "detached",
+        }
+    }
+}
+
+impl Dead {
+    pub(super) fn restore(&mut self, state: &AckState) {
+        self.dead = state.dead.iter().copied().collect();
+        self.letters = state.letters;
+    }
+
+    /// The same where nothing is leased.
+    pub(super) fn without_leases(self) -> Dead {
+        let Dead { dead, letters, burying, .. } = self;
+        Dead { dead, letters, burying, ..Dead::default() }
+    }
+
+    /// The dead: offset and number of the letter.
+    pub(super) fn letters(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.dead.iter().map(|(&offset, &letter)| (offset, letter))
+    }
+
+    /// How many letters were written.
+    pub(super) fn count(&self) -> u64 {
+        self.letters
+    }
+
+    /// Whether deliveries are counted against a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.deliveries_max > 0
+    }
+
+    /// Whether an event with so many deliveries is not to be delivered again.
+    pub(super) fn is_last(&self, attempts: u32) -> bool {
+        self.deliveries_max > 0 && attempts >= self.deliveries_max
+    }
+
+    /// The last delivery of this event has ended: gives the phase it is in now.
+    pub(super) fn dies(&mut self, offset: u64, attempts: u32, cause: Cause) -> Phase {
+        let dying = Dying { offset, attempts, cause, reason: None, letter: 0, origin: None };
+        self.dying.insert(offset, dying);
+        Phase::Dying
+    }
+
+    /// It was acknowledged.
+    pub(super) fn forget(&mut self, offset: u64) {
+        self.dying.remove(&offset);
+        self.reasons.remove(&offset);
+        self.held_back.remove(&offset);
+        self.unseen.remove(&offset);
+    }
+
+    /// How many wait to be let in.
+    pub(super) fn held_back(&self) -> usize {
+        self.held_back.len()
+    }
+
+    pub(super) fn is_held_back(&self, offset: u64) -> bool {
+        self.held_back.contains(&offset)
+    }
+
+    /// Whether it was redriven and no socket has taken it since.
+    pub(super) fn is_unseen(&self, offset: u64) -> bool {
+        self.unseen.contains(&offset)
+    }
+
+    /// A socket has taken it.
+    pub(super) fn seen(&mut self, offset: u64) {
+        self.unseen.remove(&offset);
+    }
+
+    /// The commit has made it dead.
+    fn bury(&mut self, offset: u64, letter: u64) {
+        self.dead.insert(offset, letter);
+        self.letters = self.letters.max(letter);
+        if self.dead.len() > DEAD_MAX
+            && let Some((&oldest, _)) = self.dead.iter().min_by_key(|(_, letter)| **letter)
+        {
+            self.dead.remove(&oldest);
+        }
+    }
+}
+
+impl DurableState {
+    /// How often an event may be delivered, and how many may be outstanding; 0 is without limit.
+    pub fn set_limits(&mut self, deliveries_max: u32, in_flight_max: usize) {
+        self.dead.deliveries_max = deliveries_max;
+        self.dead.in_flight_max = in_flight_max;
+    }
+
+    /// A nack gave this reason: it is kept, cut to a bound, until the event is settled.
+    pub fn keep_reason(&mut self, offset: u64, reason: &str) {
+        if !self.outstanding.contains_key(&offset) {
+            return;
+        }
+        let reasons = &mut self.dead.reasons;
+        if reasons.len() >= REASONS_MAX && !reasons.contains_key(&offset) {
+            reasons.pop_first();
+        }
+        let bytes = (0..=reason.len().min(REASON_BYTES_MAX)).rev();
+        let cut = bytes.into_iter().find_map(|at| reason.get(..at)).unwrap_or_default();
+        reasons.insert(offset, cut.into());
+    }
+
+    /// Whether the letter of this event is in the log, and it was not redriven since.
+    pub fn is_dead(&self, offset: u64) -> bool {
+        self.dead.dead.contains_key(&offset)
+    }
+
+    /// The dead: offset and number of the letter.
+    pub fn dead(&self) -> &BTreeMap<u64, u64> {
+        &self.dead.dead
+    }
+
+    /// Whether letters are to be written.
+    pub fn has_dying(&self) -> bool {
+        !self.dead.dying.is_empty() || !self.dead.burying.is_empty()
+    }
+
+    /// Some of the dying that nobody has looked up, oldest first.
+    pub fn to_address(&self, max: usize) -> Vec<u64> {
+        let dying = self.dead.dying.values().filter(|dying| dying.origin.is_none());
+        dying.take(max).map(|dying| dying.offset).collect()
+    }
+
+    /// Topic and id of a dying event, `None` where it cannot be read: its letter can be written.
+    pub fn address(&mut self, offset: u64, origin: Option<(String, String)>) {
+        if let Some(dying) = self.dead.dying.get_mut(&offset) {
+            dying.origin = Some(origin);
+        }
+    }
+
+    /// Takes up to `max` of the dying into the commit that begins now. Gives their letters; what is to be
+    /// remembered then is what [`DurableState::after_burial`] says.
+    pub(in crate::broker) fn begin_burial(&mut self, max: usize) -> &[Dying] {
+        let ready = self.dead.dying.values().filter(|dying| dying.origin.is_some());
+        let offsets: Vec<u64> = ready.take(max).map(|dying| dying.offset).collect();
+        let dead = &mut self.dead;
+        let mut letter = dead.letters;
+        for mut dying in offsets.iter().filter_map(|offset| dead.dying.remove(offset)) {
+            letter += 1;
+            dying.letter = letter;
+            dying.reason = dead.reasons.get(&dying.offset).cloned();
+            dead.burying.push(dying);
+        }
+        &self.dead.burying
+    }
+
+    /// The state as it is when the commit that has the letters is durable.
+    pub fn after_burial(&self) -> DurableState {
+        let mut after = self.clone();
+        after.end_burial(true);
+        after
+    }
+
+    /// The commit is durable, or has failed. Gives what died.
+    pub(in crate::broker) fn end_burial(&mut self, is_durable: bool) -> Vec<Cause> {
+        let burying = std::mem::take(&mut self.dead.burying);
+        let mut died = Vec::new();
+        for dying in burying {
+            let offset = dying.offset;
+            if is_durable {
+                died.push(dying.cause);
+                // Also where an ack came meanwhile: the letter is written.
+                self.ack(offset);
+                self.dead.bury(offset, dying.letter);
+            } else if self.outstanding.contains_key(&offset) {
+                self.dead.dying.insert(offset, dying);
+            }
+        }
+        died
+    }
+
+    /// A dead event is to be delivered again, as if for the first time. False when it is not dead, or when
+    /// too many ranges would have to be remembered.
+    pub fn redrive(&mut self, offset: u64) -> bool {
+        let ranges = self.acked.len() + self.outstanding.len();
+        if ranges >= RANGES_MAX || self.dead.dead.remove(&offset).is_none() {
+            return false;
+        }
+        if offset > self.cursor {
+            // It comes in its turn.
+            self.acked.remove(offset);
+            return true;
+        }
+        let event = Outstanding { attempts: 0, phase: Phase::Waiting(0), delivered: None };
+        self.outstanding.insert(offset, event);
+        self.dead.held_back.insert(offset);
+        self.dead.unseen.insert(offset);
+        true
+    }
+
+    /// Lets in what was redriven, as far as there is room.
+    pub(super) fn let_in(&mut self) {
+        if self.dead.held_back.is_empty() {
+            return;
+        }
+        let max = match self.dead.in_flight_max {
+            0 => usize::MAX,
+            max => max,
+        };
+        for _ in self.outstanding()..max {
+            let Some(offset) = self.dead.held_back.pop_first() else { return };
+            self.due.insert(offset);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

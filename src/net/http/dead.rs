@@ -1,0 +1,121 @@
+//! Dead letters over HTTP: listed, redriven.
+
+use hyper::{Response, StatusCode, body::Incoming};
+use serde::{Deserialize, Deserializer, Serialize};
+use tidings_proto::{Cursor, Offset, Timestamp, WireError};
+
+use super::{Body, Call, body, respond};
+use crate::{
+    net::problem::Refusal,
+    session::{PlacedLetter, Transport},
+};
+
+#[derive(Serialize)]
+struct Page<'a> {
+    dead: Vec<Row<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<Cursor>,
+}
+
+/// A letter: where it stands, and what it says of the event.
+#[derive(Serialize)]
+struct Row<'a> {
+    letter: Offset,
+    time: Timestamp,
+    offset: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    reason: &'a str,
+    ended_by: &'a str,
+    attempts: u32,
+}
+
+impl<'a> Row<'a> {
+    fn of(placed: &'a PlacedLetter) -> Row<'a> {
+        let letter = &placed.letter;
+        Row {
+            letter: placed.offset,
+            time: placed.time,
+            offset: letter.offset,
+            topic: letter.topic.as_deref(),
+            id: letter.id.as_deref(),
+            reason: &letter.reason,
+            ended_by: &letter.ended_by,
+            attempts: letter.attempts,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Redriven {
+    redriven: Vec<u64>,
+}
+
+/// The body of a redrive; all of it may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    #[serde(default, deserialize_with = "given")]
+    offsets: Option<Vec<Offset>>,
+}
+
+/// What is there is no `null`.
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Offset>>, D::Error> {
+    Vec::deserialize(from).map(Some)
+}
+
+/// `GET /v1/subscriptions/{name}/dead`.
+pub(super) async fn list(call: &Call) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    let query = call.query(&["after", "limit"])?;
+    let (after, limit) = (query.after()?, query.limit()?);
+    let (letters, cursor) = session.dead_letters(&call.name, after.as_ref(), limit).await?;
+    let dead = letters.iter().map(Row::of).collect();
+    Ok(respond::of(StatusCode::OK, &Page { dead, cursor })?)
+}
+
+/// `POST /v1/subscriptions/{name}/redrive`.
+pub(super) async fn redrive(call: &Call, body: Incoming) -> Result<Response<Body>, Refusal> {
+    let session = call.session(Transport::Http)?;
+    call.query(&[])?;
+    let which = which(body::take(call, body).await?.text()?)?;
+    let name = call.name.clone();
+    let redriving =
+        call.to_the_end(async move { session.redrive(&name, which.offsets.as_deref()).await });
+    Ok(respond::of(StatusCode::OK, &Redriven { redriven: redriving.await? })?)
+}
+
+fn which(text: &str) -> Result<Which, WireError> {
+    if text.trim_ascii().is_empty() {
+        return Ok(Which::default());
+    }
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(WireError::invalid("body: it must be an object, as in {\"offsets\":[57]}"));
+    }
+    serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redrive_names_offsets_or_all() {
+        for text in ["", "{}", " { } "] {
+            assert_eq!(which(text).unwrap().offsets, None, "{text}");
+        }
+        assert_eq!(which(r#"{"offsets":[57]}"#).unwrap().offsets.unwrap().len(), 1);
+        for text in [
+            "[57]",
+            r#"{"offsets":null}"#,
+            r#"{"offsets":[0]}"#,
+            r#"{"offsets":"all"}"#,
+            r#"{"ofsets":[1]}"#,
+            "{} {}",
+        ] {
+            assert!(which(text).unwrap_err().message.starts_with("body: "), "{text}");
+        }
+    }
+}

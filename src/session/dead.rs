@@ -1,0 +1,44 @@
+//! Dead letters of a durable subscription, for whoever may use it.
+
+use tidings_proto::{Cursor, Offset, Position, WireError};
+
+use super::{PlacedLetter, Session, check_count, of_ack, of_append, of_read};
+
+impl Session {
+    /// Up to `limit` letters of the dead of this durable, after a place in the log; and where to go on, if
+    /// there may be more.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn dead_letters(
+        &self,
+        name: &str,
+        after: Option<&Position>,
+        limit: usize,
+    ) -> Result<(Vec<PlacedLetter>, Option<Cursor>), WireError> {
+        self.check_durable(name)?;
+        self.check_log(after.and_then(|after| after.log.as_deref()))?;
+        let after = after.map_or(Cursor::START, |after| after.cursor);
+        let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
+        let found = self.broker().dead_letters(&durable, after, limit).await;
+        found.map_err(|error| of_read(&error))
+    }
+
+    /// Lets dead events come again, all of them or these; gives those that were dead, once that is durable.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn redrive(
+        &self,
+        name: &str,
+        offsets: Option<&[Offset]>,
+    ) -> Result<Vec<u64>, WireError> {
+        self.check_durable(name)?;
+        offsets.map_or(Ok(()), |offsets| check_count(offsets.len()))?;
+        let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
+        let (ticket, redriven) =
+            self.broker().redrive(&durable, offsets).map_err(|error| of_ack(&error))?;
+        ticket.await.map_err(|error| of_append(&error))?;
+        Ok(redriven)
+    }
+}
