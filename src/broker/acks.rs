@@ -137,3 +137,73 @@ fn acks_draft(states: Vec<AckState>) -> Option<Draft> {
     let data = serde_json::to_vec(&AckStates { states }).ok()?;
     Some(codec::control(topic, "acks", data, clock::event_id()))
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_proto::{Filter, Filters, Start, SubscribeOptions, control::DurableSpec};
+
+    use super::{super::letters::Graves, *};
+
+    /// A durable whose events 1 to `count` are dying, their letters ready.
+    fn dying(count: u64) -> Arc<Durable> {
+        let filters = Filters::one(Filter::parse("a").unwrap());
+        let options = SubscribeOptions {
+            max_deliveries: 1,
+            start: Start::First,
+            ..SubscribeOptions::to(filters)
+        };
+        let spec = DurableSpec {
+            name: "d".to_owned(),
+            number: 1,
+            options,
+            start: Cursor::START,
+            owner: "alice".to_owned(),
+        };
+        let graves = Arc::new(Graves::default());
+        let durable = Arc::new(Durable::new(Arc::new(spec), &AckState::default(), &graves));
+        let mut held = durable.lock();
+        let events: Vec<u64> = (1..=count).collect();
+        held.state.deliver_new(&events, Cursor::new(count), 0);
+        held.state.sent(0, &durable.redelivery);
+        held.state.release();
+        for offset in events {
+            held.state.address(offset, None);
+        }
+        drop(held);
+        durable
+    }
+
+    fn topics(drafts: &[Draft]) -> (usize, usize) {
+        let on = |topic: &str| drafts.iter().filter(|draft| draft.topic.as_str() == topic).count();
+        (on("$dead.d"), on(ACKS_TOPIC))
+    }
+
+    #[test]
+    fn letters_are_in_the_commit_that_counts_them_and_come_again_where_it_fails() {
+        let (acks, durable) = (AckBox::new(), dying(300));
+        let floor = || durable.lock().state.floor();
+        for outcome in [Err(AppendError::Full), Ok(())] {
+            drop(acks.submit(&durable));
+            assert_eq!(topics(&acks.drain()), (LETTERS_MAX, 1));
+            assert_eq!(floor(), Cursor::START, "not before it is durable");
+            acks.finish(&outcome);
+        }
+        assert_eq!(floor(), Cursor::new(256));
+        drop(acks.submit(&durable));
+        assert_eq!(topics(&acks.drain()), (44, 1));
+        acks.finish(&Ok(()));
+        assert_eq!((floor(), durable.lock().state.dead().len()), (Cursor::new(300), 300));
+    }
+
+    #[test]
+    fn a_change_while_letters_are_written_writes_none_twice() {
+        let (acks, durable) = (AckBox::new(), dying(2));
+        drop(acks.submit(&durable));
+        assert_eq!(topics(&acks.drain()), (2, 1));
+        let changed = durable.changed(durable.spec.clone());
+        acks.finish(&Ok(()));
+        drop(acks.submit(&changed));
+        assert_eq!(topics(&acks.drain()), (0, 1));
+        assert_eq!(changed.lock().state.floor(), Cursor::new(2));
+    }
+}

@@ -230,6 +230,7 @@ async fn what_is_dead_is_listed_page_by_page_and_redriven() {
 
     // A restart between: what was redriven is delivered, and nothing else of the dead.
     drop(socket);
+    eventually("it is gone", async || state(&broker).await["sessions"] == 0).await;
     assert_eq!(redrive(&broker, json!({"offsets": [5]})).await, json!([5]));
     broker.kill();
     broker.restart();
