@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tidings_proto::Cursor;
 use tokio_util::sync::CancellationToken;
 
-use super::interest::Interest;
+use super::interest::{Announced, Interest};
 use crate::log::LogHandle;
 
 /// How many events are announced before other tasks get their turn.
@@ -25,7 +25,7 @@ pub(super) async fn run(log: LogHandle, interest: Arc<Interest>, stop: Cancellat
             let until = committed.min(Cursor::new(cursor.get() + STRETCH));
             let announcement = interest.announce(until);
             let complete = log.tail().visit(cursor, until, |event| {
-                announcement.event(event.topic().as_str(), event.offset());
+                announcement.event(event.topic().as_str(), Announced::of(event));
             });
             if !complete {
                 // Those woken already are not armed any more; for the others nothing before it matches.

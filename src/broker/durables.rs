@@ -16,6 +16,7 @@ use super::{
     error::{AckError, AppendError, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
+    pace::Pace,
     selection::{Selection, has_expired},
     subscription::{Parts, Subscription},
 };
@@ -93,6 +94,7 @@ impl Broker {
         let (token, floor) = durable.attach(registration.entry().clone());
         let first = self.log.first().before();
         let cursor = floor.max(first);
+        let pace = Pace::of(&durable.spec.options);
         let parts = Parts {
             number,
             log: self.log.clone(),
@@ -106,6 +108,7 @@ impl Broker {
             durable: Some((durable, token)),
             counted: super::Counted::new(&self.attached),
             resumes: true,
+            pace,
         };
         Ok(Subscription::new(parts))
     }
@@ -477,6 +480,7 @@ fn differs(old: &SubscribeOptions, new: &SubscribeOptions) -> Option<&'static st
         ("ack_wait_ms", old.ack_wait_ms != new.ack_wait_ms),
         ("max_deliveries", old.max_deliveries != new.max_deliveries),
         ("backoff_ms", old.backoff_ms != new.backoff_ms),
+        ("linger_ms", old.linger_ms != new.linger_ms),
     ]
     .into_iter()
     .find(|(_, differs)| *differs)

@@ -6,6 +6,8 @@
 //!   not armed and costs nothing per event.
 //! - The pump ([`Interest::announce`]) first raises `until`, then looks at the entries. A subscription arms
 //!   first and looks at `until` then. So one of the two always sees the other: no wake-up is lost.
+//! - An entry that is armed *quietly* waits for more: matches are counted down and wake it when there are
+//!   enough, or when one is urgent. Such a wake says nothing of what came before it.
 //! - A wake says at which offset the first match is: everything before it does not match. That holds only
 //!   for a wake out of the armed state: one that crosses an arm that fails may have missed earlier matches.
 
@@ -13,13 +15,15 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::{Mutex, RwLock};
-use tidings_proto::{Cursor, Filters, Offset};
+use tidings_proto::{Cursor, Filters, Offset, Priority};
 use tokio::sync::Notify;
+
+use crate::log::Stored;
 
 /// The subscriptions of one session that have something to do. Bounded by their number: one is in it once.
 #[derive(Debug, Default)]
@@ -77,8 +81,42 @@ impl Ready {
 pub struct Entry {
     armed: AtomicBool,
     first_match: AtomicU64,
+    /// How much more it waits for; no events: the first match wakes.
+    events_left: AtomicU32,
+    bytes_left: AtomicU32,
     ready: Arc<Ready>,
     subscription: u32,
+}
+
+/// How much more a subscription waits for before it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Enough {
+    /// So many matches.
+    pub(super) events: u32,
+    /// Or so many bytes of them.
+    pub(super) bytes: u32,
+}
+
+/// An event as far as it matters who is woken.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Announced {
+    /// Its place.
+    pub(super) offset: Offset,
+    /// Whether nobody should wait for more.
+    pub(super) is_urgent: bool,
+    /// What it adds to a batch.
+    pub(super) bytes: u32,
+}
+
+impl Announced {
+    /// What matters of this event.
+    pub(super) fn of(event: &Stored) -> Announced {
+        Announced {
+            offset: event.offset(),
+            is_urgent: event.priority() == Priority::Urgent,
+            bytes: u32::try_from(event.batch_bytes()).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 impl Entry {
@@ -87,14 +125,28 @@ impl Entry {
         self.ready.push(self.subscription);
     }
 
-    fn matched(&self, offset: Offset) {
+    fn matched(&self, event: Announced) {
         // Loaded first: a swap takes the cache line from every other thread, for entries that lag too. An arm
         // that this load does not see comes after it, and so after `until` was raised: the arm sees that.
-        if self.armed.load(Ordering::SeqCst) && self.armed.swap(false, Ordering::SeqCst) {
-            self.first_match.store(offset.get(), Ordering::SeqCst);
+        if !self.armed.load(Ordering::SeqCst) || self.waits_on(event) {
+            return;
+        }
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.first_match.store(event.offset.get(), Ordering::SeqCst);
             crate::metrics::woken();
             self.ready.push(self.subscription);
         }
+    }
+
+    /// Whether it is armed quietly and this is not enough yet. The pump alone counts down; a count that
+    /// crosses an arm wakes too early at worst, and the subscription looks for itself.
+    fn waits_on(&self, event: Announced) -> bool {
+        if event.is_urgent || self.events_left.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let events = self.events_left.fetch_sub(1, Ordering::SeqCst);
+        let bytes = self.bytes_left.fetch_sub(event.bytes, Ordering::SeqCst);
+        events > 1 && bytes > event.bytes
     }
 }
 
@@ -145,6 +197,8 @@ impl Interest {
         let entry = Arc::new(Entry {
             armed: AtomicBool::new(false),
             first_match: AtomicU64::new(0),
+            events_left: AtomicU32::new(0),
+            bytes_left: AtomicU32::new(0),
             ready,
             subscription,
         });
@@ -178,13 +232,15 @@ pub(super) struct Announcement<'a> {
 
 impl Announcement<'_> {
     /// Wakes the armed subscriptions that match.
-    pub(super) fn event(&self, topic: &str, offset: Offset) {
-        self.interest.root.read().visit(topic.split('.'), true, &mut |entry| entry.matched(offset));
+    pub(super) fn event(&self, topic: &str, event: Announced) {
+        self.interest.root.read().visit(topic.split('.'), true, &mut |entry| entry.matched(event));
     }
 
     /// Wakes everybody: the events are no longer in memory, let each read for itself.
     pub(super) fn everybody(&self, from: Offset) {
-        self.interest.root.read().visit_all(&mut |entry| entry.matched(from));
+        // Nobody has counted: who waits for more has to look.
+        let event = Announced { offset: from, is_urgent: true, bytes: 0 };
+        self.interest.root.read().visit_all(&mut |entry| entry.matched(event));
     }
 }
 
@@ -197,12 +253,27 @@ impl Drop for Announcement<'_> {
 impl Registration {
     /// Arms the entry for everything after `cursor`; false when there may be more already: read again.
     pub(super) fn arm(&self, cursor: Cursor) -> bool {
+        let is_armed = self.arm_for(cursor, Enough { events: 0, bytes: 0 });
+        self.was_armed.store(is_armed, Ordering::Relaxed);
+        is_armed
+    }
+
+    /// The same, but what matches does not wake before there is `enough` of it or one is urgent.
+    pub(super) fn arm_quietly(&self, cursor: Cursor, enough: Enough) -> bool {
+        // What matches meanwhile is passed over: no wake says where the first match is.
+        self.was_armed.store(false, Ordering::Relaxed);
+        self.arm_for(cursor, enough)
+    }
+
+    fn arm_for(&self, cursor: Cursor, enough: Enough) -> bool {
+        // Counts first: an arm that is seen has them.
+        self.entry.bytes_left.store(enough.bytes, Ordering::SeqCst);
+        self.entry.events_left.store(enough.events, Ordering::SeqCst);
         self.entry.armed.store(true, Ordering::SeqCst);
         let is_armed = self.interest.until.load(Ordering::SeqCst) <= cursor.get();
         if !is_armed {
             self.entry.armed.store(false, Ordering::SeqCst);
         }
-        self.was_armed.store(is_armed, Ordering::Relaxed);
         is_armed
     }
 
@@ -217,10 +288,11 @@ impl Registration {
         first.filter(|_| self.was_armed.swap(false, Ordering::Relaxed))
     }
 
-    /// While armed: everything up to here does not match.
+    /// While armed, and not quietly: everything up to here does not match.
     pub(super) fn passed(&self) -> Option<Cursor> {
         let done = self.interest.done();
-        self.entry.armed.load(Ordering::SeqCst).then_some(done)
+        let is_armed = self.entry.armed.load(Ordering::SeqCst);
+        (is_armed && self.was_armed.load(Ordering::Relaxed)).then_some(done)
     }
 
     /// The entry, for waking this subscription for another reason than an event.
@@ -327,6 +399,11 @@ mod tests {
         Offset::new(n).unwrap()
     }
 
+    /// An event that is not urgent, of ten bytes.
+    fn plain(n: u64) -> Announced {
+        Announced { offset: offset(n), is_urgent: false, bytes: 10 }
+    }
+
     #[test]
     fn only_armed_and_matching_entries_wake_and_only_once() {
         let interest = Interest::new(Cursor::START);
@@ -336,8 +413,8 @@ mod tests {
         let b = interest.register(&filters(&["b"]), ready.clone(), 3);
         assert!(a.arm(Cursor::START) && b.arm(Cursor::START));
         let announcement = interest.announce(Cursor::new(2));
-        announcement.event("a.x", offset(1));
-        announcement.event("a.y", offset(2));
+        announcement.event("a.x", plain(1));
+        announcement.event("a.y", plain(2));
         drop(announcement);
         assert_eq!((ready.pop(), ready.pop()), (Some(1), None));
         assert_eq!(a.take_first_match(), Some(offset(1)));
@@ -386,7 +463,7 @@ mod tests {
         let announcement = interest.announce(Cursor::new(10));
         // Half of an arm: the pump is at 5 by then, and has passed 2 to 4 while nobody was armed.
         a.entry.armed.store(true, Ordering::SeqCst);
-        announcement.event("a", offset(5));
+        announcement.event("a", plain(5));
         assert!(!a.arm(Cursor::new(1)));
         assert_eq!(a.take_first_match(), None);
         // The same wake, stored late, behind an arm that succeeds.
@@ -394,8 +471,39 @@ mod tests {
         a.entry.first_match.store(5, Ordering::SeqCst);
         assert_eq!(a.take_first_match(), None);
         drop(announcement);
-        interest.announce(Cursor::new(12)).event("a", offset(12));
+        interest.announce(Cursor::new(12)).event("a", plain(12));
         assert_eq!(a.take_first_match(), Some(offset(12)));
+    }
+
+    #[test]
+    fn one_armed_quietly_wakes_when_there_is_enough_or_one_is_urgent() {
+        let urgent = |n| Announced { is_urgent: true, ..plain(n) };
+        for (enough, events, woken_by) in [
+            (Enough { events: 3, bytes: 1000 }, [plain(1), plain(2), plain(3)], 3),
+            (Enough { events: 9, bytes: 20 }, [plain(1), plain(2), plain(3)], 2),
+            (Enough { events: 9, bytes: 1000 }, [plain(1), plain(2), urgent(3)], 3),
+            (Enough { events: 1, bytes: 1 }, [plain(1), plain(2), plain(3)], 1),
+        ] {
+            let interest = Interest::new(Cursor::START);
+            let ready = Ready::new();
+            let a = interest.register(&filters(&["a"]), ready.clone(), 1);
+            assert!(a.arm_quietly(Cursor::START, enough));
+            let announcement = interest.announce(Cursor::new(3));
+            for event in events {
+                assert_eq!(a.passed(), None, "what it waits with has not been looked at");
+                announcement.event("a", event);
+                let woken = ready.pop().is_some();
+                assert_eq!(woken, event.offset.get() == woken_by, "{enough:?}: {event:?}");
+                if woken {
+                    break;
+                }
+            }
+            drop(announcement);
+            assert_eq!(a.take_first_match(), None, "there were matches before it");
+            assert!(a.arm(Cursor::new(3)));
+            interest.announce(Cursor::new(4)).event("a", plain(4));
+            assert_eq!((ready.pop(), a.take_first_match()), (Some(1), Some(offset(4))));
+        }
     }
 
     #[test]
@@ -426,7 +534,7 @@ mod tests {
                 registration.arm(Cursor::START);
                 registrations.push(registration);
             }
-            interest.announce(Cursor::new(1)).event(&topic, offset(1));
+            interest.announce(Cursor::new(1)).event(&topic, plain(1));
             let mut woken: Vec<u32> = std::iter::from_fn(|| ready.pop()).collect();
             woken.sort_unstable();
             prop_assert_eq!(woken, wanted);

@@ -16,6 +16,7 @@ mod interest;
 mod lag;
 mod ledger;
 mod letters;
+mod pace;
 mod publish;
 mod receipts;
 mod selection;
@@ -45,6 +46,7 @@ use self::{
     interest::Interest,
     lag::Lag,
     letters::Graves,
+    pace::{LINGER_MS_MAX, Pace},
     selection::{PATTERNS_MAX, Selection},
     subscription::Parts,
 };
@@ -249,6 +251,7 @@ impl Broker {
             durable: None,
             counted: Counted::new(&self.ephemeral),
             resumes: !matches!(from, From::Now),
+            pace: Pace::of(options),
         };
         Ok(Subscription::new(parts))
     }
@@ -490,6 +493,9 @@ fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     if options.ack_wait_ms > WAIT_MS_MAX || options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
         return invalid("ack_wait_ms", "waits are 24 hours at most (86400000)");
     }
+    if options.linger_ms > LINGER_MS_MAX {
+        return invalid("linger_ms", "it is ten seconds at most (10000)");
+    }
     if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
         return invalid("types", "at most 64 types and 64 content types");
     }
@@ -519,7 +525,6 @@ fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
         ("order", options.order == Order::Priority),
         ("last_per_key", options.last_per_key),
         ("conflate_ms", options.conflate_ms != 0),
-        ("linger_ms", options.linger_ms != 0),
         ("presence", options.presence.is_some()),
     ];
     match wanted.into_iter().find(|(_, wanted)| *wanted) {

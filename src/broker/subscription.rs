@@ -19,6 +19,7 @@ use super::{
     Counted,
     held::{Durable, Leasing, Token},
     interest::Registration,
+    pace::{LOOK, Pace, Step},
     selection::{Selection, has_expired},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Subscription {
     counted: Counted,
     /// Events sent while catching up, where it began at a position.
     replayed: Option<u64>,
+    /// Where what is live may wait for more.
+    pace: Option<Box<Pace>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,16 @@ enum Phase {
     Live,
     /// Superseded or deleted: nothing more comes.
     Ended,
+}
+
+/// Whether what comes next waits for more.
+enum Hold {
+    /// It does not.
+    Not,
+    /// It does, and a wake or the time ends it.
+    Armed,
+    /// More has come meanwhile.
+    Look,
 }
 
 /// A session's hold on a durable; dropping it lets go.
@@ -121,6 +134,8 @@ pub(super) struct Parts {
     pub(super) counted: Counted,
     /// Whether it begins at a position, and not with what comes from now on.
     pub(super) resumes: bool,
+    /// Where what is live may wait for more.
+    pub(super) pace: Option<Box<Pace>>,
 }
 
 impl Subscription {
@@ -152,6 +167,7 @@ impl Subscription {
             }),
             counted: parts.counted,
             replayed: parts.resumes.then_some(0),
+            pace: parts.pace,
         }
     }
 
@@ -193,12 +209,21 @@ impl Subscription {
             self.cursor = self.cursor.max(first.before());
         }
         for _ in 0..LOOKS_A_TURN {
-            let room = self.room();
-            if room == 0 {
+            let events_max = self.room().min(self.events_max);
+            if events_max == 0 {
+                self.pace.iter_mut().for_each(|pace| pace.reset());
                 return Ok(None);
             }
+            match self.hold(events_max).await? {
+                Hold::Not => {}
+                Hold::Armed => return Ok(None),
+                Hold::Look => {
+                    tokio::task::yield_now().await;
+                    continue;
+                }
+            }
             let committed = self.log.committed();
-            let limit = ReadLimit { events: room.min(self.events_max), bytes: BATCH_BYTES_MAX };
+            let limit = ReadLimit { events: events_max, bytes: BATCH_BYTES_MAX };
             let batch = self.log.read(self.cursor, committed, &self.filters, limit).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some((events, attempts)) = self.take(batch.events, passed) else {
@@ -220,9 +245,32 @@ impl Subscription {
             }
             tokio::task::yield_now().await;
         }
+        if self.pace.as_ref().is_some_and(|pace| pace.due_ms().is_some()) {
+            // So much is coming that what waits could not be armed yet: others first.
+            self.wake();
+            return Ok(None);
+        }
         // A long stretch without a match: the subscriber is told how far it goes, so that it need not be
         // gone through again, and the others have their turn.
         Ok(Some(self.tell(Vec::new(), Vec::new())))
+    }
+
+    /// Whether what comes next waits for more; the cursor stays before it then.
+    async fn hold(&mut self, events_max: usize) -> Result<Hold, ReadError> {
+        let Some(pace) = self.pace.as_mut().filter(|_| self.phase == Phase::Live) else {
+            return Ok(Hold::Not);
+        };
+        let now_ms = clock::monotonic_ms();
+        let Some(from) = pace.look_from(self.cursor, now_ms) else { return Ok(Hold::Not) };
+        let committed = self.log.committed();
+        let found = self.log.read(from, committed, &self.filters, LOOK).await?;
+        let now = clock::now();
+        let wants = |event: &Stored| self.selection.wants(event) && !has_expired(event, now);
+        let Step::Wait(looked, enough) = pace.look(&found, wants, events_max, now_ms) else {
+            return Ok(Hold::Not);
+        };
+        let is_armed = looked >= committed && self.registration.arm_quietly(looked, enough);
+        Ok(if is_armed { Hold::Armed } else { Hold::Look })
     }
 
     /// While nothing matches: brings the subscriber's cursor up to what has been looked at.
@@ -250,11 +298,13 @@ impl Subscription {
         }
     }
 
-    /// When to ask again though nothing was announced, in monotonic milliseconds: a lease ends.
+    /// When to ask again though nothing was announced, in monotonic milliseconds: a lease ends, or what waits
+    /// for more has waited long enough.
     pub fn next_due_ms(&self) -> Option<u64> {
-        let attachment =
-            self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror())?;
-        attachment.durable.lock().state.next_due()
+        let batch = self.pace.as_ref().and_then(|pace| pace.due_ms());
+        let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
+        let lease = leasing.and_then(|attachment| attachment.durable.lock().state.next_due());
+        [batch, lease].into_iter().flatten().min()
     }
 
     /// What only a durable has to say before new events: it was taken over, the floor moved, events come again.
@@ -348,6 +398,8 @@ impl Subscription {
         self.told = self.cursor;
         let mut durable_at = None;
         match (self.phase, &mut self.replayed) {
+            // What waited on purpose says nothing of how long a delivery takes.
+            (Phase::Live, _) if self.pace.is_some() => {}
             (Phase::Live, _) => durable_at = events.first().and_then(|event| event.durable_at()),
             (Phase::CatchingUp(_), Some(sent)) => {
                 *sent += u64::try_from(events.len()).unwrap_or(u64::MAX);

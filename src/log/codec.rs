@@ -138,6 +138,12 @@ impl Stored {
         }
     }
 
+    /// What it adds to a batch, about: a read stops at so many bytes.
+    pub fn batch_bytes(&self) -> usize {
+        const ENVELOPE_BYTES: usize = 160;
+        self.record.body.len() + ENVELOPE_BYTES
+    }
+
     /// How many bytes of memory it takes, about, once it is encoded; up to twice that in all encodings.
     pub fn cost_bytes(&self) -> usize {
         const ENVELOPE_BYTES: usize = 512;

@@ -93,7 +93,7 @@ impl Tail {
                 return Some(batch);
             }
             if filters.matches(event.topic().as_str()) {
-                bytes += event.record().body.len() + 160;
+                bytes += event.batch_bytes();
                 batch.events.push(event.clone());
             }
             batch.cursor = event.offset().cursor();

@@ -26,6 +26,7 @@ mod durable_edges;
 mod encodings;
 mod http;
 mod manager;
+mod pace;
 mod prometheus;
 mod publish;
 mod real_input;

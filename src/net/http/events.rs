@@ -21,12 +21,17 @@ use crate::{
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
+/// The parameters of both calls.
+const KNOWN: [&str; 8] =
+    ["after", "since", "limit", "wait", "types", "min_priority", "on_gap", "linger_ms"];
+/// Those that say how a stream is paced; a read is paced by its reader.
+const PACE: [&str; 1] = ["linger_ms"];
+
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
     let form = headers::form(&call.head.headers);
     let session = call.session(transport(form))?;
-    let known = ["after", "since", "limit", "wait", "types", "min_priority", "on_gap"];
-    let query = call.query(&known)?;
+    let query = call.query(&KNOWN)?;
     let filters = Filters::one(parse_filter("filter", &call.name)?);
     read(call, session, &query, filters, form).await
 }
@@ -35,7 +40,8 @@ pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
 pub(super) async fn of_topics(call: &Call) -> Result<Response<Body>, Refusal> {
     let form = headers::form(&call.head.headers);
     let session = call.session(transport(form))?;
-    let known = ["topic", "after", "since", "limit", "wait", "types", "min_priority", "on_gap"];
+    let mut known = vec!["topic"];
+    known.extend(KNOWN);
     let query = call.query(&known)?;
     let filters = query.all("topic").map(|text| parse_filter("topic", text));
     let filters = Filters::new(filters.collect::<Result<_, _>>()?);
@@ -74,6 +80,13 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
             "on_gap: a batch of CloudEvents has no place to say what is gone: read JSON instead";
         return Err(WireError::invalid(text));
     }
+    if form != Form::Stream
+        && let Some(name) = PACE.into_iter().find(|name| query.get(name).is_some())
+    {
+        let text =
+            format!("{name}: a read waits for no more events: leave it out, or open a stream");
+        return Err(WireError::invalid(text));
+    }
     let types = query.all("types").flat_map(|types| types.split(','));
     let options = SubscribeOptions {
         after: query.after()?.map(After),
@@ -81,6 +94,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         types: types.filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
         min_priority: query.value("min_priority")?,
         on_gap,
+        linger_ms: query.value("linger_ms")?.unwrap_or(0),
         ..SubscribeOptions::to(filters)
     };
     match (&options.after, options.since) {
@@ -114,8 +128,6 @@ mod tests {
 
     use super::*;
 
-    const KNOWN: [&str; 7] = ["after", "since", "limit", "wait", "types", "min_priority", "on_gap"];
-
     fn parsed(raw: &str, form: Form) -> Result<SubscribeOptions, WireError> {
         let query = Query::parse(Some(raw), &KNOWN)?;
         options(&query, Filters::one(Filter::parse("a").unwrap()), form)
@@ -145,6 +157,8 @@ mod tests {
             ("on_gap=ignore", Form::Json, "on_gap: "),
             ("on_gap=skip", Form::CloudEvents, "on_gap: "),
             ("min_priority=top", Form::Json, "min_priority: "),
+            ("linger_ms=5", Form::Json, "linger_ms: "),
+            ("linger_ms=-5", Form::Stream, "linger_ms: "),
             ("after=1&since=2026-11-21T06:00:00Z", Form::Json, "since: "),
         ] {
             let error = parsed(raw, form).unwrap_err();
