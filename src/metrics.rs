@@ -280,6 +280,13 @@ pub fn dead_lettered(reason: &'static str) {
     counter!(table::DEAD_LETTERED.name, "reason" => reason).increment(1);
 }
 
+/// Events are not sent: newer ones of their topics and keys are.
+pub fn conflated(events: usize) {
+    if let Some(handles) = HANDLES.get() {
+        handles.conflated.increment(count(events));
+    }
+}
+
 /// Somebody was told who they are, or not.
 pub fn authenticated(ok: bool) {
     counter!(table::AUTH.name, "result" => if ok { "ok" } else { "refused" }).increment(1);

@@ -156,6 +156,12 @@ impl DurableState {
         Cursor::new(self.cursor)
     }
 
+    /// The highest place of what was delivered or acknowledged.
+    pub fn reach(&self) -> Cursor {
+        let acked = self.acked.iter().next_back().map_or(0, |(_, last)| last);
+        Cursor::new(self.cursor.max(acked))
+    }
+
     /// How many events are not acknowledged and count against `max_in_flight`.
     pub fn outstanding(&self) -> usize {
         // Those above the cursor are let in one by one like new ones.
@@ -482,7 +488,7 @@ impl RangeSet {
     }
 
     /// The ranges, rising: first and last offset.
-    fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
         self.0.iter().map(|(&first, &last)| (first, last))
     }
 

@@ -13,6 +13,7 @@ use super::{
     Broker, Durable, Target, Token, WAIT_MS_MAX,
     acks::AckTicket,
     check,
+    conflate::Conflating,
     error::{AckError, AppendError, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
@@ -270,19 +271,22 @@ impl Broker {
     async fn raise_floor(&self, durable: &Arc<Durable>) -> Result<(), ReadError> {
         let selection = Selection::of(&durable.spec.options);
         let filters = &durable.spec.options.filters;
+        let conflating = Conflating::of(&self.log, &durable.spec.options, &selection);
         // Most acks stop at the first event; the others have a stretch before them.
-        let mut events = 1;
+        let mut events = if conflating.is_some() { 256 } else { 1 };
         loop {
             let (floor, last) = (durable.lock().state.floor(), self.log.committed());
             let limit = ReadLimit { events, bytes: 1 << 20 };
             let batch = self.log.read(floor, last, filters, limit).await?;
             let now = clock::now();
-            let wanted: Vec<u64> = batch
-                .events
-                .iter()
-                .filter(|event| selection.wants(event) && !has_expired(event, now))
-                .map(|event| event.offset().get())
-                .collect();
+            let mut wanted = batch.events;
+            wanted.retain(|event| selection.wants(event) && !has_expired(event, now));
+            if let Some(conflating) = &conflating {
+                // What a newer one that is acknowledged has replaced was perhaps never sent.
+                let reach = durable.lock().state.reach();
+                wanted = conflating.newest(wanted, reach).await?;
+            }
+            let wanted: Vec<u64> = wanted.iter().map(|event| event.offset().get()).collect();
             let looked = batch.damaged.unwrap_or(batch.cursor);
             let moved = durable.lock().state.raise_floor(floor, &wanted, looked);
             if !moved || looked >= last {
@@ -481,6 +485,7 @@ fn differs(old: &SubscribeOptions, new: &SubscribeOptions) -> Option<&'static st
         ("max_deliveries", old.max_deliveries != new.max_deliveries),
         ("backoff_ms", old.backoff_ms != new.backoff_ms),
         ("linger_ms", old.linger_ms != new.linger_ms),
+        ("conflate_ms", old.conflate_ms != new.conflate_ms),
     ]
     .into_iter()
     .find(|(_, differs)| *differs)

@@ -6,6 +6,7 @@ use tidings_proto::{Cursor, Offset, message::Gap};
 
 use super::{
     Broker,
+    conflate::Conflating,
     error::SubscribeError,
     held::{Durable, Holder, Leasing, Token},
     interest::Ready,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     clock,
-    log::{ReadError, ReadLimit, Stored},
+    log::{Batch, ReadError, ReadLimit, Stored},
 };
 
 /// The most bytes one fetch gives, but for the event that passes it.
@@ -110,7 +111,11 @@ impl Broker {
         let selection = Selection::of(&durable.spec.options);
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
+        let mut found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
+        if let Some(conflating) = self.conflating(durable, &selection) {
+            let reach = durable.lock().state.reach();
+            found.events = conflating.unreplaced(found.events, reach).await?;
+        }
         let mut gap = (found.damaged.first())
             .map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
         let (mut events, _) = leasing.taken(found.events, &again, &found.left, &selection);
@@ -120,11 +125,8 @@ impl Broker {
         let committed = self.log.committed();
         let mut new = 0;
         while cursor < committed && new < room && bytes < FETCH_BYTES_MAX && gap.is_none() {
-            let read_limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
             let mut batch =
-                self.log.read(cursor, committed, &durable.spec.options.filters, read_limit).await?;
-            let now = clock::now();
-            batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
+                self.read_for(durable, &selection, cursor, committed, room - new).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some(sent) = lease(durable, &batch.events, passed) else { break };
             batch.events.retain(|event| {
@@ -146,13 +148,45 @@ impl Broker {
         }
         let floor = held.state.floor();
         drop(held);
-        attempts.retain(|(_, attempts)| *attempts >= 2);
+        let is_sent = |at: u64| events.iter().any(|event| event.offset().get() == at);
+        attempts.retain(|(offset, attempts)| *attempts >= 2 && is_sent(*offset));
         let attempts = attempts
             .into_iter()
             .filter_map(|(offset, n)| Some((Offset::new(offset)?, n)))
             .collect();
         let scanned = (room > 0).then_some(cursor);
         Ok((Fetched { events, attempts, floor, gap }, scanned))
+    }
+
+    fn conflating<'a>(
+        &'a self,
+        durable: &'a Durable,
+        selection: &'a Selection,
+    ) -> Option<Conflating<'a>> {
+        Conflating::of(&self.log, &durable.spec.options, selection)
+    }
+
+    /// New events for a fetch: those that are wanted.
+    async fn read_for(
+        &self,
+        durable: &Durable,
+        selection: &Selection,
+        after: Cursor,
+        until: Cursor,
+        events: usize,
+    ) -> Result<Batch, ReadError> {
+        if let Some(conflating) = self.conflating(durable, selection) {
+            let limit = ReadLimit { events, bytes: FETCH_BYTES_MAX };
+            let mut batch = conflating.next(after, until, limit).await?;
+            let reach = durable.lock().state.reach();
+            batch.events = conflating.unreplaced(batch.events, reach).await?;
+            return Ok(batch);
+        }
+        let limit = ReadLimit { events, bytes: BATCH_BYTES_MAX };
+        let mut batch = self.log.read(after, until, &durable.spec.options.filters, limit).await?;
+        let now = clock::now();
+        batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
+        Ok(batch)
     }
 }
 

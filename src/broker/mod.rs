@@ -5,6 +5,7 @@
 //! - The core knows no transport, no token and no encoding: whoever calls it has the right to.
 
 mod acks;
+mod conflate;
 mod controls;
 mod dispatch;
 mod durable;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     acks::AckBox,
+    conflate::CONFLATE_MS_MAX,
     controls::BrokerControls,
     error::{ReadError, SubscribeError},
     interest::Interest,
@@ -496,6 +498,9 @@ fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     if options.linger_ms > LINGER_MS_MAX {
         return invalid("linger_ms", "it is ten seconds at most (10000)");
     }
+    if options.conflate_ms > CONFLATE_MS_MAX {
+        return invalid("conflate_ms", "it is a minute at most (60000)");
+    }
     if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
         return invalid("types", "at most 64 types and 64 content types");
     }
@@ -524,7 +529,6 @@ fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
         ("mode", options.mode == tidings_proto::Mode::Shared),
         ("order", options.order == Order::Priority),
         ("last_per_key", options.last_per_key),
-        ("conflate_ms", options.conflate_ms != 0),
         ("presence", options.presence.is_some()),
     ];
     match wanted.into_iter().find(|(_, wanted)| *wanted) {

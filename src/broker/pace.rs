@@ -26,6 +26,8 @@ pub(super) const LOOK: ReadLimit =
 #[derive(Debug)]
 pub(super) struct Pace {
     window_ms: u64,
+    /// Of what waits only the last states are sent: it is never enough of it.
+    conflates: bool,
     waiting: Option<Waiting>,
 }
 
@@ -50,8 +52,14 @@ pub(super) enum Step {
 impl Pace {
     /// The pace these options ask for. Boxed: few have one.
     pub(super) fn of(options: &SubscribeOptions) -> Option<Box<Pace>> {
-        let window_ms = options.linger_ms;
-        (window_ms > 0).then(|| Box::new(Pace { window_ms, waiting: None }))
+        let window_ms = options.linger_ms.max(options.conflate_ms);
+        let conflates = options.conflate_ms > 0;
+        (window_ms > 0).then(|| Box::new(Pace { window_ms, conflates, waiting: None }))
+    }
+
+    /// Whether of a topic and key only the last event of a window is sent.
+    pub(super) fn conflates(&self) -> bool {
+        self.conflates
     }
 
     /// When what waits is to be sent.
@@ -97,7 +105,7 @@ impl Pace {
             }
             if is_wanted && waiting.is_none() {
                 let since = event.durable_at().map(|at| u64::try_from(at.as_millis()).unwrap_or(0));
-                let due_ms = since.map_or(now_ms, |since| since.saturating_add(window_ms));
+                let due_ms = since.map_or(0, |since| since.saturating_add(window_ms));
                 if due_ms <= now_ms {
                     return Step::Send;
                 }
@@ -119,6 +127,9 @@ impl Pace {
     }
 
     fn enough(&self, events_max: usize) -> Enough {
+        if self.conflates {
+            return Enough { events: u32::MAX, bytes: u32::MAX };
+        }
         Enough {
             events: u32::try_from(events_max).unwrap_or(u32::MAX),
             bytes: u32::try_from(BATCH_BYTES_MAX).unwrap_or(u32::MAX),
@@ -135,3 +146,6 @@ impl Enough {
         self.events > 0 && self.bytes > 0
     }
 }
+
+#[cfg(test)]
+mod tests;

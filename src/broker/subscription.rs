@@ -17,6 +17,7 @@ use tidings_proto::{
 
 use super::{
     Counted,
+    conflate::Conflating,
     held::{Durable, Leasing, Token},
     interest::Registration,
     pace::{LOOK, Pace, Step},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     clock,
-    log::{LogHandle, ReadError, ReadLimit, Stored},
+    log::{Batch, LogHandle, ReadError, ReadLimit, Stored},
     metrics,
 };
 
@@ -223,8 +224,7 @@ impl Subscription {
                 }
             }
             let committed = self.log.committed();
-            let limit = ReadLimit { events: events_max, bytes: BATCH_BYTES_MAX };
-            let batch = self.log.read(self.cursor, committed, &self.filters, limit).await?;
+            let batch = self.read(committed, events_max).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some((events, attempts)) = self.take(batch.events, passed) else {
                 return Ok(Some(self.end()));
@@ -253,6 +253,28 @@ impl Subscription {
         // A long stretch without a match: the subscriber is told how far it goes, so that it need not be
         // gone through again, and the others have their turn.
         Ok(Some(self.tell(Vec::new(), Vec::new())))
+    }
+
+    /// The next batch.
+    async fn read(&self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
+        let limit = ReadLimit { events: events_max, bytes: BATCH_BYTES_MAX };
+        let Some(conflating) = self.conflating() else {
+            return self.log.read(self.cursor, until, &self.filters, limit).await;
+        };
+        let mut batch = conflating.next(self.cursor, until, limit).await?;
+        if let Some(attachment) = &self.durable {
+            let reach = attachment.durable.lock().state.reach();
+            batch.events = conflating.unreplaced(batch.events, reach).await?;
+        }
+        Ok(batch)
+    }
+
+    fn conflating(&self) -> Option<Conflating<'_>> {
+        self.pace.as_ref().filter(|pace| pace.conflates()).map(|_| Conflating {
+            log: &self.log,
+            filters: &self.filters,
+            selection: &self.selection,
+        })
     }
 
     /// Whether what comes next waits for more; the cursor stays before it then.
@@ -331,9 +353,14 @@ impl Subscription {
         if again.is_empty() {
             return Ok(None);
         }
-        let mut leasing = Leasing::new(attachment.durable.clone(), &again);
+        let durable = attachment.durable.clone();
+        let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        if let Some(conflating) = self.conflating() {
+            let reach = durable.lock().state.reach();
+            found.events = conflating.unreplaced(found.events, reach).await?;
+        }
         let (events, more_due) = leasing.taken(found.events, &again, &found.left, &self.selection);
         leasing.done();
         metrics::redelivered(events.len());
@@ -347,7 +374,9 @@ impl Subscription {
         let last = events.last().map_or(self.told, |event| event.offset().cursor());
         let cursor = if more_due { self.told.max(last) } else { self.told.max(self.cursor) };
         let after = std::mem::replace(&mut self.told, cursor);
-        let attempts = attempts_of(&again);
+        let mut attempts = attempts_of(&again);
+        // Some have expired meanwhile, or newer ones have replaced them.
+        attempts.retain(|(at, _)| events.binary_search_by_key(at, |event| event.offset()).is_ok());
         // How late these are is another matter than how long a delivery takes.
         Ok(Some(Delivery::Events { after, cursor, events, attempts, durable_at: None }))
     }

@@ -48,7 +48,7 @@ impl Stored {
     }
 
     /// The same, durable since this moment of the monotonic clock.
-    pub(super) fn durable(record: Record, at: Duration) -> Stored {
+    pub(crate) fn durable(record: Record, at: Duration) -> Stored {
         Stored { durable_at: Some(at), ..Stored::new(record) }
     }
 

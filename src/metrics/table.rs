@@ -96,6 +96,7 @@ table! {
     ACK_SECONDS = "tidings_ack_latency_seconds", HUMAN, "", "From the first delivery of the oldest event that an ack names to the ack; one an ack";
     REDELIVERED = "tidings_redelivered_events_total", Counter, "", "Events delivered again";
     DEAD_LETTERED = "tidings_dead_lettered_events_total", Counter, "reason", "Events delivered `max_deliveries` times, and now in `$dead.…`; by how the last delivery ended: `nack`, `ack_wait`, `detached`";
+    CONFLATED = "tidings_conflated_events_total", Counter, "", "Events not sent to a reader with `conflate_ms`, since a newer one of the same topic and key was";
     LAG_SUM = "tidings_durable_lag_events", Gauge, "", "Events not acknowledged, of all durables together";
     LAG_MAX = "tidings_durable_lag_events_max", Gauge, "", "Of the durable with the most";
     LAG_SECONDS = "tidings_durable_lag_seconds_max", Gauge, "", "The age of the oldest event that a durable has not acknowledged, where it could be looked for with bounded work";

@@ -117,6 +117,12 @@ async fn s6_requests_that_make_no_sense_are_refused_by_name() {
             "invalid_argument",
         ),
         ("subscribe", json!({"filters": ["a"], "linger_ms": -1}), "linger_ms", "invalid_argument"),
+        (
+            "subscribe",
+            json!({"filters": ["a"], "conflate_ms": 60_001}),
+            "conflate_ms",
+            "invalid_argument",
+        ),
         ("subscribe", json!({"filters": ["a"], "on_gap": "ignore"}), "on_gap", "invalid_argument"),
         ("subscribe", json!({"filters": ["a"], "durable": "a.b"}), "durable", "invalid_argument"),
         ("subscribe", json!({"filters": ["a"], "durable": ""}), "durable", "invalid_argument"),

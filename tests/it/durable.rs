@@ -574,6 +574,7 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
         ("types", json!(["x"])),
         ("min_priority", json!("high")),
         ("linger_ms", json!(5)),
+        ("conflate_ms", json!(5)),
     ] {
         let mut options = json!({"durable": "d", "filters": ["a"]});
         options[field] = value;
@@ -585,7 +586,6 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
         ("mode", json!("shared")),
         ("order", json!("priority")),
         ("last_per_key", json!(true)),
-        ("conflate_ms", json!(10)),
         ("presence", json!({"data": 1})),
         ("after", json!(1)),
     ] {

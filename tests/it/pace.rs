@@ -37,7 +37,7 @@ fn of(batch: &Value) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn what_lingers_is_sent_in_fewer_frames_and_all_of_it() {
+async fn g3_what_lingers_is_sent_in_fewer_frames_and_all_of_it() {
     const EVENTS: usize = 250;
     let broker = Broker::start();
     let mut eager = live(&broker, json!(["terminals.*"]), json!({})).await;
@@ -193,4 +193,230 @@ async fn a_durable_lingers_as_it_was_made_and_redelivers_at_once() {
     assert_eq!(of(&reader.events().await), [last]);
     assert!(begun.elapsed() < LONG, "it waited: {:?}", begun.elapsed());
     reader.call("ack", json!({"subscription": 1, "offset": last})).await;
+}
+
+/// Publishes these at once, as one batch, and gives their offsets.
+async fn publish_all(publisher: &mut Socket, events: Vec<Value>) -> Vec<u64> {
+    let answer = publisher.call("publish_batch", json!({ "events": events })).await;
+    offsets(answer["published_batch"]["results"].as_array().unwrap())
+}
+
+fn progress(key: &str, done: u64) -> Value {
+    json!({"topic": "operations.1", "key": key, "data": {"done": done}})
+}
+
+async fn floor(broker: &Broker) -> u64 {
+    let state = http::get(&broker.public, "/v1/subscriptions/d").await.json();
+    state["cursor"].as_u64().unwrap()
+}
+
+/// A session on the durable `d` of all operations, that conflates.
+async fn conflating(broker: &Broker, mode: &str) -> Socket {
+    let mut socket = Socket::open(&broker.public).await;
+    let options = json!({
+        "durable": "d", "filters": ["operations.>"], "start": "first", "mode": mode,
+        "conflate_ms": 50, "ack_wait_ms": 0,
+    });
+    socket.subscribe(options).await;
+    socket
+}
+
+#[tokio::test]
+async fn g3_of_fast_progress_the_last_state_always_arrives_and_little_else() {
+    const EVENTS: u64 = 1000;
+    let broker = Broker::start();
+    let options = json!({"conflate_ms": 100, "batch_max": 5});
+    let mut reader = live(&broker, json!(["operations.*"]), options).await;
+    let address = broker.public.clone();
+    let publisher = tokio::spawn(async move {
+        let mut socket = Socket::open(&address).await;
+        let mut every = tokio::time::interval(Duration::from_millis(1));
+        for n in 1..=EVENTS {
+            every.tick().await;
+            let mut event = progress("progress", n);
+            if n % 100 == 50 {
+                event = json!({"topic": "operations.1", "data": {"line": n}});
+            }
+            socket.start("publish", event).await;
+        }
+        let mut last = 0;
+        for _ in 0..EVENTS {
+            let answer = socket.next().await.unwrap();
+            last = last.max(answer["published"]["offset"].as_u64().unwrap());
+        }
+        last
+    });
+    let (mut done, mut lines, mut states, mut cursor) = (0, 0, 0, Value::Null);
+    let mut before = 0;
+    while done < EVENTS {
+        let batch = reader.events().await;
+        assert!(cursor.is_null() || batch["after"] == cursor, "the chain is broken: {batch}");
+        cursor = batch["cursor"].clone();
+        let events = batch["events"].as_array().unwrap();
+        assert!(events.len() <= 5, "{batch}");
+        for event in events {
+            let offset = event["offset"].as_u64().unwrap();
+            assert!(offset > before, "{batch}");
+            before = offset;
+            match event["data"]["done"].as_u64() {
+                Some(now) => {
+                    assert!(now > done, "an older state behind a newer one: {batch}");
+                    done = now;
+                    states += 1;
+                }
+                None => lines += 1,
+            }
+        }
+    }
+    let last = publisher.await.unwrap();
+    assert_eq!((lines, &cursor), (EVENTS / 100, &json!(last)));
+    assert!(states < EVENTS / 4, "{states} of {EVENTS} were sent");
+    let metrics = http::get(&broker.admin, "/metrics").await.text();
+    let left_out = format!("tidings_conflated_events_total {}", EVENTS - lines - states);
+    assert!(metrics.contains(&left_out), "{left_out}");
+
+    // Whoever comes later is told the state once, and all that has no key.
+    let mut late = Socket::open(&broker.public).await;
+    late.subscribe(json!({"filters": ["operations.*"], "after": 0, "conflate_ms": 100})).await;
+    let batch = late.expect("events").await;
+    assert_eq!(batch["events"].as_array().unwrap().len() as u64, EVENTS / 100 + 1);
+    assert_eq!((&batch["cursor"], of(&batch).last()), (&json!(last), Some(&last)));
+    assert_eq!(late.expect("caught_up").await["cursor"], last);
+    let path = "/v1/topics/operations.1/events?after=0&conflate_ms=100";
+    let mut stream = Sse::open(&broker.public, path, &[]).await;
+    for offset in of(&batch) {
+        assert_eq!(stream.event().await.unwrap().cursor(), offset);
+    }
+    // And one that does not conflate is told all.
+    let mut all = Socket::open(&broker.public).await;
+    all.subscribe(json!({"filters": ["operations.*"], "after": 0})).await;
+    assert_eq!(all.take(EVENTS as usize).await.len() as u64, EVENTS);
+}
+
+#[tokio::test]
+async fn a_key_is_one_of_its_topic_and_an_urgent_event_ends_the_window() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let options = json!({"conflate_ms": 60_000, "linger_ms": 1});
+    let mut reader = live(&broker, json!([">"]), options).await;
+    let begun = Instant::now();
+    for _ in 0..2 {
+        let event = |topic: &str, key: Value, priority: &str| {
+            let mut event = json!({"topic": topic, "priority": priority});
+            if !key.is_null() {
+                event["key"] = key;
+            }
+            event
+        };
+        let events = vec![
+            event("a", json!("k"), "normal"),
+            event("b", json!("k"), "normal"),
+            event("a", json!("l"), "normal"),
+            event("a", Value::Null, "normal"),
+            event("a", json!("k"), "high"),
+            event("a", Value::Null, "normal"),
+        ];
+        let sent = publish_all(&mut publisher, events).await;
+        let urgent = publisher.publish(event("b", Value::Null, "urgent")).await;
+        let expected = [sent[1], sent[2], sent[3], sent[4], sent[5], urgent];
+        assert_eq!(of(&reader.events().await), expected);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(60), "it waited: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_floor_of_a_durable_passes_what_was_conflated_also_after_a_kill() {
+    for mode in ["exclusive", "mirror"] {
+        let mut broker = Broker::start();
+        let mut publisher = Socket::open(&broker.public).await;
+        let mut events: Vec<Value> =
+            (0..900).map(|n| progress(["a", "b", "c"][n % 3], 1)).collect();
+        events.insert(100, json!({"topic": "operations.2", "data": "no key"}));
+        let sent = publish_all(&mut publisher, events).await;
+        let mut reader = conflating(&broker, mode).await;
+        let batch = reader.events().await;
+        let expected = [sent[100], sent[898], sent[899], sent[900]];
+        assert_eq!(of(&batch), expected, "{mode}");
+        assert!(floor(&broker).await < sent[100], "{mode}: nothing that was sent is acknowledged");
+        broker.kill();
+        broker.restart();
+        let mut reader = conflating(&broker, mode).await;
+        assert_eq!(of(&reader.events().await), expected, "{mode}: not acknowledged");
+        for (n, offset) in expected.into_iter().enumerate() {
+            let ack = json!({"subscription": 1, "offsets": [offset]});
+            let answer = reader.call("ack", ack).await;
+            let cursor = answer["acked"]["cursor"].as_u64().unwrap();
+            let all = n + 1 == expected.len();
+            assert_eq!(cursor >= sent[900], all, "{mode}: {n}: {answer}");
+        }
+        broker.kill();
+        broker.restart();
+        assert!(floor(&broker).await >= sent[900], "{mode}");
+        let mut reader = conflating(&broker, mode).await;
+        let mut publisher = Socket::open(&broker.public).await;
+        let next = publish_all(&mut publisher, vec![progress("a", 2), progress("a", 3)]).await;
+        assert_eq!(of(&reader.events().await), [next[1]], "{mode}: only what is new");
+    }
+}
+
+#[tokio::test]
+async fn a_state_never_comes_again_behind_one_that_has_replaced_it() {
+    let mut broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let mut reader = conflating(&broker, "exclusive").await;
+    let hurry = |mut event: Value| {
+        event["priority"] = json!("urgent");
+        event
+    };
+    let old = publisher.publish(hurry(progress("a", 1))).await;
+    assert_eq!(of(&reader.events().await), [old]);
+    let filler: Vec<Value> =
+        (0..400).map(|n| json!({"topic": "operations.3", "data": n})).collect();
+    let filler = publish_all(&mut publisher, filler).await;
+    let mut got = Vec::new();
+    while got.len() < filler.len() {
+        got.extend(of(&reader.events().await));
+    }
+    assert_eq!(got, filler);
+    let new = publisher.publish(hurry(progress("a", 2))).await;
+    assert_eq!(of(&reader.events().await), [new]);
+    reader.call("ack", json!({"subscription": 1, "offsets": [new]})).await;
+    // Many batches lie between the two, and the newer one is done.
+    broker.kill();
+    broker.restart();
+    let mut reader = conflating(&broker, "exclusive").await;
+    let mut got = Vec::new();
+    while got.len() < filler.len() {
+        got.extend(of(&reader.events().await));
+    }
+    assert_eq!(got, filler, "{old} is replaced by {new}");
+    // The same within one life: what is asked for again is not what has been replaced.
+    let mut publisher = Socket::open(&broker.public).await;
+    let one = publisher.publish(hurry(progress("b", 1))).await;
+    assert_eq!(of(&reader.events().await), [one]);
+    let two = publisher.publish(hurry(progress("b", 2))).await;
+    assert_eq!(of(&reader.events().await), [two]);
+    reader.call("nack", json!({"subscription": 1, "offsets": [one, two]})).await;
+    let batch = reader.events().await;
+    assert_eq!((of(&batch), &batch["attempts"]), (vec![two], &json!({two.to_string(): 2})));
+    let mut all = filler;
+    all.push(two);
+    let answer = reader.call("ack", json!({"subscription": 1, "offsets": all})).await;
+    assert!(answer["acked"]["cursor"].as_u64().unwrap() >= two, "{answer}");
+}
+
+#[tokio::test]
+async fn a_fetch_of_a_conflating_durable_gives_the_last_states() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let options = json!({"filters": ["operations.>"], "start": "first", "conflate_ms": 60_000});
+    assert_eq!(put(&broker, options).await.status, 201);
+    let events = (1..=300).map(|n| progress(["a", "b"][n as usize % 2], n)).collect();
+    let sent = publish_all(&mut publisher, events).await;
+    let fetch = json!({"limit": 5});
+    let fetched = http::post_json(&broker.public, "/v1/subscriptions/d/fetch", &fetch).await.json();
+    assert_eq!(of(&fetched), sent[298..]);
+    let ack = json!({"offsets": sent[298..]});
+    let acked = http::post_json(&broker.public, "/v1/subscriptions/d/ack", &ack).await.json();
+    assert!(acked["cursor"].as_u64().unwrap() >= sent[299], "{acked}");
 }

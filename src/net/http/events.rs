@@ -22,10 +22,19 @@ use crate::{
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameters of both calls.
-const KNOWN: [&str; 8] =
-    ["after", "since", "limit", "wait", "types", "min_priority", "on_gap", "linger_ms"];
+const KNOWN: [&str; 9] = [
+    "after",
+    "since",
+    "limit",
+    "wait",
+    "types",
+    "min_priority",
+    "on_gap",
+    "linger_ms",
+    "conflate_ms",
+];
 /// Those that say how a stream is paced; a read is paced by its reader.
-const PACE: [&str; 1] = ["linger_ms"];
+const PACE: [&str; 2] = ["linger_ms", "conflate_ms"];
 
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
@@ -83,8 +92,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
     if form != Form::Stream
         && let Some(name) = PACE.into_iter().find(|name| query.get(name).is_some())
     {
-        let text =
-            format!("{name}: a read waits for no more events: leave it out, or open a stream");
+        let text = format!("{name}: a read is answered at once: leave it out, or open a stream");
         return Err(WireError::invalid(text));
     }
     let types = query.all("types").flat_map(|types| types.split(','));
@@ -95,6 +103,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         min_priority: query.value("min_priority")?,
         on_gap,
         linger_ms: query.value("linger_ms")?.unwrap_or(0),
+        conflate_ms: query.value("conflate_ms")?.unwrap_or(0),
         ..SubscribeOptions::to(filters)
     };
     match (&options.after, options.since) {
@@ -159,6 +168,8 @@ mod tests {
             ("min_priority=top", Form::Json, "min_priority: "),
             ("linger_ms=5", Form::Json, "linger_ms: "),
             ("linger_ms=-5", Form::Stream, "linger_ms: "),
+            ("conflate_ms=5", Form::CloudEvents, "conflate_ms: "),
+            ("conflate_ms=x", Form::Stream, "conflate_ms: "),
             ("after=1&since=2026-11-21T06:00:00Z", Form::Json, "since: "),
         ] {
             let error = parsed(raw, form).unwrap_err();
