@@ -144,9 +144,14 @@ impl Entry {
         if event.is_urgent || self.events_left.load(Ordering::SeqCst) == 0 {
             return false;
         }
-        let events = self.events_left.fetch_sub(1, Ordering::SeqCst);
-        let bytes = self.bytes_left.fetch_sub(event.bytes, Ordering::SeqCst);
-        events > 1 && bytes > event.bytes
+        // Never below zero: an arm that is not quiet may have come meanwhile.
+        let less = |left: &AtomicU32, n: u32| {
+            let order = Ordering::SeqCst;
+            let before = left.fetch_update(order, order, |left| Some(left.saturating_sub(n)));
+            before.unwrap_or(0) > n
+        };
+        let (events, bytes) = (less(&self.events_left, 1), less(&self.bytes_left, event.bytes));
+        events && bytes
     }
 }
 

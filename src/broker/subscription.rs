@@ -261,10 +261,11 @@ impl Subscription {
         let Some(conflating) = self.conflating() else {
             return self.log.read(self.cursor, until, &self.filters, limit).await;
         };
-        let mut batch = conflating.next(self.cursor, until, limit).await?;
+        // Boxed: those who do not conflate keep no room for it.
+        let mut batch = Box::pin(conflating.next(self.cursor, until, limit)).await?;
         if let Some(attachment) = &self.durable {
             let reach = attachment.durable.lock().state.reach();
-            batch.events = conflating.unreplaced(batch.events, reach).await?;
+            batch.events = Box::pin(conflating.unreplaced(batch.events, reach)).await?;
         }
         Ok(batch)
     }
@@ -359,7 +360,7 @@ impl Subscription {
         let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
         if let Some(conflating) = self.conflating() {
             let reach = durable.lock().state.reach();
-            found.events = conflating.unreplaced(found.events, reach).await?;
+            found.events = Box::pin(conflating.unreplaced(found.events, reach)).await?;
         }
         let (events, more_due) = leasing.taken(found.events, &again, &found.left, &self.selection);
         leasing.done();

@@ -130,6 +130,34 @@ async fn enough_events_enough_bytes_or_an_urgent_one_end_the_wait() {
     assert!(begun.elapsed() < LONG, "it waited: {:?}", begun.elapsed());
 }
 
+/// A wake that is lost would be waited for.
+#[tokio::test]
+async fn no_batch_that_is_full_waits_while_many_publish() {
+    const EACH: usize = 500;
+    let broker = Broker::start();
+    let options = json!({"linger_ms": LONG_MS, "batch_max": 10});
+    let mut reader = live(&broker, json!(["a.>", "*.*"]), options).await;
+    let mut publishers = tokio::task::JoinSet::new();
+    for who in 0..4 {
+        let address = broker.public.clone();
+        publishers.spawn(async move {
+            let mut socket = Socket::open(&address).await;
+            for n in 0..EACH {
+                socket.publish(json!({"topic": format!("a.{who}"), "data": n})).await;
+            }
+        });
+    }
+    let mut got = 0;
+    while got < 4 * EACH {
+        let begun = Instant::now();
+        let batch = of(&reader.events().await);
+        assert!(begun.elapsed() < LONG / 2, "it waited: {:?}", begun.elapsed());
+        assert_eq!(batch.len(), 10, "{got}");
+        got += batch.len();
+    }
+    publishers.join_all().await;
+}
+
 #[tokio::test]
 async fn catching_up_waits_for_nothing_and_streams_linger_too() {
     let broker = Broker::start();
