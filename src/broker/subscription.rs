@@ -215,7 +215,9 @@ impl Subscription {
                 self.pace.iter_mut().for_each(|pace| pace.reset());
                 return Ok(None);
             }
-            match self.hold(events_max).await? {
+            // One for both: what comes after the look was not looked at.
+            let committed = self.log.committed();
+            match self.hold(committed, events_max).await? {
                 Hold::Not => {}
                 Hold::Armed => return Ok(None),
                 Hold::Look => {
@@ -223,7 +225,6 @@ impl Subscription {
                     continue;
                 }
             }
-            let committed = self.log.committed();
             let batch = self.read(committed, events_max).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some((events, attempts)) = self.take(batch.events, passed) else {
@@ -279,13 +280,12 @@ impl Subscription {
     }
 
     /// Whether what comes next waits for more; the cursor stays before it then.
-    async fn hold(&mut self, events_max: usize) -> Result<Hold, ReadError> {
+    async fn hold(&mut self, committed: Cursor, events_max: usize) -> Result<Hold, ReadError> {
         let Some(pace) = self.pace.as_mut().filter(|_| self.phase == Phase::Live) else {
             return Ok(Hold::Not);
         };
         let now_ms = clock::monotonic_ms();
         let Some(from) = pace.look_from(self.cursor, now_ms) else { return Ok(Hold::Not) };
-        let committed = self.log.committed();
         let found = self.log.read(from, committed, &self.filters, LOOK).await?;
         let now = clock::now();
         let wants = |event: &Stored| self.selection.wants(event) && !has_expired(event, now);
