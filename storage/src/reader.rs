@@ -153,18 +153,7 @@ impl Reader {
         visit: &mut dyn FnMut(Record),
     ) -> Result<Cursor, Error> {
         let until = until.min(self.last());
-        let patience = Patience::Wait;
-        let mut run = Run {
-            filters,
-            topics: None,
-            limit,
-            patience,
-            events: 0,
-            bytes: 0,
-            looked_bytes: 0,
-            cursor: after,
-            visit,
-        };
+        let mut run = Run::new(filters, limit, Patience::Wait, after, visit);
         let segments = self.segments_now();
         let Some(filters) = filters else { return run.over(&segments, until) };
         if filters.iter().any(|filter| filter.literal().is_none()) {
@@ -192,19 +181,7 @@ impl Reader {
     ) -> Option<Cursor> {
         let until = until.min(self.last());
         let near = until.min(Cursor::new(after.get() + PROBE));
-        let patience = Patience::Now;
-        let filters = Some(filters);
-        let mut run = Run {
-            filters,
-            topics: None,
-            limit,
-            patience,
-            events: 0,
-            bytes: 0,
-            looked_bytes: 0,
-            cursor: after,
-            visit,
-        };
+        let mut run = Run::new(Some(filters), limit, Patience::Now, after, visit);
         let reached = run.over(&self.segments_now(), near);
         let cursor = match reached {
             Ok(reached) => reached,
@@ -348,7 +325,18 @@ struct Run<'a> {
     visit: &'a mut dyn FnMut(Record),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        filters: Option<&'a Filters>,
+        limit: ScanLimit,
+        patience: Patience,
+        cursor: Cursor,
+        visit: &'a mut dyn FnMut(Record),
+    ) -> Run<'a> {
+        let (events, bytes, looked_bytes) = (0, 0, 0);
+        Run { filters, topics: None, limit, patience, events, bytes, looked_bytes, cursor, visit }
+    }
+
     fn is_full(&self) -> bool {
         self.events >= self.limit.events
             || self.bytes >= self.limit.bytes

@@ -1,6 +1,7 @@
 //! What holds for every encoding of the whole protocol: what is written is read the same, and no bytes
 //! break a reader.
 
+use bytes::Bytes;
 use proptest::{collection, option, prelude::*};
 use uuid::Uuid;
 
@@ -9,8 +10,9 @@ use super::{
     stored::{self, Body, Place},
 };
 use crate::{
-    Code, Cursor, Event, NewEvent, Offset, Timestamp, WireError,
-    message::{Events, Push, Reply, Request, RequestId, ServerMessage},
+    Code, Cursor, Event, NewEvent, Offset, Timestamp, Topic, WireError,
+    event::JSON as JSON_TYPE,
+    message::{Events, Publish, Push, Reply, Request, RequestId, ServerMessage},
 };
 
 /// An encoding.
@@ -111,6 +113,21 @@ pub(super) fn survives(codec: &Codec, bytes: &[u8]) {
         assert!(matches!(error.code, Code::InvalidArgument | Code::TooLarge), "{error}");
         let message = &error.message;
         assert!(message.contains(": ") && message.len() < 3_000, "{}: {message}", codec.name);
+    }
+}
+
+#[test]
+fn data_stays_as_it_is_byte_for_byte() {
+    let data = "{\"z\" : 1.0e5,\"a\":[-0.0 ,12345678901234567890123,\"\\u0041\\/é\"], \"z\":1}";
+    let mut new = NewEvent::on(Topic::parse("a").unwrap());
+    (new.datacontenttype, new.data) = (Some(JSON_TYPE.to_owned()), Some(Bytes::from(data)));
+    let request = Request::Publish(Box::new(Publish::of(new.clone())));
+    for codec in CODECS {
+        let bytes = bytes_of(|out| (codec.encode_request)(Some(1), &request, out));
+        assert_eq!((codec.decode_request)(&bytes).unwrap().request, request, "{}", codec.name);
+        let (bytes, event) = delivered(codec, &new, Offset::FIRST, Timestamp::from_millis(1));
+        assert!(bytes.windows(data.len()).any(|part| part == data.as_bytes()), "{}", codec.name);
+        assert_eq!((codec.decode_event)(&bytes).unwrap(), event, "{}", codec.name);
     }
 }
 

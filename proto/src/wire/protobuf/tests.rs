@@ -1,14 +1,13 @@
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use proptest::{collection, option, prelude::*};
 use prost::Message;
 
 use super::*;
 use crate::{
-    Code, NewEvent, Topic,
+    Code,
     event::JSON,
-    message::{Publish, Request, ServerMessage},
+    message::{Request, ServerMessage},
     wire::{
         EVENTS_MAX,
         round_trips::{PROTOBUF, bytes_of, delivered, survives},
@@ -71,19 +70,6 @@ fn within(tag: u32, fields: &[u8]) -> Vec<u8> {
 
 fn refused(bytes: &[u8]) -> String {
     decode_request(bytes).unwrap_err().error.message
-}
-
-#[test]
-fn data_stays_as_it_is_byte_for_byte() {
-    let data = "{\"z\" : 1.0e5,\"a\":[-0.0 ,12345678901234567890123,\"\\u0041\\/é\"], \"z\":1}";
-    let mut new = NewEvent::on(Topic::parse("a").unwrap());
-    (new.datacontenttype, new.data) = (Some(JSON.to_owned()), Some(Bytes::from(data)));
-    let request = Request::Publish(Box::new(Publish::of(new.clone())));
-    let bytes = bytes_of(|out| encode_request(Some(1), &request, out));
-    assert_eq!(decode_request(&bytes).unwrap().request, request);
-    let (bytes, event) = delivered(&PROTOBUF, &new, Offset::FIRST, Timestamp::from_millis(1));
-    assert!(bytes.windows(data.len()).any(|part| part == data.as_bytes()));
-    assert_eq!(decode_event(&bytes).unwrap(), event);
 }
 
 #[test]
