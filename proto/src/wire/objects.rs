@@ -12,6 +12,7 @@ pub(super) mod server;
 pub(super) mod write;
 
 use bytes::Bytes;
+use serde_path_to_error::{Path, Segment};
 
 use super::{Fault, invalid, push_name};
 use crate::WireError;
@@ -31,31 +32,32 @@ pub(super) trait Payload: Sized {
     ) -> Result<Option<Bytes>, Fault>;
 }
 
-/// An error of serde in the words of the protocol. `path` leads to where the reader was: to the attribute,
-/// or else to the object around it, as always where one is missing.
-pub(super) fn refusal(mut path: String, said: &str, is_at_attribute: bool) -> WireError {
+/// An error of serde in the words of the protocol. `base` is where the value stands in the message,
+/// `path` leads on from there to the attribute, or to the object that lacks one or has one twice.
+pub(super) fn refusal(base: &str, path: &Path, said: &str) -> WireError {
+    let mut full = base.to_owned();
+    for step in path {
+        match step {
+            Segment::Seq { index } => full.push_str(&format!("[{index}]")),
+            Segment::Map { key } | Segment::Enum { variant: key } => push_name(key, &mut full),
+            Segment::Unknown => {}
+        }
+    }
     let text = match (quoted(said, MISSING), quoted(said, DUPLICATE)) {
         (Some(name), _) => {
-            push_name(name, &mut path);
+            push_name(name, &mut full);
             "is missing"
         }
         (None, Some(name)) => {
-            if !is_at_attribute {
-                push_name(name, &mut path);
-            }
+            push_name(name, &mut full);
             "is given twice"
         }
         (None, None) => said,
     };
-    if path.is_empty() {
-        path.push_str("message");
+    if full.is_empty() {
+        full.push_str("message");
     }
-    invalid(&path, text)
-}
-
-/// Whether the error is that an attribute is missing.
-pub(super) fn is_missing(said: &str) -> bool {
-    quoted(said, MISSING).is_some()
+    invalid(&full, text)
 }
 
 /// What stands between `before` and the backquote at the end.

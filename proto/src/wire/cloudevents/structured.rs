@@ -119,7 +119,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
         let mut members = BTreeMap::new();
         while let Some(name) = map.next_key::<String>()? {
             if members.contains_key(&name) {
-                return Err(A::Error::custom("is given twice"));
+                return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
             }
             members.insert(name, map.next_value::<&RawValue>()?);
         }

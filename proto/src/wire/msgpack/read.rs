@@ -8,12 +8,8 @@ use rmp_serde::{
     decode::ReadRefReader,
 };
 use serde::Deserialize;
-use serde_path_to_error::Segment;
 
-use crate::{
-    WireError, strict,
-    wire::{objects::refusal, push_name},
-};
+use crate::{WireError, strict, wire::objects::refusal};
 
 /// Reads a `T` that is written as an object. `path` is where it stands in the message; may be empty.
 pub(super) fn object<'de, T: Deserialize<'de>>(
@@ -30,19 +26,7 @@ pub(super) fn value<'de, T: Deserialize<'de>>(
 ) -> Result<T, WireError> {
     T::deserialize(&mut reader(bytes)).or_else(|_| {
         let again = serde_path_to_error::deserialize(&mut reader(bytes));
-        again.map_err(|error| {
-            let mut full = path.to_owned();
-            for step in error.path() {
-                match step {
-                    Segment::Seq { index } => full.push_str(&format!("[{index}]")),
-                    Segment::Map { key } | Segment::Enum { variant: key } => {
-                        push_name(key, &mut full);
-                    }
-                    Segment::Unknown => {}
-                }
-            }
-            refusal(full, &error.inner().to_string(), false)
-        })
+        again.map_err(|error| refusal(path, error.path(), &error.inner().to_string()))
     })
 }
 
