@@ -20,6 +20,15 @@ pub const LOST_TOPIC: &str = "$log.lost";
 pub enum SubscriptionChange {
     /// It was made, or its options changed.
     Put(Box<DurableSpec>),
+    /// It was paused, or goes on.
+    Paused {
+        /// Its name.
+        name: String,
+        /// Its number.
+        number: u64,
+        /// Whether nothing is delivered from here on.
+        paused: bool,
+    },
     /// It was forgotten.
     Deleted {
         /// Its name.

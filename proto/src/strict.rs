@@ -54,7 +54,15 @@ pub(crate) fn texts<'de, D>(deserializer: D) -> Result<Option<BTreeMap<String, S
 where
     D: Deserializer<'de>,
 {
-    deserializer.deserialize_map(TextsVisitor).map(Some)
+    some_texts(deserializer).map(Some)
+}
+
+/// As [`texts`], for a map that has no entries where it is absent.
+pub(crate) fn some_texts<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_map(TextsVisitor)
 }
 
 /// A `T` that is written as an object.

@@ -2,11 +2,13 @@
 //!
 //! Absent options have the defaults of [`SubscribeOptions::to`]; an unknown one is refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     Cursor, Filters, Position, Priority, Timestamp,
-    strict::{given, given_word, object, word},
+    strict::{given, given_word, object, some_texts, word},
 };
 
 /// The options of a subscription.
@@ -36,6 +38,9 @@ pub struct SubscribeOptions {
     /// Event types to deliver; `task.*` stands for all that begin with `task.`. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub types: Vec<String>,
+    /// Headers that an event must have with these values; 16 at most. Empty: all.
+    #[serde(default, deserialize_with = "some_texts", skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// The lowest priority to deliver.
     #[serde(default, deserialize_with = "given_word", skip_serializing_if = "Option::is_none")]
     pub min_priority: Option<Priority>,
@@ -45,6 +50,9 @@ pub struct SubscribeOptions {
     /// Durable: how several sessions share it.
     #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub mode: Mode,
+    /// Durable and shared: what must not be with two sessions at a time.
+    #[serde(default, deserialize_with = "given_word", skip_serializing_if = "Option::is_none")]
+    pub partition_by: Option<PartitionBy>,
     /// Durable: in which order events are delivered.
     #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub order: Order,
@@ -60,6 +68,9 @@ pub struct SubscribeOptions {
     /// Durable: the wait before the second, third, … delivery, in milliseconds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backoff_ms: Vec<u64>,
+    /// Durable: forgotten when nobody has used it for so long, in milliseconds; 0: never.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub idle_expiry_ms: u64,
     /// Deliver per (topic, key) only the last event within this window, in milliseconds; 0: off.
     #[serde(default, skip_serializing_if = "is_default")]
     pub conflate_ms: u64,
@@ -69,6 +80,12 @@ pub struct SubscribeOptions {
     /// How many events a batch may hold.
     #[serde(default = "batch_max", skip_serializing_if = "is_batch_max")]
     pub batch_max: u32,
+    /// How many bytes of events a second are sent; 0: as many as the socket takes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_bytes_per_second: u64,
+    /// Data of more bytes is left out and its size said, to be read with `GET /v1/events/{offset}`.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub max_data_bytes: Option<u64>,
     /// What to do when events are gone.
     #[serde(default, deserialize_with = "word", skip_serializing_if = "is_default")]
     pub on_gap: OnGap,
@@ -98,17 +115,22 @@ impl SubscribeOptions {
             start: Start::Now,
             last_per_key: false,
             types: Vec::new(),
+            headers: BTreeMap::new(),
             min_priority: None,
             content_types: Vec::new(),
             mode: Mode::Exclusive,
+            partition_by: None,
             order: Order::Log,
             max_in_flight: max_in_flight(),
             ack_wait_ms: ack_wait_ms(),
             max_deliveries: 0,
             backoff_ms: Vec::new(),
+            idle_expiry_ms: 0,
             conflate_ms: 0,
             linger_ms: 0,
             batch_max: batch_max(),
+            max_bytes_per_second: 0,
+            max_data_bytes: None,
             on_gap: OnGap::Continue,
             presence: None,
         }
@@ -208,6 +230,14 @@ pub enum Mode {
     Shared,
     /// Each event goes to all of them; one floor.
     Mirror,
+}
+
+/// What of the events of a shared durable subscription stays together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionBy {
+    /// Events of one topic and key are with one session at a time, in log order. Those without a key are free.
+    Key,
 }
 
 /// In which order a durable subscription delivers.

@@ -160,11 +160,11 @@ mod tests {
             owner: "alice".to_owned(),
         };
         let graves = Arc::new(Graves::default());
-        let durable = Arc::new(Durable::new(Arc::new(spec), &AckState::default(), &graves));
+        let durable = Arc::new(Durable::new(Arc::new(spec), &AckState::default(), false, &graves));
         let mut held = durable.lock();
         let events: Vec<u64> = (1..=count).collect();
-        held.state.deliver_new(&events, Cursor::new(count), 0);
-        held.state.sent(0, &durable.redelivery);
+        held.state.deliver_new(&events, Cursor::new(count), 0, 1);
+        held.state.sent(0, &durable.redelivery, 1);
         held.state.release();
         for offset in events {
             held.state.address(offset, None);

@@ -22,11 +22,14 @@ use std::{
 
 use tidings_proto::{Cursor, control::AckState};
 
-use self::dead::Dead;
 pub(super) use self::dead::{Cause, Dying};
+use self::{dead::Dead, keys::Keys, ranges::RangeSet};
+use super::held::Token;
 use crate::log::Stored;
 
 mod dead;
+mod keys;
+mod ranges;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
 pub(super) const RANGES_MAX: usize = 16_384;
@@ -45,6 +48,9 @@ pub struct DurableState {
     acked: RangeSet,
     redelivered: u64,
     dead: Dead,
+    keys: Keys,
+    /// How often it was reset.
+    generation: u64,
 }
 
 /// An event that is not acknowledged.
@@ -55,6 +61,22 @@ struct Outstanding {
     phase: Phase,
     /// When a socket took it for the first time.
     delivered: Option<u64>,
+    /// Who has it, or had it last.
+    owner: Token,
+}
+
+impl Outstanding {
+    /// Known, and to come in its turn.
+    fn waiting(attempts: u32, until: u64) -> Outstanding {
+        Outstanding { attempts, phase: Phase::Waiting(until), delivered: None, owner: 0 }
+    }
+
+    /// It is on its way once more.
+    fn goes_to(&mut self, owner: Token) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.phase = Phase::Sending;
+        self.owner = owner;
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +123,11 @@ impl DurableState {
         for &(offset, attempts) in &state.attempts {
             let at = delayed.get(&offset).map_or(0, |wall| from_wall(*wall));
             if offset > restored.cursor && !restored.acked.contains(offset) {
-                restored.outstanding.insert(
-                    offset,
-                    Outstanding { attempts, phase: Phase::Waiting(at), delivered: None },
-                );
+                restored.outstanding.insert(offset, Outstanding::waiting(attempts, at));
             }
         }
         restored.dead.restore(state);
+        restored.generation = state.generation;
         restored
     }
 
@@ -133,7 +153,7 @@ impl DurableState {
         AckState {
             name: name.to_owned(),
             number,
-            generation: 0,
+            generation: self.generation,
             floor: self.floor(),
             ranges: self.acked_ranges(),
             attempts,
@@ -174,6 +194,26 @@ impl DurableState {
         self.outstanding.values().filter(|event| event.phase.is_with_session()).count()
     }
 
+    /// How many of them are with this one.
+    pub fn in_flight_of(&self, owner: Token) -> usize {
+        let is_its = |event: &&Outstanding| event.owner == owner && event.phase.is_with_session();
+        self.outstanding.values().filter(is_its).count()
+    }
+
+    /// How many of them are with none of these, which rise.
+    pub fn in_flight_but(&self, owners: &[Token]) -> usize {
+        let is_others = |event: &&Outstanding| {
+            event.phase.is_with_session() && owners.binary_search(&event.owner).is_err()
+        };
+        self.outstanding.values().filter(is_others).count()
+    }
+
+    /// Whether this event is with another.
+    pub fn is_elsewhere(&self, offset: u64, owner: Token) -> bool {
+        let event = self.outstanding.get(&offset);
+        event.is_some_and(|event| event.phase.is_with_session() && event.owner != owner)
+    }
+
     /// How many deliveries were not the first.
     pub fn redelivered(&self) -> u64 {
         self.redelivered
@@ -198,34 +238,41 @@ impl DurableState {
     }
 
     /// Everything up to `cursor` has been looked at; of it these events go out for the first time.
-    /// Gives those of them that are to be sent, with the number of the delivery: the others were
+    /// Gives those of them that are to be sent to `owner`, with the number of the delivery: the others were
     /// acknowledged before, or are to wait.
-    pub fn deliver_new(&mut self, offsets: &[u64], cursor: Cursor, now: u64) -> Vec<(u64, u32)> {
+    pub fn deliver_new(
+        &mut self,
+        offsets: &[u64],
+        cursor: Cursor,
+        now: u64,
+        owner: Token,
+    ) -> Vec<(u64, u32)> {
         let mut sent = Vec::with_capacity(offsets.len());
         let wanted: BTreeSet<u64> = offsets.iter().copied().collect();
         // Known from before and not among those that are wanted: expired, erased or no longer matching.
         let gone: Vec<u64> = self.above(cursor).filter(|at| !wanted.contains(at)).collect();
         for offset in gone {
             self.outstanding.remove(&offset);
+            self.due.extend(self.keys.settled(offset));
         }
         for &offset in offsets {
             if offset <= self.cursor || self.acked.contains(offset) {
                 continue;
             }
-            let event = self.outstanding.entry(offset).or_insert(Outstanding {
-                attempts: 0,
-                phase: Phase::Waiting(0),
-                delivered: None,
-            });
+            let event = self.outstanding.entry(offset).or_insert(Outstanding::waiting(0, 0));
             match event.phase {
                 // Known from an earlier life, or under another limit.
                 _ if self.dead.is_last(event.attempts) => {
                     event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
                 }
                 Phase::Waiting(at) if at > now => drop(self.timers.insert((at, offset))),
+                _ if !self.keys.is_free(offset, owner) => {
+                    event.phase = Phase::Waiting(0);
+                    self.keys.park(offset);
+                }
                 _ => {
-                    event.attempts = event.attempts.saturating_add(1);
-                    event.phase = Phase::Sending;
+                    event.goes_to(owner);
+                    self.due.extend(self.keys.taken(offset, owner));
                     self.sending.push(offset);
                     sent.push((offset, event.attempts));
                 }
@@ -237,8 +284,9 @@ impl DurableState {
         sent
     }
 
-    /// The events that are due again, oldest first, with the number of the delivery they now have.
-    pub fn deliver_again(&mut self, now: u64, events_max: usize) -> Vec<(u64, u32)> {
+    /// The events that are due again, oldest first, with the number of the delivery they now have: they go
+    /// to `owner`.
+    pub fn deliver_again(&mut self, now: u64, events_max: usize, owner: Token) -> Vec<(u64, u32)> {
         self.ripen(now);
         self.let_in();
         let mut again = Vec::new();
@@ -250,12 +298,18 @@ impl DurableState {
                 event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
                 continue;
             }
-            event.attempts = event.attempts.saturating_add(1);
-            event.phase = Phase::Sending;
+            if !self.keys.is_free(offset, owner) {
+                self.keys.park(offset);
+                continue;
+            }
+            event.goes_to(owner);
+            self.due.extend(self.keys.taken(offset, owner));
             self.sending.push(offset);
             again.push((offset, event.attempts));
         }
-        self.redelivered += u64::try_from(again.len()).unwrap_or(u64::MAX);
+        // What waited for another of its key comes for the first time.
+        let repeated = again.iter().filter(|(_, attempts)| *attempts > 1).count();
+        self.redelivered += u64::try_from(repeated).unwrap_or(u64::MAX);
         again
     }
 
@@ -268,17 +322,22 @@ impl DurableState {
                 event.attempts = event.attempts.saturating_sub(1);
                 event.phase = Phase::Waiting(0);
                 self.due.insert(offset);
+                self.due.extend(self.keys.back(offset));
             }
         }
     }
 
-    /// The socket has taken everything that was on its way: now the clock runs.
-    pub fn sent(&mut self, now: u64, redelivery: &Redelivery) {
+    /// The socket of `owner` has taken everything that was on its way: now the clock runs.
+    pub fn sent(&mut self, now: u64, redelivery: &Redelivery, owner: Token) {
         let at = (redelivery.ack_wait_ms > 0).then(|| now.saturating_add(redelivery.ack_wait_ms));
         for offset in std::mem::take(&mut self.sending) {
             if let Some(event) = self.outstanding.get_mut(&offset)
                 && event.phase == Phase::Sending
             {
+                if event.owner != owner {
+                    self.sending.push(offset);
+                    continue;
+                }
                 event.phase = Phase::Leased(at);
                 event.delivered.get_or_insert(now);
                 self.dead.seen(offset);
@@ -295,15 +354,21 @@ impl DurableState {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// The session has gone or was superseded: everything it had is due at once.
+    /// All sessions have gone or were superseded: everything they had is due at once.
     pub fn release(&mut self) {
-        self.sending.clear();
+        self.release_of(None);
+    }
+
+    /// A session has gone or was superseded: everything it had, or all sessions, is due at once.
+    pub fn release_of(&mut self, owner: Option<Token>) {
         for (&offset, event) in self.outstanding.range_mut(..=self.cursor) {
             match event.phase {
                 Phase::Waiting(_) | Phase::Dying => continue,
+                _ if owner.is_some_and(|owner| owner != event.owner) => continue,
                 Phase::Leased(Some(at)) => drop(self.timers.remove(&(at, offset))),
                 Phase::Leased(None) | Phase::Sending => {}
             }
+            self.due.extend(self.keys.back(offset));
             if self.dead.is_last(event.attempts) {
                 if event.phase != Phase::Sending {
                     event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
@@ -315,16 +380,28 @@ impl DurableState {
             event.phase = Phase::Waiting(0);
             self.due.insert(offset);
         }
+        let outstanding = &self.outstanding;
+        self.sending.retain(|offset| {
+            outstanding.get(offset).is_some_and(|event| event.phase == Phase::Sending)
+        });
     }
 
     /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.
     pub fn forget_leases(&mut self) {
         let (floor, ranges) = (self.floor(), self.acked_ranges());
         let dead = std::mem::take(&mut self.dead);
-        *self = DurableState { dead: dead.without_leases(), ..DurableState::new(floor) };
+        let (dead, generation) = (dead.without_leases(), self.generation);
+        *self = DurableState { dead, generation, ..DurableState::new(floor) };
         for (first, last) in ranges {
             self.acked.insert(first, last);
         }
+    }
+
+    /// The same durable from `floor` on, whatever was delivered and acknowledged: nothing of it is known
+    /// any more but how many letters were written.
+    pub fn after_reset(&self, floor: Cursor) -> DurableState {
+        let (dead, generation) = (self.dead.after_reset(), self.generation + 1);
+        DurableState { dead, generation, ..DurableState::new(floor) }
     }
 
     /// Everything up to and including `offset` is done, but for what was redriven and not seen since.
@@ -334,8 +411,7 @@ impl DurableState {
             if self.dead.is_unseen(offset) {
                 self.outstanding.insert(offset, event);
             } else {
-                self.forget_time(offset, event.phase);
-                self.dead.forget(offset);
+                self.forget(offset, event.phase);
             }
         }
         self.cursor = self.cursor.max(offset);
@@ -346,8 +422,7 @@ impl DurableState {
     /// Just this event is done. False when too many ranges would have to be remembered.
     pub fn ack(&mut self, offset: u64) -> bool {
         if let Some(event) = self.outstanding.remove(&offset) {
-            self.forget_time(offset, event.phase);
-            self.dead.forget(offset);
+            self.forget(offset, event.phase);
         }
         if offset > self.cursor {
             if self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
@@ -389,6 +464,9 @@ impl DurableState {
         if before == Phase::Dying || self.dead.is_held_back(offset) {
             return;
         }
+        if before.is_with_session() {
+            self.due.extend(self.keys.back(offset));
+        }
         // What is above the cursor dies when it comes in its turn.
         if offset <= self.cursor && self.dead.is_last(event.attempts) {
             event.phase = self.dead.dies(offset, event.attempts, Cause::Nack);
@@ -414,6 +492,9 @@ impl DurableState {
             && let Some((_, offset)) = self.timers.pop_first()
         {
             let Some(event) = self.outstanding.get_mut(&offset) else { continue };
+            if event.phase.is_with_session() {
+                self.due.extend(self.keys.back(offset));
+            }
             if event.phase.is_with_session() && self.dead.is_last(event.attempts) {
                 event.phase = self.dead.dies(offset, event.attempts, Cause::AckWait);
                 continue;
@@ -421,6 +502,13 @@ impl DurableState {
             event.phase = Phase::Waiting(0);
             self.due.insert(offset);
         }
+    }
+
+    /// It is settled.
+    fn forget(&mut self, offset: u64, phase: Phase) {
+        self.forget_time(offset, phase);
+        self.dead.forget(offset);
+        self.due.extend(self.keys.settled(offset));
     }
 
     fn forget_time(&mut self, offset: u64, phase: Phase) {
@@ -474,77 +562,6 @@ impl Redelivery {
     fn backoff(&self, attempts: u32) -> u64 {
         let index = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
         self.backoff_ms.get(index).or(self.backoff_ms.last()).copied().unwrap_or(0)
-    }
-}
-
-/// Offsets as disjoint ranges that do not touch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct RangeSet(BTreeMap<u64, u64>);
-
-impl RangeSet {
-    /// How many ranges there are.
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The ranges, rising: first and last offset.
-    fn iter(&self) -> impl DoubleEndedIterator<Item = (u64, u64)> + '_ {
-        self.0.iter().map(|(&first, &last)| (first, last))
-    }
-
-    fn first(&self) -> Option<(u64, u64)> {
-        self.0.first_key_value().map(|(&first, &last)| (first, last))
-    }
-
-    /// Whether `offset` is in one of them.
-    fn contains(&self, offset: u64) -> bool {
-        self.0.range(..=offset).next_back().is_some_and(|(_, &last)| offset <= last)
-    }
-
-    /// Whether `offset` is in one of them or next to one.
-    fn touches(&self, offset: u64) -> bool {
-        self.0
-            .range(..=offset.saturating_add(1))
-            .next_back()
-            .is_some_and(|(_, &last)| offset <= last.saturating_add(1))
-    }
-
-    /// Adds a range.
-    fn insert(&mut self, mut first: u64, mut last: u64) {
-        while let Some((&other_first, &other_last)) =
-            self.0.range(..=last.saturating_add(1)).next_back()
-        {
-            if other_last.saturating_add(1) < first {
-                break;
-            }
-            first = first.min(other_first);
-            last = last.max(other_last);
-            self.0.remove(&other_first);
-        }
-        self.0.insert(first, last);
-    }
-
-    /// Takes out one offset.
-    fn remove(&mut self, offset: u64) {
-        let holds = self.0.range(..=offset).next_back().map(|(&first, &last)| (first, last));
-        let Some((first, last)) = holds.filter(|&(_, last)| offset <= last) else { return };
-        self.0.remove(&first);
-        if first < offset {
-            self.0.insert(first, offset - 1);
-        }
-        if last > offset {
-            self.0.insert(offset + 1, last);
-        }
-    }
-
-    /// Takes out everything up to and including `offset`.
-    fn remove_up_to(&mut self, offset: u64) {
-        while let Some((first, last)) = self.first().filter(|&(first, _)| first <= offset) {
-            self.0.remove(&first);
-            if last > offset {
-                self.0.insert(offset + 1, last);
-            }
-        }
     }
 }
 

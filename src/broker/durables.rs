@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Broker, Durable, Target, Token, WAIT_MS_MAX,
     acks::AckTicket,
-    check,
     conflate::Conflating,
     error::{AckError, AppendError, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
+    options::check,
     pace::Pace,
     selection::{Selection, has_expired},
     subscription::{Parts, Subscription},
@@ -50,6 +50,8 @@ pub struct DurableInfo {
     pub dead: u64,
     /// Sessions attached.
     pub sessions: u64,
+    /// Whether nothing of it is delivered.
+    pub paused: bool,
 }
 
 /// Whether a durable was made or was there.
@@ -185,7 +187,7 @@ impl Broker {
         }
     }
 
-    async fn start_of(&self, start: &Start) -> Result<Cursor, SubscribeError> {
+    pub(super) async fn start_of(&self, start: &Start) -> Result<Cursor, SubscribeError> {
         match start {
             Start::First => Ok(self.log.first().before()),
             Start::Now => Ok(self.log.committed()),
@@ -213,13 +215,14 @@ impl Broker {
         Ok(true)
     }
 
-    async fn record(&self, change: &SubscriptionChange) -> Result<(), AppendError> {
+    pub(super) async fn record(&self, change: &SubscriptionChange) -> Result<(), AppendError> {
         let (Ok(topic), Ok(data)) = (Topic::parse(SUBSCRIPTIONS_TOPIC), serde_json::to_vec(change))
         else {
             return Err(AppendError::Indeterminate);
         };
         let kind = match change {
             SubscriptionChange::Put(_) => "subscription.put",
+            SubscriptionChange::Paused { .. } => "subscription.paused",
             SubscriptionChange::Deleted { .. } => "subscription.deleted",
         };
         let draft = codec::control(topic, kind, data, clock::event_id());
@@ -235,7 +238,7 @@ impl Broker {
         }
         let entry =
             self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
-        let durable = Arc::new(Durable::new(entry.spec, &entry.acks, &self.graves));
+        let durable = Arc::new(Durable::new(entry.spec, &entry.acks, entry.paused, &self.graves));
         durables.insert(name.to_owned(), durable.clone());
         Ok(durable)
     }
@@ -387,11 +390,11 @@ impl Broker {
     async fn info(&self, entry: LedgerEntry) -> Result<DurableInfo, ReadError> {
         let in_use = self.durables.lock().get(&entry.spec.name).cloned();
         let durable = in_use.unwrap_or_else(|| {
-            Arc::new(Durable::new(entry.spec.clone(), &entry.acks, &self.graves))
+            Arc::new(Durable::new(entry.spec.clone(), &entry.acks, entry.paused, &self.graves))
         });
-        let (state, sessions) = {
+        let (state, sessions, paused) = {
             let held = durable.lock();
-            (held.state.clone(), held.sessions())
+            (held.state.clone(), held.sessions(), held.is_paused())
         };
         let filters = &entry.spec.options.filters;
         let (floor, last) = (state.floor(), self.log.committed());
@@ -420,6 +423,7 @@ impl Broker {
             redelivered: state.redelivered(),
             dead: u64::try_from(state.dead().len()).unwrap_or(u64::MAX),
             sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
+            paused,
         })
     }
 
@@ -477,6 +481,12 @@ fn differs(old: &SubscribeOptions, new: &SubscribeOptions) -> Option<&'static st
     [
         ("filters", old.filters != new.filters),
         ("mode", old.mode != new.mode),
+        ("partition_by", old.partition_by != new.partition_by),
+        ("order", old.order != new.order),
+        ("headers", old.headers != new.headers),
+        ("idle_expiry_ms", old.idle_expiry_ms != new.idle_expiry_ms),
+        ("max_data_bytes", old.max_data_bytes != new.max_data_bytes),
+        ("max_bytes_per_second", old.max_bytes_per_second != new.max_bytes_per_second),
         ("types", old.types != new.types),
         ("min_priority", old.min_priority != new.min_priority),
         ("content_types", old.content_types != new.content_types),

@@ -100,6 +100,12 @@ pub enum AckError {
         /// The bound, in milliseconds.
         max_ms: u64,
     },
+    /// Of a shared durable nobody knows what the others have.
+    #[error(
+        "offset: the subscription is shared, so \"up to here\" would acknowledge what others have: name the \
+         events with \"offsets\""
+    )]
+    NotCumulative,
     /// The subscription was reset since this session attached.
     #[error("the subscription was reset since this session attached: subscribe again")]
     Reset,

@@ -8,8 +8,9 @@ use super::{
     Broker,
     conflate::Conflating,
     error::SubscribeError,
-    held::{Durable, Holder, Leasing, Token},
+    held::{Durable, Token},
     interest::Ready,
+    leasing::Leasing,
     selection::{Selection, has_expired},
     subscription::BATCH_BYTES_MAX,
 };
@@ -65,13 +66,13 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             while ready.pop().is_some() {}
-            let (fetched, scanned) = self.fetch_now(&durable, limit).await?;
+            let (fetched, scanned) = self.fetch_now(&durable, token, limit).await?;
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
             if found || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
             }
-            if !durable.is_mirror() && durable.lock().holder() != Holder::Fetch {
-                // A socket has taken it over.
+            if !durable.lock().is_fetched(durable.spec.options.mode) {
+                // A socket has taken it over, or it is gone.
                 return Ok(fetched);
             }
             // Without room only an ack or a due event is waited for; both announce themselves.
@@ -79,7 +80,7 @@ impl Broker {
             if !caught_up {
                 continue;
             }
-            let due = durable.lock().state.next_due();
+            let due = durable.lock().next_due();
             let due_in =
                 due.map(|due| Duration::from_millis(due.saturating_sub(clock::monotonic_ms())));
             let until = due_in
@@ -93,6 +94,7 @@ impl Broker {
     async fn fetch_now(
         &self,
         durable: &Arc<Durable>,
+        token: Token,
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
@@ -100,10 +102,13 @@ impl Broker {
             let mut held = durable.lock();
             let again = match mirror {
                 true => Vec::new(),
-                false => held.state.deliver_again(clock::monotonic_ms(), limit),
+                false => {
+                    let most = limit.min(durable.room_again(&held, token));
+                    held.state.deliver_again(clock::monotonic_ms(), most, token)
+                }
             };
-            let max = usize::try_from(durable.spec.options.max_in_flight).unwrap_or(usize::MAX);
-            let room = if mirror { limit } else { max.saturating_sub(held.state.outstanding()) };
+            let is_free = mirror && !held.is_paused();
+            let room = if is_free { limit } else { durable.room(&held, token) };
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
             (again, cursor, room)
         };
@@ -128,7 +133,7 @@ impl Broker {
             let mut batch =
                 self.read_for(durable, &selection, cursor, committed, room - new).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
-            let Some(sent) = lease(durable, &batch.events, passed) else { break };
+            let Some(sent) = lease(durable, token, &batch.events, passed) else { break };
             batch.events.retain(|event| {
                 sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
             });
@@ -144,7 +149,7 @@ impl Broker {
         leasing.done();
         let mut held = durable.lock();
         if !mirror {
-            held.state.sent(clock::monotonic_ms(), &durable.redelivery);
+            held.sent(clock::monotonic_ms(), &durable.redelivery, token);
         }
         let floor = held.state.floor();
         drop(held);
@@ -191,13 +196,18 @@ impl Broker {
 }
 
 /// Notes new events as delivered; `None` when a socket has taken the durable over.
-fn lease(durable: &Durable, events: &[Arc<Stored>], passed: Cursor) -> Option<Vec<(u64, u32)>> {
-    let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
+fn lease(
+    durable: &Durable,
+    token: Token,
+    events: &[Arc<Stored>],
+    passed: Cursor,
+) -> Option<Vec<(u64, u32)>> {
     let mut held = durable.lock();
     if durable.is_mirror() {
-        let open = offsets.iter().filter(|&&offset| !held.state.is_acked(offset));
-        return Some(open.map(|&offset| (offset, 1)).collect());
+        let offsets = events.iter().map(|event| event.offset().get());
+        let open = offsets.filter(|&offset| !held.state.is_acked(offset));
+        return Some(open.map(|offset| (offset, 1)).collect());
     }
-    (held.holder() == Holder::Fetch)
-        .then(|| held.state.deliver_new(&offsets, passed, clock::monotonic_ms()))
+    held.is_fetched(durable.spec.options.mode)
+        .then(|| durable.deliver_new(&mut held, events, passed, token))
 }

@@ -3,14 +3,21 @@
 //! - It is in memory while a session is attached, a lease runs or an ack waits for its commit; the ledger
 //!   has it otherwise.
 //! - `exclusive`: one holder, a session or the HTTP fetchers together; a newer one takes over.
+//! - `shared`: every session is a member and has its share of `max_in_flight`, the HTTP fetchers together have
+//!   one. Whoever has room takes what comes next.
 //! - `mirror`: every session reads for itself from the floor; nothing is leased.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::{
     Cursor, Mode, Offset,
     control::{AckState, DurableSpec},
+    subscribe::PartitionBy,
 };
 
 use super::{
@@ -18,7 +25,6 @@ use super::{
     error::AckError,
     interest::Entry,
     letters::Graves,
-    selection::{Selection, has_expired},
 };
 use crate::{clock, log::Stored};
 
@@ -39,9 +45,16 @@ pub struct Held {
     /// What is delivered and acknowledged.
     pub state: DurableState,
     holder: Holder,
-    sessions: Vec<(Token, Arc<Entry>)>,
+    /// By rising token.
+    members: Vec<Member>,
     last_token: Token,
+    /// When the members look again, at the latest; `None`: when they are woken.
+    alarm_ms: Option<u64>,
     deleted: bool,
+    /// It begins elsewhere now: what those who were attached say of it is not about that.
+    was_reset: bool,
+    /// Nothing is delivered.
+    paused: bool,
     /// Its state is to be in a commit before it may be put away.
     to_save: bool,
     /// What it has become by a change of its options.
@@ -50,12 +63,21 @@ pub struct Held {
     durable_floor: Cursor,
 }
 
-/// Names one attachment of a session to a durable.
+/// Names one attachment of a session to a durable; 0 is nobody's.
 pub type Token = u64;
+
+/// A session that is attached.
+#[derive(Debug)]
+struct Member {
+    token: Token,
+    entry: Arc<Entry>,
+    /// Over HTTP: what it has leased stays leased when it goes.
+    is_fetcher: bool,
+}
 
 /// Who gets the events of an exclusive durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+enum Holder {
     /// Nobody.
     Nobody,
     /// A session.
@@ -75,7 +97,12 @@ pub enum Target {
 
 impl Durable {
     /// Takes it into use, as the ledger has it.
-    pub(super) fn new(spec: Arc<DurableSpec>, acks: &AckState, graves: &Arc<Graves>) -> Durable {
+    pub(super) fn new(
+        spec: Arc<DurableSpec>,
+        acks: &AckState,
+        paused: bool,
+        graves: &Arc<Graves>,
+    ) -> Durable {
         let redelivery = Redelivery {
             ack_wait_ms: spec.options.ack_wait_ms,
             backoff_ms: spec.options.backoff_ms.clone(),
@@ -93,9 +120,12 @@ impl Durable {
             durable_floor: state.floor(),
             state,
             holder: Holder::Nobody,
-            sessions: Vec::new(),
+            members: Vec::new(),
             last_token: 0,
+            alarm_ms: None,
             deleted: false,
+            was_reset: false,
+            paused,
             to_save: false,
             successor: None,
         };
@@ -107,7 +137,7 @@ impl Durable {
     pub fn changed(&self, spec: Arc<DurableSpec>) -> Arc<Durable> {
         let mut old = self.lock();
         old.state.release();
-        let changed = Arc::new(Durable::new(spec, &AckState::default(), &self.graves));
+        let changed = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
         let mut new = changed.lock();
         new.state = old.state.clone();
         if changed.is_mirror() {
@@ -116,13 +146,38 @@ impl Durable {
         set_limits(&mut new.state, &changed.spec);
         new.durable_floor = old.durable_floor;
         drop(new);
+        self.succeed_by(old, changed)
+    }
+
+    /// The same durable from `floor` on. Acks of sessions that were attached before are refused.
+    pub fn reset(&self, floor: Cursor) -> Arc<Durable> {
+        let mut old = self.lock();
+        let spec = self.spec.clone();
+        let reset = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
+        let mut new = reset.lock();
+        new.state = old.state.after_reset(floor);
+        new.durable_floor = floor;
+        drop(new);
+        old.was_reset = true;
+        self.succeed_by(old, reset)
+    }
+
+    fn succeed_by(&self, mut old: MutexGuard<'_, Held>, next: Durable) -> Arc<Durable> {
+        let next = Arc::new(next);
         // From here on nothing is taken by the old one, so nothing is missing in the new one.
         old.deleted = true;
-        old.successor = Some(changed.clone());
+        old.successor = Some(next.clone());
         old.wake_all();
         drop(old);
-        changed.tell_graves();
-        changed
+        next.tell_graves();
+        next
+    }
+
+    /// Whether anything is delivered from here on.
+    pub fn pause(&self, paused: bool) {
+        let mut held = self.lock();
+        held.paused = paused;
+        held.wake_all();
     }
 
     /// What is to be remembered of it.
@@ -196,6 +251,11 @@ impl Durable {
         self.spec.options.mode == Mode::Mirror
     }
 
+    /// Whether its sessions share the events.
+    pub fn is_shared(&self) -> bool {
+        self.spec.options.mode == Mode::Shared
+    }
+
     /// Its state, locked. Never hold it across an await.
     pub fn lock(&self) -> MutexGuard<'_, Held> {
         self.held.lock()
@@ -204,17 +264,21 @@ impl Durable {
     /// A session attaches; of an exclusive durable it takes over what others had.
     pub fn attach(&self, entry: Arc<Entry>) -> (Token, Cursor) {
         let mut held = self.lock();
-        held.last_token += 1;
-        let token = held.last_token;
-        if !self.is_mirror() {
-            // What a fetcher has leased keeps running; what a socket had comes again at once.
-            if held.holder != Holder::Fetch {
-                held.state.release();
+        let token = held.next_token();
+        match self.spec.options.mode {
+            Mode::Mirror => {}
+            // The shares of the others are smaller now.
+            Mode::Shared => held.wake_all(),
+            Mode::Exclusive => {
+                // What a fetcher has leased keeps running; what a socket had comes again at once.
+                if held.holder != Holder::Fetch {
+                    held.state.release();
+                }
+                held.holder = Holder::Session(token);
+                held.wake_all();
             }
-            held.holder = Holder::Session(token);
-            held.wake_all();
         }
-        held.sessions.push((token, entry));
+        held.members.push(Member { token, entry, is_fetcher: false });
         let floor = held.state.floor();
         drop(held);
         self.tell_graves();
@@ -224,11 +288,18 @@ impl Durable {
     /// A session goes: what it had comes again at once.
     pub fn detach(&self, token: Token) {
         let mut held = self.lock();
-        held.sessions.retain(|(other, _)| *other != token);
-        if held.holder == Holder::Session(token) {
+        let left = held.members.iter().position(|member| member.token == token);
+        let left = left.map(|at| held.members.remove(at));
+        let is_releasing = match self.spec.options.mode {
+            Mode::Mirror => false,
+            Mode::Shared => left.is_some_and(|member| !member.is_fetcher),
+            Mode::Exclusive => held.holder == Holder::Session(token),
+        };
+        if is_releasing {
             held.holder = Holder::Nobody;
-            let had = held.state.in_flight();
-            held.state.release();
+            let had = held.state.in_flight_of(token);
+            held.state.release_of(Some(token));
+            held.wake_all();
             if had > 0 && self.spec.options.max_deliveries > 0 {
                 // How often they came is to be remembered, also where nobody comes back for long.
                 held.to_save = true;
@@ -240,17 +311,48 @@ impl Durable {
     /// Somebody fetches over HTTP: a socket that held it is superseded, other fetchers are not.
     pub fn attach_fetch(&self, entry: Arc<Entry>) -> Token {
         let mut held = self.lock();
-        if held.holder != Holder::Fetch && !self.is_mirror() {
+        if held.holder != Holder::Fetch && self.spec.options.mode == Mode::Exclusive {
             held.state.release();
             held.holder = Holder::Fetch;
             held.wake_all();
         }
-        held.last_token += 1;
-        let token = held.last_token;
-        held.sessions.push((token, entry));
+        let token = held.next_token();
+        held.members.push(Member { token, entry, is_fetcher: true });
         drop(held);
         self.tell_graves();
         token
+    }
+
+    /// How many of those that come again may go to this session now.
+    pub fn room_again(&self, held: &Held, token: Token) -> usize {
+        if held.paused {
+            return 0;
+        }
+        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
+        if self.is_shared() { held.share_left(token, max) } else { usize::MAX }
+    }
+
+    /// How many new events may go to this session now.
+    pub fn room(&self, held: &Held, token: Token) -> usize {
+        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
+        let left = max.saturating_sub(held.state.outstanding());
+        left.min(self.room_again(held, token))
+    }
+
+    /// Everything up to `passed` has been looked at, and these of it are wanted: gives those that go to this
+    /// session, with the number of the delivery.
+    pub(super) fn deliver_new(
+        &self,
+        held: &mut Held,
+        events: &[Arc<Stored>],
+        passed: Cursor,
+        token: Token,
+    ) -> Vec<(u64, u32)> {
+        if self.spec.options.partition_by == Some(PartitionBy::Key) {
+            held.state.note_keys(events.iter().filter_map(|event| key_of(event)));
+        }
+        let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
+        held.state.deliver_new(&offsets, passed, clock::monotonic_ms(), token)
     }
 
     /// It was deleted: every session on it is told.
@@ -272,6 +374,9 @@ impl Durable {
         if !held.may_ack(from) {
             return Ok(None);
         }
+        if self.is_shared() && matches!(target, Target::UpTo(_)) {
+            return Err(AckError::NotCumulative);
+        }
         let delivered_ms = match target {
             Target::UpTo(offset) => held.state.delivered_ms(..=offset.get()),
             Target::These(offsets) => offsets
@@ -283,6 +388,9 @@ impl Durable {
             Target::UpTo(offset) => held.state.ack_up_to(offset.get()),
             Target::These(offsets) => {
                 for offset in offsets {
+                    if self.is_elsewhere(&held, *offset, from) {
+                        continue;
+                    }
                     if !held.state.ack(offset.get()) {
                         return Err(AckError::TooManyRanges { max: super::durable::RANGES_MAX });
                     }
@@ -311,6 +419,9 @@ impl Durable {
         if held.may_ack(from) {
             let now_ms = clock::monotonic_ms();
             for offset in offsets {
+                if self.is_elsewhere(&held, *offset, from) {
+                    continue;
+                }
                 if let Some(reason) = reason {
                     held.state.keep_reason(offset.get(), reason);
                 }
@@ -342,19 +453,38 @@ impl Durable {
     /// Nobody may be attached: leases end all the same.
     pub(super) fn look_after(&self) {
         let mut held = self.lock();
-        if held.sessions.is_empty() {
+        if held.members.is_empty() {
             held.state.ripen(clock::monotonic_ms());
         }
         drop(held);
         self.tell_graves();
     }
 
+    /// Whether another member has it now: it is not this one's to settle.
+    fn is_elsewhere(&self, held: &Held, offset: Offset, from: Option<Token>) -> bool {
+        let from = from.filter(|_| self.is_shared());
+        from.is_some_and(|token| held.state.is_elsewhere(offset.get(), token))
+    }
+
     fn check_alive(&self, held: &Held) -> Result<(), AckError> {
-        match held.deleted {
-            true => Err(AckError::Unknown(self.spec.name.clone())),
-            false => Ok(()),
+        match (held.deleted, held.was_reset) {
+            (_, true) => Err(AckError::Reset),
+            (true, false) => Err(AckError::Unknown(self.spec.name.clone())),
+            (false, false) => Ok(()),
         }
     }
+}
+
+/// An event's offset, and what stands for its topic and key. Two keys that have the same number only wait for each
+/// other.
+fn key_of(event: &Stored) -> Option<(u64, u64)> {
+    let record = event.record();
+    if record.key.is_empty() {
+        return None;
+    }
+    let mut hasher = std::hash::DefaultHasher::new();
+    (record.topic.as_str(), &record.key).hash(&mut hasher);
+    Some((event.offset().get(), hasher.finish()))
 }
 
 fn set_limits(state: &mut DurableState, spec: &DurableSpec) {
@@ -362,94 +492,88 @@ fn set_limits(state: &mut DurableState, spec: &DurableSpec) {
     state.set_limits(spec.options.max_deliveries, in_flight_max);
 }
 
-/// Events of a durable that are being read for another delivery. Where that is given up half-way they are
-/// due as before.
-#[derive(Debug)]
-pub(super) struct Leasing {
-    durable: Arc<Durable>,
-    offsets: Vec<u64>,
-}
-
-impl Leasing {
-    /// These were given by [`DurableState::deliver_again`].
-    pub(super) fn new(durable: Arc<Durable>, again: &[(u64, u32)]) -> Leasing {
-        Leasing { durable, offsets: again.iter().map(|(offset, _)| *offset).collect() }
-    }
-
-    /// These are being read too.
-    pub(super) fn add(&mut self, sent: &[(u64, u32)]) {
-        self.offsets.extend(sent.iter().map(|(offset, _)| *offset));
-    }
-
-    /// All are on their way.
-    pub(super) fn done(&mut self) {
-        self.offsets.clear();
-    }
-
-    /// These of them were found, and these not looked at. Gives those that are still wanted, and whether
-    /// more are due now.
-    pub(super) fn taken(
-        &mut self,
-        mut events: Vec<Arc<Stored>>,
-        again: &[(u64, u32)],
-        left: &[Offset],
-        selection: &Selection,
-    ) -> (Vec<Arc<Stored>>, bool) {
-        let now = clock::now();
-        let filters = &self.durable.spec.options.filters;
-        // What was delivered under other filters is not for whoever has these.
-        events.retain(|event| {
-            filters.matches(event.topic().as_str())
-                && selection.wants(event)
-                && !has_expired(event, now)
-        });
-        let looked = again.len().saturating_sub(left.len());
-        let looked_at = again.get(..looked).unwrap_or(again);
-        let mut held = self.durable.lock();
-        held.state.ack_missing(looked_at, &events);
-        held.state.give_back(left.iter().map(|offset| offset.get()));
-        let more_due = held.state.next_due() == Some(0);
-        drop(held);
-        self.offsets = events.iter().map(|event| event.offset().get()).collect();
-        (events, more_due)
-    }
-}
-
-impl Drop for Leasing {
-    fn drop(&mut self) {
-        if !self.offsets.is_empty() {
-            let mut held = self.durable.lock();
-            held.state.give_back(self.offsets.drain(..));
-            held.wake_all();
-        }
-    }
-}
-
 impl Held {
     /// How many sessions are attached.
     pub fn sessions(&self) -> usize {
-        self.sessions.len()
+        self.members.len()
+    }
+
+    /// Whether nothing is delivered.
+    pub fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// Whether nobody uses it.
     pub fn is_idle(&self) -> bool {
         let is_saved = !self.to_save && !self.state.has_dying();
-        self.sessions.is_empty() && self.state.in_flight() == 0 && is_saved
+        self.members.is_empty() && self.state.in_flight() == 0 && is_saved
     }
 
     /// Whether this session still gets its events.
-    pub fn is_held_by(&self, token: Token, mirror: bool) -> bool {
-        !self.deleted && (mirror || self.holder == Holder::Session(token))
+    pub fn is_held_by(&self, token: Token, mode: Mode) -> bool {
+        !self.deleted
+            && match mode {
+                Mode::Exclusive => self.holder == Holder::Session(token),
+                Mode::Shared | Mode::Mirror => true,
+            }
+    }
+
+    /// Whether those who fetch over HTTP still get its events.
+    pub fn is_fetched(&self, mode: Mode) -> bool {
+        !self.deleted && (mode != Mode::Exclusive || self.holder == Holder::Fetch)
+    }
+
+    /// Among how many the events are shared; those who fetch are one.
+    pub fn members(&self) -> usize {
+        let sockets = self.members.iter().filter(|member| !member.is_fetcher).count();
+        let fetching =
+            sockets < self.members.len() || self.state.in_flight_but(&self.sockets()) > 0;
+        (sockets + usize::from(fetching)).max(1)
+    }
+
+    /// How much of its share of `max` a member has left; at least one event is its share.
+    fn share_left(&self, token: Token, max: usize) -> usize {
+        let sockets = self.sockets();
+        let has = match sockets.binary_search(&token) {
+            Ok(_) => self.state.in_flight_of(token),
+            Err(_) => self.state.in_flight_but(&sockets),
+        };
+        (max / self.members()).max(1).saturating_sub(has)
+    }
+
+    /// The tokens of those who do not fetch, rising.
+    fn sockets(&self) -> Vec<Token> {
+        let sockets = self.members.iter().filter(|member| !member.is_fetcher);
+        sockets.map(|member| member.token).collect()
+    }
+
+    /// When something is to be looked at again; whoever asks does so then.
+    pub fn next_due(&mut self) -> Option<u64> {
+        // While it is paused nothing is due; whoever ends that wakes all.
+        self.alarm_ms = if self.paused { None } else { self.state.next_due() };
+        self.alarm_ms
+    }
+
+    /// A socket has taken what was on its way: leases end then, also for those who sleep longer.
+    pub fn sent(&mut self, now_ms: u64, redelivery: &Redelivery, token: Token) {
+        self.state.sent(now_ms, redelivery, token);
+        let due = self.state.next_due();
+        if due.is_some_and(|due| self.alarm_ms.is_none_or(|alarm| due < alarm)) {
+            self.alarm_ms = due;
+            if self.members.len() > 1 {
+                self.wake_all();
+            }
+        }
+    }
+
+    fn next_token(&mut self) -> Token {
+        self.last_token += 1;
+        self.last_token
     }
 
     /// The floor that is on the disk.
     pub fn durable_floor(&self) -> Cursor {
         self.durable_floor
-    }
-
-    /// Who gets the events.
-    pub fn holder(&self) -> Holder {
-        self.holder
     }
 
     fn may_ack(&self, from: Option<Token>) -> bool {
@@ -460,9 +584,7 @@ impl Held {
         }
     }
 
-    fn wake_all(&self) {
-        for (_, entry) in &self.sessions {
-            entry.wake();
-        }
+    pub(super) fn wake_all(&self) {
+        self.members.iter().for_each(|member| member.entry.wake());
     }
 }

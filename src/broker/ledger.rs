@@ -29,6 +29,19 @@ pub(super) struct LedgerEntry {
     pub spec: Arc<DurableSpec>,
     /// How far it is acknowledged.
     pub acks: Arc<AckState>,
+    /// Whether nothing of it is delivered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+}
+
+/// What is acknowledged of a durable that was just made.
+fn fresh(spec: &DurableSpec) -> AckState {
+    AckState {
+        name: spec.name.clone(),
+        number: spec.number,
+        floor: spec.start,
+        ..AckState::default()
+    }
 }
 
 /// All durable subscriptions, by name.
@@ -78,17 +91,21 @@ impl Ledger {
             SubscriptionChange::Put(spec) => {
                 self.last_number = self.last_number.max(spec.number);
                 self.changed.insert(spec.name.clone());
-                let acks = match self.durables.get(&spec.name) {
-                    Some(old) if old.spec.number == spec.number => old.acks.clone(),
-                    _ => Arc::new(AckState {
-                        name: spec.name.clone(),
-                        number: spec.number,
-                        floor: spec.start,
-                        ..AckState::default()
-                    }),
+                let old = self.durables.get(&spec.name);
+                let (acks, paused) = match old.filter(|old| old.spec.number == spec.number) {
+                    Some(old) => (old.acks.clone(), old.paused),
+                    None => (Arc::new(fresh(&spec)), false),
                 };
-                self.durables
-                    .insert(spec.name.clone(), LedgerEntry { spec: Arc::from(spec), acks });
+                let entry = LedgerEntry { spec: Arc::from(spec), acks, paused };
+                self.durables.insert(entry.spec.name.clone(), entry);
+            }
+            SubscriptionChange::Paused { name, number, paused } => {
+                if let Some(entry) = self.durables.get_mut(&name)
+                    && entry.spec.number == number
+                {
+                    entry.paused = paused;
+                    self.changed.insert(name);
+                }
             }
             SubscriptionChange::Deleted { name, number } => {
                 if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {

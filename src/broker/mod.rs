@@ -15,8 +15,11 @@ mod fetch;
 mod held;
 mod interest;
 mod lag;
+mod leasing;
 mod ledger;
 mod letters;
+mod operate;
+mod options;
 mod pace;
 mod publish;
 mod receipts;
@@ -36,20 +39,20 @@ use parking_lot::Mutex;
 use tidings_proto::{
     Cursor, Filters, Offset, Position, SubscribeOptions, Timestamp,
     message::{Gap, GapReason},
-    subscribe::{OnGap, Order},
+    subscribe::OnGap,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
     acks::AckBox,
-    conflate::CONFLATE_MS_MAX,
     controls::BrokerControls,
     error::{ReadError, SubscribeError},
     interest::Interest,
     lag::Lag,
     letters::Graves,
-    pace::{LINGER_MS_MAX, Pace},
-    selection::{PATTERNS_MAX, Selection},
+    options::check,
+    pace::Pace,
+    selection::Selection,
     subscription::Parts,
 };
 pub use self::{
@@ -72,8 +75,6 @@ pub const MAX_IN_FLIGHT_MAX: u32 = 10_000;
 /// The longest time any option of a subscription may name: 24 hours, in milliseconds.
 pub const WAIT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
-/// The most bytes a type or content type of a subscription may have.
-const PATTERN_BYTES_MAX: usize = 1024;
 /// How many events a read looks at in one step where only some of them are wanted.
 const READ_STEP: usize = 256;
 /// How many steps one request may take without having found anything.
@@ -462,82 +463,6 @@ impl Drop for Counted {
 fn with_log(position: &Position, log: Option<&str>) -> Position {
     let named = log.map(|log| log.chars().take(8).collect::<String>().to_ascii_lowercase());
     Position { cursor: position.cursor, log: position.log.clone().or(named) }
-}
-
-/// What the types alone do not forbid.
-fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
-    let invalid =
-        |field, problem: &str| Err(SubscribeError::Invalid { field, problem: problem.to_owned() });
-    let durable = options.durable.is_some();
-    if let Some(name) = &options.durable
-        && !tidings_proto::topic::is_durable_name(name)
-    {
-        return invalid(
-            "durable",
-            "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most",
-        );
-    }
-    if durable && (options.after.is_some() || options.since.is_some()) {
-        return invalid(
-            "after",
-            "a durable subscription has its own cursor: say where a new one begins with \"start\"",
-        );
-    }
-    if options.after.is_some() && options.since.is_some() {
-        return invalid("since", "give after or since, not both");
-    }
-    if !(1..=MAX_IN_FLIGHT_MAX).contains(&options.max_in_flight) {
-        return invalid("max_in_flight", "it must be 1 to 10000");
-    }
-    if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_max) {
-        return invalid("batch_max", "it must be 1 to 1000");
-    }
-    if options.ack_wait_ms > WAIT_MS_MAX || options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
-        return invalid("ack_wait_ms", "waits are 24 hours at most (86400000)");
-    }
-    if options.linger_ms > LINGER_MS_MAX {
-        return invalid("linger_ms", "it is ten seconds at most (10000)");
-    }
-    if options.conflate_ms > CONFLATE_MS_MAX {
-        return invalid("conflate_ms", "it is a minute at most (60000)");
-    }
-    if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
-        return invalid("types", "at most 64 types and 64 content types");
-    }
-    let patterns = options.types.iter().chain(&options.content_types);
-    if patterns.into_iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
-        return invalid("types", "a type or content type has 1024 bytes at most");
-    }
-    if options.backoff_ms.len() > PATTERNS_MAX {
-        return invalid("backoff_ms", "at most 64 waits");
-    }
-    if options.max_deliveries > 0 {
-        let root = tidings_proto::control::DEAD_ROOT;
-        if options.mode == tidings_proto::Mode::Mirror {
-            return invalid("max_deliveries", "a mirror delivers to whoever looks: leave it out");
-        }
-        if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(root)) {
-            return invalid("max_deliveries", "a reader of dead letters has none of its own");
-        }
-    }
-    check_not_yet(options)
-}
-
-/// Options of the protocol that this version does not carry out are refused, never passed over in silence.
-fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
-    let wanted = [
-        ("mode", options.mode == tidings_proto::Mode::Shared),
-        ("order", options.order == Order::Priority),
-        ("last_per_key", options.last_per_key),
-        ("presence", options.presence.is_some()),
-    ];
-    match wanted.into_iter().find(|(_, wanted)| *wanted) {
-        None => Ok(()),
-        Some((field, _)) => Err(SubscribeError::Invalid {
-            field,
-            problem: "this version of the broker does not have it yet: leave it out".to_owned(),
-        }),
-    }
 }
 
 /// Filters that no subscriber may name: their records are never delivered.

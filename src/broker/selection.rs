@@ -1,4 +1,4 @@
-//! What a subscription wants beyond its filters: types, priority, content types; and what has expired.
+//! What a subscription wants beyond its filters: types, priority, content types, headers; and what has expired.
 
 use tidings_proto::{Priority, SubscribeOptions, Timestamp};
 
@@ -13,6 +13,7 @@ pub(crate) struct Selection {
     types: Vec<String>,
     min_priority: Option<Priority>,
     content_types: Vec<String>,
+    headers: Vec<(String, String)>,
 }
 
 impl Selection {
@@ -21,12 +22,18 @@ impl Selection {
             types: options.types.clone(),
             min_priority: options.min_priority.filter(|priority| *priority > Priority::Low),
             content_types: options.content_types.clone(),
+            headers: options.headers.clone().into_iter().collect(),
         }
     }
 
     /// Whether it wants everything that the filters match.
     pub(crate) fn is_all(&self) -> bool {
-        self.types.is_empty() && self.min_priority.is_none() && self.content_types.is_empty()
+        self.min_priority.is_none() && self.is_all_bodies()
+    }
+
+    /// Whether nothing in an event's body matters.
+    fn is_all_bodies(&self) -> bool {
+        self.types.is_empty() && self.content_types.is_empty() && self.headers.is_empty()
     }
 
     /// Whether this event is wanted. One that cannot be read is: its reader will say so.
@@ -34,12 +41,15 @@ impl Selection {
         if self.min_priority.is_some_and(|min| event.priority() < min) {
             return false;
         }
-        if self.types.is_empty() && self.content_types.is_empty() {
+        if self.is_all_bodies() {
             return true;
         }
         let Ok(body) = event.body() else { return true };
         any_matches(&self.types, body.kind, '.')
             && any_matches(&self.content_types, body.datacontenttype.unwrap_or_default(), '/')
+            && self.headers.iter().all(|(name, value)| {
+                body.headers.clone().any(|(other, has)| other == name && has == value)
+            })
     }
 }
 

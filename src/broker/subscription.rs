@@ -18,8 +18,9 @@ use tidings_proto::{
 use super::{
     Counted,
     conflate::Conflating,
-    held::{Durable, Leasing, Token},
+    held::{Durable, Token},
     interest::Registration,
+    leasing::Leasing,
     pace::{LOOK, Pace, Step},
     selection::{Selection, has_expired},
 };
@@ -77,6 +78,15 @@ enum Hold {
     Armed,
     /// More has come meanwhile.
     Look,
+}
+
+/// What of a read goes out.
+struct Taken {
+    events: Vec<Arc<Stored>>,
+    /// Those of them that were delivered before.
+    attempts: Vec<(Offset, u32)>,
+    /// Everything up to here is done with.
+    passed: Cursor,
 }
 
 /// A session's hold on a durable; dropping it lets go.
@@ -226,12 +236,12 @@ impl Subscription {
                 }
             }
             let batch = self.read(committed, events_max).await?;
-            let passed = batch.damaged.unwrap_or(batch.cursor);
-            let Some((events, attempts)) = self.take(batch.events, passed) else {
+            let looked = batch.damaged.unwrap_or(batch.cursor);
+            let Some(Taken { events, attempts, passed }) = self.take(batch.events, looked) else {
                 return Ok(Some(self.end()));
             };
             self.cursor = passed;
-            if batch.damaged.is_some() {
+            if batch.damaged.is_some() && passed == looked {
                 self.told = passed;
                 return Ok(Some(Delivery::Gap(self.damage(batch.cursor, passed))));
             }
@@ -315,8 +325,8 @@ impl Subscription {
             let durable = &attachment.durable;
             let mut held = durable.lock();
             // Whoever has taken it over has leases of its own.
-            if held.is_held_by(attachment.token, false) {
-                held.state.sent(clock::monotonic_ms(), &durable.redelivery);
+            if held.is_held_by(attachment.token, durable.spec.options.mode) {
+                held.sent(clock::monotonic_ms(), &durable.redelivery, attachment.token);
             }
         }
     }
@@ -326,7 +336,7 @@ impl Subscription {
     pub fn next_due_ms(&self) -> Option<u64> {
         let batch = self.pace.as_ref().and_then(|pace| pace.due_ms());
         let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
-        let lease = leasing.and_then(|attachment| attachment.durable.lock().state.next_due());
+        let lease = leasing.and_then(|attachment| attachment.durable.lock().next_due());
         [batch, lease].into_iter().flatten().min()
     }
 
@@ -336,7 +346,7 @@ impl Subscription {
         let mirror = attachment.durable.is_mirror();
         let again = {
             let mut held = attachment.durable.lock();
-            if !held.is_held_by(attachment.token, mirror) {
+            if !held.is_held_by(attachment.token, attachment.durable.spec.options.mode) {
                 drop(held);
                 return Ok(Some(self.end()));
             }
@@ -348,7 +358,9 @@ impl Subscription {
             }
             // Acks above what was delivered, and fetchers, move the durable's cursor too.
             self.cursor = self.cursor.max(held.state.cursor());
-            held.state.deliver_again(clock::monotonic_ms(), self.events_max)
+            let room = attachment.durable.room_again(&held, attachment.token);
+            let most = self.events_max.min(room);
+            held.state.deliver_again(clock::monotonic_ms(), most, attachment.token)
         };
         attachment.durable.tell_graves();
         if again.is_empty() {
@@ -384,43 +396,47 @@ impl Subscription {
 
     /// How many events may go out.
     fn room(&self) -> usize {
-        match self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror()) {
-            None => usize::MAX,
-            Some(attachment) => {
-                let max = usize::try_from(attachment.durable.spec.options.max_in_flight)
-                    .unwrap_or(usize::MAX);
-                max.saturating_sub(attachment.durable.lock().state.outstanding())
-            }
+        let Some(Attachment { durable, token, .. }) = &self.durable else { return usize::MAX };
+        let held = durable.lock();
+        match durable.is_mirror() && !held.is_paused() {
+            true => usize::MAX,
+            false => durable.room(&held, *token),
         }
     }
 
-    /// Those of the events that are wanted, noted as delivered. `None` when the durable was taken over meanwhile.
-    #[expect(clippy::type_complexity, reason = "two lists that belong together, in one place")]
-    fn take(
-        &self,
-        mut events: Vec<Arc<Stored>>,
-        cursor: Cursor,
-    ) -> Option<(Vec<Arc<Stored>>, Vec<(Offset, u32)>)> {
+    /// Those of the events that are wanted, noted as delivered; everything up to `looked` has been looked at.
+    /// `None` when the durable was taken over meanwhile.
+    fn take(&self, mut events: Vec<Arc<Stored>>, looked: Cursor) -> Option<Taken> {
         let now = clock::now();
         events.retain(|event| self.selection.wants(event) && !has_expired(event, now));
-        let Some(attachment) = &self.durable else { return Some((events, Vec::new())) };
-        let mut held = attachment.durable.lock();
-        if attachment.durable.is_mirror() {
+        let Some(Attachment { durable, token, .. }) = &self.durable else {
+            return Some(Taken { events, attempts: Vec::new(), passed: looked });
+        };
+        let mut held = durable.lock();
+        if durable.is_mirror() {
             events.retain(|event| !held.state.is_acked(event.offset().get()));
-            return Some((events, Vec::new()));
+            return Some(Taken { events, attempts: Vec::new(), passed: looked });
         }
-        if !held.is_held_by(attachment.token, false) {
+        if !held.is_held_by(*token, durable.spec.options.mode) {
             return None;
         }
-        let offsets: Vec<u64> = events.iter().map(|event| event.offset().get()).collect();
-        let sent = held.state.deliver_new(&offsets, cursor, clock::monotonic_ms());
+        let mut passed = looked;
+        if durable.is_shared() {
+            // The others have read the same: each takes a part.
+            let part = events.len().div_ceil(held.members());
+            if part < events.len() {
+                events.truncate(part);
+                passed = events.last().map_or(looked, |last| last.offset().cursor());
+            }
+        }
+        let sent = durable.deliver_new(&mut held, &events, passed, *token);
         drop(held);
-        attachment.durable.tell_graves();
+        durable.tell_graves();
         let is_sent = |event: &Stored| {
             sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
         };
         events.retain(|event| is_sent(event));
-        Some((events, attempts_of(&sent)))
+        Some(Taken { events, attempts: attempts_of(&sent), passed })
     }
 
     fn tell(&mut self, events: Vec<Arc<Stored>>, attempts: Vec<(Offset, u32)>) -> Delivery {

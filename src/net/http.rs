@@ -14,6 +14,7 @@ mod event;
 mod events;
 mod headers;
 mod list;
+mod operate;
 mod publish;
 mod query;
 mod respond;
@@ -177,6 +178,9 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Nack => durables::nack(&call, body).await,
         Route::Dead => dead::list(&call).await,
         Route::Redrive => dead::redrive(&call, body).await,
+        Route::Pause => operate::pause(&call, body, true).await,
+        Route::Resume => operate::pause(&call, body, false).await,
+        Route::Reset => operate::reset(&call, body).await,
         Route::SubscriptionEvents => durables::stream(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),

@@ -61,9 +61,10 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
 
 pub(crate) fn of_ack(error: &AckError) -> WireError {
     match error {
-        AckError::NotDurable | AckError::AboveLast { .. } | AckError::TooLong { .. } => {
-            WireError::invalid(error.to_string())
-        }
+        AckError::NotDurable
+        | AckError::NotCumulative
+        | AckError::AboveLast { .. }
+        | AckError::TooLong { .. } => WireError::invalid(error.to_string()),
         AckError::TooManyRanges { .. } => WireError::new(Code::TooLarge, error.to_string()),
         AckError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         AckError::Reset | AckError::Mirror => WireError::new(Code::Conflict, error.to_string()),

@@ -11,6 +11,7 @@ mod dead;
 pub mod encoding;
 mod error;
 pub mod house;
+mod operate;
 pub mod outbox;
 mod publishing;
 

@@ -583,7 +583,6 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
         assert!(error["message"].as_str().unwrap().contains(field), "{error}");
     }
     for (field, value) in [
-        ("mode", json!("shared")),
         ("order", json!("priority")),
         ("last_per_key", json!(true)),
         ("presence", json!({"data": 1})),

@@ -508,7 +508,7 @@ async fn durables_are_made_listed_changed_and_forgotten() {
         ("x", json!({"filters": ["a..b"]})),
         ("x", json!({"fliters": ["a"]})),
         ("x", json!({"filters": ["a"], "max_in_flight": 0})),
-        ("x", json!({"filters": ["a"], "mode": "shared"})),
+        ("x", json!({"filters": ["a"], "partition_by": "key"})),
         ("x", json!({"filters": ["a"], "after": 1})),
         ("x", json!(["a"])),
         ("x", json!({"filters": ["a"], "durable": "y"})),

@@ -12,7 +12,7 @@ use crate::{
         Ack, Acked, Connect, Connected, Gap, GapReason, Nack, Publish, Published, Push, Receipt,
         ReceiptState, Receipts, Reply, Request, Subscribed,
     },
-    subscribe::{After, OnGap, Order, Presence},
+    subscribe::{After, OnGap, Order, PartitionBy, Presence},
 };
 
 /// An event as it comes out of a decoder: valid, with a content type if it has data.
@@ -222,6 +222,15 @@ fn options() -> impl Strategy<Value = SubscribeOptions> {
                 linger_ms: ms[2],
                 batch_max,
                 on_gap: if flags[1] { OnGap::Error } else { OnGap::Continue },
+                headers: if flags[3] {
+                    [("a".to_owned(), "b".to_owned())].into()
+                } else {
+                    [].into()
+                },
+                partition_by: flags[2].then_some(PartitionBy::Key),
+                idle_expiry_ms: ms[0],
+                max_bytes_per_second: ms[1],
+                max_data_bytes: flags[0].then_some(ms[2]),
                 presence: presence
                     .map(|text| Presence { data: serde_json::from_str(&text).unwrap() }),
                 ..SubscribeOptions::to(Filters::new(filters).unwrap())

@@ -94,6 +94,18 @@ impl Dead {
         Dead { dead, letters, burying, ..Dead::default() }
     }
 
+    /// The same where everything is to be delivered anew: those that die again get letters again.
+    pub(super) fn after_reset(&self) -> Dead {
+        let burying = self.burying.last().map_or(0, |dying| dying.letter);
+        let (deliveries_max, in_flight_max) = (self.deliveries_max, self.in_flight_max);
+        Dead {
+            deliveries_max,
+            in_flight_max,
+            letters: self.letters.max(burying),
+            ..Dead::default()
+        }
+    }
+
     /// The dead: offset and number of the letter.
     pub(super) fn letters(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.dead.iter().map(|(&offset, &letter)| (offset, letter))
@@ -262,8 +274,7 @@ impl DurableState {
             self.acked.remove(offset);
             return true;
         }
-        let event = Outstanding { attempts: 0, phase: Phase::Waiting(0), delivered: None };
-        self.outstanding.insert(offset, event);
+        self.outstanding.insert(offset, Outstanding::waiting(0, 0));
         self.dead.held_back.insert(offset);
         self.dead.unseen.insert(offset);
         true

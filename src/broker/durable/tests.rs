@@ -13,15 +13,15 @@ fn offsets(sent: &[(u64, u32)]) -> Vec<u64> {
 #[test]
 fn events_come_again_after_the_ack_wait_with_their_count() {
     let mut state = DurableState::new(Cursor::new(10));
-    assert_eq!(offsets(&state.deliver_new(&[12, 15], Cursor::new(20), 0)), [12, 15]);
+    assert_eq!(offsets(&state.deliver_new(&[12, 15], Cursor::new(20), 0, 1)), [12, 15]);
     assert_eq!((state.floor(), state.in_flight()), (Cursor::new(11), 2));
     // The clock runs from when the socket has taken it.
-    assert_eq!(state.deliver_again(1_000, 10), []);
-    state.sent(1_000, &REDELIVERY);
+    assert_eq!(state.deliver_again(1_000, 10, 1), []);
+    state.sent(1_000, &REDELIVERY, 1);
     assert_eq!(state.next_due(), Some(1_100));
-    assert_eq!(state.deliver_again(1_099, 10), []);
+    assert_eq!(state.deliver_again(1_099, 10, 1), []);
     assert!(state.ack(12));
-    assert_eq!(state.deliver_again(1_100, 10), [(15, 2)]);
+    assert_eq!(state.deliver_again(1_100, 10, 1), [(15, 2)]);
     assert_eq!((state.floor(), state.redelivered()), (Cursor::new(14), 1));
     state.ack_up_to(15);
     assert_eq!((state.floor(), state.outstanding()), (Cursor::new(20), 0));
@@ -31,13 +31,13 @@ fn events_come_again_after_the_ack_wait_with_their_count() {
 fn a_nack_waits_for_its_delay_or_the_backoff() {
     let redelivery = Redelivery { ack_wait_ms: 0, backoff_ms: vec![10, 50] };
     let mut state = DurableState::new(Cursor::START);
-    state.deliver_new(&[1, 2], Cursor::new(2), 0);
-    state.sent(0, &redelivery);
+    state.deliver_new(&[1, 2], Cursor::new(2), 0, 1);
+    state.sent(0, &redelivery, 1);
     assert_eq!(state.next_due(), None);
     state.nack(1, None, 0, &redelivery);
     state.nack(2, Some(5), 0, &redelivery);
-    assert_eq!(state.deliver_again(9, 10), [(2, 2)]);
-    assert_eq!(state.deliver_again(10, 10), [(1, 2)]);
+    assert_eq!(state.deliver_again(9, 10, 1), [(2, 2)]);
+    assert_eq!(state.deliver_again(10, 10, 1), [(1, 2)]);
     state.nack(1, None, 100, &redelivery);
     assert_eq!(state.next_due(), Some(150));
 }
@@ -45,11 +45,11 @@ fn a_nack_waits_for_its_delay_or_the_backoff() {
 #[test]
 fn what_a_session_had_is_due_at_once_when_it_goes() {
     let mut state = DurableState::new(Cursor::START);
-    state.deliver_new(&[1, 2, 3], Cursor::new(3), 0);
-    state.sent(0, &REDELIVERY);
+    state.deliver_new(&[1, 2, 3], Cursor::new(3), 0, 1);
+    state.sent(0, &REDELIVERY, 1);
     state.release();
-    assert_eq!(offsets(&state.deliver_again(0, 2)), [1, 2]);
-    assert_eq!(offsets(&state.deliver_again(0, 2)), [3]);
+    assert_eq!(offsets(&state.deliver_again(0, 2, 1)), [1, 2]);
+    assert_eq!(offsets(&state.deliver_again(0, 2, 1)), [3]);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn acks_ahead_of_delivery_are_kept_and_passed_over() {
     let mut state = DurableState::new(Cursor::START);
     assert!(state.ack(3) && state.ack(5));
     assert_eq!(state.floor(), Cursor::START);
-    assert_eq!(offsets(&state.deliver_new(&[1, 3, 5, 6], Cursor::new(6), 0)), [1, 6]);
+    assert_eq!(offsets(&state.deliver_new(&[1, 3, 5, 6], Cursor::new(6), 0, 1)), [1, 6]);
     state.ack_up_to(5);
     assert_eq!(state.floor(), Cursor::new(5));
     assert!(state.ack(6));
@@ -107,7 +107,7 @@ proptest! {
                 Step::Deliver { upto } => {
                     let upto = upto.max(state.cursor().get());
                     let new = matching(every, state.cursor().get(), upto);
-                    for (offset, _) in state.deliver_new(&new, Cursor::new(upto), 0) {
+                    for (offset, _) in state.deliver_new(&new, Cursor::new(upto), 0, 1) {
                         prop_assert!(!acked.contains(&offset), "{} was acknowledged", offset);
                     }
                 }
@@ -121,10 +121,10 @@ proptest! {
                 }
                 Step::Nack(offset) => state.nack(offset, Some(10), 0, &REDELIVERY),
                 Step::Again(now_ms) => {
-                    for (offset, attempts) in state.deliver_again(now_ms, 5) {
+                    for (offset, attempts) in state.deliver_again(now_ms, 5, 1) {
                         prop_assert!(!acked.contains(&offset) && attempts >= 2);
                     }
-                    state.sent(now_ms, &REDELIVERY);
+                    state.sent(now_ms, &REDELIVERY, 1);
                 }
                 Step::Release => state.release(),
                 Step::Restart => {

@@ -34,6 +34,8 @@ struct State<'a> {
     redelivered: u64,
     dead: u64,
     sessions: u64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    paused: bool,
     options: &'a SubscribeOptions,
 }
 
@@ -48,6 +50,7 @@ impl<'a> State<'a> {
             redelivered: info.redelivered,
             dead: info.dead,
             sessions: info.sessions,
+            paused: info.paused,
             options: &info.spec.options,
         }
     }

@@ -22,12 +22,14 @@ use crate::{
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameters of both calls.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 11] = [
     "after",
     "since",
     "limit",
     "wait",
     "types",
+    "content_types",
+    "header",
     "min_priority",
     "on_gap",
     "linger_ms",
@@ -100,6 +102,8 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         after: query.after()?.map(After),
         since: query.since()?,
         types: types.filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
+        content_types: query.all("content_types").map(str::to_owned).collect(),
+        headers: query.all("header").map(header).collect::<Result<_, _>>()?,
         min_priority: query.value("min_priority")?,
         on_gap,
         linger_ms: query.value("linger_ms")?.unwrap_or(0),
@@ -110,6 +114,15 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         (Some(_), Some(_)) => Err(WireError::invalid("since: give after or since, not both")),
         _ => Ok(options),
     }
+}
+
+/// A header and the value it must have.
+fn header(text: &str) -> Result<(String, String), WireError> {
+    let given = text.split_once(':').filter(|(name, _)| !name.is_empty());
+    let (name, value) = given.ok_or_else(|| {
+        WireError::invalid("header: it must be a name, a colon and the value, as in tenant:7")
+    })?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 async fn stream(

@@ -2,7 +2,7 @@
 //!
 //! - Decoded once; a plus stays a plus, so that `2026-11-21T07:00:00+01:00` may be written as it
 //!   is.
-//! - Unknown parameters are refused, and those given twice, but for `topic` and `types`.
+//! - Unknown parameters are refused, and those given twice, but for `topic` and what selects events.
 //! - Errors begin with the parameter's name.
 
 use std::{str::FromStr, time::Duration};
@@ -13,7 +13,7 @@ use tidings_proto::{Position, Timestamp, WireError};
 use crate::session::shown;
 
 /// Parameters that may be given more than once.
-const REPEATED: [&str; 2] = ["topic", "types"];
+const REPEATED: [&str; 4] = ["topic", "types", "content_types", "header"];
 /// The longest that a request may wait for an event.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most events or names one answer has.

@@ -35,6 +35,12 @@ pub(super) enum Route {
     Dead,
     /// Let its dead events come again.
     Redrive,
+    /// Deliver nothing of it.
+    Pause,
+    /// Deliver again.
+    Resume,
+    /// Let it go on from another place.
+    Reset,
     /// Its events as a stream.
     SubscriptionEvents,
     /// What the broker is doing.
@@ -65,6 +71,9 @@ const TABLE: [(&str, Route); 25] = [
     ("/v1/subscriptions/{name}/nack", Route::Nack),
     ("/v1/subscriptions/{name}/dead", Route::Dead),
     ("/v1/subscriptions/{name}/redrive", Route::Redrive),
+    ("/v1/subscriptions/{name}/pause", Route::Pause),
+    ("/v1/subscriptions/{name}/resume", Route::Resume),
+    ("/v1/subscriptions/{name}/reset", Route::Reset),
     ("/v1/subscriptions/{name}/events", Route::SubscriptionEvents),
     ("/v1/status", Route::Status),
     ("/v1/capabilities", Route::Capabilities),
@@ -73,9 +82,6 @@ const TABLE: [(&str, Route); 25] = [
     ("/v1/topics/{name}", Route::NotYet(&[Method::DELETE])),
     ("/v1/retention/{name}", Route::NotYet(&[Method::GET, Method::PUT, Method::DELETE])),
     ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
-    ("/v1/subscriptions/{name}/pause", Route::NotYet(&[Method::POST])),
-    ("/v1/subscriptions/{name}/resume", Route::NotYet(&[Method::POST])),
-    ("/v1/subscriptions/{name}/reset", Route::NotYet(&[Method::POST])),
     ("/v1/presence/{name}", Route::NotYet(&[Method::GET, Method::HEAD])),
 ];
 
@@ -94,7 +100,13 @@ impl Route {
             | Route::Capabilities
             | Route::Demo => &[Method::GET, Method::HEAD],
             Route::Subscription => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
-            Route::Fetch | Route::Ack | Route::Nack | Route::Redrive => &[Method::POST],
+            Route::Fetch
+            | Route::Ack
+            | Route::Nack
+            | Route::Redrive
+            | Route::Pause
+            | Route::Resume
+            | Route::Reset => &[Method::POST],
             Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
             Route::NotYet(methods) => methods,
         })

@@ -96,6 +96,11 @@ const SUBSCRIBE: &[Field] = &[
     field(21, "batch_max", U32),
     field(22, "on_gap", Kind::Number(1)),
     field(23, "presence", Kind::Message(&[field(1, "data", Kind::Bytes)])),
+    many(24, "headers", Kind::Header),
+    field(25, "partition_by", Kind::Number(1)),
+    field(26, "idle_expiry_ms", U64),
+    field(27, "max_bytes_per_second", U64),
+    field(28, "max_data_bytes", U64),
 ];
 
 const POSITION: &[Field] = &[field(1, "cursor", U64), field(2, "log", Kind::Text)];

@@ -135,7 +135,7 @@ pub struct PublishBatch {
     #[prost(message, repeated, tag = "1")]
     pub events: ::prost::alloc::vec::Vec<Publish>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Subscribe {
     #[prost(string, repeated, tag = "1")]
     pub filters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
@@ -177,6 +177,19 @@ pub struct Subscribe {
     pub on_gap: i32,
     #[prost(message, optional, tag = "23")]
     pub presence: ::core::option::Option<Presence>,
+    #[prost(btree_map = "string, string", tag = "24")]
+    pub headers: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(enumeration = "PartitionBy", tag = "25")]
+    pub partition_by: i32,
+    #[prost(uint64, tag = "26")]
+    pub idle_expiry_ms: u64,
+    #[prost(uint64, tag = "27")]
+    pub max_bytes_per_second: u64,
+    #[prost(uint64, optional, tag = "28")]
+    pub max_data_bytes: ::core::option::Option<u64>,
     #[prost(oneof = "subscribe::Start", tags = "6, 7, 8")]
     pub start: ::core::option::Option<subscribe::Start>,
 }
@@ -474,6 +487,12 @@ pub struct Goodbye {
     pub code: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub reconnect_after_ms: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PartitionBy {
+    Nothing = 0,
+    Key = 1,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -3,13 +3,16 @@
 use super::{
     cursor,
     event::priority,
-    generated::{self, Mode as WireMode, OnGap as WireOnGap, Order as WireOrder, subscribe},
+    generated::{
+        self, Mode as WireMode, OnGap as WireOnGap, Order as WireOrder,
+        PartitionBy as WirePartitionBy, subscribe,
+    },
     time,
 };
 use crate::{
     Filter, Filters, Mode, Position, Start, SubscribeOptions,
     event::{JSON_DEPTH_MAX, json_depth},
-    subscribe::{After, OnGap, Order, Presence},
+    subscribe::{After, OnGap, Order, PartitionBy, Presence},
     wire::Fault,
 };
 
@@ -38,6 +41,12 @@ impl From<&SubscribeOptions> for generated::Subscribe {
                 Mode::Mirror => WireMode::Mirror,
             }
             .into(),
+            headers: options.headers.clone(),
+            partition_by: match options.partition_by {
+                None => WirePartitionBy::Nothing,
+                Some(PartitionBy::Key) => WirePartitionBy::Key,
+            }
+            .into(),
             order: match options.order {
                 Order::Log => WireOrder::Log,
                 Order::Priority => WireOrder::Priority,
@@ -47,9 +56,12 @@ impl From<&SubscribeOptions> for generated::Subscribe {
             ack_wait_ms: unless(options.ack_wait_ms, defaults.ack_wait_ms),
             max_deliveries: options.max_deliveries,
             backoff_ms: options.backoff_ms.clone(),
+            idle_expiry_ms: options.idle_expiry_ms,
             conflate_ms: options.conflate_ms,
             linger_ms: options.linger_ms,
             batch_max: unless(options.batch_max, defaults.batch_max),
+            max_bytes_per_second: options.max_bytes_per_second,
+            max_data_bytes: options.max_data_bytes,
             on_gap: match options.on_gap {
                 OnGap::Continue => WireOnGap::Continue,
                 OnGap::Error => WireOnGap::Error,
@@ -75,6 +87,7 @@ fn unless<T: PartialEq>(value: T, default: T) -> Option<T> {
 pub(super) fn options_of(given: generated::Subscribe) -> Result<SubscribeOptions, Fault> {
     let defaults = SubscribeOptions::to(filters(&given.filters)?);
     let (mode, order, on_gap) = (given.mode(), given.order(), given.on_gap());
+    let partition_by = given.partition_by();
     Ok(SubscribeOptions {
         after: given.after.map(|it| position("after", it)).transpose()?.map(After),
         since: given.since_ms.map(|ms| time("since_ms", ms)).transpose()?,
@@ -90,6 +103,11 @@ pub(super) fn options_of(given: generated::Subscribe) -> Result<SubscribeOptions
             WireMode::Shared => Mode::Shared,
             WireMode::Mirror => Mode::Mirror,
         },
+        headers: given.headers,
+        partition_by: match partition_by {
+            WirePartitionBy::Nothing => None,
+            WirePartitionBy::Key => Some(PartitionBy::Key),
+        },
         order: match order {
             WireOrder::Log => Order::Log,
             WireOrder::Priority => Order::Priority,
@@ -98,9 +116,12 @@ pub(super) fn options_of(given: generated::Subscribe) -> Result<SubscribeOptions
         ack_wait_ms: given.ack_wait_ms.unwrap_or(defaults.ack_wait_ms),
         max_deliveries: given.max_deliveries,
         backoff_ms: given.backoff_ms,
+        idle_expiry_ms: given.idle_expiry_ms,
         conflate_ms: given.conflate_ms,
         linger_ms: given.linger_ms,
         batch_max: given.batch_max.unwrap_or(defaults.batch_max),
+        max_bytes_per_second: given.max_bytes_per_second,
+        max_data_bytes: given.max_data_bytes,
         on_gap: match on_gap {
             WireOnGap::Continue => OnGap::Continue,
             WireOnGap::Error => OnGap::Error,

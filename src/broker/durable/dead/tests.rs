@@ -12,8 +12,8 @@ fn delivered(deliveries_max: u32, in_flight_max: usize, count: u64) -> DurableSt
     let mut state = DurableState::new(Cursor::START);
     state.set_limits(deliveries_max, in_flight_max);
     let events: Vec<u64> = (1..=count).collect();
-    state.deliver_new(&events, Cursor::new(count), 0);
-    state.sent(0, &REDELIVERY);
+    state.deliver_new(&events, Cursor::new(count), 0, 1);
+    state.sent(0, &REDELIVERY, 1);
     state
 }
 
@@ -39,12 +39,12 @@ fn the_last_nack_kills_and_its_reason_is_kept() {
     let mut state = delivered(2, 0, 2);
     state.keep_reason(1, "bad");
     state.nack(1, None, 0, &REDELIVERY);
-    assert_eq!(state.deliver_again(0, 10), [(1, 2)]);
-    state.sent(0, &REDELIVERY);
+    assert_eq!(state.deliver_again(0, 10, 1), [(1, 2)]);
+    state.sent(0, &REDELIVERY, 1);
     state.nack(1, Some(1000), 0, &REDELIVERY);
     assert!(state.has_dying(), "at once: it does not come again");
     assert_eq!((state.floor(), state.in_flight(), state.is_dead(1)), (Cursor::START, 1, false));
-    assert_eq!(state.deliver_again(5000, 10), [(2, 2)]);
+    assert_eq!(state.deliver_again(5000, 10, 1), [(2, 2)]);
     let letters = bury(&mut state);
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].cause, letters[0].attempts, letters[0].letter), (Cause::Nack, 2, 1));
@@ -55,7 +55,7 @@ fn the_last_nack_kills_and_its_reason_is_kept() {
 #[test]
 fn a_lease_that_ends_kills_as_well() {
     let mut state = delivered(1, 0, 2);
-    assert_eq!(state.deliver_again(100, 10), []);
+    assert_eq!(state.deliver_again(100, 10, 1), []);
     assert!(bury(&mut state).iter().all(|dying| dying.cause == Cause::AckWait));
     assert_eq!(state.floor(), Cursor::new(2));
 
@@ -69,10 +69,10 @@ fn a_lease_that_ends_kills_as_well() {
 fn what_no_socket_took_was_no_delivery() {
     let mut state = DurableState::new(Cursor::START);
     state.set_limits(1, 0);
-    state.deliver_new(&[1], Cursor::new(1), 0);
+    state.deliver_new(&[1], Cursor::new(1), 0, 1);
     state.release();
     assert!(!state.has_dying());
-    assert_eq!(state.deliver_again(0, 10), [(1, 1)]);
+    assert_eq!(state.deliver_again(0, 10, 1), [(1, 1)]);
 }
 
 #[test]
@@ -100,15 +100,15 @@ fn a_commit_that_fails_kills_nobody() {
 fn a_restart_remembers_the_dead_and_how_often_the_others_came() {
     let mut state = delivered(2, 0, 3);
     state.nack(2, None, 0, &REDELIVERY);
-    state.deliver_again(0, 10);
-    state.sent(0, &REDELIVERY);
+    state.deliver_again(0, 10, 1);
+    state.sent(0, &REDELIVERY, 1);
     state.nack(2, None, 0, &REDELIVERY);
     bury(&mut state);
     state.nack(3, None, 0, &REDELIVERY);
-    state.deliver_again(0, 10);
+    state.deliver_again(0, 10, 1);
     let mut state = restarted(&state, 2);
     assert!(state.is_dead(2) && state.is_acked(2));
-    assert_eq!(state.deliver_new(&[1, 2, 3], Cursor::new(3), 0), [(1, 1)]);
+    assert_eq!(state.deliver_new(&[1, 2, 3], Cursor::new(3), 0, 1), [(1, 1)]);
     let letters = bury(&mut state);
     assert_eq!((letters[0].offset, letters[0].letter), (3, 2), "it had come twice");
 }
@@ -124,14 +124,14 @@ fn redriven_events_come_as_room_allows_and_are_counted_anew() {
     assert_eq!((state.floor(), state.outstanding()), (Cursor::new(1), 0));
     state.ack_up_to(4);
     assert_eq!(state.floor(), Cursor::new(1), "no ack covers what was not seen again");
-    assert_eq!(state.deliver_again(0, 10), [(2, 1), (3, 1)]);
-    state.sent(0, &REDELIVERY);
+    assert_eq!(state.deliver_again(0, 10, 1), [(2, 1), (3, 1)]);
+    state.sent(0, &REDELIVERY, 1);
     assert_eq!(state.next_due(), Some(100));
     assert!(state.ack(2));
-    assert_eq!(state.deliver_again(0, 10), [(4, 1)]);
+    assert_eq!(state.deliver_again(0, 10, 1), [(4, 1)]);
     state.ack_up_to(4);
     assert_eq!(state.floor(), Cursor::new(3), "4 is on its way");
-    state.sent(0, &REDELIVERY);
+    state.sent(0, &REDELIVERY, 1);
     state.ack_up_to(4);
     assert_eq!(state.floor(), Cursor::new(4));
 }
@@ -200,7 +200,7 @@ proptest! {
             match step {
                 Step::Deliver { upto } => {
                     let new: Vec<u64> = (state.cursor().get() + 1..=upto).collect();
-                    let sent = state.deliver_new(&new, Cursor::new(upto), 0);
+                    let sent = state.deliver_new(&new, Cursor::new(upto), 0, 1);
                     for (offset, attempts) in sent {
                         prop_assert!(!acked.contains(&offset) && !dead.contains(&offset));
                         prop_assert!(attempts <= limit);
@@ -208,14 +208,14 @@ proptest! {
                     }
                 }
                 Step::Again(now_ms) => {
-                    for (offset, attempts) in state.deliver_again(now_ms, 5) {
+                    for (offset, attempts) in state.deliver_again(now_ms, 5, 1) {
                         prop_assert!(!acked.contains(&offset) && !dead.contains(&offset));
                         prop_assert!(attempts <= limit);
                         on_the_way.push(offset);
                     }
                 }
                 Step::Sent => {
-                    state.sent(0, &REDELIVERY);
+                    state.sent(0, &REDELIVERY, 1);
                     unseen.retain(|offset| !on_the_way.contains(offset));
                     on_the_way.clear();
                 }

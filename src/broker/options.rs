@@ -1,0 +1,114 @@
+//! What the options of a subscription must be.
+
+use tidings_proto::{Mode, SubscribeOptions, subscribe::Order};
+
+use super::{
+    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, conflate::CONFLATE_MS_MAX,
+    error::SubscribeError, pace::LINGER_MS_MAX, selection::PATTERNS_MAX,
+};
+
+/// The most headers that a subscription may name.
+const HEADERS_MAX: usize = 16;
+/// The most bytes a type or content type of a subscription may have.
+const PATTERN_BYTES_MAX: usize = 1024;
+
+/// What the types alone do not forbid.
+pub(super) fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
+    let invalid =
+        |field, problem: &str| Err(SubscribeError::Invalid { field, problem: problem.to_owned() });
+    let durable = options.durable.is_some();
+    if let Some(name) = &options.durable
+        && !tidings_proto::topic::is_durable_name(name)
+    {
+        return invalid(
+            "durable",
+            "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most",
+        );
+    }
+    if durable && (options.after.is_some() || options.since.is_some()) {
+        return invalid(
+            "after",
+            "a durable subscription has its own cursor: say where a new one begins with \"start\"",
+        );
+    }
+    let of_durables = [
+        ("mode", options.mode != Mode::Exclusive),
+        ("partition_by", options.partition_by.is_some()),
+        ("order", options.order != Order::Log),
+        ("idle_expiry_ms", options.idle_expiry_ms > 0),
+        ("max_deliveries", options.max_deliveries > 0),
+        ("backoff_ms", !options.backoff_ms.is_empty()),
+    ];
+    if !durable && let Some((field, _)) = of_durables.into_iter().find(|(_, given)| *given) {
+        return invalid(field, "only a durable subscription has it: say \"durable\" too");
+    }
+    if options.partition_by.is_some() && options.mode != Mode::Shared {
+        return invalid(
+            "partition_by",
+            "only a shared durable is divided: say \"mode\":\"shared\"",
+        );
+    }
+    if options.after.is_some() && options.since.is_some() {
+        return invalid("since", "give after or since, not both");
+    }
+    if !(1..=MAX_IN_FLIGHT_MAX).contains(&options.max_in_flight) {
+        return invalid("max_in_flight", "it must be 1 to 10000");
+    }
+    if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_max) {
+        return invalid("batch_max", "it must be 1 to 1000");
+    }
+    if options.ack_wait_ms > WAIT_MS_MAX || options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
+        return invalid("ack_wait_ms", "waits are 24 hours at most (86400000)");
+    }
+    if options.linger_ms > LINGER_MS_MAX {
+        return invalid("linger_ms", "it is ten seconds at most (10000)");
+    }
+    if options.conflate_ms > CONFLATE_MS_MAX {
+        return invalid("conflate_ms", "it is a minute at most (60000)");
+    }
+    if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
+        return invalid("types", "at most 64 types and 64 content types");
+    }
+    let patterns = options.types.iter().chain(&options.content_types);
+    if patterns.into_iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+        return invalid("types", "a type or content type has 1024 bytes at most");
+    }
+    if options.headers.len() > HEADERS_MAX {
+        return invalid("headers", "at most 16 headers");
+    }
+    if options.headers.iter().any(|(name, value)| name.len() + value.len() > PATTERN_BYTES_MAX) {
+        return invalid("headers", "a name and its value have 1024 bytes at most");
+    }
+    if options.backoff_ms.len() > PATTERNS_MAX {
+        return invalid("backoff_ms", "at most 64 waits");
+    }
+    if options.max_deliveries > 0 {
+        let root = tidings_proto::control::DEAD_ROOT;
+        if options.mode == Mode::Mirror {
+            return invalid("max_deliveries", "a mirror delivers to whoever looks: leave it out");
+        }
+        if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(root)) {
+            return invalid("max_deliveries", "a reader of dead letters has none of its own");
+        }
+    }
+    check_not_yet(options)
+}
+
+/// Options of the protocol that this version does not carry out are refused, never passed over in silence.
+fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
+    let wanted = [
+        ("order", options.order == Order::Priority),
+        ("last_per_key", options.last_per_key),
+        ("idle_expiry_ms", options.idle_expiry_ms > 0),
+        ("max_bytes_per_second", options.max_bytes_per_second > 0),
+        ("max_data_bytes", options.max_data_bytes.is_some()),
+        ("presence", options.presence.is_some()),
+    ];
+    match wanted.into_iter().find(|(_, wanted)| *wanted) {
+        None => Ok(()),
+        Some((field, _)) => Err(SubscribeError::Invalid {
+            field,
+            problem: "this version of the broker does not have it yet: leave it out".to_owned(),
+        }),
+    }
+}
