@@ -51,6 +51,9 @@ pub struct DurableSpec {
     pub start: Cursor,
     /// Who made it.
     pub owner: String,
+    /// Up to here only the last event of every topic and key is delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_until: Option<Cursor>,
 }
 
 /// The newest ack states of the durables whose acks came in since the last such event.

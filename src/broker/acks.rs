@@ -158,6 +158,7 @@ mod tests {
             options,
             start: Cursor::START,
             owner: "alice".to_owned(),
+            state_until: None,
         };
         let graves = Arc::new(Graves::default());
         let durable = Arc::new(Durable::new(Arc::new(spec), &AckState::default(), false, &graves));

@@ -397,6 +397,11 @@ impl DurableState {
         }
     }
 
+    /// How often it was reset.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The same durable from `floor` on, whatever was delivered and acknowledged: nothing of it is known
     /// any more but how many letters were written.
     pub fn after_reset(&self, floor: Cursor) -> DurableState {

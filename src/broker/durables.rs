@@ -19,6 +19,7 @@ use super::{
     options::check,
     pace::Pace,
     selection::{Selection, has_expired},
+    snapshot::Snapshot,
     subscription::{Parts, Subscription},
 };
 use crate::{
@@ -94,6 +95,7 @@ impl Broker {
         let durable = self.durable(&name)?;
         let filters = durable.spec.options.filters.clone();
         let registration = self.interest.register(&filters, ready, number);
+        let snapshot = self.state_of(&durable).await?;
         let (token, floor) = durable.attach(registration.entry().clone());
         let first = self.log.first().before();
         let cursor = floor.max(first);
@@ -112,8 +114,26 @@ impl Broker {
             counted: super::Counted::new(&self.attached),
             resumes: true,
             pace,
+            snapshot,
         };
         Ok(Subscription::new(parts))
+    }
+
+    /// The state that a durable is still to be given before what follows it.
+    pub(super) async fn state_of(
+        &self,
+        durable: &Durable,
+    ) -> Result<Option<Box<Snapshot>>, SubscribeError> {
+        let (floor, is_reset) = {
+            let held = durable.lock();
+            (held.state.floor(), held.state.generation() > 0)
+        };
+        let until = durable.spec.state_until.filter(|until| floor < *until && !is_reset);
+        let Some(until) = until else { return Ok(None) };
+        let options = &durable.spec.options;
+        let (filters, selection) = (&options.filters, Selection::of(options));
+        let state = Snapshot::gather(&self.log, filters, &selection, floor, until).await?;
+        Ok(Some(Box::new(state)))
     }
 
     /// Makes the durable, or changes its options.
@@ -150,9 +170,13 @@ impl Broker {
         if found.is_none() && self.controls.durables() >= self.durables_max {
             return Err(SubscribeError::TooMany { max: self.durables_max });
         }
-        let (number, start) = match &found {
-            Some(entry) => (entry.spec.number, entry.spec.start),
-            None => (self.controls.next_number(), self.start_of(&options.start).await?),
+        let (number, start, state_until) = match &found {
+            Some(entry) => (entry.spec.number, entry.spec.start, entry.spec.state_until),
+            None if options.last_per_key => {
+                let (start, until) = (self.log.first().before(), self.log.committed());
+                (self.controls.next_number(), start, Some(until))
+            }
+            None => (self.controls.next_number(), self.start_of(&options.start).await?, None),
         };
         let spec = DurableSpec {
             name: name.to_owned(),
@@ -160,6 +184,7 @@ impl Broker {
             options: stored_options(options),
             start,
             owner: subject.to_owned(),
+            state_until,
         };
         self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
         // Whoever is attached works by the old options: it attaches again.
@@ -471,6 +496,7 @@ fn stored_options(options: &SubscribeOptions) -> SubscribeOptions {
         log: None,
         durable: None,
         start: Start::Now,
+        last_per_key: false,
         batch_max: SubscribeOptions::to(options.filters.clone()).batch_max,
         ..options.clone()
     }

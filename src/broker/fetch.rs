@@ -12,6 +12,7 @@ use super::{
     interest::Ready,
     leasing::Leasing,
     selection::{Selection, has_expired},
+    snapshot::Snapshot,
     subscription::BATCH_BYTES_MAX,
 };
 use crate::{
@@ -61,12 +62,14 @@ impl Broker {
         let durable = self.durable(name)?;
         let ready = Ready::new();
         let registration = self.interest.register(&durable.spec.options.filters, ready.clone(), 0);
+        let snapshot = self.state_of(&durable).await?;
         let token = durable.attach_fetch(registration.entry().clone());
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             while ready.pop().is_some() {}
-            let (fetched, scanned) = self.fetch_now(&durable, token, limit).await?;
+            let (fetched, scanned) =
+                self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?;
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
             if found || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
@@ -95,6 +98,7 @@ impl Broker {
         &self,
         durable: &Arc<Durable>,
         token: Token,
+        snapshot: Option<&Snapshot>,
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
@@ -130,8 +134,14 @@ impl Broker {
         let committed = self.log.committed();
         let mut new = 0;
         while cursor < committed && new < room && bytes < FETCH_BYTES_MAX && gap.is_none() {
-            let mut batch =
-                self.read_for(durable, &selection, cursor, committed, room - new).await?;
+            let snapshot = snapshot.filter(|snapshot| cursor < snapshot.until());
+            let mut batch = match snapshot {
+                Some(snapshot) => {
+                    let limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
+                    snapshot.next(&self.log, cursor, limit).await?
+                }
+                None => self.read_for(durable, &selection, cursor, committed, room - new).await?,
+            };
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some(sent) = lease(durable, token, &batch.events, passed) else { break };
             batch.events.retain(|event| {

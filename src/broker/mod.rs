@@ -24,6 +24,7 @@ mod pace;
 mod publish;
 mod receipts;
 mod selection;
+mod snapshot;
 mod subscription;
 
 use std::{
@@ -53,6 +54,7 @@ use self::{
     options::check,
     pace::Pace,
     selection::Selection,
+    snapshot::Snapshot,
     subscription::Parts,
 };
 pub use self::{
@@ -228,6 +230,9 @@ impl Broker {
         let from = match (&options.after, options.since) {
             (Some(after), _) => From::After(with_log(&after.0, options.log.as_deref())),
             (None, Some(time)) => From::Since(time),
+            (None, None) if options.last_per_key => {
+                From::After(Position { cursor: Cursor::START, log: None })
+            }
             (None, None) => From::Now,
         };
         // Register first: what is committed from here on is announced.
@@ -242,11 +247,17 @@ impl Broker {
         if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
             return Err(self.gone(requested));
         }
+        let selection = Selection::of(options);
+        let snapshot = match options.last_per_key {
+            true => Some(self.snapshot(&options.filters, &selection, cursor).await?),
+            false => None,
+        };
         let parts = Parts {
             number,
             log: self.log.clone(),
             filters: options.filters.clone(),
-            selection: Selection::of(options),
+            selection,
+            snapshot,
             registration,
             batch_max: options.batch_max,
             cursor,
@@ -257,6 +268,17 @@ impl Broker {
             pace: Pace::of(options),
         };
         Ok(Subscription::new(parts))
+    }
+
+    /// The state of everything up to now.
+    async fn snapshot(
+        &self,
+        filters: &Filters,
+        selection: &Selection,
+        after: Cursor,
+    ) -> Result<Box<Snapshot>, SubscribeError> {
+        let until = self.log.committed();
+        Ok(Box::new(Snapshot::gather(&self.log, filters, selection, after, until).await?))
     }
 
     /// Reads for one request, waiting up to `wait` for the first match.

@@ -1,6 +1,6 @@
 //! What the options of a subscription must be.
 
-use tidings_proto::{Mode, SubscribeOptions, subscribe::Order};
+use tidings_proto::{Mode, Start, SubscribeOptions, subscribe::Order};
 
 use super::{
     BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, conflate::CONFLATE_MS_MAX,
@@ -41,6 +41,15 @@ pub(super) fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     ];
     if !durable && let Some((field, _)) = of_durables.into_iter().find(|(_, given)| *given) {
         return invalid(field, "only a durable subscription has it: say \"durable\" too");
+    }
+    if options.last_per_key {
+        if options.after.is_some() || options.since.is_some() || options.start != Start::Now {
+            let problem = "it begins with the state as of now: leave out after, since and start";
+            return invalid("last_per_key", problem);
+        }
+        if options.mode == Mode::Mirror {
+            return invalid("last_per_key", "a mirror has one floor over all events: leave it out");
+        }
     }
     if options.partition_by.is_some() && options.mode != Mode::Shared {
         return invalid(
@@ -98,7 +107,6 @@ pub(super) fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
 fn check_not_yet(options: &SubscribeOptions) -> Result<(), SubscribeError> {
     let wanted = [
         ("order", options.order == Order::Priority),
-        ("last_per_key", options.last_per_key),
         ("idle_expiry_ms", options.idle_expiry_ms > 0),
         ("max_bytes_per_second", options.max_bytes_per_second > 0),
         ("max_data_bytes", options.max_data_bytes.is_some()),

@@ -23,6 +23,7 @@ use super::{
     leasing::Leasing,
     pace::{LOOK, Pace, Step},
     selection::{Selection, has_expired},
+    snapshot::Snapshot,
 };
 use crate::{
     clock,
@@ -59,6 +60,8 @@ pub struct Subscription {
     replayed: Option<u64>,
     /// Where what is live may wait for more.
     pace: Option<Box<Pace>>,
+    /// The state that comes first, as long as the cursor is in it.
+    snapshot: Option<Box<Snapshot>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +150,8 @@ pub(super) struct Parts {
     pub(super) resumes: bool,
     /// Where what is live may wait for more.
     pub(super) pace: Option<Box<Pace>>,
+    /// The state that comes first.
+    pub(super) snapshot: Option<Box<Snapshot>>,
 }
 
 impl Subscription {
@@ -179,6 +184,7 @@ impl Subscription {
             counted: parts.counted,
             replayed: parts.resumes.then_some(0),
             pace: parts.pace,
+            snapshot: parts.snapshot,
         }
     }
 
@@ -267,8 +273,12 @@ impl Subscription {
     }
 
     /// The next batch.
-    async fn read(&self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
+    async fn read(&mut self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
         let limit = ReadLimit { events: events_max, bytes: BATCH_BYTES_MAX };
+        self.snapshot.take_if(|snapshot| self.cursor >= snapshot.until());
+        if let Some(snapshot) = &self.snapshot {
+            return Box::pin(snapshot.next(&self.log, self.cursor, limit)).await;
+        }
         let Some(conflating) = self.conflating() else {
             return self.log.read(self.cursor, until, &self.filters, limit).await;
         };

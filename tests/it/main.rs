@@ -34,6 +34,7 @@ mod real_input;
 mod shared;
 mod slow_http;
 mod slow_reader;
+mod state;
 mod stop;
 mod strace;
 mod subscribe;

@@ -22,7 +22,7 @@ use crate::{
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameters of both calls.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
     "after",
     "since",
     "limit",
@@ -30,13 +30,14 @@ const KNOWN: [&str; 11] = [
     "types",
     "content_types",
     "header",
+    "last_per_key",
     "min_priority",
     "on_gap",
     "linger_ms",
     "conflate_ms",
 ];
 /// Those that say how a stream is paced; a read is paced by its reader.
-const PACE: [&str; 2] = ["linger_ms", "conflate_ms"];
+const PACE: [&str; 3] = ["linger_ms", "conflate_ms", "last_per_key"];
 
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
@@ -106,6 +107,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         headers: query.all("header").map(header).collect::<Result<_, _>>()?,
         min_priority: query.value("min_priority")?,
         on_gap,
+        last_per_key: query.value("last_per_key")?.unwrap_or(false),
         linger_ms: query.value("linger_ms")?.unwrap_or(0),
         conflate_ms: query.value("conflate_ms")?.unwrap_or(0),
         ..SubscribeOptions::to(filters)
@@ -140,6 +142,8 @@ async fn stream(
             id.parse().map_err(|error| WireError::invalid(format!("last-event-id: {error}")))?;
         options.after = Some(After(position));
         options.since = None;
+        // It had the state, or a part of it, and goes on from there.
+        options.last_per_key = false;
     }
     Ok(sse::answer(session, &options).await?)
 }

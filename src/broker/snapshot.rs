@@ -1,0 +1,107 @@
+//! `last_per_key`: the newest event of every topic and key as of a place in the log, and then all behind it.
+//!
+//! - Events without a key have one slot a topic. What is not wanted, or has expired, has none and replaces
+//!   nothing.
+//! - What was replaced while the state was gathered is left out: its newer event follows.
+//! - The cursor passes what is left out, so plain `after` resumes.
+
+use std::collections::HashMap;
+
+use tidings_proto::{Cursor, Filters, Offset};
+
+use super::{
+    error::SubscribeError,
+    selection::{Selection, has_expired},
+};
+use crate::{
+    clock,
+    log::{Batch, LogHandle, ReadError, ReadLimit},
+};
+
+/// The most topics and keys a state may have: so many offsets are held until they are sent.
+pub(super) const SLOTS_MAX: usize = 100_000;
+/// How much is read in one step.
+const STEP: ReadLimit = ReadLimit { events: 1000, bytes: 1 << 20 };
+
+/// The newest event of each slot.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    until: Cursor,
+    /// Rising.
+    offsets: Vec<Offset>,
+}
+
+impl Snapshot {
+    /// Gathers the state of (`after`, `until`]. Takes as long as reading all that matches.
+    ///
+    /// # Errors
+    /// [`SubscribeError::Invalid`] when there are more than [`SLOTS_MAX`] slots; the storage's.
+    pub(super) async fn gather(
+        log: &LogHandle,
+        filters: &Filters,
+        selection: &Selection,
+        after: Cursor,
+        until: Cursor,
+    ) -> Result<Snapshot, SubscribeError> {
+        let mut newest = HashMap::new();
+        let now = clock::now();
+        let mut cursor = after;
+        loop {
+            let committed = log.committed();
+            let batch = log.read(cursor, committed, filters, STEP).await?;
+            for event in &batch.events {
+                if selection.wants(event) && !has_expired(event, now) {
+                    let slot = (event.topic().clone(), event.key().map(Box::<str>::from));
+                    newest.insert(slot, event.offset());
+                }
+            }
+            if newest.len() > SLOTS_MAX {
+                let problem = format!(
+                    "more than {SLOTS_MAX} topics and keys have a last event: take narrower filters"
+                );
+                return Err(SubscribeError::Invalid { field: "last_per_key", problem });
+            }
+            cursor = batch.damaged.unwrap_or(batch.cursor);
+            if cursor >= committed {
+                break;
+            }
+            // Others have their turn between two steps.
+            tokio::task::yield_now().await;
+        }
+        let mut offsets: Vec<Offset> = newest.into_values().collect();
+        offsets.retain(|offset| until.covers(*offset));
+        offsets.sort_unstable();
+        Ok(Snapshot { until, offsets })
+    }
+
+    /// Where the state ends and the log begins.
+    pub(super) fn until(&self) -> Cursor {
+        self.until
+    }
+
+    /// The next events of the state behind `after`.
+    pub(super) async fn next(
+        &self,
+        log: &LogHandle,
+        after: Cursor,
+        limit: ReadLimit,
+    ) -> Result<Batch, ReadError> {
+        let from = self.offsets.partition_point(|offset| after.covers(*offset));
+        let rest = self.offsets.get(from..).unwrap_or_default();
+        let wanted: Vec<Offset> = rest.iter().take(limit.events).copied().collect();
+        let is_last = wanted.len() == rest.len();
+        let last = wanted.last().map_or(self.until, |last| last.cursor());
+        let found = log.get_many(wanted, limit.bytes).await?;
+        let (left, damaged) = (found.left.first().copied(), found.damaged.first().copied());
+        let mut events = found.events;
+        // What cannot be read, or was not looked at, ends the batch: the next one begins with it.
+        let Some(end) = [left, damaged].into_iter().flatten().min() else {
+            let cursor = if is_last { self.until } else { last };
+            return Ok(Batch { events, cursor, damaged: None });
+        };
+        events.retain(|event| event.offset() < end);
+        let is_damaged = events.is_empty() && damaged == Some(end);
+        let damaged = is_damaged.then(|| end.cursor());
+        Ok(Batch { events, cursor: end.before(), damaged })
+    }
+}
