@@ -23,12 +23,14 @@ use std::{
 use tidings_proto::{Cursor, control::AckState};
 
 pub(super) use self::dead::{Cause, Dying};
-use self::{dead::Dead, keys::Keys, ranges::RangeSet};
+use self::{dead::Dead, due::Due, keys::Keys, ranges::RangeSet};
 use super::held::Token;
 use crate::log::Stored;
 
 mod dead;
+mod due;
 mod keys;
+mod order;
 mod ranges;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
@@ -40,7 +42,7 @@ pub struct DurableState {
     cursor: u64,
     outstanding: BTreeMap<u64, Outstanding>,
     /// Up to the cursor, to be delivered again now.
-    due: BTreeSet<u64>,
+    due: Due,
     /// Up to the cursor, to be delivered again later: moment and offset.
     timers: BTreeSet<(u64, u64)>,
     /// On their way to the socket; may hold some that are not any more.
@@ -51,6 +53,8 @@ pub struct DurableState {
     keys: Keys,
     /// How often it was reset.
     generation: u64,
+    /// Whether events above the cursor go out before those up to it, see [`order`].
+    by_lane: bool,
 }
 
 /// An event that is not acknowledged.
@@ -63,12 +67,15 @@ struct Outstanding {
     delivered: Option<u64>,
     /// Who has it, or had it last.
     owner: Token,
+    /// It was looked at for delivery: all up to the cursor were, those above it by their lane.
+    taken: bool,
 }
 
 impl Outstanding {
     /// Known, and to come in its turn.
     fn waiting(attempts: u32, until: u64) -> Outstanding {
-        Outstanding { attempts, phase: Phase::Waiting(until), delivered: None, owner: 0 }
+        let (delivered, owner, taken) = (None, 0, false);
+        Outstanding { attempts, phase: Phase::Waiting(until), delivered, owner, taken }
     }
 
     /// It is on its way once more.
@@ -185,7 +192,8 @@ impl DurableState {
     /// How many events are not acknowledged and count against `max_in_flight`.
     pub fn outstanding(&self) -> usize {
         // Those above the cursor are let in one by one like new ones.
-        let above = self.outstanding.range(self.cursor + 1..).count();
+        let above = self.outstanding.range(self.cursor + 1..);
+        let above = above.filter(|(_, event)| !event.taken).count();
         self.outstanding.len().saturating_sub(above + self.dead.held_back())
     }
 
@@ -260,6 +268,9 @@ impl DurableState {
                 continue;
             }
             let event = self.outstanding.entry(offset).or_insert(Outstanding::waiting(0, 0));
+            if std::mem::replace(&mut event.taken, true) {
+                continue;
+            }
             match event.phase {
                 // Known from an earlier life, or under another limit.
                 _ if self.dead.is_last(event.attempts) => {
@@ -287,11 +298,22 @@ impl DurableState {
     /// The events that are due again, oldest first, with the number of the delivery they now have: they go
     /// to `owner`.
     pub fn deliver_again(&mut self, now: u64, events_max: usize, owner: Token) -> Vec<(u64, u32)> {
+        self.deliver_again_up_to(u8::MAX, now, events_max, owner)
+    }
+
+    /// The same for those of at most this rank, the lower ranks first.
+    pub fn deliver_again_up_to(
+        &mut self,
+        rank_max: u8,
+        now: u64,
+        events_max: usize,
+        owner: Token,
+    ) -> Vec<(u64, u32)> {
         self.ripen(now);
         self.let_in();
         let mut again = Vec::new();
         while again.len() < events_max
-            && let Some(offset) = self.due.pop_first()
+            && let Some(offset) = self.due.pop(rank_max)
         {
             let Some(event) = self.outstanding.get_mut(&offset) else { continue };
             if self.dead.is_last(event.attempts) {
@@ -361,7 +383,7 @@ impl DurableState {
 
     /// A session has gone or was superseded: everything it had, or all sessions, is due at once.
     pub fn release_of(&mut self, owner: Option<Token>) {
-        for (&offset, event) in self.outstanding.range_mut(..=self.cursor) {
+        for (&offset, event) in &mut self.outstanding {
             match event.phase {
                 Phase::Waiting(_) | Phase::Dying => continue,
                 _ if owner.is_some_and(|owner| owner != event.owner) => continue,
@@ -406,7 +428,7 @@ impl DurableState {
     /// any more but how many letters were written.
     pub fn after_reset(&self, floor: Cursor) -> DurableState {
         let (dead, generation) = (self.dead.after_reset(), self.generation + 1);
-        DurableState { dead, generation, ..DurableState::new(floor) }
+        DurableState { dead, generation, by_lane: self.by_lane, ..DurableState::new(floor) }
     }
 
     /// Everything up to and including `offset` is done, but for what was redriven and not seen since.
@@ -426,13 +448,14 @@ impl DurableState {
 
     /// Just this event is done. False when too many ranges would have to be remembered.
     pub fn ack(&mut self, offset: u64) -> bool {
+        let is_above = offset > self.cursor;
+        if is_above && self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
+            return false;
+        }
         if let Some(event) = self.outstanding.remove(&offset) {
             self.forget(offset, event.phase);
         }
-        if offset > self.cursor {
-            if self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
-                return false;
-            }
+        if is_above {
             self.acked.insert(offset, offset);
             self.advance();
         }
@@ -440,10 +463,10 @@ impl DurableState {
     }
 
     /// Of these, what is not among `events` is gone, has expired or is not wanted: it needs no ack.
-    pub fn ack_missing(&mut self, wanted: &[(u64, u32)], events: &[Arc<Stored>]) {
+    pub fn ack_missing(&mut self, wanted: impl Iterator<Item = u64>, events: &[Arc<Stored>]) {
         let there: BTreeSet<u64> = events.iter().map(|event| event.offset().get()).collect();
-        for (offset, _) in wanted.iter().filter(|(offset, _)| !there.contains(offset)) {
-            self.ack(*offset);
+        for offset in wanted.filter(|offset| !there.contains(offset)) {
+            self.ack(offset);
         }
     }
 
@@ -473,7 +496,8 @@ impl DurableState {
             self.due.extend(self.keys.back(offset));
         }
         // What is above the cursor dies when it comes in its turn.
-        if offset <= self.cursor && self.dead.is_last(event.attempts) {
+        let is_taken = offset <= self.cursor || event.taken;
+        if is_taken && self.dead.is_last(event.attempts) {
             event.phase = self.dead.dies(offset, event.attempts, Cause::Nack);
             self.forget_time(offset, before);
             return;
@@ -482,11 +506,11 @@ impl DurableState {
         let at = if wait_ms == 0 { 0 } else { now.saturating_add(wait_ms) };
         event.phase = Phase::Waiting(at);
         self.forget_time(offset, before);
-        if offset > self.cursor {
+        if !is_taken {
             return;
         }
         match at {
-            0 => drop(self.due.insert(offset)),
+            0 => self.due.insert(offset),
             at => drop(self.timers.insert((at, offset))),
         }
     }
@@ -513,6 +537,7 @@ impl DurableState {
     fn forget(&mut self, offset: u64, phase: Phase) {
         self.forget_time(offset, phase);
         self.dead.forget(offset);
+        self.due.forget(offset);
         self.due.extend(self.keys.settled(offset));
     }
 
@@ -521,16 +546,17 @@ impl DurableState {
             Phase::Leased(Some(at)) => drop(self.timers.remove(&(at, offset))),
             Phase::Waiting(at) => {
                 self.timers.remove(&(at, offset));
-                self.due.remove(&offset);
+                self.due.remove(offset);
             }
             Phase::Leased(None) | Phase::Sending | Phase::Dying => {}
         }
     }
 
-    /// The outstanding above the cursor, up to `until`.
+    /// The outstanding above the cursor that were not looked at, up to `until`.
     fn above(&self, until: Cursor) -> impl Iterator<Item = u64> + '_ {
         let until = until.get().max(self.cursor);
-        self.outstanding.range(self.cursor + 1..until.saturating_add(1)).map(|(offset, _)| *offset)
+        let above = self.outstanding.range(self.cursor + 1..until.saturating_add(1));
+        above.filter(|(_, event)| !event.taken).map(|(offset, _)| *offset)
     }
 
     /// What is acknowledged above the floor: between the outstanding events, and above the cursor.

@@ -100,10 +100,10 @@ pub enum AckError {
         /// The bound, in milliseconds.
         max_ms: u64,
     },
-    /// Of a shared durable nobody knows what the others have.
+    /// Of a shared durable, or one with lanes, what was delivered is no stretch of the log.
     #[error(
-        "offset: the subscription is shared, so \"up to here\" would acknowledge what others have: name the \
-         events with \"offsets\""
+        "offset: events of this subscription do not come in the order of the log to one session, so \"up to \
+         here\" would acknowledge what was not delivered: name them with \"offsets\""
     )]
     NotCumulative,
     /// The subscription was reset since this session attached.

@@ -8,8 +8,9 @@ use super::{
     Broker,
     conflate::Conflating,
     error::SubscribeError,
-    held::{Durable, Token},
+    held::{Durable, Held, Token},
     interest::Ready,
+    lanes,
     leasing::Leasing,
     selection::{Selection, has_expired},
     snapshot::Snapshot,
@@ -68,8 +69,10 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         loop {
             while ready.pop().is_some() {}
-            let (fetched, scanned) =
-                self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?;
+            let (fetched, scanned) = match durable.is_by_priority() {
+                true => self.fetch_lanes(&durable, token, limit).await?,
+                false => self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?,
+            };
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
             if found || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
@@ -129,19 +132,13 @@ impl Broker {
             .map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
         let (mut events, _) = leasing.taken(found.events, &again, &found.left, &selection);
         let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
-        let mut attempts: Vec<(u64, u32)> = again;
+        let mut attempts = again;
         let room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         let mut new = 0;
         while cursor < committed && new < room && bytes < FETCH_BYTES_MAX && gap.is_none() {
-            let snapshot = snapshot.filter(|snapshot| cursor < snapshot.until());
-            let mut batch = match snapshot {
-                Some(snapshot) => {
-                    let limit = ReadLimit { events: room - new, bytes: BATCH_BYTES_MAX };
-                    snapshot.next(&self.log, cursor, limit).await?
-                }
-                None => self.read_for(durable, &selection, cursor, committed, room - new).await?,
-            };
+            let mut batch =
+                self.read_for(durable, &selection, snapshot, cursor, committed, room - new).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some(sent) = lease(durable, token, &batch.events, passed) else { break };
             batch.events.retain(|event| {
@@ -163,14 +160,47 @@ impl Broker {
         }
         let floor = held.state.floor();
         drop(held);
-        let is_sent = |at: u64| events.iter().any(|event| event.offset().get() == at);
-        attempts.retain(|(offset, attempts)| *attempts >= 2 && is_sent(*offset));
-        let attempts = attempts
-            .into_iter()
-            .filter_map(|(offset, n)| Some((Offset::new(offset)?, n)))
-            .collect();
+        let attempts = attempts_of(attempts, &events);
         let scanned = (room > 0).then_some(cursor);
         Ok((Fetched { events, attempts, floor, gap }, scanned))
+    }
+
+    /// The same of a durable with lanes.
+    async fn fetch_lanes(
+        &self,
+        durable: &Arc<Durable>,
+        token: Token,
+        limit: usize,
+    ) -> Result<(Fetched, Option<Cursor>), ReadError> {
+        let mode = durable.spec.options.mode;
+        let is_its = |held: &Held| held.is_fetched(mode);
+        let found = lanes::next(&self.log, durable, token, limit, is_its).await?;
+        let lanes::Next::Events(next) = found else {
+            let floor = durable.lock().state.floor();
+            let fetched = Fetched { events: Vec::new(), attempts: Vec::new(), floor, gap: None };
+            return Ok((fetched, None));
+        };
+        let mut leasing = Leasing::new(durable.clone(), &next);
+        durable.tell_graves();
+        let mut offsets: Vec<Offset> =
+            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+        offsets.sort_unstable();
+        let mut found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
+        let mut damaged = found.damaged.drain(..);
+        let gap = damaged.next().map(|at| self.log.damage_gap(at.before(), at.cursor()));
+        found.left.extend(damaged);
+        let selection = Selection::of(&durable.spec.options);
+        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &selection);
+        leasing.done();
+        lanes::sort(&mut events, &next);
+        let mut held = durable.lock();
+        held.sent(clock::monotonic_ms(), &durable.redelivery, token);
+        let floor = held.state.floor();
+        let has_room = durable.room(&held, token) > 0;
+        let known = held.lanes().known();
+        drop(held);
+        let attempts = attempts_of(next, &events);
+        Ok((Fetched { events, attempts, floor, gap }, has_room.then_some(known)))
     }
 
     fn conflating<'a>(
@@ -186,10 +216,15 @@ impl Broker {
         &self,
         durable: &Durable,
         selection: &Selection,
+        snapshot: Option<&Snapshot>,
         after: Cursor,
         until: Cursor,
         events: usize,
     ) -> Result<Batch, ReadError> {
+        if let Some(snapshot) = snapshot.filter(|snapshot| after < snapshot.until()) {
+            let limit = ReadLimit { events, bytes: BATCH_BYTES_MAX };
+            return snapshot.next(&self.log, after, limit).await;
+        }
         if let Some(conflating) = self.conflating(durable, selection) {
             let limit = ReadLimit { events, bytes: FETCH_BYTES_MAX };
             let mut batch = conflating.next(after, until, limit).await?;
@@ -203,6 +238,13 @@ impl Broker {
         batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
         Ok(batch)
     }
+}
+
+/// Of what was sent, what is not sent for the first time.
+fn attempts_of(sent: Vec<(u64, u32)>, events: &[Arc<Stored>]) -> Vec<(Offset, u32)> {
+    let is_there = |at: u64| events.iter().any(|event| event.offset().get() == at);
+    let again = sent.into_iter().filter(|(offset, n)| *n >= 2 && is_there(*offset));
+    again.filter_map(|(offset, n)| Some((Offset::new(offset)?, n))).collect()
 }
 
 /// Notes new events as delivered; `None` when a socket has taken the durable over.

@@ -17,14 +17,16 @@ use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::{
     Cursor, Mode, Offset,
     control::{AckState, DurableSpec},
-    subscribe::PartitionBy,
+    subscribe::{Order, PartitionBy},
 };
 
 use super::{
     durable::{Cause, DurableState, Dying, Redelivery},
     error::AckError,
     interest::Entry,
+    lanes::Lanes,
     letters::Graves,
+    members::Members,
 };
 use crate::{clock, log::Stored};
 
@@ -45,8 +47,9 @@ pub struct Held {
     /// What is delivered and acknowledged.
     pub state: DurableState,
     holder: Holder,
-    /// By rising token.
-    members: Vec<Member>,
+    /// What waits, by priority; made when it is first asked for.
+    lanes: Option<Box<Lanes>>,
+    members: Members,
     last_token: Token,
     /// When the members look again, at the latest; `None`: when they are woken.
     alarm_ms: Option<u64>,
@@ -65,15 +68,6 @@ pub struct Held {
 
 /// Names one attachment of a session to a durable; 0 is nobody's.
 pub type Token = u64;
-
-/// A session that is attached.
-#[derive(Debug)]
-struct Member {
-    token: Token,
-    entry: Arc<Entry>,
-    /// Over HTTP: what it has leased stays leased when it goes.
-    is_fetcher: bool,
-}
 
 /// Who gets the events of an exclusive durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +114,8 @@ impl Durable {
             durable_floor: state.floor(),
             state,
             holder: Holder::Nobody,
-            members: Vec::new(),
+            lanes: None,
+            members: Members::default(),
             last_token: 0,
             alarm_ms: None,
             deleted: false,
@@ -251,6 +246,11 @@ impl Durable {
         self.spec.options.mode == Mode::Mirror
     }
 
+    /// Whether higher priorities go first.
+    pub fn is_by_priority(&self) -> bool {
+        self.spec.options.order == Order::Priority
+    }
+
     /// Whether its sessions share the events.
     pub fn is_shared(&self) -> bool {
         self.spec.options.mode == Mode::Shared
@@ -278,7 +278,7 @@ impl Durable {
                 held.wake_all();
             }
         }
-        held.members.push(Member { token, entry, is_fetcher: false });
+        held.members.add(token, entry, false);
         let floor = held.state.floor();
         drop(held);
         self.tell_graves();
@@ -288,11 +288,10 @@ impl Durable {
     /// A session goes: what it had comes again at once.
     pub fn detach(&self, token: Token) {
         let mut held = self.lock();
-        let left = held.members.iter().position(|member| member.token == token);
-        let left = left.map(|at| held.members.remove(at));
+        let is_socket = held.members.remove(token) == Some(false);
         let is_releasing = match self.spec.options.mode {
             Mode::Mirror => false,
-            Mode::Shared => left.is_some_and(|member| !member.is_fetcher),
+            Mode::Shared => is_socket,
             Mode::Exclusive => held.holder == Holder::Session(token),
         };
         if is_releasing {
@@ -317,7 +316,7 @@ impl Durable {
             held.wake_all();
         }
         let token = held.next_token();
-        held.members.push(Member { token, entry, is_fetcher: true });
+        held.members.add(token, entry, true);
         drop(held);
         self.tell_graves();
         token
@@ -374,7 +373,8 @@ impl Durable {
         if !held.may_ack(from) {
             return Ok(None);
         }
-        if self.is_shared() && matches!(target, Target::UpTo(_)) {
+        let is_in_order = !self.is_shared() && !self.is_by_priority();
+        if !is_in_order && matches!(target, Target::UpTo(_)) {
             return Err(AckError::NotCumulative);
         }
         let delivered_ms = match target {
@@ -490,12 +490,25 @@ fn key_of(event: &Stored) -> Option<(u64, u64)> {
 fn set_limits(state: &mut DurableState, spec: &DurableSpec) {
     let in_flight_max = usize::try_from(spec.options.max_in_flight).unwrap_or(usize::MAX);
     state.set_limits(spec.options.max_deliveries, in_flight_max);
+    state.set_by_lane(spec.options.order == Order::Priority);
 }
 
 impl Held {
     /// How many sessions are attached.
     pub fn sessions(&self) -> usize {
         self.members.len()
+    }
+
+    /// What waits, by priority.
+    pub(super) fn lanes(&mut self) -> &mut Lanes {
+        self.lanes.get_or_insert_with(|| Box::new(Lanes::new(self.state.floor())))
+    }
+
+    /// Up to `max` of what waits, in the order of delivery, with their ranks.
+    pub(super) fn pick(&mut self, max: usize, committed: Cursor) -> Vec<(u64, u8)> {
+        let floor = self.state.floor();
+        let lanes = self.lanes.get_or_insert_with(|| Box::new(Lanes::new(floor)));
+        lanes.pick(max, committed, &self.state)
     }
 
     /// Whether nothing is delivered.
@@ -525,26 +538,20 @@ impl Held {
 
     /// Among how many the events are shared; those who fetch are one.
     pub fn members(&self) -> usize {
-        let sockets = self.members.iter().filter(|member| !member.is_fetcher).count();
-        let fetching =
-            sockets < self.members.len() || self.state.in_flight_but(&self.sockets()) > 0;
+        let sockets = self.members.sockets();
+        let fetching = sockets.len() < self.members.len() || self.state.in_flight_but(&sockets) > 0;
+        let sockets = sockets.len();
         (sockets + usize::from(fetching)).max(1)
     }
 
     /// How much of its share of `max` a member has left; at least one event is its share.
     fn share_left(&self, token: Token, max: usize) -> usize {
-        let sockets = self.sockets();
+        let sockets = self.members.sockets();
         let has = match sockets.binary_search(&token) {
             Ok(_) => self.state.in_flight_of(token),
             Err(_) => self.state.in_flight_but(&sockets),
         };
         (max / self.members()).max(1).saturating_sub(has)
-    }
-
-    /// The tokens of those who do not fetch, rising.
-    fn sockets(&self) -> Vec<Token> {
-        let sockets = self.members.iter().filter(|member| !member.is_fetcher);
-        sockets.map(|member| member.token).collect()
     }
 
     /// When something is to be looked at again; whoever asks does so then.
@@ -585,6 +592,6 @@ impl Held {
     }
 
     pub(super) fn wake_all(&self) {
-        self.members.iter().for_each(|member| member.entry.wake());
+        self.members.wake_all();
     }
 }

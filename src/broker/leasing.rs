@@ -51,8 +51,8 @@ impl Leasing {
                 && selection.wants(event)
                 && !has_expired(event, now)
         });
-        let looked = again.len().saturating_sub(left.len());
-        let looked_at = again.get(..looked).unwrap_or(again);
+        let is_left = |offset: u64| left.iter().any(|left| left.get() == offset);
+        let looked_at = again.iter().map(|(offset, _)| *offset).filter(|offset| !is_left(*offset));
         let mut held = self.durable.lock();
         held.state.ack_missing(looked_at, &events);
         held.state.give_back(left.iter().map(|offset| offset.get()));

@@ -18,8 +18,9 @@ use tidings_proto::{
 use super::{
     Counted,
     conflate::Conflating,
-    held::{Durable, Token},
+    held::{Durable, Held, Token},
     interest::Registration,
+    lanes,
     leasing::Leasing,
     pace::{LOOK, Pace, Step},
     selection::{Selection, has_expired},
@@ -112,10 +113,8 @@ impl Drop for Attachment {
 pub enum Delivery {
     /// Events.
     Events {
-        /// The cursor before the batch.
-        after: Cursor,
-        /// The cursor behind it.
-        cursor: Cursor,
+        /// The cursors before and behind the batch; `None` where events are not in the order of the log.
+        range: Option<(Cursor, Cursor)>,
         /// The events.
         events: Vec<Arc<Stored>>,
         /// Those of them that were delivered before: offset and the number of this delivery.
@@ -219,6 +218,9 @@ impl Subscription {
         if let Some(gap) = self.pending_gap.take() {
             return Ok(Some(Delivery::Gap(gap)));
         }
+        if self.durable.as_ref().is_some_and(|attachment| attachment.durable.is_by_priority()) {
+            return Box::pin(self.next_in_lanes()).await;
+        }
         if let Some(delivery) = self.next_of_durable().await? {
             return Ok(Some(delivery));
         }
@@ -318,7 +320,8 @@ impl Subscription {
 
     /// While nothing matches: brings the subscriber's cursor up to what has been looked at.
     pub fn idle(&mut self) -> Option<Delivery> {
-        if self.phase != Phase::Live {
+        let has_lanes = self.durable.as_ref().is_some_and(|it| it.durable.is_by_priority());
+        if self.phase != Phase::Live || has_lanes {
             return None;
         }
         if let Some(passed) = self.registration.passed() {
@@ -386,7 +389,7 @@ impl Subscription {
         }
         let (events, more_due) = leasing.taken(found.events, &again, &found.left, &self.selection);
         leasing.done();
-        metrics::redelivered(events.len());
+        metrics::redelivered(attempts_of(&again).len());
         // One is named; the others were, or will be, by those who read them anew.
         self.pending_gap =
             found.damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
@@ -401,7 +404,77 @@ impl Subscription {
         // Some have expired meanwhile, or newer ones have replaced them.
         attempts.retain(|(at, _)| events.binary_search_by_key(at, |event| event.offset()).is_ok());
         // How late these are is another matter than how long a delivery takes.
-        Ok(Some(Delivery::Events { after, cursor, events, attempts, durable_at: None }))
+        Ok(Some(Delivery::Events {
+            range: Some((after, cursor)),
+            events,
+            attempts,
+            durable_at: None,
+        }))
+    }
+
+    /// As [`Subscription::next`], of a durable with lanes.
+    async fn next_in_lanes(&mut self) -> Result<Option<Delivery>, ReadError> {
+        for _ in 0..LOOKS_A_TURN {
+            if let Some(delivery) = self.next_by_priority().await? {
+                return Ok(Some(delivery));
+            }
+            if self.room() == 0 {
+                // An ack ends that.
+                return Ok(None);
+            }
+            let _ = self.registration.take_first_match();
+            let known = self.durable.as_ref().map(|it| it.durable.lock().lanes().known());
+            let known = known.unwrap_or_default();
+            if known >= self.log.committed() && self.registration.arm(known) {
+                return Ok(None);
+            }
+            tokio::task::yield_now().await;
+        }
+        // Others first.
+        self.wake();
+        Ok(None)
+    }
+
+    /// What is next of the lanes, new or again.
+    async fn next_by_priority(&mut self) -> Result<Option<Delivery>, ReadError> {
+        let Some(Attachment { durable, token, .. }) = &self.durable else { return Ok(None) };
+        let (durable, token) = (durable.clone(), *token);
+        let mode = durable.spec.options.mode;
+        let is_its = |held: &Held| held.is_held_by(token, mode);
+        let found = lanes::next(&self.log, &durable, token, self.events_max, is_its).await?;
+        let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
+        let mut leasing = Leasing::new(durable.clone(), &next);
+        durable.tell_graves();
+        self.cursor = self.cursor.max(durable.lock().state.cursor());
+        if next.is_empty() {
+            self.told = self.cursor;
+            return Ok(self.caught_up());
+        }
+        let mut offsets: Vec<Offset> =
+            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+        offsets.sort_unstable();
+        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        // One is named; the others come again and are named then.
+        let mut damaged = found.damaged.drain(..);
+        self.pending_gap =
+            damaged.next().map(|offset| self.damage(offset.before(), offset.cursor()));
+        found.left.extend(damaged);
+        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &self.selection);
+        leasing.done();
+        lanes::sort(&mut events, &next);
+        let mut attempts = attempts_of(&next);
+        metrics::redelivered(attempts.len());
+        attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));
+        if events.is_empty() {
+            return Ok(self.pending_gap.take().map(Delivery::Gap));
+        }
+        let durable_at = match self.phase {
+            Phase::Live if attempts.is_empty() => {
+                events.iter().find_map(|event| event.durable_at())
+            }
+            _ => None,
+        };
+        Ok(Some(Delivery::Events { range: None, events, attempts, durable_at }))
     }
 
     /// How many events may go out.
@@ -462,7 +535,8 @@ impl Subscription {
             }
             _ => {}
         }
-        Delivery::Events { after, cursor: self.cursor, events, attempts, durable_at }
+        let range = Some((after, self.cursor));
+        Delivery::Events { range, events, attempts, durable_at }
     }
 
     /// Once the backlog is sent: first the cursor if it moved, then the news.

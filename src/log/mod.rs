@@ -409,6 +409,25 @@ impl LogHandle {
         }
     }
 
+    /// Up to `limit` of the offsets in (`after`, `until`] whose events match and have this priority, and how far was
+    /// looked.
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub async fn lane(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        priority: tidings_proto::Priority,
+        limit: usize,
+    ) -> Result<(Vec<Offset>, Cursor), ReadError> {
+        let until = until.min(self.committed());
+        let filters = filters.clone();
+        let bits = priority.to_bits();
+        self.on_disk(move |reader| reader.lane(after, until, &filters, bits, limit)).await
+    }
+
     /// How the loss of what is damaged behind `requested` up to `until` is told.
     pub fn damage_gap(&self, requested: Cursor, until: Cursor) -> Gap {
         Gap {

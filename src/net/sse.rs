@@ -177,8 +177,8 @@ impl Feed {
     async fn deliver(&mut self, delivery: Delivery) {
         let mut out = Vec::new();
         match delivery {
-            Delivery::Events { cursor, events, attempts, durable_at, .. } => {
-                self.events(cursor, &events, &attempts).await;
+            Delivery::Events { range, events, attempts, durable_at } => {
+                self.events(range.map(|(_, cursor)| cursor), &events, &attempts).await;
                 if let Some(durable_at) = durable_at {
                     metrics::delivery_took(Transport::Sse.as_str(), durable_at);
                 }
@@ -201,7 +201,12 @@ impl Feed {
         self.give(out).await;
     }
 
-    async fn events(&mut self, cursor: Cursor, events: &[Arc<Stored>], attempts: &[(Offset, u32)]) {
+    async fn events(
+        &mut self,
+        cursor: Option<Cursor>,
+        events: &[Arc<Stored>],
+        attempts: &[(Offset, u32)],
+    ) {
         let mut out = Vec::new();
         let mut bytes = 0;
         if !attempts.is_empty() {
@@ -236,7 +241,8 @@ impl Feed {
                 self.give(std::mem::take(&mut out)).await;
             }
         }
-        if events.last().is_none_or(|last| cursor > last.offset().cursor()) {
+        let last = events.last().map(|last| last.offset().cursor());
+        if let Some(cursor) = cursor.filter(|cursor| Some(*cursor) > last) {
             text::id(&Position::of(cursor, self.log), &mut out);
         }
         if !out.is_empty() {

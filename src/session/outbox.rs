@@ -373,12 +373,12 @@ fn write_delivery(
     frames: &mut impl Frames,
 ) {
     let push = match delivery {
-        Delivery::Events { after, cursor, events, attempts, .. } => {
+        Delivery::Events { range, events, attempts, .. } => {
             let (encoded, damaged) = encode(encoding, &events);
             let header = BatchHeader {
                 subscription,
-                after: Some(after),
-                cursor: Some(cursor),
+                after: range.map(|(after, _)| after),
+                cursor: range.map(|(_, cursor)| cursor),
                 attempts: &attempts,
             };
             let before = frames.bytes();

@@ -32,6 +32,13 @@ impl Slot {
     }
 }
 
+impl Slot {
+    /// The priority among its marks, 0 to 3.
+    pub(crate) fn priority(self) -> u8 {
+        u8::try_from(self.0 >> POSITION_BITS & 3).unwrap_or(0)
+    }
+}
+
 /// The largest position a slot can hold.
 pub(crate) const POSITION_MAX: u64 = POSITION_MASK as u64 * 8;
 
@@ -108,6 +115,13 @@ impl Active {
 
     pub(crate) fn slot(&self, rel: u32) -> Slot {
         usize::try_from(rel).ok().and_then(|rel| self.slots.get(rel)).copied().unwrap_or_default()
+    }
+
+    /// Up to `count` slots from `from` on; fewer at the end.
+    pub(crate) fn slots(&self, from: u32, count: u32) -> Vec<Slot> {
+        let from = usize::try_from(from).unwrap_or(usize::MAX);
+        let slots = self.slots.get(from..).unwrap_or_default();
+        slots.iter().take(usize::try_from(count).unwrap_or(usize::MAX)).copied().collect()
     }
 
     /// How many offsets it spans, holes included.

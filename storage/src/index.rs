@@ -260,6 +260,14 @@ impl IndexFile {
         Ok(Slot(u32::from_le_bytes(bytes)))
     }
 
+    /// Up to `count` slots from `from` on; fewer at the end.
+    pub(crate) fn slots(&self, from: u32, count: u32) -> io::Result<Vec<Slot>> {
+        let count = count.min(self.counts.span.saturating_sub(from));
+        let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * 4];
+        read_exact(&*self.file, &mut bytes, self.start(0) + u64::from(from) * 4)?;
+        Ok(bytes.chunks_exact(4).filter_map(|chunk| u32_at(chunk, 0)).map(Slot).collect())
+    }
+
     /// How many records of the topic lie below `rel`, and how many there are.
     fn rank(&self, postings: Postings, rel: u32) -> io::Result<u32> {
         let (mut low, mut high) = (0, postings.count);

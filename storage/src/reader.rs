@@ -6,6 +6,7 @@
 //! - No lock is held while a file is read.
 
 mod lag;
+mod lane;
 mod last;
 
 use std::{

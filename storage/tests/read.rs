@@ -77,6 +77,20 @@ proptest! {
             }
             prop_assert_eq!(&found, &wanted);
             prop_assert_eq!(reader.count(&filters, after, until).unwrap(), wanted.len() as u64);
+            // The four lanes are the same events, each with its priority.
+            let mut of_lanes = Vec::new();
+            for priority in 0..4 {
+                let mut cursor = after;
+                while cursor < end {
+                    let (found, next) = reader.lane(cursor, end, &filters, priority, events).unwrap();
+                    prop_assert!(next > cursor && found.len() <= events, "a lane stands still at {:?}", cursor);
+                    prop_assert!(found.iter().all(|offset| all[&offset.get()].flags.priority() == priority));
+                    of_lanes.extend(found.iter().map(|offset| offset.get()));
+                    cursor = next;
+                }
+            }
+            of_lanes.sort_unstable();
+            prop_assert_eq!(&of_lanes, &wanted);
             // What lies behind a cursor, with all the looks there are and with few.
             let mut behind = all.values().map(|record| (record.offset, &record.topic)).filter(|(offset, topic)| {
                 offset.get() > after.get() && filters.matches(topic.as_str())

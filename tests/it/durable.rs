@@ -582,9 +582,7 @@ async fn other_options_are_a_conflict_and_put_changes_them() {
         assert_eq!(error["code"], "conflict", "{field}: {error}");
         assert!(error["message"].as_str().unwrap().contains(field), "{error}");
     }
-    for (field, value) in
-        [("order", json!("priority")), ("presence", json!({"data": 1})), ("after", json!(1))]
-    {
+    for (field, value) in [("presence", json!({"data": 1})), ("after", json!(1))] {
         let mut options = json!({"durable": "e", "filters": ["a"]});
         options[field] = value;
         let error = other.refused("subscribe", options).await;

@@ -25,6 +25,7 @@ mod durable;
 mod durable_edges;
 mod encodings;
 mod http;
+mod lanes;
 mod manager;
 mod operate;
 mod pace;

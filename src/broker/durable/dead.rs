@@ -269,12 +269,16 @@ impl DurableState {
         if ranges >= RANGES_MAX || self.dead.dead.remove(&offset).is_none() {
             return false;
         }
-        if offset > self.cursor {
-            // It comes in its turn.
+        let is_above = offset > self.cursor;
+        if is_above {
             self.acked.remove(offset);
+        }
+        if is_above && !self.by_lane {
+            // It comes in its turn.
             return true;
         }
-        self.outstanding.insert(offset, Outstanding::waiting(0, 0));
+        // Its lane has passed it.
+        self.outstanding.insert(offset, Outstanding { taken: true, ..Outstanding::waiting(0, 0) });
         self.dead.held_back.insert(offset);
         self.dead.unseen.insert(offset);
         true

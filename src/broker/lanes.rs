@@ -1,0 +1,271 @@
+//! `order: "priority"`: higher priorities first, in the order of the log within one.
+//!
+//! - A lane is what a durable has not delivered yet of one priority. Lanes are found by the marks in the log's
+//!   index, a page at a time, and never stored: what is acknowledged above the floor says what is done.
+//! - Every [`OLDEST_EVERY`]th event is the oldest that waits, whatever its priority, so that none waits for ever.
+//! - What comes again has its lane too: it goes before what is new and lower.
+//! - Far more acknowledged above the floor than can be remembered, the oldest go first until the floor has risen.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use tidings_proto::{Cursor, Filters, Priority};
+
+use super::{
+    durable::DurableState,
+    held::{Durable, Held, Token},
+};
+use crate::{
+    clock,
+    log::{LogHandle, ReadError, ReadLimit, Stored},
+};
+
+/// The lanes in the order they are served in.
+const ORDER: [Priority; 4] = [Priority::Urgent, Priority::High, Priority::Normal, Priority::Low];
+/// How often the oldest event goes first: the sixteenth, as docs/protocol.md says.
+const OLDEST_EVERY: u32 = 16;
+/// How many events of a lane are known ahead of their delivery.
+const PAGE: usize = 256;
+/// How many wait in one lane before the others are filled without it.
+const WAITING_MAX: usize = 1024;
+/// Where so few events are behind all lanes they are read, and each goes into its lane.
+const NEAR: u64 = 1024;
+
+/// What is known of what waits. Pure.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: [Lane; 4],
+    turn: u32,
+}
+
+#[derive(Debug)]
+struct Lane {
+    /// Everything of it up to here waits below, or was looked at for delivery.
+    at: Cursor,
+    waiting: VecDeque<u64>,
+}
+
+/// What is to be read before the next pick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fill {
+    /// Of all lanes, what comes after this.
+    All(Cursor),
+    /// Of one lane, by its rank.
+    One(usize, Cursor),
+}
+
+impl Lanes {
+    /// Nothing is known of what comes after `floor`.
+    pub(super) fn new(floor: Cursor) -> Lanes {
+        let lane = || Lane { at: floor, waiting: VecDeque::new() };
+        Lanes { lanes: [lane(), lane(), lane(), lane()], turn: 0 }
+    }
+
+    /// Everything up to here is known.
+    pub(super) fn known(&self) -> Cursor {
+        self.lanes.iter().map(|lane| lane.at).min().unwrap_or_default()
+    }
+
+    /// Everything up to here was looked at for delivery.
+    fn passed(&self) -> Cursor {
+        let before = |lane: &Lane| {
+            lane.waiting.front().map_or(lane.at, |first| Cursor::new(first.saturating_sub(1)))
+        };
+        self.lanes.iter().map(before).min().unwrap_or_default()
+    }
+
+    /// What is to be read before it is known which event is next.
+    fn to_fill(&self, committed: Cursor) -> Option<Fill> {
+        let at = self.known();
+        let is_level = self.lanes.iter().all(|lane| lane.at == at);
+        let is_empty = self.lanes.iter().any(|lane| lane.waiting.is_empty());
+        let is_near = at < committed && committed.get() - at.get() <= NEAR;
+        let has_space = self.lanes.iter().all(|lane| lane.waiting.len() < WAITING_MAX);
+        if is_level && is_empty && is_near && has_space {
+            return Some(Fill::All(at));
+        }
+        let needs = |lane: &&Lane| lane.waiting.is_empty() && lane.at < committed;
+        let rank = self.lanes.iter().position(|lane| needs(&lane))?;
+        self.lanes.get(rank).map(|lane| Fill::One(rank, lane.at))
+    }
+
+    /// What was read for a fill; nothing where another was faster.
+    fn filled(&mut self, fill: Fill, found: &[(usize, u64)], at: Cursor) {
+        let is_current = match fill {
+            Fill::All(from) => self.lanes.iter().all(|lane| lane.at == from),
+            Fill::One(rank, from) => self.lanes.get(rank).is_some_and(|lane| lane.at == from),
+        };
+        if !is_current {
+            return;
+        }
+        for &(rank, offset) in found {
+            if let Some(lane) = self.lanes.get_mut(rank) {
+                lane.waiting.push_back(offset);
+            }
+        }
+        match fill {
+            Fill::All(_) => self.lanes.iter_mut().for_each(|lane| lane.at = at),
+            Fill::One(rank, _) => {
+                if let Some(lane) = self.lanes.get_mut(rank) {
+                    lane.at = at;
+                }
+            }
+        }
+    }
+
+    /// The rank of the best that waits.
+    fn rank(&self) -> Option<u8> {
+        let rank = self.lanes.iter().position(|lane| !lane.waiting.is_empty())?;
+        u8::try_from(rank).ok()
+    }
+
+    /// Up to `max` of what waits, in the order of delivery, with their ranks. Ends where a lane has to be filled
+    /// before it is known what is next.
+    pub(super) fn pick(
+        &mut self,
+        max: usize,
+        committed: Cursor,
+        state: &DurableState,
+    ) -> Vec<(u64, u8)> {
+        let mut picked = Vec::new();
+        while picked.len() < max && self.to_fill(committed).is_none() {
+            let by_age = state.is_far_ahead() || self.turn + 1 >= OLDEST_EVERY;
+            let best = self.lanes.iter().position(|lane| !lane.waiting.is_empty());
+            let rank = if by_age { self.oldest() } else { best };
+            let Some(rank) = rank else { break };
+            let Some(lane) = self.lanes.get_mut(rank) else { break };
+            let Some(offset) = lane.waiting.pop_front() else { break };
+            // Done or taken in an earlier life of the lanes.
+            if state.is_new(offset) {
+                self.turn = (self.turn + 1) % OLDEST_EVERY;
+                picked.push((offset, u8::try_from(rank).unwrap_or(u8::MAX)));
+            }
+        }
+        picked
+    }
+
+    /// The lane with the oldest of what waits.
+    fn oldest(&self) -> Option<usize> {
+        let fronts = self.lanes.iter().map(|lane| lane.waiting.front());
+        let known = fronts.enumerate().filter_map(|(rank, front)| Some((*front?, rank)));
+        known.min().map(|(_, rank)| rank)
+    }
+}
+
+/// What goes out next of a durable with lanes.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// These, with the number of the delivery; they count as being on their way.
+    Events(Vec<(u64, u32)>),
+    /// The session has it no longer.
+    Lost,
+}
+
+/// Finds what goes out next to this session, new or again: nothing when nothing waits or there is no room.
+///
+/// # Errors
+/// The log could not be read.
+pub(super) async fn next(
+    log: &LogHandle,
+    durable: &Durable,
+    token: Token,
+    max: usize,
+    is_its: impl Fn(&Held) -> bool,
+) -> Result<Next, ReadError> {
+    loop {
+        let committed = log.committed();
+        let fill = {
+            let mut held = durable.lock();
+            if !is_its(&held) {
+                return Ok(Next::Lost);
+            }
+            let has_room = durable.room(&held, token) > 0 || durable.room_again(&held, token) > 0;
+            if !has_room {
+                return Ok(Next::Events(Vec::new()));
+            }
+            if let Some(fill) = held.lanes().to_fill(committed) {
+                fill
+            } else {
+                let events = take(durable, &mut held, token, max, committed);
+                match held.lanes().to_fill(committed) {
+                    // What was known of a lane was done long ago: there may be more behind it.
+                    Some(fill) if events.is_empty() && durable.room(&held, token) > 0 => fill,
+                    _ => return Ok(Next::Events(events)),
+                }
+            }
+        };
+        let (found, at) = read(log, &durable.spec.options.filters, fill, committed).await?;
+        durable.lock().lanes().filled(fill, &found, at);
+    }
+}
+
+/// Takes what is next: all lanes are known as far as it matters.
+fn take(
+    durable: &Durable,
+    held: &mut Held,
+    token: Token,
+    max: usize,
+    committed: Cursor,
+) -> Vec<(u64, u32)> {
+    let now_ms = clock::monotonic_ms();
+    let again_max = max.min(durable.room_again(held, token));
+    let room = max.min(durable.room(held, token));
+    let (due, new) = (held.state.due_rank(now_ms), held.lanes().rank());
+    // Without room for new ones, what is due goes whatever waits: it is what takes the room.
+    let rank_max = new.filter(|_| room > 0).unwrap_or(u8::MAX);
+    if due.is_some_and(|due| due <= rank_max) {
+        let again = held.state.deliver_again_up_to(rank_max, now_ms, again_max, token);
+        if !again.is_empty() || again_max == 0 {
+            return again;
+        }
+    }
+    let picked = held.pick(room, committed);
+    for &(offset, rank) in &picked {
+        held.state.note_rank(offset, rank);
+    }
+    let offsets: Vec<u64> = picked.iter().map(|(offset, _)| *offset).collect();
+    let passed = held.lanes().passed();
+    held.state.deliver_new(&offsets, passed, now_ms, token)
+}
+
+/// What is to be known: rank and offset of events, and up to where.
+async fn read(
+    log: &LogHandle,
+    filters: &Filters,
+    fill: Fill,
+    committed: Cursor,
+) -> Result<(Vec<(usize, u64)>, Cursor), ReadError> {
+    match fill {
+        Fill::All(from) => {
+            let limit = ReadLimit { events: PAGE, bytes: 1 << 20 };
+            let batch = log.read(from, committed, filters, limit).await?;
+            let lane = |event: &Arc<Stored>| (rank_of(event.priority()), event.offset().get());
+            let mut found: Vec<(usize, u64)> = batch.events.iter().map(lane).collect();
+            // Whoever reads these is told that they are damaged.
+            let damaged = batch.cursor.get() + 1..=batch.damaged.map_or(0, Cursor::get);
+            found.extend(damaged.map(|offset| (rank_of(Priority::Normal), offset)));
+            Ok((found, batch.damaged.unwrap_or(batch.cursor)))
+        }
+        Fill::One(rank, from) => {
+            let priority = ORDER.get(rank).copied().unwrap_or(Priority::Low);
+            let found = log.lane(from, committed, filters, priority, PAGE).await?;
+            Ok((found.0.iter().map(|offset| (rank, offset.get())).collect(), found.1))
+        }
+    }
+}
+
+fn rank_of(priority: Priority) -> usize {
+    ORDER.iter().position(|other| *other == priority).unwrap_or(ORDER.len() - 1)
+}
+
+/// Puts events that were read by offset into the order they are to go out in.
+pub(super) fn sort(events: &mut [Arc<Stored>], order: &[(u64, u32)]) {
+    let places: HashMap<u64, usize> =
+        order.iter().enumerate().map(|(place, (offset, _))| (*offset, place)).collect();
+    events.sort_by_key(|event| places.get(&event.offset().get()).copied());
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! `order: "priority"`: higher priorities first, and nothing waits for ever.
+
+use serde_json::{Value, json};
+
+use crate::util::{
+    Broker, http,
+    ws::{Socket, offsets},
+};
+
+async fn publish(socket: &mut Socket, priority: &str, count: usize) -> Vec<u64> {
+    let event = json!({"topic": "jobs", "priority": priority});
+    let mut all = Vec::new();
+    for part in vec![event; count].chunks(1000) {
+        let answer = socket.call("publish_batch", json!({ "events": part })).await;
+        let results = answer["published_batch"]["results"].as_array().unwrap();
+        all.extend(results.iter().map(|result| result["offset"].as_u64().unwrap()));
+    }
+    all
+}
+
+async fn attach(broker: &Broker, more: Value) -> Socket {
+    let mut options =
+        json!({"durable": "d", "filters": ["jobs"], "start": "first", "order": "priority"});
+    for (name, value) in more.as_object().unwrap() {
+        options[name] = value.clone();
+    }
+    let mut socket = Socket::open(&broker.public).await;
+    assert_eq!(socket.subscribe(options).await["durable"], "d");
+    socket
+}
+
+async fn ack(socket: &mut Socket, offsets: &[u64]) {
+    let answer = socket.call("ack", json!({"subscription": 1, "offsets": offsets})).await;
+    assert!(answer["acked"].is_object(), "{answer}");
+}
+
+#[tokio::test]
+async fn g3_higher_priorities_overtake_a_backlog_and_every_sixteenth_is_the_oldest() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 5000).await;
+    let normal = publish(&mut publisher, "normal", 20).await;
+    let urgent = publish(&mut publisher, "urgent", 40).await;
+    let mut socket = attach(&broker, json!({"max_in_flight": 100})).await;
+    let mut got = Vec::new();
+    while got.len() < 100 {
+        let batch = socket.events().await;
+        assert!(batch["after"].is_null() && batch["cursor"].is_null(), "{batch}");
+        got.extend(offsets(batch["events"].as_array().unwrap()));
+    }
+    // Higher lanes first, and every sixteenth the oldest: low ones, which were there first.
+    let mut waiting: Vec<u64> = urgent.iter().chain(&normal).chain(&low).copied().collect();
+    let want: Vec<u64> = (1..=100)
+        .map(|nth| {
+            let oldest = waiting.iter().position(|offset| Some(offset) == waiting.iter().min());
+            waiting.remove(if nth % 16 == 0 { oldest.unwrap() } else { 0 })
+        })
+        .collect();
+    assert_eq!(got, want);
+    // One that is urgent comes next, whatever waits.
+    let now = publish(&mut publisher, "urgent", 1).await;
+    ack(&mut socket, &got[..1]).await;
+    assert_eq!(offsets(&socket.take(1).await), now);
+}
+
+#[tokio::test]
+async fn g3_nothing_is_lost_or_repeated_over_kills() {
+    let mut broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let mut all = Vec::new();
+    for (priority, count) in
+        [("low", 60), ("high", 50), ("normal", 70), ("urgent", 30), ("low", 40)]
+    {
+        all.extend(publish(&mut publisher, priority, count).await);
+    }
+    all.sort_unstable();
+    let mut done = Vec::new();
+    while done.len() < all.len() {
+        let mut socket = attach(&broker, json!({"max_in_flight": 40})).await;
+        let mut batch = socket.take(20.min(all.len() - done.len())).await;
+        batch.truncate(20);
+        let batch = offsets(&batch);
+        for offset in &batch {
+            assert!(!done.contains(offset), "{offset} was acknowledged");
+        }
+        ack(&mut socket, &batch).await;
+        done.extend(batch);
+        broker.kill();
+        broker.restart();
+    }
+    done.sort_unstable();
+    assert_eq!(done, all);
+    let state = http::get(&broker.public, "/v1/subscriptions/d").await.json();
+    assert_eq!(state["lag"], 0, "{state}");
+}
+
+#[tokio::test]
+async fn what_comes_again_has_its_lane_and_fetches_and_members_have_lanes_too() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let urgent = publish(&mut publisher, "urgent", 1).await;
+    let normal = publish(&mut publisher, "normal", 3).await;
+    let mut socket = attach(&broker, json!({"max_in_flight": 2})).await;
+    assert_eq!(offsets(&socket.take(2).await), [urgent[0], normal[0]]);
+    let nack = json!({"subscription": 1, "offsets": [urgent[0]], "delay_ms": 0});
+    assert!(socket.call("nack", nack).await["nacked"].is_object());
+    ack(&mut socket, &normal[..1]).await;
+    let batch = socket.events().await;
+    assert_eq!(batch["events"][0]["offset"], urgent[0]);
+    assert_eq!(batch["attempts"][urgent[0].to_string()], 2);
+    drop(socket);
+    let fetch = async |limit: u64| {
+        let body = json!({ "limit": limit });
+        let answer = http::post_json(&broker.public, "/v1/subscriptions/d/fetch", &body).await;
+        offsets(answer.json()["events"].as_array().unwrap())
+    };
+    let high = publish(&mut publisher, "high", 1).await;
+    // What the socket had comes again, in its lane; it takes all the room, so nothing new comes before.
+    assert_eq!(fetch(1).await, urgent);
+    assert_eq!(fetch(1).await, normal[1..2]);
+    assert_eq!(fetch(1).await, [0; 0]);
+    let done = json!({ "offsets": urgent });
+    let answer = http::post_json(&broker.public, "/v1/subscriptions/d/ack", &done).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(fetch(1).await, high);
+    let refused =
+        http::post_json(&broker.public, "/v1/subscriptions/d/ack", &json!({"offset": high[0]}))
+            .await;
+    assert_eq!(refused.status, 400);
+    assert!(
+        refused.json()["detail"].as_str().unwrap().starts_with("offset: "),
+        "{}",
+        refused.text()
+    );
+}
+
+#[tokio::test]
+async fn members_share_lanes() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 100).await;
+    let high = publish(&mut publisher, "high", 10).await;
+    let options = json!({"max_in_flight": 20, "mode": "shared"});
+    let mut first = attach(&broker, options.clone()).await;
+    let mut got = offsets(&first.take(20).await);
+    assert!(high.iter().all(|offset| got.contains(offset)));
+    let mut second = attach(&broker, options).await;
+    ack(&mut first, &got).await;
+    while got.len() < 110 {
+        let (batch, socket) = tokio::select! {
+            batch = first.events() => (batch, &mut first),
+            batch = second.events() => (batch, &mut second),
+        };
+        let batch = offsets(batch["events"].as_array().unwrap());
+        ack(socket, &batch).await;
+        got.extend(batch);
+    }
+    got.sort_unstable();
+    assert_eq!(got, [low, high].concat());
+}
+
+#[tokio::test]
+async fn what_contradicts_lanes_is_refused_by_name() {
+    let broker = Broker::start();
+    let mut socket = Socket::open(&broker.public).await;
+    for (more, field) in [
+        (json!({"durable": "d", "mode": "mirror"}), "mode"),
+        (json!({"durable": "d", "mode": "shared", "partition_by": "key"}), "partition_by"),
+        (json!({"durable": "d", "conflate_ms": 5}), "conflate_ms"),
+        (json!({"durable": "d", "linger_ms": 5}), "linger_ms"),
+        (json!({"durable": "d", "last_per_key": true}), "last_per_key"),
+        (json!({}), "order"),
+    ] {
+        let mut options = json!({"filters": ["a"], "order": "priority"});
+        for (name, value) in more.as_object().unwrap() {
+            options[name] = value.clone();
+        }
+        let error = socket.refused("subscribe", options).await;
+        assert_eq!(error["code"], "invalid_argument");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("{field}: ")), "{message}");
+    }
+}
