@@ -2,21 +2,30 @@
 //!
 //! - The load generator speaks frames itself: requests are written from a template, answers and events are
 //!   counted and not decoded, so that two cores measure the broker and not the client.
-//! - Every load is bounded in events and, by `--seconds`, in time.
+//! - Every load is bounded in events and, by `--seconds`, in time: what is unanswered then may come for ten seconds
+//!   more.
 //! - `floor` measures what the machine allows without a broker: quote a figure as a ratio to it.
 
 mod fanout;
 mod floor;
 mod idle;
+mod progress;
 mod publish;
 mod report;
 mod resume;
 mod socket;
+mod speech;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use super::{Globals, block_on};
+use self::progress::Progress;
+use super::{Globals, block_on, exit::Unanswered};
 use crate::clock;
+
+/// How long what is under way may take when the time is over.
+const LATE: Duration = Duration::from_secs(10);
 
 /// What `tidings bench` takes.
 #[derive(Debug, clap::Args)]
@@ -60,31 +69,49 @@ pub struct Amount {
     #[arg(long, default_value_t = 200, value_name = "BYTES")]
     pub size: usize,
     /// How many topics they are spread over.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one())]
     pub topics: u64,
     /// Stop after so many seconds whatever is left.
-    #[arg(long, default_value_t = 60, value_name = "N")]
+    #[arg(long, default_value_t = 60, value_name = "N", value_parser = at_least_one())]
     pub seconds: u64,
 }
 
 impl Amount {
     /// When to stop, on the clock of [`clock::monotonic`].
     fn deadline(&self) -> Duration {
-        clock::monotonic() + Duration::from_secs(self.seconds)
+        clock::monotonic().saturating_add(Duration::from_secs(self.seconds))
     }
+}
+
+/// A number of things of which none is nothing to measure.
+fn at_least_one() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..)
+}
+
+/// Waits for a load that gets its last answers by the deadline, or a little later.
+async fn answered_by<T>(
+    deadline: Duration,
+    load: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let wait = deadline.saturating_sub(clock::monotonic()).saturating_add(LATE);
+    tokio::time::timeout(wait, load).await.map_err(|_| Unanswered { wait })?
 }
 
 /// Measures and writes the result.
 ///
 /// # Errors
-/// When the broker cannot be reached or refuses the load.
+/// When the broker cannot be reached or refuses the load, and when a fan-out has lost events.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
+    // As many sockets as the system lets us have; where it does not, opening one says so.
+    let _ = super::serve::allow_open_files();
+    let progress = Progress::start(globals);
     let report = match &args.command {
-        Command::Pub(args) => block_on(publish::run(args, globals))?,
-        Command::Fanout(args) => block_on(fanout::run(args, globals))?,
-        Command::Resume(args) => block_on(resume::run(args, globals))?,
-        Command::Idle(args) => block_on(idle::run(args, globals))?,
-        Command::Floor(args) => floor::run(args)?,
+        Command::Pub(args) => block_on(publish::run(args, globals, &progress)),
+        Command::Fanout(args) => block_on(fanout::run(args, globals, &progress)),
+        Command::Resume(args) => block_on(resume::run(args, globals, &progress)),
+        Command::Idle(args) => block_on(idle::run(args, globals, &progress)),
+        Command::Floor(args) => floor::run(args, &progress),
     };
-    report.print(globals.json)
+    drop(progress);
+    report?.print(globals.json)
 }

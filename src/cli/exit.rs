@@ -56,6 +56,14 @@ pub struct TimedOut {
     pub wait: Duration,
 }
 
+/// The broker has not answered all of a load.
+#[derive(Debug, thiserror::Error)]
+#[error("the broker has not answered everything within {}", humantime::format_duration(*.wait))]
+pub struct Unanswered {
+    /// How long was waited.
+    pub wait: Duration,
+}
+
 /// The broker does not take publishes, or is not one.
 #[derive(Debug, thiserror::Error)]
 #[error("the broker is not ready (HTTP {status}): {said}")]
@@ -109,7 +117,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<NotFound>() {
         return Some(3);
     }
-    if cause.is::<TimedOut>() || cause.is::<Unready>() {
+    if cause.is::<TimedOut>() || cause.is::<Unready>() || cause.is::<Unanswered>() {
         return Some(5);
     }
     if cause.is::<Corrupt>() {
@@ -174,6 +182,7 @@ mod tests {
             (Usage::error("no"), 2),
             (anyhow::Error::new(Corrupt("file".to_owned())), 7),
             (TimedOut { what: "nothing", wait: Duration::from_secs(1) }.into(), 5),
+            (Unanswered { wait: Duration::from_secs(1) }.into(), 5),
             (locked().into(), 75),
             (anyhow::Error::new(StartError::Storage(locked())).context("it does not open"), 75),
             (anyhow::anyhow!("something else"), 1),

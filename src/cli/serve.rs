@@ -33,19 +33,18 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Whatever a library writes into the data directory is for nobody else either.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = args.flags.resolve()?;
-    allow_open_files();
+    if let Err(error) = allow_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("cannot start the runtime")?.block_on(crate::server::serve(config))
 }
 
 /// Every socket is an open file, and every sealed segment two: as many as the system lets us have.
-fn allow_open_files() {
+pub(super) fn allow_open_files() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, current = ?limit.current, "the limit of open files stays as it is");
-    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
 }
 
 /// Text for people, JSON lines for everything else.

@@ -1,20 +1,29 @@
 //! One publisher, many subscribers that all get everything.
 
+mod subscriber;
+
 use std::time::Duration;
 
-use anyhow::Context;
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio::{io::AsyncWriteExt, sync::watch, task::JoinSet};
 
+use self::subscriber::{Got, Total};
 use super::{
-    Amount,
+    Amount, at_least_one,
+    progress::Progress,
     publish::Template,
-    report::{Latencies, Report, latencies, note},
-    socket::{Socket, events_in},
+    report::{Report, latencies},
+    socket::Socket,
+    speech::Speech,
 };
-use crate::{cli::Globals, clock};
+use crate::{
+    cli::{Globals, exit::Usage},
+    clock,
+};
 
 /// How many digits the moment of a publish has in its data, in microseconds.
 const STAMP_DIGITS: usize = 16;
+/// What stands before it.
+const STAMP: &str = "sent:";
 
 /// What `tidings bench fanout` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -24,55 +33,132 @@ pub struct Args {
     #[command(flatten)]
     pub amount: Amount,
     /// How many sockets subscribe.
-    #[arg(long, default_value_t = 100, value_name = "N")]
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = at_least_one())]
     pub subscribers: u64,
     /// How many publishes may be unanswered.
-    #[arg(long, default_value_t = 1000, value_name = "N")]
-    pub in_flight: usize,
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = at_least_one())]
+    pub in_flight: u64,
     /// How many events are published a second; 0 is as many as go.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub rate: u64,
+    /// How the messages are written, of the publisher and of the subscribers.
+    #[arg(long, default_value = "json", value_name = "ENCODING")]
+    pub encoding: Speech,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tidings bench fanout --subscribers 100
-  tidings bench fanout --subscribers 1000 --rate 50 --events 1000";
+  tidings bench fanout --subscribers 1000 --rate 50 --events 1000
+
+The data of an event begins with the moment of its publish, so that --size is 21 at least. It fails when a
+delivery is missing: when a subscriber is cut off, or gets nothing for 5 seconds after the last publish.";
+
+/// Subscribers did not get what was published.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{missing} of {wanted} deliveries are missing: {behind} of {subscribers} subscribers did not get \
+     everything, of which {cut_off} were cut off{}",
+    .why.as_deref().map_or_else(String::new, |why| format!(" ({why})"))
+)]
+pub(super) struct Lost {
+    /// How many deliveries.
+    missing: u64,
+    /// Of how many.
+    wanted: u64,
+    /// How many subscribers lack some.
+    behind: u64,
+    /// Of how many.
+    subscribers: u64,
+    /// How many of them the broker hung up on.
+    cut_off: u64,
+    /// Why the first of those.
+    why: Option<String>,
+}
 
 /// Measures.
-pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
-    let deadline = args.amount.deadline();
-    let mut subscribers = JoinSet::new();
-    for _ in 0..args.subscribers {
-        let mut socket = Socket::open(globals).await?;
-        socket.call(r#"{"id":1,"subscribe":{"filters":["bench.*"]}}"#).await?;
-        subscribers.spawn(count(socket, args.amount.events, deadline));
+pub(super) async fn run(
+    args: &Args,
+    globals: &Globals,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    if args.amount.size < STAMP.len() + STAMP_DIGITS {
+        return Err(Usage::error(format!(
+            "--size is {}: give {} or more, an event says when it was published",
+            args.amount.size,
+            STAMP.len() + STAMP_DIGITS
+        )));
     }
-    let publisher = Socket::open(globals).await?;
+    progress.begin("fanout", "deliveries");
+    let mut subscribers = JoinSet::new();
+    let (total, published) = watch::channel(None);
+    let mut sockets = Vec::new();
+    for _ in 0..args.subscribers {
+        let mut socket = Socket::open(globals, args.encoding).await?;
+        socket.subscribe("bench.*").await?;
+        sockets.push(socket);
+    }
+    let publisher = Socket::open(globals, args.encoding).await?;
+    let deadline = args.amount.deadline();
+    for socket in sockets {
+        let counter = progress.counter();
+        subscribers.spawn(subscriber::read(socket, published.clone(), deadline, counter));
+    }
     let begun = clock::monotonic();
-    let published = publish(publisher, args, deadline).await?;
-    let (mut delivered, mut all, mut ended) = (0, latencies()?, begun);
-    while let Some(done) = subscribers.join_next().await {
-        let (count, took, at) = done??;
-        delivered += count;
-        all.add(took)?;
-        ended = ended.max(at);
+    let events = super::answered_by(deadline, publish(publisher, args, deadline)).await?;
+    total.send_replace(Some(Total { events, at: clock::monotonic() }));
+    let mut all = Vec::new();
+    while let Some(got) = subscribers.join_next().await {
+        all.push(got??);
+    }
+    report(args, events, begun, all)
+}
+
+fn report(args: &Args, published: u64, begun: Duration, all: Vec<Got>) -> anyhow::Result<Report> {
+    let lost = verdict(published, &all);
+    let (mut delivered, mut bytes, mut took, mut ended) = (0, 0, latencies()?, begun);
+    for got in all {
+        delivered += got.events;
+        bytes += got.bytes;
+        took.add(got.took)?;
+        ended = ended.max(got.last);
     }
     let mut report = Report::default();
     report.begin("fanout");
+    report.set("encoding", args.encoding.name());
     report.set("subscribers", args.subscribers);
     report.set("size", args.amount.size);
     report.set("events", published);
     report.rate("deliveries", delivered, ended.saturating_sub(begun));
-    report.set("missing", (published * args.subscribers).saturating_sub(delivered));
-    report.latencies(&all);
+    report.set("missing", lost.as_ref().map_or(0, |lost| lost.missing));
+    report.set("cut_off", lost.as_ref().map_or(0, |lost| lost.cut_off));
+    report.wire(bytes, delivered);
+    report.latencies(&took);
+    if let Some(lost) = lost {
+        report.fail(lost);
+    }
     Ok(report)
+}
+
+/// What is missing, where something is.
+fn verdict(published: u64, all: &[Got]) -> Option<Lost> {
+    let short = |got: &&Got| got.events < published;
+    let missing = all.iter().map(|got| published.saturating_sub(got.events)).sum();
+    let cut_off = || all.iter().filter(short).filter_map(|got| got.cut_off.as_ref());
+    (missing > 0).then(|| Lost {
+        missing,
+        wanted: published * all.len() as u64,
+        behind: all.iter().filter(short).count() as u64,
+        subscribers: all.len() as u64,
+        cut_off: cut_off().count() as u64,
+        why: cut_off().next().cloned(),
+    })
 }
 
 /// Publishes with the moment in the data; gives how many were answered.
 async fn publish(socket: Socket, args: &Args, deadline: Duration) -> anyhow::Result<u64> {
-    let Socket { mut input, mut output, .. } = socket;
-    let mut template = Template::new(&args.amount, 0);
+    let Socket { mut input, mut output, speech } = socket;
+    let mut template = Template::new(&args.amount, speech, 0);
     let (mut out, mut written, mut sent, mut answered) = (Vec::new(), 0, 0_u64, 0_u64);
     let begun = clock::monotonic();
     let mut turn = tokio::time::interval(Duration::from_millis(1));
@@ -87,10 +173,9 @@ async fn publish(socket: Socket, args: &Args, deadline: Duration) -> anyhow::Res
             0 => events,
             rate => events.min(due(now.saturating_sub(begun), rate)),
         };
-        let room = (args.in_flight as u64).saturating_sub(sent - answered);
+        let room = args.in_flight.saturating_sub(sent - answered);
         for _ in 0..room.min(due.saturating_sub(sent)) {
-            let stamp = format!("{:0STAMP_DIGITS$}", now.as_micros());
-            template.write(&stamp, &mut out);
+            template.write(&stamp(now), &mut out);
             sent += 1;
         }
         if sent >= events && answered >= sent {
@@ -103,9 +188,10 @@ async fn publish(socket: Socket, args: &Args, deadline: Duration) -> anyhow::Res
             }
             _ = turn.tick(), if args.rate > 0 => {}
         }
-        while input.frame()?.is_some() {
-            answered += 1;
+        while let Some(answer) = input.frame()? {
+            answered += u64::from(speech.is_published(answer)?);
         }
+        input.pong_into(&mut out);
     }
 }
 
@@ -115,41 +201,51 @@ fn due(elapsed: Duration, rate: u64) -> u64 {
     micros.saturating_mul(rate) / 1_000_000 + 1
 }
 
-/// Counts events until all are there; gives how long those that were looked at took, and the end.
-async fn count(
-    socket: Socket,
-    events: u64,
-    deadline: Duration,
-) -> anyhow::Result<(u64, Latencies, Duration)> {
-    let Socket { mut input, mut output, .. } = socket;
-    let mut took = latencies()?;
-    let (mut count, mut last) = (0, clock::monotonic());
-    while count < events {
-        let left = deadline.saturating_sub(clock::monotonic());
-        match tokio::time::timeout(left, input.more()).await {
-            Ok(more) => more?,
-            Err(_) => break,
-        }
-        while let Some(payload) = input.frame()? {
-            let here = events_in(payload);
-            if here > 0 {
-                count += here;
-                last = clock::monotonic();
-                // The oldest of the batch: it has waited longest.
-                note(&mut took, last.saturating_sub(stamp_of(payload)?));
-            }
-        }
-        input.answer_ping(&mut output).await?;
-    }
-    Ok((count, took, last))
+/// What the data of an event begins with that is published at this moment.
+fn stamp(at: Duration) -> String {
+    format!("{STAMP}{:0STAMP_DIGITS$}", at.as_micros())
 }
 
-/// When the first event of a batch was published.
-fn stamp_of(payload: &[u8]) -> anyhow::Result<Duration> {
-    const BEFORE: &[u8] = b"\"data\":\"";
-    let at = memchr::memmem::find(payload, BEFORE).map(|at| at + BEFORE.len());
-    let digits = at.and_then(|at| payload.get(at..at + STAMP_DIGITS));
-    let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-    let micros = digits.and_then(|digits| digits.parse().ok());
-    Ok(Duration::from_micros(micros.context("an event that this load did not publish")?))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn got(events: u64, cut_off: Option<&str>) -> Got {
+        let cut_off = cut_off.map(str::to_owned);
+        let last = Duration::from_secs(1);
+        Got { events, bytes: 340 * events, took: latencies().unwrap(), last, cut_off }
+    }
+
+    #[test]
+    fn nothing_is_lost_when_everybody_has_everything() {
+        assert_eq!(verdict(10, &[got(10, None), got(10, None)]), None);
+        // Who was cut off behind the last event has everything.
+        assert_eq!(verdict(10, &[got(10, Some("hung up"))]), None);
+        assert_eq!(verdict(0, &[got(0, None)]), None);
+    }
+
+    #[test]
+    fn what_one_got_too_often_makes_up_for_nothing_that_another_lacks() {
+        let lost = verdict(10, &[got(12, None), got(7, Some("hung up")), got(9, None)]).unwrap();
+        assert_eq!((lost.missing, lost.wanted, lost.behind, lost.cut_off), (4, 30, 2, 1));
+        let said = lost.to_string();
+        assert!(said.contains("4 of 30") && said.ends_with("1 were cut off (hung up)"), "{said}");
+    }
+
+    #[test]
+    fn the_bytes_of_a_delivery_are_those_that_came() {
+        use clap::{Args as _, FromArgMatches};
+        let command = Args::augment_args(clap::Command::new("fanout"));
+        let args = Args::from_arg_matches(&command.get_matches_from(["fanout"])).unwrap();
+        let report = report(&args, 10, Duration::ZERO, vec![got(10, None), got(10, None)]).unwrap();
+        assert_eq!(report.last("wire_bytes"), Some(340.into()));
+        assert_eq!(report.last("deliveries_per_second"), Some(20.0.into()));
+    }
+
+    #[test]
+    fn events_are_due_by_the_rate() {
+        assert_eq!(due(Duration::ZERO, 50), 1);
+        assert_eq!(due(Duration::from_millis(39), 50), 2);
+        assert_eq!(due(Duration::from_secs(1), 50), 51);
+    }
 }

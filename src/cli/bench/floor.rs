@@ -1,79 +1,147 @@
-//! What the machine allows: the disk by writes with a sync each, the loopback by plain TCP, and both together by
-//! a server that does nothing else ([`server`]).
+//! What the machine allows, without a broker: each part is what one of the other measurements cannot do without.
+//!
+//! | part | the floor of | what it does |
+//! | --- | --- | --- |
+//! | `disk` | `pub` | one write and one fdatasync for so many events |
+//! | `publish` | `pub` | a server that does nothing but that, with clients who wait ([`server`]) |
+//! | `fanout` | `fanout` | the same bytes to so many sockets |
+//! | `paced` | `fanout --rate` | the same, some events a second, and how long each takes |
+//! | `resume` | `resume` | the same bytes from a file to one socket |
+//! | `idle` | `idle` | accepted sockets with a task each |
 
+mod disk;
+mod idle;
+mod loopback;
+mod paced;
+mod resume;
 mod server;
 
-use std::{
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
+use std::{path::PathBuf, time::Duration};
+
+use super::{
+    at_least_one,
+    progress::{Counter, Progress},
+    report::Report,
 };
-
-use anyhow::Context;
-use tidings_storage::{Disk, File, OsDisk};
-
-use super::report::{Report, latencies, note};
-use crate::clock;
 
 /// What a record takes in the log beside its data, about.
 const RECORD_OVERHEAD_BYTES: usize = 150;
+/// What an event takes on the wire beside its data, about: in JSON, with the words of a batch.
+const WIRE_OVERHEAD_BYTES: u64 = 217;
 /// How much is written to a socket at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// The file that is written.
-const FILE_BYTES: u64 = 128 << 20;
 
 /// What `tidings bench floor` takes.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
+    /// What to measure [default: all of it].
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    pub only: Vec<Part>,
     /// Bytes of data of an event.
     #[arg(long, default_value_t = 200, value_name = "BYTES")]
     pub size: usize,
-    /// How many events one sync covers; more than one by commas. 0 leaves the disk out.
-    #[arg(long, default_value = "1,64,1000", value_delimiter = ',', value_name = "N")]
+    /// disk: how many events one sync covers; more than one by commas.
+    #[arg(long, default_value = "1,64,1000", value_delimiter = ',', value_name = "N", value_parser = batch)]
     pub batch: Vec<usize>,
-    /// Publishes through a server that does nothing but the sync: connections x in flight, more than one by commas.
+    /// publish: connections x in flight; more than one by commas.
     #[arg(long, default_value = "1x1,64x1,1x1000", value_delimiter = ',', value_name = "NxN", value_parser = clients)]
     pub clients: Vec<(usize, usize)>,
-    /// A directory on the disk to measure; a directory of its own is made in it and removed.
+    /// disk, publish, resume: a directory on the disk to measure; a directory of its own is made in it and removed.
     #[arg(long, default_value = ".", value_name = "DIR")]
     pub dir: PathBuf,
-    /// How many readers the loopback has; 0 leaves it out.
-    #[arg(long, default_value_t = 100, value_name = "N")]
-    pub subscribers: usize,
-    /// Bytes that one event takes on the wire.
-    #[arg(long, default_value_t = 330, value_name = "BYTES")]
-    pub wire: usize,
-    /// How long each measurement takes, in seconds.
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    /// fanout, paced: how many readers there are.
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub subscribers: u32,
+    /// fanout, paced, resume: bytes that one event takes on the wire, `wire_bytes` of the measurement that this is the
+    /// floor of [default: about what it is in JSON].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(8..=1 << 30))]
+    pub wire: Option<u64>,
+    /// paced: how many events are sent a second.
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// resume: how many bytes are read, `bytes` of the measurement.
+    #[arg(long, default_value_t = 128 << 20, value_name = "BYTES", value_parser = at_least_one())]
+    pub bytes: u64,
+    /// idle: how many sockets are accepted.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections: u32,
+    /// How long each measurement takes, in seconds; `idle` takes as long as it takes.
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = at_least_one())]
     pub seconds: u64,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tidings bench floor --dir /var/lib
-  tidings bench floor --batch 0 --clients 0x0 --subscribers 1000";
+  tidings bench floor --only fanout --subscribers 1000 --wire 417";
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Part {
+    /// One write and one fdatasync.
+    Disk,
+    /// A server that does nothing but that.
+    Publish,
+    /// The same bytes to all readers.
+    Fanout,
+    /// The same, some events a second.
+    Paced,
+    /// Bytes of a file to one reader.
+    Resume,
+    /// Accepted sockets with a task each.
+    Idle,
+}
+
+fn batch(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1_000_000) => Ok(n),
+        _ => Err("give how many events, from 1 to 1000000".to_owned()),
+    }
+}
 
 fn clients(text: &str) -> Result<(usize, usize), String> {
     let parsed = text.split_once('x').and_then(|(n, m)| Some((n.parse().ok()?, m.parse().ok()?)));
     match parsed {
-        Some((n, m)) if n <= 10_000 && m <= 1_000_000 => Ok((n, m)),
-        _ => Err("connections x in flight is wanted, as in 64x1".to_owned()),
+        Some((n @ 1..=10_000, m @ 1..=1_000_000)) => Ok((n, m)),
+        _ => Err("give connections x in flight, as in 64x1".to_owned()),
+    }
+}
+
+impl Args {
+    fn measures(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+
+    /// Bytes of an event on the wire.
+    fn wire(&self) -> u64 {
+        self.wire.unwrap_or(self.size as u64 + WIRE_OVERHEAD_BYTES)
     }
 }
 
 /// Measures.
-pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
+pub(super) fn run(args: &Args, progress: &Progress) -> anyhow::Result<Report> {
     let mut report = Report::default();
-    let limit = Duration::from_secs(args.seconds);
-    for &batch in args.batch.iter().filter(|batch| **batch > 0) {
-        disk(args, batch, limit, &mut report)?;
+    let begin = |what: String, counted| -> Counter {
+        progress.begin(format!("floor: {what}"), counted);
+        progress.counter()
+    };
+    // First: what the others leave in the allocator would hide what a socket takes.
+    if args.measures(Part::Idle) {
+        idle::measure(args, &mut report, &begin("idle".to_owned(), "sockets"))?;
     }
-    for &(connections, in_flight) in args.clients.iter().filter(|(n, m)| n * m > 0) {
-        let load = server::Load { connections, in_flight, size: args.size, limit };
-        let (took, elapsed) = server::measure(dir(args), load)?;
+    for &batch in args.batch.iter().filter(|_| args.measures(Part::Disk)) {
+        let counter = begin(format!("disk, {batch} a sync"), "events");
+        disk::measure(args, batch, &mut report, &counter)?;
+    }
+    for &(connections, in_flight) in args.clients.iter().filter(|_| args.measures(Part::Publish)) {
+        let counter = begin(format!("publish, {connections} x {in_flight}"), "events");
+        let load = server::Load { connections, in_flight, size: args.size, limit: args.limit() };
+        let (took, elapsed) = server::measure(args, load, &counter)?;
         report.begin("floor publish");
         report.set("connections", connections);
         report.set("in_flight", in_flight);
@@ -81,123 +149,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Report> {
         report.rate("events", took.len(), elapsed);
         report.latencies(&took);
     }
-    if args.subscribers > 0 {
-        loopback(args, limit, &mut report)?;
+    if args.measures(Part::Fanout) {
+        loopback::measure(args, &mut report, &begin("fanout".to_owned(), "bytes"))?;
+    }
+    if args.measures(Part::Paced) {
+        paced::measure(args, &mut report, &begin("paced".to_owned(), "deliveries"))?;
+    }
+    if args.measures(Part::Resume) {
+        resume::measure(args, &mut report, &begin("resume".to_owned(), "bytes"))?;
     }
     Ok(report)
-}
-
-/// One write and one fdatasync for each batch, on a file as the log makes it.
-fn disk(args: &Args, batch: usize, limit: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let dir = dir(args);
-    let disk = OsDisk::open(&dir).with_context(|| format!("cannot write to {}", dir.display()))?;
-    let mut file = new_file(&disk)?;
-    let bytes = vec![7; batch * (args.size + RECORD_OVERHEAD_BYTES)];
-    let mut took = latencies()?;
-    let (mut begun, mut position, mut events) = (clock::monotonic(), 0, 0);
-    while clock::monotonic().saturating_sub(begun) < limit {
-        let before = clock::monotonic();
-        file.write_all_at(&bytes, position)?;
-        file.sync_data()?;
-        note(&mut took, clock::monotonic().saturating_sub(before));
-        position += bytes.len() as u64;
-        if position + bytes.len() as u64 > FILE_BYTES {
-            let before = clock::monotonic();
-            (file, position) = (new_file(&disk)?, 0);
-            // The log has the next one made beforehand.
-            begun += clock::monotonic().saturating_sub(before);
-        }
-        events += batch as u64;
-    }
-    let elapsed = clock::monotonic().saturating_sub(begun);
-    drop((file, disk));
-    remove(&dir)?;
-    report.begin("floor disk");
-    report.set("batch", batch);
-    report.set("size", args.size);
-    report.rate("events", events, elapsed);
-    report.latencies(&took);
-    Ok(())
-}
-
-/// A file as the log has it: allocated, and no block of it written yet. A block that was written before is
-/// written faster.
-fn new_file(disk: &OsDisk) -> anyhow::Result<Arc<dyn File>> {
-    let file = disk.create("floor")?;
-    file.allocate(FILE_BYTES)?;
-    file.sync_all()?;
-    Ok(file)
-}
-
-fn dir(args: &Args) -> PathBuf {
-    args.dir.join(format!("tidings-floor-{}", std::process::id()))
-}
-
-fn remove(dir: &std::path::Path) -> anyhow::Result<()> {
-    std::fs::remove_dir_all(dir).with_context(|| format!("cannot remove {}", dir.display()))
-}
-
-/// The same bytes to every reader, in writes of 64 KiB, one after the other.
-fn loopback(args: &Args, limit: Duration, report: &mut Report) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    let address = listener.local_addr()?;
-    let mut writers = Vec::with_capacity(args.subscribers);
-    let mut readers = Vec::with_capacity(args.subscribers);
-    for _ in 0..args.subscribers {
-        readers.push(TcpStream::connect(address)?);
-        let (writer, _) = listener.accept()?;
-        writer.set_nonblocking(true)?;
-        writers.push(writer);
-    }
-    // One thread reads them all, as the subscribers of a fan-out share a runtime.
-    let reading = std::thread::Builder::new().spawn(move || read_all(readers))?;
-    let begun = clock::monotonic();
-    let chunk = vec![7; CHUNK_BYTES];
-    let mut written = 0_u64;
-    while clock::monotonic().saturating_sub(begun) < limit {
-        for writer in &mut writers {
-            match writer.write(&chunk) {
-                Ok(n) => written += n as u64,
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-    drop(writers);
-    let read = reading.join().map_err(|_| anyhow::anyhow!("the readers failed"))??;
-    let elapsed = clock::monotonic().saturating_sub(begun);
-    report.begin("floor loopback");
-    report.set("subscribers", args.subscribers);
-    report.set("wire_bytes", args.wire);
-    report.set("bytes_written", written);
-    report.rate("deliveries", read / args.wire.max(1) as u64, elapsed);
-    Ok(())
-}
-
-/// Reads until every writer has gone.
-fn read_all(mut readers: Vec<TcpStream>) -> std::io::Result<u64> {
-    let mut buffer = vec![0; 4 * CHUNK_BYTES];
-    let mut read = 0;
-    for reader in &readers {
-        reader.set_nonblocking(true)?;
-    }
-    while !readers.is_empty() {
-        let mut failed = None;
-        readers.retain_mut(|reader| match reader.read(&mut buffer) {
-            Ok(0) => false,
-            Ok(n) => {
-                read += n as u64;
-                true
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => true,
-            Err(error) => {
-                failed = Some(error);
-                false
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-    }
-    Ok(read)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::{report::Report, socket::Socket};
+use super::{at_least_one, progress::Progress, report::Report, socket::Socket, speech::Speech};
 use crate::cli::Globals;
 
 /// What `tidings bench idle` takes.
@@ -12,7 +12,7 @@ use crate::cli::Globals;
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// How many sockets, each with one subscription.
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = at_least_one())]
     pub connections: u64,
     /// The broker's process, on this machine.
     #[arg(long, value_name = "PID")]
@@ -28,31 +28,40 @@ Examples:
   tidings bench idle --connections 5000 --pid 4711 --json";
 
 /// Measures.
-pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
+pub(super) async fn run(
+    args: &Args,
+    globals: &Globals,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
     let before = resident_bytes(args.pid)?;
     let mut sockets = Vec::new();
+    progress.begin("idle", "sockets");
+    let counter = progress.counter();
     for number in 0..args.connections {
-        let mut socket = Socket::open(globals).await?;
-        socket
-            .call(&format!("{{\"id\":1,\"subscribe\":{{\"filters\":[\"idle.{number}\"]}}}}"))
-            .await?;
+        let mut socket = Socket::open(globals, Speech::Json).await?;
+        socket.subscribe(&format!("idle.{number}")).await?;
         socket.input.shrink();
         sockets.push(socket);
+        counter.add(1);
     }
     tokio::time::sleep(Duration::from_secs(args.settle)).await;
     let after = resident_bytes(args.pid)?;
-    let each = after.saturating_sub(before) / args.connections.max(1);
     let mut report = Report::default();
     report.begin("idle");
-    report.set("connections", args.connections);
-    report.set("resident_bytes_before", before);
-    report.set("resident_bytes_after", after);
-    report.set("bytes_each", each);
+    each(&mut report, args.connections, before, after);
     Ok(report)
 }
 
+/// What each of so many sockets has added.
+pub(super) fn each(report: &mut Report, sockets: u64, before: u64, after: u64) {
+    report.set("connections", sockets);
+    report.set("resident_bytes_before", before);
+    report.set("resident_bytes_after", after);
+    report.set("bytes_each", after.saturating_sub(before) / sockets.max(1));
+}
+
 /// Resident memory of a process, as Linux says it in `/proc/PID/status`.
-fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn resident_bytes(pid: u32) -> anyhow::Result<u64> {
     #[expect(clippy::disallowed_methods, reason = "the kernel's file, not the broker's")]
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("cannot look at the process {pid}"))?;

@@ -1,14 +1,15 @@
 //! Publishes from some connections, each with some in flight.
 
-use std::{collections::VecDeque, io::Write, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
-use anyhow::bail;
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use super::{
-    Amount,
+    Amount, at_least_one,
+    progress::{Counter, Progress},
     report::{Latencies, Report, latencies, note},
-    socket::{Socket, frame},
+    socket::Socket,
+    speech::{Publish, Speech},
 };
 use crate::{cli::Globals, clock};
 
@@ -20,32 +21,44 @@ pub struct Args {
     #[command(flatten)]
     pub amount: Amount,
     /// How many connections publish.
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one())]
     pub connections: u64,
     /// How many publishes each may have unanswered.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub in_flight: usize,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one())]
+    pub in_flight: u64,
+    /// How the messages are written.
+    #[arg(long, default_value = "json", value_name = "ENCODING")]
+    pub encoding: Speech,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tidings bench pub --connections 64 --events 200000
-  tidings bench pub --in-flight 1000 --events 500000 --json";
+  tidings bench pub --in-flight 1000 --events 500000 --encoding protobuf --json";
 
 /// Measures.
-pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
-    let connections = args.connections.max(1);
+pub(super) async fn run(
+    args: &Args,
+    globals: &Globals,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    progress.begin("pub", "events");
     let mut sockets = Vec::new();
-    for _ in 0..connections {
-        sockets.push(Socket::open(globals).await?);
+    for _ in 0..args.connections {
+        sockets.push(Socket::open(globals, args.encoding).await?);
     }
-    let each = args.amount.events / connections;
     let mut publishers = JoinSet::new();
     let deadline = args.amount.deadline();
     let begun = clock::monotonic();
-    for (number, socket) in sockets.into_iter().enumerate() {
-        let template = Template::new(&args.amount, number as u64);
-        publishers.spawn(publish(socket, template, each, args.in_flight.max(1), deadline));
+    for (number, socket) in (0..).zip(sockets) {
+        let load = Load {
+            template: Template::new(&args.amount, args.encoding, number),
+            events: share(args.amount.events, args.connections, number),
+            in_flight: args.in_flight,
+            deadline,
+            counter: progress.counter(),
+        };
+        publishers.spawn(super::answered_by(deadline, publish(socket, load)));
     }
     let mut all = latencies()?;
     let mut ended = begun;
@@ -56,7 +69,8 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
     }
     let mut report = Report::default();
     report.begin("pub");
-    report.set("connections", connections);
+    report.set("encoding", args.encoding.name());
+    report.set("connections", args.connections);
     report.set("in_flight", args.in_flight);
     report.set("size", args.amount.size);
     report.set("topics", args.amount.topics);
@@ -65,57 +79,68 @@ pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report
     Ok(report)
 }
 
+/// How many of all events the connection of this number publishes.
+fn share(events: u64, connections: u64, number: u64) -> u64 {
+    let connections = connections.max(1);
+    events / connections + u64::from(number < events % connections)
+}
+
 /// Writes publish requests.
 pub(super) struct Template {
+    speech: Speech,
     topics: u64,
     next_topic: u64,
     next_id: u32,
     data: String,
-    text: Vec<u8>,
+    topic: String,
+    message: Vec<u8>,
 }
 
 impl Template {
     /// Events of this size on these topics, beginning with one of its own.
-    pub(super) fn new(amount: &Amount, first: u64) -> Template {
+    pub(super) fn new(amount: &Amount, speech: Speech, first: u64) -> Template {
         let topics = amount.topics.max(1);
         Template {
+            speech,
             topics,
             next_topic: first % topics,
             next_id: 0,
             data: "x".repeat(amount.size),
-            text: Vec::with_capacity(amount.size + 128),
+            topic: String::new(),
+            message: Vec::with_capacity(amount.size + 128),
         }
     }
 
     /// Appends the next request; the data begins with `stamp`, where there is one.
     pub(super) fn write(&mut self, stamp: &str, out: &mut Vec<u8>) {
+        use std::fmt::Write;
         // The numbers of open requests differ as long as fewer than 2^31 are open.
         self.next_id = self.next_id % (u32::MAX / 2) + 1;
-        self.text.clear();
-        let filler = self.data.get(stamp.len().min(self.data.len())..).unwrap_or_default();
+        self.topic.clear();
         // Writing to memory does not fail.
-        let _ = write!(
-            self.text,
-            "{{\"id\":{},\"publish\":{{\"topic\":\"bench.{}\",\"data\":\"{stamp}{filler}\"}}}}",
-            self.next_id, self.next_topic
-        );
+        let _ = write!(self.topic, "bench.{}", self.next_topic);
+        let filler = self.data.get(stamp.len().min(self.data.len())..).unwrap_or_default();
+        let publish = Publish { id: self.next_id, topic: &self.topic, stamp, filler };
+        self.speech.write_publish(&publish, &mut self.message, out);
         self.next_topic = (self.next_topic + 1) % self.topics;
-        frame(&self.text, out);
     }
+}
+
+/// What one connection does.
+struct Load {
+    template: Template,
+    events: u64,
+    in_flight: u64,
+    deadline: Duration,
+    counter: Counter,
 }
 
 /// Publishes with `in_flight` unanswered until all are answered or the time is over; gives how long each
 /// took, and when the last answer came.
-async fn publish(
-    socket: Socket,
-    mut template: Template,
-    events: u64,
-    in_flight: usize,
-    deadline: Duration,
-) -> anyhow::Result<(Latencies, Duration)> {
-    let Socket { mut input, mut output, .. } = socket;
+async fn publish(socket: Socket, mut load: Load) -> anyhow::Result<(Latencies, Duration)> {
+    let Socket { mut input, mut output, speech } = socket;
     let mut took = latencies()?;
-    let mut open: VecDeque<Duration> = VecDeque::with_capacity(in_flight);
+    let mut open: VecDeque<Duration> = VecDeque::new();
     let (mut out, mut written, mut sent) = (Vec::new(), 0, 0);
     let mut last = clock::monotonic();
     loop {
@@ -124,9 +149,9 @@ async fn publish(
             written = 0;
         }
         let now = clock::monotonic();
-        let events = if now < deadline { events } else { sent };
-        while sent < events && open.len() < in_flight {
-            template.write("", &mut out);
+        let events = if now < load.deadline { load.events } else { sent };
+        while sent < events && (open.len() as u64) < load.in_flight {
+            load.template.write("", &mut out);
             open.push_back(now);
             sent += 1;
         }
@@ -139,14 +164,49 @@ async fn publish(
                 written += n?;
             }
         }
+        let mut answered = 0;
         while let Some(answer) = input.frame()? {
-            if memchr::memmem::find(answer, b"\"published\"").is_none() {
-                bail!("not a publish's answer: {}", String::from_utf8_lossy(answer));
+            if !speech.is_published(answer)? {
+                continue;
             }
+            answered += 1;
             last = clock::monotonic();
             if let Some(sent) = open.pop_front() {
                 note(&mut took, last.saturating_sub(sent));
             }
+        }
+        load.counter.add(answered);
+        input.pong_into(&mut out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_connections_publish_all_events_between_them() {
+        for (events, connections) in [(100_000, 64), (7, 7), (3, 5), (0, 2), (1, 1)] {
+            let shares = (0..connections).map(|number| share(events, connections, number));
+            assert_eq!(shares.clone().sum::<u64>(), events);
+            assert!(shares.clone().max().unwrap() - shares.min().unwrap() <= 1);
+        }
+    }
+
+    #[test]
+    fn a_template_goes_round_its_topics_and_keeps_the_size() {
+        let amount = Amount { events: 9, size: 50, topics: 3, seconds: 1 };
+        let mut template = Template::new(&amount, Speech::Json, 2);
+        let mut texts = Vec::new();
+        for stamp in ["", "sent:1", ""] {
+            let mut out = Vec::new();
+            template.write(stamp, &mut out);
+            texts.push(String::from_utf8_lossy(&out).into_owned());
+        }
+        for (text, topic) in texts.iter().zip([2, 0, 1]) {
+            assert!(text.contains(&format!("\"bench.{topic}\"")), "{text}");
+            let data = text.split("\"data\":\"").nth(1).unwrap();
+            assert_eq!(data.trim_end_matches("\"}}").len(), 50);
         }
     }
 }

@@ -9,7 +9,11 @@ use crate::cli::output::Output;
 
 /// The results of one or several measurements, in order.
 #[derive(Debug, Default)]
-pub(super) struct Report(Vec<Map<String, Value>>);
+pub(super) struct Report {
+    measured: Vec<Map<String, Value>>,
+    /// Why it does not hold all the same.
+    failed: Option<anyhow::Error>,
+}
 
 /// How long things took, from a microsecond to a minute, to three digits.
 pub(super) type Latencies = Histogram<u64>;
@@ -27,12 +31,12 @@ pub(super) fn note(latencies: &mut Latencies, took: Duration) {
 impl Report {
     /// Begins a measurement.
     pub(super) fn begin(&mut self, name: &str) {
-        self.0.push(Map::from_iter([("bench".to_owned(), Value::from(name))]));
+        self.measured.push(Map::from_iter([("bench".to_owned(), Value::from(name))]));
     }
 
     /// A result of the measurement that was begun last.
     pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
-        if let Some(last) = self.0.last_mut() {
+        if let Some(last) = self.measured.last_mut() {
             last.insert(name.to_owned(), value.into());
         }
     }
@@ -46,6 +50,23 @@ impl Report {
         self.set(&format!("{what}_per_second"), rate.round());
     }
 
+    /// How many bytes so many events have taken on the wire, all together and each: what `bench floor --wire` takes.
+    pub(super) fn wire(&mut self, bytes: u64, events: u64) {
+        self.set("bytes", bytes);
+        self.set("wire_bytes", (bytes + events / 2).checked_div(events).unwrap_or(0));
+    }
+
+    /// The measurement is written and has failed all the same.
+    pub(super) fn fail(&mut self, why: impl Into<anyhow::Error>) {
+        self.failed.get_or_insert(why.into());
+    }
+
+    /// A result of the measurement that was begun last.
+    #[cfg(test)]
+    pub(super) fn last(&self, name: &str) -> Option<Value> {
+        self.measured.last()?.get(name).cloned()
+    }
+
     /// The percentiles, in microseconds.
     pub(super) fn latencies(&mut self, latencies: &Latencies) {
         for (name, quantile) in
@@ -56,26 +77,65 @@ impl Report {
         self.set("max_us", latencies.max());
     }
 
-    /// Writes it to stdout.
+    /// Writes it to stdout; then it fails where the measurement has.
     pub(super) fn print(self, json: bool) -> anyhow::Result<()> {
-        let mut output = Output::stdout();
-        for measurement in self.0 {
-            if json {
-                output.line(&serde_json::to_vec(&measurement)?)?;
-                continue;
-            }
-            let width = measurement.keys().map(String::len).max().unwrap_or(0);
-            for (name, value) in &measurement {
-                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                output.line(format!("{:width$}  {text}", name.replace('_', " ")).as_bytes())?;
-            }
-            output.line(b"")?;
-        }
-        output.flush()
+        let written = write(self.measured, json);
+        self.failed.map_or(written, Err)
     }
+}
+
+fn write(measured: Vec<Map<String, Value>>, json: bool) -> anyhow::Result<()> {
+    let mut output = Output::stdout();
+    for measurement in measured {
+        if json {
+            output.line(&serde_json::to_vec(&measurement)?)?;
+            continue;
+        }
+        let width = measurement.keys().map(String::len).max().unwrap_or(0);
+        for (name, value) in &measurement {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            output.line(format!("{:width$}  {text}", name.replace('_', " ")).as_bytes())?;
+        }
+        output.line(b"")?;
+    }
+    output.flush()
 }
 
 /// To three digits behind the point.
 pub(super) fn round(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_a_count_in_a_time() {
+        let mut report = Report::default();
+        report.begin("pub");
+        report.rate("events", 500, Duration::from_millis(250));
+        assert_eq!(report.last("events_per_second"), Some(2000.0.into()));
+        assert_eq!(report.last("seconds"), Some(0.25.into()));
+        report.rate("events", 500, Duration::ZERO);
+        assert_eq!(report.last("events_per_second"), Some(0.0.into()));
+    }
+
+    #[test]
+    fn an_event_takes_its_share_of_the_bytes() {
+        let mut report = Report::default();
+        report.begin("fanout");
+        for (bytes, events, each) in [(1000, 3, 333), (1001, 3, 334), (7, 0, 0)] {
+            report.wire(bytes, events);
+            assert_eq!(report.last("wire_bytes"), Some(each.into()));
+        }
+    }
+
+    #[test]
+    fn the_first_failure_is_what_it_ends_with() {
+        let mut report = Report::default();
+        report.fail(anyhow::anyhow!("first"));
+        report.fail(anyhow::anyhow!("second"));
+        assert_eq!(report.print(true).unwrap_err().to_string(), "first");
+    }
 }

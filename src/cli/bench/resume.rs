@@ -1,14 +1,16 @@
 //! A subscriber that was away and reads what it missed.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use anyhow::Context;
 use tidings_proto::Filter;
 
 use super::{
     Amount,
+    progress::{Counter, Progress},
     report::Report,
-    socket::{Socket, Speech},
+    socket::Socket,
+    speech::Speech,
 };
 use crate::{cli::Globals, clock};
 
@@ -29,58 +31,120 @@ pub struct Args {
     #[arg(long, default_value = "json", value_name = "ENCODING")]
     pub encoding: Speech,
     /// Publish nothing: read what is there.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["events", "size", "topics"])]
     pub no_publish: bool,
     /// How often it is read.
-    #[arg(long, default_value_t = 3, value_name = "N")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   tidings bench resume --events 1000000 --seconds 300
-  tidings bench resume --events 1000000 --topics 10000 --filter bench.77";
+  tidings bench resume --events 1000000 --topics 10000 --filter bench.77
+
+Publishing takes half of --seconds at most. A reading that is stopped by --seconds says `complete false`; those
+behind it are left out.";
 
 /// Measures.
-pub(super) async fn run(args: &Args, globals: &Globals) -> anyhow::Result<Report> {
-    let mut socket = Socket::open(globals).await?;
+pub(super) async fn run(
+    args: &Args,
+    globals: &Globals,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let begun = clock::monotonic();
+    let deadline = args.amount.deadline();
     if !args.no_publish {
-        fill(&mut socket, &args.amount).await?;
+        progress.begin("resume: publishing", "events");
+        let mut socket = Socket::open(globals, Speech::Json).await?;
+        let half = begun + deadline.saturating_sub(begun) / 2;
+        let filling = fill(&mut socket, &args.amount, half, progress.counter());
+        super::answered_by(half, filling).await?;
     }
     let filter = args.filter.as_ref().map_or("bench.*", Filter::as_str);
     let mut report = Report::default();
-    for _ in 0..args.runs {
-        let mut reader = Socket::speaking(globals, args.encoding).await?;
-        let begun = clock::monotonic();
-        reader.subscribe_from_first(filter).await?;
-        let (mut events, mut bytes, mut first) = (0, 0, None);
-        'all: loop {
-            while let Some(payload) = reader.input.frame()? {
-                let Some(here) = args.encoding.events_or_end(payload)? else { break 'all };
-                events += here;
-                bytes += payload.len();
-                first = first.or_else(|| Some(clock::monotonic().saturating_sub(begun)));
-            }
-            reader.input.more().await?;
-        }
-        let took = clock::monotonic().saturating_sub(begun);
+    for run in 1..=args.runs {
+        progress.begin(format!("resume: reading {run} of {}", args.runs), "events");
+        let mut reader = Socket::open(globals, args.encoding).await?;
+        let read = read(&mut reader, filter, deadline, &progress.counter()).await?;
         report.begin("resume");
         report.set("filter", filter);
-        report.set("encoding", format!("{:?}", args.encoding).to_lowercase());
-        report.set("bytes", bytes as u64);
-        report.rate("events", events, took);
-        report.set("first_us", first.map_or(0, |first| first.as_micros() as u64));
-        report.set("total_us", took.as_micros() as u64);
+        report.set("encoding", args.encoding.name());
+        report.set("complete", read.is_complete);
+        report.wire(read.bytes, read.events);
+        report.rate("events", read.events, read.took);
+        report.set("first_us", read.first.map_or(0, micros));
+        report.set("total_us", micros(read.took));
+        if !read.is_complete {
+            break;
+        }
     }
     Ok(report)
 }
 
-/// Publishes the events, a thousand in a request.
-async fn fill(socket: &mut Socket, amount: &Amount) -> anyhow::Result<()> {
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What one reading gave.
+struct Read {
+    events: u64,
+    bytes: u64,
+    /// When the first frame of events had come.
+    first: Option<Duration>,
+    took: Duration,
+    /// Whether the broker has said that all have come.
+    is_complete: bool,
+}
+
+/// Reads until the broker says that all have come, or until the time is over.
+async fn read(
+    reader: &mut Socket,
+    filter: &str,
+    deadline: Duration,
+    counter: &Counter,
+) -> anyhow::Result<Read> {
+    let before = reader.input.received();
+    let begun = clock::monotonic();
+    let mut read =
+        Read { events: 0, bytes: 0, first: None, took: Duration::ZERO, is_complete: false };
+    reader.subscribe_from_first(filter).await?;
+    'all: loop {
+        while let Some(payload) = reader.input.frame()? {
+            let Some(here) = reader.speech.events_or_end(payload)? else {
+                read.is_complete = true;
+                break 'all;
+            };
+            if here > 0 {
+                read.events += here;
+                counter.add(here);
+                read.first = read.first.or_else(|| Some(clock::monotonic().saturating_sub(begun)));
+            }
+        }
+        reader.input.answer_ping(&mut reader.output).await?;
+        let left = deadline.saturating_sub(clock::monotonic());
+        match tokio::time::timeout(left, reader.input.more()).await {
+            // What is there all the time is no reason to go on.
+            Ok(more) if !left.is_zero() => more?,
+            Ok(_) | Err(_) => break,
+        }
+    }
+    read.took = clock::monotonic().saturating_sub(begun);
+    read.bytes = reader.input.received() - before;
+    Ok(read)
+}
+
+/// Publishes the events, a thousand in a request, until the time is over.
+async fn fill(
+    socket: &mut Socket,
+    amount: &Amount,
+    deadline: Duration,
+    counter: Counter,
+) -> anyhow::Result<()> {
     let data = "x".repeat(amount.size);
     let topics = amount.topics.max(1);
     let mut sent = 0;
-    while sent < amount.events {
+    while sent < amount.events && clock::monotonic() < deadline {
         let batch = BATCH.min(amount.events - sent);
         let mut text = String::from("{\"id\":1,\"publish_batch\":{\"events\":[");
         for number in sent..sent + batch {
@@ -92,6 +156,7 @@ async fn fill(socket: &mut Socket, amount: &Amount) -> anyhow::Result<()> {
         text.push_str("]}}");
         socket.call(&text).await?;
         sent += batch;
+        counter.add(batch);
     }
     Ok(())
 }

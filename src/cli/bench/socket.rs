@@ -16,12 +16,12 @@ use tokio::{
     },
 };
 
-use crate::{cli::Globals, clock};
+use super::speech::Speech;
+use crate::{cli::Globals, client, clock};
 use tidings_proto::{
     Cursor, Filter, Filters, Position, SubscribeOptions,
-    message::{Push, Reply, Request, ServerMessage},
+    message::{Reply, Request, ServerMessage},
     subscribe::After,
-    wire::{json, msgpack, protobuf},
 };
 
 /// How much is read at a time.
@@ -29,19 +29,21 @@ const READ_BYTES: usize = 256 * 1024;
 /// How long the broker may take to let somebody in.
 const CONNECT_WAIT: Duration = Duration::from_secs(20);
 
-const TEXT: u8 = 0x81;
-const BINARY: u8 = 0x82;
+pub(super) const TEXT: u8 = 0x81;
+pub(super) const BINARY: u8 = 0x82;
 const PING: u8 = 0x89;
 const CLOSE: u8 = 0x88;
 
-/// The byte before a message in a binary frame: it is not compressed.
-const PLAIN: u8 = 0;
+/// The broker wants no more of this socket.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct CutOff(&'static str);
 
 /// An open socket.
 pub(super) struct Socket {
     pub(super) input: Input,
     pub(super) output: OwnedWriteHalf,
-    speech: Speech,
+    pub(super) speech: Speech,
 }
 
 /// The half that frames come from.
@@ -50,18 +52,15 @@ pub(super) struct Input {
     bytes: Vec<u8>,
     /// What of `bytes` has been given.
     start: usize,
+    /// How many bytes have come behind the handshake.
+    received: u64,
     /// A ping has come since the last pong.
     pinged: bool,
 }
 
 impl Socket {
-    /// Connects and shows the token, if there is one.
-    pub(super) async fn open(globals: &Globals) -> anyhow::Result<Socket> {
-        Socket::speaking(globals, Speech::Json).await
-    }
-
-    /// The same in this encoding.
-    pub(super) async fn speaking(globals: &Globals, speech: Speech) -> anyhow::Result<Socket> {
+    /// Connects, in this encoding, and shows the token, if there is one.
+    pub(super) async fn open(globals: &Globals, speech: Speech) -> anyhow::Result<Socket> {
         let opened = tokio::time::timeout(CONNECT_WAIT, Socket::connect(globals, speech)).await;
         opened.context("the broker let nobody in within 20 s")?
     }
@@ -98,7 +97,8 @@ impl Socket {
             bail!("the broker does not upgrade: {}", head.lines().next().unwrap_or_default());
         }
         let (input, output) = stream.into_split();
-        let input = Input { stream: input, bytes, start: end, pinged: false };
+        let received = (bytes.len() - end) as u64;
+        let input = Input { stream: input, bytes, start: end, received, pinged: false };
         Ok(Socket { input, output, speech })
     }
 
@@ -108,36 +108,40 @@ impl Socket {
             after: Some(After(Position { cursor: Cursor::START, log: None })),
             ..SubscribeOptions::to(Filters::one(Filter::parse(filter)?))
         };
-        let request = Request::Subscribe(Box::new(options));
-        let (mut message, mut out) = (Vec::new(), Vec::new());
-        match self.speech {
-            Speech::Json => json::encode_request(Some(1), &request, &mut message),
-            Speech::Msgpack => {
-                message.push(PLAIN);
-                msgpack::encode_request(Some(1), &request, &mut message);
-            }
-            Speech::Protobuf => {
-                message.push(PLAIN);
-                protobuf::encode_request(Some(1), &request, &mut message);
-            }
-        }
-        frame_of(if self.speech == Speech::Json { TEXT } else { BINARY }, &message, &mut out);
+        self.ask(&Request::Subscribe(Box::new(options))).await
+    }
+
+    /// Subscribes to what comes from now on, and waits until that holds.
+    pub(super) async fn subscribe(&mut self, filter: &str) -> anyhow::Result<()> {
+        let options = SubscribeOptions::to(Filters::one(Filter::parse(filter)?));
+        self.ask(&Request::Subscribe(Box::new(options))).await?;
+        self.answer().await
+    }
+
+    async fn ask(&mut self, request: &Request) -> anyhow::Result<()> {
+        let mut out = Vec::new();
+        self.speech.write_request(request, &mut out);
         Ok(self.output.write_all(&out).await?)
     }
 
-    /// Sends one message and waits for its answer.
-    pub(super) async fn call(&mut self, message: &str) -> anyhow::Result<String> {
+    /// Sends one message in JSON and waits for its answer.
+    pub(super) async fn call(&mut self, message: &str) -> anyhow::Result<()> {
         let mut out = Vec::new();
-        frame(message.as_bytes(), &mut out);
+        frame_of(TEXT, message.as_bytes(), &mut out);
         self.output.write_all(&out).await?;
+        self.answer().await
+    }
+
+    /// Waits for an answer that does not refuse.
+    async fn answer(&mut self) -> anyhow::Result<()> {
         loop {
             while let Some(payload) = self.input.frame()? {
-                let text = String::from_utf8_lossy(payload);
-                if text.starts_with("{\"reply\":") {
-                    return match text.contains("\"error\"") {
-                        true => bail!("the broker refuses: {text}"),
-                        false => Ok(text.into_owned()),
-                    };
+                match self.speech.decode(payload)? {
+                    ServerMessage::Reply(_, Reply::Error(error)) => {
+                        return Err(client::Error::Refused(Box::new(error)).into());
+                    }
+                    ServerMessage::Reply(..) => return Ok(()),
+                    ServerMessage::Events(_) | ServerMessage::Push(_) => {}
                 }
             }
             self.input.more().await?;
@@ -154,18 +158,32 @@ impl Input {
         }
         self.bytes.reserve(READ_BYTES);
         match self.stream.read_buf(&mut self.bytes).await? {
-            0 => bail!("the broker hung up"),
-            _ => Ok(()),
+            0 => Err(CutOff("the broker hung up").into()),
+            n => {
+                self.received += n as u64;
+                Ok(())
+            }
         }
+    }
+
+    /// How many bytes have come behind the handshake: messages, and what frames them.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Answers a ping, where one has come.
     pub(super) async fn answer_ping(&mut self, output: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+        let mut pong = Vec::new();
+        self.pong_into(&mut pong);
+        Ok(output.write_all(&pong).await?)
+    }
+
+    /// Appends the answer to a ping, where one has come: for who has frames under way.
+    pub(super) fn pong_into(&mut self, out: &mut Vec<u8>) {
         const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
         if std::mem::take(&mut self.pinged) {
-            output.write_all(&PONG).await?;
+            out.extend_from_slice(&PONG);
         }
-        Ok(())
     }
 
     /// Gives the buffer back until more comes.
@@ -188,7 +206,7 @@ impl Input {
             match first {
                 TEXT | BINARY => return Ok(self.bytes.get(from..from + length)),
                 PING => self.pinged = true,
-                CLOSE => bail!("the broker closed the socket"),
+                CLOSE => return Err(CutOff("the broker closed the socket").into()),
                 other => bail!("an unexpected frame: {other:#x}"),
             }
         }
@@ -206,12 +224,8 @@ fn head(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     Some((first, payload_at, usize::try_from(length).ok()?))
 }
 
-/// Appends a text frame with a mask of zeros.
-pub(super) fn frame(payload: &[u8], out: &mut Vec<u8>) {
-    frame_of(TEXT, payload, out);
-}
-
-fn frame_of(first: u8, payload: &[u8], out: &mut Vec<u8>) {
+/// Appends a frame with a mask of zeros.
+pub(super) fn frame_of(first: u8, payload: &[u8], out: &mut Vec<u8>) {
     const MASKED: u8 = 0x80;
     out.push(first);
     match payload.len() {
@@ -241,103 +255,6 @@ fn authority(url: &str) -> anyhow::Result<String> {
     })
 }
 
-/// How a reader's messages are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Speech {
-    /// JSON.
-    Json,
-    /// MessagePack.
-    Msgpack,
-    /// Protobuf.
-    Protobuf,
-}
-
-impl Speech {
-    fn subprotocol(self) -> &'static str {
-        match self {
-            Speech::Json => "tidings.v1.json",
-            Speech::Msgpack => "tidings.v1.msgpack",
-            Speech::Protobuf => "tidings.v1.protobuf",
-        }
-    }
-
-    /// How many events a message holds; `None` when it says that all have come.
-    pub(super) fn events_or_end(self, payload: &[u8]) -> anyhow::Result<Option<u64>> {
-        let message = payload.get(1..).unwrap_or_default();
-        let other = match self {
-            Speech::Json if payload.starts_with(b"{\"caught_up\"") => return Ok(None),
-            Speech::Json => return Ok(Some(events_in(payload))),
-            Speech::Msgpack if message.starts_with(PACKED_BATCH) => {
-                return Ok(Some(packed_events(message)));
-            }
-            Speech::Msgpack => msgpack::decode_server_message(message)?,
-            // A batch is a message whose only field is 2; its events are that one's fields 4.
-            Speech::Protobuf if message.first() == Some(&BATCH) => {
-                return Ok(Some(batch_events(payload)));
-            }
-            Speech::Protobuf => protobuf::decode_server_message(message)?,
-        };
-        match other {
-            ServerMessage::Push(Push::CaughtUp { .. }) => Ok(None),
-            ServerMessage::Reply(_, Reply::Error(error)) => bail!("refused: {error}"),
-            _ => Ok(Some(0)),
-        }
-    }
-}
-
-/// How a batch in MessagePack begins: a map of one attribute, `events`.
-const PACKED_BATCH: &[u8] = b"\x81\xa6events";
-/// What stands before the number of events in it: the attribute `events` of the batch, a long list.
-const PACKED_EVENTS: &[u8] = b"\xa6events\xdd";
-
-/// How many events a batch in MessagePack holds, as it says itself.
-fn packed_events(message: &[u8]) -> u64 {
-    let at = memchr::memmem::find(message, PACKED_EVENTS);
-    let number = at.and_then(|at| message.get(at + PACKED_EVENTS.len()..)?.first_chunk());
-    number.map_or(0, |number| u32::from_be_bytes(*number).into())
-}
-
-/// The key of `ServerMessage.events`: field 2, of a length.
-const BATCH: u8 = 0x12;
-/// The key of `Events.events`: field 4, of a length.
-const EVENT: u64 = 0x22;
-
-/// How many events a batch in Protobuf holds, gone through field by field.
-fn batch_events(frame: &[u8]) -> u64 {
-    let mut rest = frame.get(2..).unwrap_or_default();
-    let mut count = 0;
-    // The length of the batch.
-    varint(&mut rest);
-    while let Some(key) = varint(&mut rest) {
-        let value = varint(&mut rest).unwrap_or_default();
-        if key & 7 == 2 {
-            rest = usize::try_from(value).ok().and_then(|at| rest.get(at..)).unwrap_or_default();
-            count += u64::from(key == EVENT);
-        }
-    }
-    count
-}
-
-/// Takes a number off the front (Protobuf's base-128 varint).
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-/// How many events a frame of events holds.
-pub(super) fn events_in(payload: &[u8]) -> u64 {
-    // Every event begins so, and within a string the quotes would be escaped.
-    memchr::memmem::find_iter(payload, b"{\"offset\":").count() as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,7 +263,7 @@ mod tests {
     fn heads_of_all_lengths_are_read() {
         for length in [0_usize, 125, 126, 65_535, 65_536] {
             let mut out = Vec::new();
-            frame(&vec![b'x'; length], &mut out);
+            frame_of(TEXT, &vec![b'x'; length], &mut out);
             // The broker's frames are the same without the mask.
             let mask_at = out.len() - length - 4;
             let mut unmasked = out.clone();
@@ -356,32 +273,5 @@ mod tests {
         }
         assert_eq!(head(&[TEXT]), None);
         assert_eq!(head(&[TEXT, 126, 1]), None);
-    }
-
-    #[test]
-    fn events_are_counted_in_every_encoding() {
-        let header = tidings_proto::wire::BatchHeader {
-            subscription: 1,
-            after: Some(Cursor::new(300)),
-            cursor: Some(Cursor::new(70_000)),
-            attempts: &[],
-        };
-        let event = vec![7; 300];
-        let mut frame = vec![PLAIN];
-        protobuf::encode_events(&header, std::iter::repeat_n(&event[..], 77), &mut frame);
-        assert_eq!(Speech::Protobuf.events_or_end(&frame).unwrap(), Some(77));
-        let mut frame = vec![PLAIN];
-        msgpack::encode_events(&header, std::iter::repeat_n(&event[..], 77), &mut frame);
-        assert_eq!(Speech::Msgpack.events_or_end(&frame).unwrap(), Some(77));
-        let mut frame = vec![PLAIN];
-        let push = Push::CaughtUp { subscription: 1, cursor: Cursor::new(300) };
-        msgpack::encode_push(&push, &mut frame);
-        assert_eq!(Speech::Msgpack.events_or_end(&frame).unwrap(), None);
-    }
-
-    #[test]
-    fn events_are_counted_by_their_beginning() {
-        let payload = br#"{"events":{"subscription":1,"events":[{"offset":1,"data":"{\"offset\":9"},{"offset":2}]}}"#;
-        assert_eq!(events_in(payload), 2);
     }
 }

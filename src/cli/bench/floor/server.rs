@@ -5,7 +5,6 @@
 //! allowed to answer before the sync.
 
 use std::{
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,20 +14,26 @@ use std::{
 
 use anyhow::Context;
 use parking_lot::{Condvar, Mutex};
-use tidings_storage::OsDisk;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    runtime::Runtime,
     sync::watch,
     task::JoinSet,
 };
 
-use super::{CHUNK_BYTES, FILE_BYTES, RECORD_OVERHEAD_BYTES, new_file, remove};
+use super::{
+    Args, CHUNK_BYTES, RECORD_OVERHEAD_BYTES,
+    disk::{Files, Scratch},
+};
 use crate::{
-    cli::bench::report::{Latencies, latencies, note},
+    cli::bench::{
+        progress::Counter,
+        report::{Latencies, latencies, note},
+    },
     clock,
 };
 
@@ -55,26 +60,31 @@ pub(super) struct Load {
 }
 
 /// Requests from some connections, each with some unanswered, through such a server: how long each took.
-pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Duration)> {
+pub(super) fn measure(
+    args: &Args,
+    load: Load,
+    counter: &Counter,
+) -> anyhow::Result<(Latencies, Duration)> {
+    let scratch = Scratch::new(args)?;
+    // The first file is there before anybody asks, and the next one is made meanwhile.
+    let files = Files::new(&scratch)?;
     let waiting = Arc::new(Waiting::default());
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let commits = {
         let waiting = waiting.clone();
         std::thread::Builder::new().spawn(move || {
-            let committed = commit(&dir, &waiting, load.size);
+            let committed = commit(files, &waiting, load.size);
             drop(alive);
             committed
         })?
     };
-    // Threads of its own, as a broker has: else a request would be served by the thread that made it.
-    let server = tokio::runtime::Runtime::new()?;
-    let clients = tokio::runtime::Runtime::new()?;
+    let (server, clients) = runtimes()?;
     let listener = server.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
     let address = listener.local_addr()?;
     server.spawn(accept(listener, waiting.clone(), load.size));
     let measured = clients.block_on(async {
         tokio::select! {
-            measured = ask(address, load) => measured,
+            measured = ask(address, load, counter) => measured,
             // Nobody would be answered any more.
             _ = ended => Err(anyhow::anyhow!("the committing thread ended")),
         }
@@ -86,11 +96,15 @@ pub(super) fn measure(dir: PathBuf, load: Load) -> anyhow::Result<(Latencies, Du
     measured
 }
 
+/// Threads of its own for each side, as a broker has: else a request would be served by the thread that made it.
+pub(super) fn runtimes() -> anyhow::Result<(Runtime, Runtime)> {
+    let runtime = || Runtime::new().context("cannot start the runtime");
+    Ok((runtime()?, runtime()?))
+}
+
 /// Writes and syncs what waits until it is over.
-fn commit(dir: &Path, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
-    let disk = OsDisk::open(dir).with_context(|| format!("cannot write to {}", dir.display()))?;
-    let mut file = new_file(&disk)?;
-    let (mut position, mut bytes) = (0, Vec::new());
+fn commit(mut files: Files, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
+    let mut bytes = Vec::new();
     loop {
         let requests = {
             let mut requests = waiting.requests.lock();
@@ -100,22 +114,15 @@ fn commit(dir: &Path, waiting: &Waiting, size: usize) -> anyhow::Result<()> {
             std::mem::take(&mut *requests)
         };
         if requests.is_empty() {
-            break;
+            return Ok(());
         }
         let count: usize = requests.iter().map(|(count, _)| count).sum();
         bytes.resize(count * (size + RECORD_OVERHEAD_BYTES), 7);
-        if position + bytes.len() as u64 > FILE_BYTES {
-            (file, position) = (new_file(&disk)?, 0);
-        }
-        file.write_all_at(&bytes, position)?;
-        file.sync_data()?;
-        position += bytes.len() as u64;
+        files.append(&bytes)?;
         for (count, of) in requests {
             of.send_modify(|answered| *answered += count);
         }
     }
-    drop((file, disk));
-    remove(dir)
 }
 
 async fn accept(listener: TcpListener, waiting: Arc<Waiting>, size: usize) -> std::io::Result<()> {
@@ -161,13 +168,18 @@ async fn answer(mut output: OwnedWriteHalf, mut answers: watch::Receiver<usize>)
     }
 }
 
-async fn ask(address: std::net::SocketAddr, load: Load) -> anyhow::Result<(Latencies, Duration)> {
+async fn ask(
+    address: std::net::SocketAddr,
+    load: Load,
+    counter: &Counter,
+) -> anyhow::Result<(Latencies, Duration)> {
     let mut clients = JoinSet::new();
     let begun = clock::monotonic();
     for _ in 0..load.connections {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        clients.spawn(client(stream, load, begun + load.limit));
+        let deadline = begun.saturating_add(load.limit);
+        clients.spawn(client(stream, load, deadline, counter.clone()));
     }
     let mut all = latencies()?;
     while let Some(took) = clients.join_next().await {
@@ -180,6 +192,7 @@ async fn client(
     mut stream: TcpStream,
     load: Load,
     deadline: Duration,
+    counter: Counter,
 ) -> anyhow::Result<Latencies> {
     let (mut input, mut output) = stream.split();
     let request = vec![7; (load.size + REQUEST_OVERHEAD_BYTES) * load.in_flight];
@@ -207,6 +220,7 @@ async fn client(
                 for sent in open.drain(..answered) {
                     note(&mut took, at.saturating_sub(sent));
                 }
+                counter.add(answered as u64);
                 rest %= ANSWER_BYTES;
             }
         }

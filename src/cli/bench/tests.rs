@@ -1,0 +1,60 @@
+//! Which option a measurement takes; what it does not take it refuses.
+
+use clap::Parser;
+
+use crate::cli::Cli;
+
+fn parses(words: &[&str]) -> bool {
+    Cli::try_parse_from(["tidings", "bench"].iter().chain(words)).is_ok()
+}
+
+#[test]
+fn an_option_is_taken_or_refused() {
+    const OPTIONS: [&str; 7] = [
+        "--events",
+        "--size",
+        "--connections",
+        "--in-flight",
+        "--subscribers",
+        "--topics",
+        "--seconds",
+    ];
+    for (command, taken) in [
+        (&["pub"][..], "--events --size --topics --seconds --connections --in-flight"),
+        (&["fanout"], "--events --size --topics --seconds --subscribers --in-flight"),
+        (&["resume"], "--events --size --topics --seconds"),
+        (&["resume", "--no-publish"], "--seconds"),
+        (&["idle", "--pid", "1"], "--connections"),
+        (&["floor"], "--size --connections --subscribers --seconds"),
+    ] {
+        assert!(parses(command), "{command:?}");
+        assert!(parses(&[command, &["--json"]].concat()), "{command:?} --json");
+        for option in OPTIONS {
+            let is_taken = taken.split(' ').any(|word| word == option);
+            let words = [command, &[option, "50"]].concat();
+            assert_eq!(parses(&words), is_taken, "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_no_load() {
+    for words in [
+        "pub --connections 0",
+        "pub --in-flight 0",
+        "pub --topics 0",
+        "pub --seconds 0",
+        "fanout --subscribers 0",
+        "fanout --in-flight 0",
+        "resume --runs 0",
+        "idle --pid 1 --connections 0",
+        "floor --clients 0x1",
+        "floor --clients 64",
+        "floor --batch 0",
+        "floor --wire 7",
+        "floor --only nothing",
+        "pub --encoding xml",
+    ] {
+        assert!(!parses(&words.split(' ').collect::<Vec<_>>()), "{words}");
+    }
+}
