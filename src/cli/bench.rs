@@ -94,7 +94,8 @@ async fn answered_by<T>(
     load: impl Future<Output = anyhow::Result<T>>,
 ) -> anyhow::Result<T> {
     let wait = deadline.saturating_sub(clock::monotonic()).saturating_add(LATE);
-    tokio::time::timeout(wait, load).await.map_err(|_| Unanswered { wait })?
+    let late = |_| Unanswered { wait: Duration::from_secs(wait.as_secs_f64().round() as u64) };
+    tokio::time::timeout(wait, load).await.map_err(late)?
 }
 
 /// Measures and writes the result.
