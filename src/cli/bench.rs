@@ -66,7 +66,7 @@ pub struct Amount {
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     pub events: u64,
     /// Bytes of data of an event.
-    #[arg(long, default_value_t = 200, value_name = "BYTES")]
+    #[arg(long, default_value_t = 200, value_name = "BYTES", value_parser = data_bytes())]
     pub size: usize,
     /// How many topics they are spread over.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one())]
@@ -86,6 +86,11 @@ impl Amount {
 /// A number of things of which none is nothing to measure.
 fn at_least_one() -> clap::builder::RangedU64ValueParser {
     clap::value_parser!(u64).range(1..)
+}
+
+/// How large the data of an event may be: 64 MiB, more than a broker takes.
+fn data_bytes() -> clap::builder::RangedU64ValueParser<usize> {
+    clap::builder::RangedU64ValueParser::new().range(0..=64 << 20)
 }
 
 /// Waits for a load that gets its last answers by the deadline, or a little later.

@@ -136,6 +136,17 @@ fn seconds_bound_every_load() {
 }
 
 #[test]
+fn idle_sockets_are_counted_in_the_memory_of_the_broker() {
+    let broker = Broker::start();
+    let pid = broker.pid().as_raw_nonzero();
+    let measured = &bench(&broker, &format!("idle --connections 300 --settle 0 --pid {pid}"))[0];
+    let number = |key: &str| measured[key].as_u64().unwrap();
+    let grown = number("resident_bytes_after").saturating_sub(number("resident_bytes_before"));
+    assert_eq!(number("bytes_each"), grown / 300, "{measured}");
+    assert!((1..100_000).contains(&number("bytes_each")), "{measured}");
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let broker = Broker::start();
     for line in ["fanout --size 20", "resume --connections 3", "resume --no-publish --events 3"] {

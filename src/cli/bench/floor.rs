@@ -19,7 +19,7 @@ mod server;
 use std::{path::PathBuf, time::Duration};
 
 use super::{
-    at_least_one,
+    at_least_one, data_bytes,
     progress::{Counter, Progress},
     report::Report,
 };
@@ -39,7 +39,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "PART")]
     pub only: Vec<Part>,
     /// Bytes of data of an event.
-    #[arg(long, default_value_t = 200, value_name = "BYTES")]
+    #[arg(long, default_value_t = 200, value_name = "BYTES", value_parser = data_bytes())]
     pub size: usize,
     /// disk: how many events one sync covers; more than one by commas.
     #[arg(long, default_value = "1,64,1000", value_delimiter = ',', value_name = "N", value_parser = batch)]
@@ -55,7 +55,7 @@ pub struct Args {
     pub subscribers: u32,
     /// fanout, paced, resume: bytes that one event takes on the wire, `wire_bytes` of the measurement that this is the
     /// floor of [default: about what it is in JSON].
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(8..=1 << 30))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(8..=64 << 20))]
     pub wire: Option<u64>,
     /// paced: how many events are sent a second.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

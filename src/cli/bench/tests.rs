@@ -52,7 +52,10 @@ fn nothing_is_no_load() {
         "floor --clients 64",
         "floor --batch 0",
         "floor --wire 7",
+        "floor --wire 100000000",
         "floor --only nothing",
+        "floor --size 18446744073709551615",
+        "pub --size 18446744073709551615",
         "pub --encoding xml",
     ] {
         assert!(!parses(&words.split(' ').collect::<Vec<_>>()), "{words}");
