@@ -3,9 +3,12 @@
 //!
 //! A control event's data is JSON of the types here; its topic says which.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-use crate::{Cursor, SubscribeOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{Cursor, SubscribeOptions, Timestamp};
 
 /// The topic of [`SubscriptionChange`].
 pub const SUBSCRIPTIONS_TOPIC: &str = "$subscriptions";
@@ -119,6 +122,53 @@ pub struct DeadLetter {
     pub life: u64,
     /// Counts the letters of that life.
     pub letter: u64,
+}
+
+/// The first token of the topics of [`PresenceChange`]; behind it stands the topic that it is about.
+pub const PRESENCE_ROOT: &str = "$presence";
+
+/// Somebody has joined a topic, or left it: an event of type `presence.joined` or `presence.left`, whose key
+/// is the member's session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PresenceChange {
+    /// Who it is.
+    pub subject: String,
+    /// The session it joined with: its name on this topic for as long as it is a member.
+    pub session: String,
+    /// When it joined.
+    pub since: Timestamp,
+    /// What it is listed with; absent: null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Arc<RawValue>>,
+    /// Why it has left; absent where it has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<LeaveReason>,
+}
+
+/// Why a member has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeaveReason {
+    /// It unsubscribed.
+    Left,
+    /// Its connection was lost, and nobody came back for it.
+    Gone,
+    /// The broker was started anew, and nobody came back for it.
+    Restart,
+}
+
+impl LeaveReason {
+    /// All of them.
+    pub const ALL: [LeaveReason; 3] = [LeaveReason::Left, LeaveReason::Gone, LeaveReason::Restart];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LeaveReason::Left => "left",
+            LeaveReason::Gone => "gone",
+            LeaveReason::Restart => "restart",
+        }
+    }
 }
 
 /// Offsets that a torn tail could have held when it was cut; they are never used.

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, WireError, strict::given,
+    Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, Topic, WireError,
+    strict::given,
 };
 
 /// The number a client gives a request so that it knows the answer; unique among its open requests.
@@ -38,7 +39,7 @@ pub enum Request {
     /// Who is subscribed there?
     Presence {
         /// The topic.
-        topic: crate::Topic,
+        topic: Topic,
     },
     /// Who has acknowledged this event?
     Receipts {
@@ -156,6 +157,8 @@ pub enum Reply {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         token_expires: Option<Timestamp>,
     },
+    /// To [`Request::Presence`].
+    Presence(Presence),
     /// To [`Request::Receipts`].
     Receipts(Receipts),
     /// To [`Request::Ping`].
@@ -226,6 +229,29 @@ pub struct Acked {
     pub subscription: Option<u32>,
     /// All up to and including this is acknowledged.
     pub cursor: Cursor,
+}
+
+/// Who is subscribed to a topic and wants to be listed there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The topic.
+    pub topic: Topic,
+    /// The members, those who joined first before the others.
+    pub members: Vec<Member>,
+}
+
+/// One who is listed on a topic.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Who it is.
+    pub subject: String,
+    /// The session it joined with: its name on this topic for as long as it is a member.
+    pub session: String,
+    /// When it joined.
+    pub since: Timestamp,
+    /// What it wants to be listed with.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub data: serde_json::Value,
 }
 
 /// Who has acknowledged an event.

@@ -324,6 +324,7 @@ const FILES: &[&str] = &[
     "reply_error",
     "reply_nacked",
     "reply_pong",
+    "reply_presence",
     "reply_published",
     "reply_published_batch",
     "reply_receipts",

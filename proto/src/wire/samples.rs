@@ -9,8 +9,8 @@ use crate::{
     Start, SubscribeOptions, Timestamp, Topic, WireError,
     event::{Expiry, JSON},
     message::{
-        Ack, Acked, Connect, Connected, Gap, GapReason, Nack, Publish, Published, Push, Receipt,
-        ReceiptState, Receipts, Reply, Request, Subscribed,
+        self, Ack, Acked, Connect, Connected, Gap, GapReason, Member, Nack, Publish, Published,
+        Push, Receipt, ReceiptState, Receipts, Reply, Request, Subscribed,
     },
     subscribe::{After, OnGap, Order, PartitionBy, Presence},
 };
@@ -128,6 +128,8 @@ pub(super) fn reply() -> impl Strategy<Value = Reply> {
         option::of(any::<u32>()).prop_map(|subscription| Reply::Nacked { subscription }),
         any::<u32>().prop_map(|subscription| Reply::Unsubscribed { subscription }),
         option::of(time()).prop_map(|token_expires| Reply::Refreshed { token_expires }),
+        (topic(), collection::vec(member(), 0..4))
+            .prop_map(|(topic, members)| Reply::Presence(message::Presence { topic, members })),
         (offset(), collection::vec(receipt, 0..4))
             .prop_map(|(offset, receipts)| Reply::Receipts(Receipts { offset, receipts })),
         Just(Reply::Pong {}),
@@ -154,6 +156,13 @@ pub(super) fn push() -> impl Strategy<Value = Push> {
         error().prop_map(Push::Error),
         Just(Push::Pong {}),
     ]
+}
+
+fn member() -> impl Strategy<Value = Member> {
+    ([text(), text()], time(), option::of(json())).prop_map(|([subject, session], since, data)| {
+        let data = data.map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default();
+        Member { subject, session, since, data }
+    })
 }
 
 fn published() -> impl Strategy<Value = Published> {

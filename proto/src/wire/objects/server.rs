@@ -155,6 +155,7 @@ const REPLIES: &[&str] = &[
     "nacked",
     "unsubscribed",
     "refreshed",
+    "presence",
     "receipts",
     "pong",
     "error",

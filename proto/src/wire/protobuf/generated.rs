@@ -282,7 +282,7 @@ pub struct ServerMessage {
     pub reply: ::core::option::Option<u32>,
     #[prost(
         oneof = "server_message::Message",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub message: ::core::option::Option<server_message::Message>,
 }
@@ -324,6 +324,8 @@ pub mod server_message {
         TokenExpiring(super::TokenExpiring),
         #[prost(message, tag = "18")]
         Goodbye(super::Goodbye),
+        #[prost(message, tag = "19")]
+        Presence(super::Members),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -415,6 +417,24 @@ pub struct Unsubscribed {
 pub struct Refreshed {
     #[prost(uint64, optional, tag = "1")]
     pub token_expires_ms: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Members {
+    #[prost(string, tag = "1")]
+    pub topic: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub members: ::prost::alloc::vec::Vec<Member>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub session: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub since_ms: u64,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    pub data: ::core::option::Option<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipts {

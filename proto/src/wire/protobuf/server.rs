@@ -11,13 +11,14 @@ use super::{
     field_len,
     generated::{self, server_message::Message as Wire},
     offset, push,
+    subscribe::json_of,
     words::{code, code_of, gap_reason, gap_reason_of, state, state_of},
 };
 use crate::{
-    Cursor, LogId, Timestamp, WireError,
+    Cursor, LogId, Timestamp, Topic, WireError,
     message::{
-        Acked, Connected, Events, Gap, Published, Push, Receipt, Receipts, Reply, RequestId,
-        ServerMessage, Subscribed,
+        Acked, Connected, Events, Gap, Member, Presence, Published, Push, Receipt, Receipts, Reply,
+        RequestId, ServerMessage, Subscribed,
     },
     wire::{Fault, invalid, stored::push_field},
 };
@@ -105,6 +106,7 @@ impl From<&Reply> for Wire {
             Reply::Refreshed { token_expires } => Wire::Refreshed(generated::Refreshed {
                 token_expires_ms: token_expires.map(Timestamp::as_millis),
             }),
+            Reply::Presence(it) => Wire::Presence(it.into()),
             Reply::Receipts(it) => Wire::Receipts(it.into()),
             Reply::Pong {} => Wire::Pong(generated::Pong {}),
             Reply::Error(it) => Wire::Error(it.into()),
@@ -173,6 +175,19 @@ impl From<&Acked> for generated::Acked {
     }
 }
 
+impl From<&Presence> for generated::Members {
+    fn from(it: &Presence) -> generated::Members {
+        let one = |member: &Member| generated::Member {
+            subject: member.subject.clone(),
+            session: member.session.clone(),
+            since_ms: member.since.as_millis(),
+            data: (!member.data.is_null()).then(|| member.data.to_string().into()),
+        };
+        let members = it.members.iter().map(one).collect();
+        generated::Members { topic: it.topic.as_str().to_owned(), members }
+    }
+}
+
 impl From<&Receipts> for generated::Receipts {
     fn from(it: &Receipts) -> generated::Receipts {
         let one = |receipt: &Receipt| generated::Receipt {
@@ -213,6 +228,7 @@ fn reply_of(given: Wire) -> Result<Reply, WireError> {
         Wire::Refreshed(it) => {
             Ok(Reply::Refreshed { token_expires: it.token_expires_ms.map(Timestamp::from_millis) })
         }
+        Wire::Presence(it) => named("presence", presence_of(it)).map(Reply::Presence),
         Wire::Receipts(it) => named("receipts", receipts_of(it)).map(Reply::Receipts),
         Wire::Pong(generated::Pong {}) => Ok(Reply::Pong {}),
         Wire::Error(it) => named("error", error_of(it)).map(Reply::Error),
@@ -293,6 +309,23 @@ fn subscribed_of(it: generated::Subscribed) -> Result<Subscribed, Fault> {
 
 fn acked_of(it: &generated::Acked) -> Result<Acked, Fault> {
     Ok(Acked { subscription: it.subscription, cursor: cursor("cursor", it.cursor)? })
+}
+
+fn presence_of(it: generated::Members) -> Result<Presence, Fault> {
+    let one = |(n, member): (usize, generated::Member)| {
+        let field = format!("members[{n}].data");
+        let data =
+            member.data.map_or(Ok(serde_json::Value::Null), |data| json_of(&field, &data))?;
+        Ok(Member {
+            subject: member.subject,
+            session: member.session,
+            since: Timestamp::from_millis(member.since_ms),
+            data,
+        })
+    };
+    let topic = Topic::parse(&it.topic).map_err(|error| Fault::new("topic", error.to_string()))?;
+    let members = it.members.into_iter().enumerate().map(one).collect::<Result<_, Fault>>()?;
+    Ok(Presence { topic, members })
 }
 
 fn receipts_of(it: generated::Receipts) -> Result<Receipts, Fault> {

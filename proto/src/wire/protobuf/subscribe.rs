@@ -1,5 +1,7 @@
 //! The options of a subscription in Protobuf.
 
+use serde_json::Value;
+
 use super::{
     cursor,
     event::priority,
@@ -162,13 +164,16 @@ fn position(field: &str, given: generated::Position) -> Result<Position, Fault> 
 }
 
 fn presence(given: generated::Presence) -> Result<Presence, Fault> {
-    let wrong = |text: String| Fault::new("presence.data", text);
-    let Some(data) = given.data else { return Ok(Presence { data: serde_json::Value::Null }) };
+    let data = given.data.map_or(Ok(Value::Null), |data| json_of("presence.data", &data))?;
+    Ok(Presence { data })
+}
+
+/// A JSON value that is given as its text.
+pub(super) fn json_of(field: &str, text: &[u8]) -> Result<Value, Fault> {
+    let wrong = |text: String| Fault::new(field, text);
     // Depth first: the parser recurses.
-    if json_depth(&data) > JSON_DEPTH_MAX {
+    if json_depth(text) > JSON_DEPTH_MAX {
         return Err(wrong(format!("is nested deeper than {JSON_DEPTH_MAX} levels")));
     }
-    let data =
-        serde_json::from_slice(&data).map_err(|error| wrong(format!("is not JSON: {error}")))?;
-    Ok(Presence { data })
+    serde_json::from_slice(text).map_err(|error| wrong(format!("is not JSON: {error}")))
 }
