@@ -32,7 +32,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 26] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -125,6 +125,20 @@ pub const SETTINGS: [Setting; 22] = [
         "how long a socket may stay without connect",
     ),
     setting(
+        "limits.presence_grace",
+        "10s",
+        "100ms to 10m",
+        "how long a member whose connection was lost stays listed",
+    ),
+    setting(
+        "limits.presence_restart_grace",
+        "30s",
+        "100ms to 10m",
+        "the same after a start, for the members from before",
+    ),
+    setting("limits.presence_topic_members_max", "500", "1 to 5000", "members of one topic"),
+    setting("limits.presence_members_max", "10000", "1 to 100000", "members of all topics"),
+    setting(
         "metrics.durables",
         "",
         "names, by comma; * at the end: all that begin so",
@@ -190,6 +204,8 @@ pub struct Config {
     pub limits: session::Limits,
     /// The most durable subscriptions there may be.
     pub durables_max: usize,
+    /// Who is listed on topics, for how long.
+    pub presence: session::PresenceOptions,
     /// Those with metrics of their own; a name may end in `*`.
     pub durables_shown: Vec<String>,
     /// Of the doors.
@@ -435,6 +451,12 @@ impl Values {
             },
             durables_shown: self.durables_shown()?,
             durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
+            presence: session::PresenceOptions {
+                grace: self.duration("limits.presence_grace", 100, 600_000)?,
+                restart_grace: self.duration("limits.presence_restart_grace", 100, 600_000)?,
+                topic_members_max: self.size("limits.presence_topic_members_max", 1, 5_000)?,
+                members_max: self.size("limits.presence_members_max", 1, 100_000)?,
+            },
             limits: session::Limits {
                 message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
                 event_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),

@@ -13,6 +13,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tidings_proto::control::LeaveReason;
 
 pub use self::{
     durables::OneDurable,
@@ -84,6 +85,10 @@ fn describe() {
     for reason in ["nack", "ack_wait", "detached"] {
         counter!(table::DEAD_LETTERED.name, "reason" => reason).absolute(0);
     }
+    counter!(table::JOINED.name).absolute(0);
+    for reason in LeaveReason::ALL {
+        counter!(table::LEFT.name, "reason" => reason.as_str()).absolute(0);
+    }
     for reason in ["origin", "auth", "limit", "protocol"] {
         counter!(table::HANDSHAKES.name, "reason" => reason).absolute(0);
     }
@@ -131,6 +136,8 @@ pub struct Gauges {
     pub durable: SubscriptionGauges,
     /// Durables that nobody uses.
     pub idle: usize,
+    /// Members of all topics.
+    pub members: usize,
     /// How durables lag, once that is known.
     pub lag: Option<LagGauges>,
     /// Whether publishes are taken.
@@ -156,6 +163,7 @@ pub fn render(state: &Gauges) -> String {
     gauge!(table::LOG_LAST.name).set(state.last as f64);
     gauge!(table::LOG_BYTES.name).set(state.bytes as f64);
     gauge!(table::LOG_SEGMENTS.name).set(state.segments as f64);
+    gauge!(table::MEMBERS.name).set(state.members as f64);
     gauge!(table::PROJECTION_OFFSET.name, "projection" => "ledger").set(state.ledger as f64);
     let subscriptions = [
         ("ephemeral", "catching_up", state.ephemeral.catching_up),
@@ -278,6 +286,14 @@ pub fn redelivered(events: usize) {
 /// An event was delivered as often as it may be, and its letter is durable: how its last delivery ended.
 pub fn dead_lettered(reason: &'static str) {
     counter!(table::DEAD_LETTERED.name, "reason" => reason).increment(1);
+}
+
+/// A member has joined a topic, or left it for this reason; it is in the log.
+pub fn presence_changed(left: Option<&'static str>) {
+    match left {
+        None => counter!(table::JOINED.name).increment(1),
+        Some(reason) => counter!(table::LEFT.name, "reason" => reason).increment(1),
+    }
 }
 
 /// Events are not sent: newer ones of their topics and keys are.

@@ -45,10 +45,10 @@ impl Server {
     /// When the log does not open or an address is taken.
     pub async fn start(config: Config) -> anyhow::Result<Server> {
         metrics::install();
-        let (broker, running) =
-            broker::start(&config.log, config.durables_max, config.durables_shown).with_context(
-                || format!("the log in {} does not open", config.log.dir.display()),
-            )?;
+        let Config { durables_max, durables_shown, presence, .. } = config;
+        let started = broker::start(&config.log, durables_max, durables_shown, presence);
+        let (broker, running) = started
+            .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         metrics::reserved(config.log.reserve_bytes);
         let authenticator = Authenticator::new(&config.auth.0);
         let stop = CancellationToken::new();
@@ -92,6 +92,7 @@ impl Server {
 
     /// Stops it: everything that was accepted is answered, everything acknowledged stays.
     pub async fn stop(self) {
+        self.running.stopping();
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.stop_timeout, self.tasks.wait()).await.is_err() {

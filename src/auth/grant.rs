@@ -165,11 +165,16 @@ mod tests {
             "users.bob.>",
             "$acks",
             "$audit.>",
+            "$presence",
+            "$presence.>",
+            "$presence.tasks.>",
             "$presence.users.bob.x",
         ] {
             assert!(!grants.may_subscribe(&filter(refused)), "{refused}");
         }
-        assert!(grants.may_subscribe(&filter("$presence.tasks.42")));
+        for allowed in ["$presence.tasks.42", "$presence.tasks.*", "$presence.users.alice.>"] {
+            assert!(grants.may_subscribe(&filter(allowed)), "{allowed}");
+        }
         assert!(
             grants.may_subscribe(&filter("$dead.alice-inbox"))
                 && !grants.may_subscribe(&filter("$dead.bob"))
@@ -193,7 +198,9 @@ mod tests {
 
     #[test]
     fn nobody_publishes_to_the_brokers_own_topics() {
-        assert!(!Grants::everything().may_publish(&Topic::parse("$acks").unwrap()));
+        for own in ["$acks", "$presence.a"] {
+            assert!(!Grants::everything().may_publish(&Topic::parse(own).unwrap()), "{own}");
+        }
         assert!(Grants::everything().may_publish(&Topic::parse("a").unwrap()));
     }
 }

@@ -6,13 +6,14 @@ use super::{
     StartError,
     acks::AckBox,
     ledger::{Ledger, LedgerEntry},
+    presence::{Listed, Presence},
 };
 use crate::log::{
     AppendError, Controls, Draft, LogHandle, Stored,
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 use parking_lot::Mutex;
-use tidings_proto::Cursor;
+use tidings_proto::{Cursor, Topic};
 
 /// How many durables are looked at with the ledger locked.
 const PAGE: usize = 256;
@@ -21,6 +22,7 @@ const PAGE: usize = 256;
 pub(super) struct BrokerControls {
     ledger: Mutex<Runner<Ledger>>,
     acks: Arc<AckBox>,
+    presence: Arc<Presence>,
     log: LogHandle,
 }
 
@@ -29,12 +31,31 @@ impl BrokerControls {
     pub(super) fn open(
         log: &LogHandle,
         acks: Arc<AckBox>,
+        presence: Arc<Presence>,
     ) -> Result<Arc<BrokerControls>, StartError> {
         let (store, rebuilt) = open_store(log);
         let runner = Runner::open(Ledger::default(), store, log.reader(), &Ledger::topics()?)?;
         let anew = rebuilt || runner.restored().failed.is_some();
         crate::metrics::projection_opened(Ledger::NAME, anew && log.committed() > Cursor::START);
-        Ok(Arc::new(BrokerControls { ledger: Mutex::new(runner), acks, log: log.clone() }))
+        let listed = runner.projection().presence().all();
+        presence.restore(listed.map(|(topic, listed)| (topic.clone(), listed.who.clone())));
+        Ok(Arc::new(BrokerControls {
+            ledger: Mutex::new(runner),
+            acks,
+            presence,
+            log: log.clone(),
+        }))
+    }
+
+    /// Who is listed on this topic, and up to where in the log that is so.
+    pub(super) fn listed(&self, topic: &Topic) -> (Vec<Arc<Listed>>, Cursor) {
+        let ledger = self.ledger.lock();
+        (ledger.projection().presence().on(topic), ledger.applied())
+    }
+
+    /// How many are listed, on all topics together.
+    pub(super) fn members(&self) -> usize {
+        self.ledger.lock().projection().presence().count()
     }
 
     /// The durable of this name, as the log knows it.
@@ -90,7 +111,9 @@ impl BrokerControls {
 
 impl Controls for BrokerControls {
     fn drain(&self) -> Vec<Draft> {
-        self.acks.drain()
+        let mut drafts = self.acks.drain();
+        drafts.extend(self.presence.drain());
+        drafts
     }
 
     fn committed(&self, events: &[Arc<Stored>]) {
@@ -102,15 +125,18 @@ impl Controls for BrokerControls {
             }
         }
         self.acks.finish(&Ok(()));
+        self.presence.committed();
     }
 
     fn failed(&self, error: &AppendError) {
         self.acks.finish(&Err(error.clone()));
+        self.presence.failed(error);
     }
 
     fn closed(&self) {
         self.acks.finish(&Err(AppendError::Closed));
         self.acks.close();
+        self.presence.closed();
     }
 }
 

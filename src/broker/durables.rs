@@ -497,6 +497,7 @@ fn stored_options(options: &SubscribeOptions) -> SubscribeOptions {
         durable: None,
         start: Start::Now,
         last_per_key: false,
+        presence: None,
         batch_max: SubscribeOptions::to(options.filters.clone()).batch_max,
         ..options.clone()
     }

@@ -67,10 +67,20 @@ pub enum SubscribeError {
         /// The bound.
         max: usize,
     },
+    /// There are as many members as there may be.
+    #[error("presence: {of} has {max} members, the most it may have ({setting})")]
+    TooManyMembers {
+        /// The topic, or the broker.
+        of: String,
+        /// The bound.
+        max: usize,
+        /// The setting that says so.
+        setting: &'static str,
+    },
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The durable could not be stored.
+    /// The durable, or the join, could not be stored.
     #[error(transparent)]
     Append(#[from] AppendError),
 }

@@ -1,4 +1,5 @@
-//! The ledger: every durable subscription and how far it is acknowledged, folded from the `$` events.
+//! The ledger: every durable subscription and how far it is acknowledged, and the members of every topic,
+//! folded from the `$` events.
 //!
 //! It is a projection: deleting its files loses nothing, the log rebuilds it. It changes only by events
 //! that are committed, on the commit thread, before their publishers are answered.
@@ -12,9 +13,12 @@ use serde::{Deserialize, Serialize};
 use tidings_proto::{
     Filter, Filters,
     control::{
-        ACKS_TOPIC, AckState, AckStates, DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange,
+        ACKS_TOPIC, AckState, AckStates, DurableSpec, PRESENCE_ROOT, SUBSCRIPTIONS_TOPIC,
+        SubscriptionChange,
     },
 };
+
+use super::presence::Listings;
 
 use crate::log::{
     Record,
@@ -44,12 +48,13 @@ fn fresh(spec: &DurableSpec) -> AckState {
     }
 }
 
-/// All durable subscriptions, by name.
+/// All durable subscriptions, by name, and the members of all topics.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     durables: BTreeMap<String, LedgerEntry>,
     last_number: u64,
     changed: BTreeSet<String>,
+    presence: Listings,
 }
 
 impl Ledger {
@@ -83,7 +88,17 @@ impl Ledger {
     /// # Errors
     /// Never: the names are fixed.
     pub(super) fn topics() -> Result<Filters, tidings_proto::topic::TopicError> {
-        Filters::new(vec![Filter::parse(SUBSCRIPTIONS_TOPIC)?, Filter::parse(ACKS_TOPIC)?])
+        let presence = Filter::parse(&format!("{PRESENCE_ROOT}.>"))?;
+        Filters::new(vec![
+            Filter::parse(SUBSCRIPTIONS_TOPIC)?,
+            Filter::parse(ACKS_TOPIC)?,
+            presence,
+        ])
+    }
+
+    /// Who is listed where.
+    pub(super) fn presence(&self) -> &Listings {
+        &self.presence
     }
 
     fn change(&mut self, change: SubscriptionChange) {
@@ -140,6 +155,9 @@ impl Projection for Ledger {
             self.last_number = serde_json::from_slice(value).map_err(wrong)?;
             return Ok(());
         }
+        if self.presence.restore(key, value).map_err(wrong)? {
+            return Ok(());
+        }
         let entry: LedgerEntry = serde_json::from_slice(value).map_err(wrong)?;
         self.last_number = self.last_number.max(entry.spec.number);
         self.durables.insert(entry.spec.name.clone(), entry);
@@ -151,7 +169,11 @@ impl Projection for Ledger {
         let applied = match record.topic.as_str() {
             SUBSCRIPTIONS_TOPIC => serde_json::from_slice(&data).map(|change| self.change(change)),
             ACKS_TOPIC => serde_json::from_slice(&data).map(|states| self.acknowledge(states)),
-            _ => return,
+            topic => match Listings::about(topic) {
+                Some(about) => serde_json::from_slice(&data)
+                    .map(|change| self.presence.apply(about, record.offset.get(), change)),
+                None => return,
+            },
         };
         if let Err(error) = applied {
             tracing::error!(offset = record.offset.get(), %error, "a control event cannot be read; it is passed over");
@@ -159,12 +181,12 @@ impl Projection for Ledger {
     }
 
     fn take_changes(&mut self) -> Vec<Change> {
+        let mut changes = self.presence.take_changes();
         let changed = std::mem::take(&mut self.changed);
         if changed.is_empty() {
-            return Vec::new();
+            return changes;
         }
-        let mut changes =
-            vec![(LAST_NUMBER_KEY.to_vec(), serde_json::to_vec(&self.last_number).ok())];
+        changes.push((LAST_NUMBER_KEY.to_vec(), serde_json::to_vec(&self.last_number).ok()));
         for name in changed {
             let value = self.durables.get(&name).and_then(|entry| serde_json::to_vec(entry).ok());
             changes.push((name.into_bytes(), value));
@@ -178,7 +200,7 @@ impl Projection for Ledger {
         let durables = self.durables.iter().filter_map(|(name, entry)| {
             Some((name.clone().into_bytes(), serde_json::to_vec(entry).ok()?))
         });
-        number.into_iter().chain(durables).collect()
+        number.into_iter().chain(durables).chain(self.presence.entries()).collect()
     }
 
     fn reset(&mut self) {

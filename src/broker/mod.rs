@@ -23,6 +23,7 @@ mod members;
 mod operate;
 mod options;
 mod pace;
+mod presence;
 mod publish;
 mod receipts;
 mod selection;
@@ -55,6 +56,7 @@ use self::{
     letters::Graves,
     options::check,
     pace::Pace,
+    presence::Presence,
     selection::Selection,
     snapshot::Snapshot,
     subscription::Parts,
@@ -66,6 +68,7 @@ pub use self::{
     held::{Durable, Target, Token},
     interest::Ready,
     letters::PlacedLetter,
+    presence::Options as PresenceOptions,
     publish::PublishTicket,
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
@@ -90,6 +93,7 @@ pub struct Broker {
     interest: Arc<Interest>,
     controls: Arc<BrokerControls>,
     acks: Arc<AckBox>,
+    presence: Arc<Presence>,
     durables: Mutex<HashMap<String, Arc<Durable>>>,
     /// One durable is made or deleted at a time: its name is looked up and written in two steps.
     changing: tokio::sync::Mutex<()>,
@@ -116,6 +120,7 @@ pub fn start(
     options: &log::Options,
     durables_max: usize,
     shown: Vec<String>,
+    presence: PresenceOptions,
 ) -> Result<(Arc<Broker>, Running), StartError> {
     let begun = crate::clock::monotonic();
     let opener = log::open(options)?;
@@ -123,7 +128,8 @@ pub fn start(
     crate::metrics::recovered(took, opener.recovery.cut_bytes);
     let handle = opener.handle.clone();
     let acks = AckBox::new();
-    let controls = BrokerControls::open(&handle, acks.clone())?;
+    let presence = Presence::new(presence, handle.clone());
+    let controls = BrokerControls::open(&handle, acks.clone(), presence.clone())?;
     let recovery = &opener.recovery;
     if let Some((from, to)) = recovery.lost {
         tracing::warn!(
@@ -140,6 +146,7 @@ pub fn start(
         interest: interest.clone(),
         controls,
         acks,
+        presence: presence.clone(),
         durables: Mutex::new(HashMap::new()),
         changing: tokio::sync::Mutex::new(()),
         ephemeral: Arc::default(),
@@ -151,6 +158,7 @@ pub fn start(
     });
     tokio::spawn(dispatch::run(handle, interest, stop.clone()));
     tokio::spawn(durables::keep(broker.clone(), stop.clone()));
+    tokio::spawn(presence::keep(presence, stop.clone()));
     tokio::spawn(letters::write(broker.clone(), stop.clone()));
     tokio::spawn(lag::watch(broker.clone(), stop));
     Ok((broker.clone(), Running { thread, broker }))
@@ -174,6 +182,11 @@ pub enum StartError {
 }
 
 impl Running {
+    /// The broker is about to end its sessions: whoever is listed somewhere stays so over a restart.
+    pub fn stopping(&self) {
+        self.broker.presence.stopping();
+    }
+
     /// Refuses what comes from now on, commits what waits, writes the last checkpoint, closes the log.
     pub async fn stop(self) {
         let Running { thread, broker } = self;

@@ -4,7 +4,7 @@ use tidings_proto::{Mode, Start, SubscribeOptions, subscribe::Order};
 
 use super::{
     BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, conflate::CONFLATE_MS_MAX,
-    error::SubscribeError, pace::LINGER_MS_MAX, selection::PATTERNS_MAX,
+    error::SubscribeError, pace::LINGER_MS_MAX, presence, selection::PATTERNS_MAX,
 };
 
 /// The most headers that a subscription may name.
@@ -26,6 +26,7 @@ pub(super) fn check(options: &SubscribeOptions) -> Checked {
     check_numbers(options)?;
     check_selection(options)?;
     check_dead(options)?;
+    presence::check(options)?;
     check_not_yet(options)
 }
 
@@ -160,7 +161,6 @@ fn check_not_yet(options: &SubscribeOptions) -> Checked {
         ("idle_expiry_ms", options.idle_expiry_ms > 0),
         ("max_bytes_per_second", options.max_bytes_per_second > 0),
         ("max_data_bytes", options.max_data_bytes.is_some()),
-        ("presence", options.presence.is_some()),
     ];
     match wanted.into_iter().find(|(_, wanted)| *wanted) {
         None => Ok(()),

@@ -23,6 +23,7 @@ use super::{
     lanes,
     leasing::Leasing,
     pace::{LOOK, Pace, Step},
+    presence::Hold as PresenceHold,
     selection::{Selection, has_expired},
     snapshot::Snapshot,
 };
@@ -43,6 +44,8 @@ const LOOKS_A_TURN: u32 = 16;
 /// One subscription of one session.
 #[derive(Debug)]
 pub struct Subscription {
+    /// Its memberships of the topics it is listed on. Let go of first: who sees it gone sees them let go.
+    presence: Option<PresenceHold>,
     number: u32,
     log: LogHandle,
     filters: Filters,
@@ -165,6 +168,7 @@ impl Subscription {
             reason,
         });
         Subscription {
+            presence: None,
             number: parts.number,
             log: parts.log,
             filters: parts.filters,
@@ -184,6 +188,18 @@ impl Subscription {
             replayed: parts.resumes.then_some(0),
             pace: parts.pace,
             snapshot: parts.snapshot,
+        }
+    }
+
+    /// The same, listed on its topics.
+    pub(super) fn listed(self, presence: PresenceHold) -> Subscription {
+        Subscription { presence: Some(presence), ..self }
+    }
+
+    /// Ends it on purpose: where it is listed, it leaves at once.
+    pub fn unsubscribe(self) {
+        if let Some(presence) = self.presence {
+            presence.leave();
         }
     }
 

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod health;
 pub mod log;
 mod output;
+pub mod presence;
 pub mod publish;
 pub mod receipts;
 pub mod serve;
@@ -70,6 +71,8 @@ pub enum Command {
     Sub(Box<subscribe::Args>),
     /// Show who has acknowledged an event.
     Receipts(receipts::Args),
+    /// Show who is listed on a topic.
+    Presence(presence::Args),
     /// Look at durable subscriptions and operate them.
     Durable(durable::Args),
     /// Show how the broker is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tidings_proto::{
     Cursor, Filter, Filters, Position, Priority, Start, SubscribeOptions, Timestamp,
-    subscribe::After,
+    subscribe::{After, Presence},
 };
 
 pub use self::format::Format;
@@ -46,6 +46,9 @@ pub struct Args {
     /// Only events of this priority or a higher one.
     #[arg(long)]
     pub min_priority: Option<Priority>,
+    /// Be listed on the topics, with this JSON as data; the filters have no wildcards then.
+    #[arg(long, value_name = "JSON", value_parser = parse_presence)]
+    pub presence: Option<Presence>,
     /// End after so many events.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
@@ -60,7 +63,8 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings sub 'tasks.>' --after first --output json
-  tidings sub 'users.alice.>' --durable alice-inbox --ack auto --start first";
+  tidings sub 'users.alice.>' --durable alice-inbox --ack auto --start first
+  tidings sub rooms.1 '$presence.rooms.1' --presence '{\"name\":\"Alice\"}'";
 
 /// Where an ephemeral subscription begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +165,7 @@ impl Args {
         }
         options.types = self.kinds.clone();
         options.min_priority = self.min_priority;
+        options.presence = self.presence.clone();
         Ok(options)
     }
 }
@@ -194,6 +199,13 @@ fn parse_start(text: &str) -> Result<Start, String> {
     }
     let time = text.parse().map(Start::Since);
     time.map_err(|_| "give first, now, an offset, or a time, as in 2026-11-21T06:00:00Z".to_owned())
+}
+
+fn parse_presence(text: &str) -> Result<Presence, String> {
+    let data = serde_json::from_str(text);
+    data.map(|data| Presence { data }).map_err(|error| {
+        format!("it is not JSON ({error}): give a value, as in '{{\"name\":\"Alice\"}}', or null")
+    })
 }
 
 fn parse_durable(text: &str) -> Result<String, String> {
@@ -239,6 +251,8 @@ mod tests {
         assert_eq!(durable.types, ["task.*", "x"]);
         assert_eq!(durable.min_priority, Some(Priority::High));
         assert_eq!(durable.after, None);
+        let listed = options("a --presence {\"n\":1}").presence.unwrap();
+        assert_eq!(listed.data, serde_json::json!({"n": 1}));
     }
 
     #[test]
@@ -254,6 +268,7 @@ mod tests {
             "a --after never",
             "a..b",
             "a --output xml",
+            "a --presence {",
         ] {
             assert!(args(line).is_err(), "{line}");
         }

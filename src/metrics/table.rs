@@ -97,6 +97,9 @@ table! {
     REDELIVERED = "tidings_redelivered_events_total", Counter, "", "Events delivered again";
     DEAD_LETTERED = "tidings_dead_lettered_events_total", Counter, "reason", "Events delivered `max_deliveries` times, and now in `$dead.…`; by how the last delivery ended: `nack`, `ack_wait`, `detached`";
     CONFLATED = "tidings_conflated_events_total", Counter, "", "Events not sent to a reader with `conflate_ms`, since a newer one of the same topic and key was";
+    MEMBERS = "tidings_presence_members", Gauge, "", "Members listed, on all topics together";
+    JOINED = "tidings_presence_joined_total", Counter, "", "Members that joined a topic";
+    LEFT = "tidings_presence_left_total", Counter, "reason", "Members that left one: `left` (unsubscribed), `gone` (lost, and not back within the grace), `restart` (not back after a start)";
     LAG_SUM = "tidings_durable_lag_events", Gauge, "", "Events not acknowledged, of all durables together";
     LAG_MAX = "tidings_durable_lag_events_max", Gauge, "", "Of the durable with the most";
     LAG_SECONDS = "tidings_durable_lag_seconds_max", Gauge, "", "The age of the oldest event that a durable has not acknowledged, where it could be looked for with bounded work";

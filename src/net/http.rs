@@ -15,6 +15,7 @@ mod events;
 mod headers;
 mod list;
 mod operate;
+mod presence;
 mod publish;
 mod query;
 mod respond;
@@ -182,6 +183,7 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Resume => operate::pause(&call, body, false).await,
         Route::Reset => operate::reset(&call, body).await,
         Route::SubscriptionEvents => durables::stream(&call).await,
+        Route::Presence => presence::show(&call),
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),
         Route::Demo => demo::page(),

@@ -91,9 +91,11 @@ impl Item {
     fn cost_bytes(&self) -> usize {
         const PLAIN: usize = 256;
         const RESULT: usize = 128;
+        const MEMBER: usize = 1280;
         match self {
             Item::Pending(_, pending) => PLAIN + pending.results() * RESULT,
             Item::Reply(_, Reply::Receipts(receipts)) => PLAIN + receipts.receipts.len() * RESULT,
+            Item::Reply(_, Reply::Presence(presence)) => PLAIN + presence.members.len() * MEMBER,
             Item::Reply(_, Reply::PublishedBatch { results }) => PLAIN + results.len() * RESULT,
             Item::Pong(payload) => PLAIN + payload.len(),
             Item::Reply(..) | Item::Subscribe(..) | Item::Unsubscribe(..) | Item::Push(_) => PLAIN,

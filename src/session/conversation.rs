@@ -194,8 +194,9 @@ impl Conversation {
                 let receipts = self.session()?.receipts(offset).await?;
                 Ok(self.reply(id, Reply::Receipts(receipts)).await)
             }
-            Request::Presence { .. } => {
-                Err(WireError::invalid("presence: this version of the broker does not have it yet"))
+            Request::Presence { topic } => {
+                let (presence, _) = self.session()?.presence(&topic)?;
+                Ok(self.reply(id, Reply::Presence(presence)).await)
             }
         }
     }

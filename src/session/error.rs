@@ -46,7 +46,9 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
     match error {
         SubscribeError::Invalid { .. } => WireError::invalid(error.to_string()),
         SubscribeError::Conflict { .. } => WireError::new(Code::Conflict, error.to_string()),
-        SubscribeError::TooMany { .. } => WireError::new(Code::TooLarge, error.to_string()),
+        SubscribeError::TooMany { .. } | SubscribeError::TooManyMembers { .. } => {
+            WireError::new(Code::TooLarge, error.to_string())
+        }
         SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         SubscribeError::Gone { first, last, .. } => WireError {
             first: Some(*first),

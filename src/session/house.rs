@@ -132,6 +132,7 @@ impl House {
             ephemeral,
             durable,
             idle,
+            members: self.broker.members(),
             lag: self.broker.lag(),
             ledger: self.broker.ledger_applied().get(),
             first: log.first().get(),

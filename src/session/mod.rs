@@ -18,8 +18,8 @@ mod publishing;
 use std::{sync::Arc, time::Duration};
 
 pub use crate::broker::{
-    Delivery, DurableInfo, Fetched, From as ReadFrom, PlacedLetter, PutOutcome, Read, Ready,
-    Subscription,
+    Delivery, DurableInfo, Fetched, From as ReadFrom, PlacedLetter, PresenceOptions, PutOutcome,
+    Read, Ready, Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
@@ -27,8 +27,8 @@ pub use house::{Greeting, House, Limits, Transport};
 pub use publishing::Publishing;
 use smallvec::SmallVec;
 use tidings_proto::{
-    Code, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
-    message::{Ack, Connected, Gap, GapReason, Nack, Publish, Published, Receipts},
+    Code, Cursor, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
+    message::{Ack, Connected, Gap, GapReason, Nack, Presence, Publish, Published, Receipts},
 };
 use uuid::Uuid;
 
@@ -175,8 +175,8 @@ impl Session {
         if let Some(name) = &options.durable {
             self.check_durable(name)?;
         }
-        let subscribed =
-            self.broker().subscribe(options, &self.identity.subject, ready, number).await;
+        let subject = &self.identity.subject;
+        let subscribed = self.broker().subscribe_as(self.id, options, subject, ready, number).await;
         subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
     }
 
@@ -263,6 +263,22 @@ impl Session {
         Ok(Receipts { offset, receipts: self.broker().receipts(&found) })
     }
 
+    /// Who is listed on a topic, and up to where in the log that is so.
+    ///
+    /// # Errors
+    /// `permission_denied` where subscribing to the topic is not granted, `invalid_argument` for a topic of the
+    /// broker's own.
+    pub fn presence(&self, topic: &Topic) -> Result<(Presence, Cursor), WireError> {
+        if topic.is_own() {
+            let text = format!("topic: {topic} is the broker's own, where nobody is listed");
+            return Err(WireError::invalid(text));
+        }
+        let filter = Filter::parse(topic.as_str())
+            .map_err(|error| WireError::invalid(format!("topic: {error}")))?;
+        self.check_read(&Filters::one(filter))?;
+        Ok(self.broker().presence(topic))
+    }
+
     /// The topics under a filter, by name, after the name `after`.
     ///
     /// # Errors
@@ -288,6 +304,10 @@ impl Session {
     ) -> Result<PutOutcome, WireError> {
         self.check_durable(name)?;
         self.check_read(&options.filters)?;
+        if options.presence.is_some() {
+            let text = "presence: it belongs to a subscribe over a WebSocket, not to the durable";
+            return Err(WireError::invalid(text));
+        }
         let put = self.broker().put_durable(name, options, &self.identity.subject).await;
         put.map_err(|error| of_subscribe(&error, self.broker().log().id()))
     }

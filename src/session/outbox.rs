@@ -287,7 +287,9 @@ impl Outbox {
                 self.subscriptions.insert(subscription.number(), subscription);
             }
             Item::Unsubscribe(id, number) => {
-                self.subscriptions.remove(&number);
+                if let Some(subscription) = self.subscriptions.remove(&number) {
+                    subscription.unsubscribe();
+                }
                 write_reply(
                     self.encoding,
                     id,
@@ -331,7 +333,10 @@ impl Outbox {
 
     /// A subscription has ended by itself.
     fn forget(&mut self, number: u32) {
-        self.subscriptions.remove(&number);
+        if let Some(subscription) = self.subscriptions.remove(&number) {
+            // The session goes on without it: nobody comes back for it.
+            subscription.unsubscribe();
+        }
         self.answers.ended(number);
     }
 

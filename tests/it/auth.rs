@@ -695,3 +695,64 @@ async fn g15_a_session_of_a_token_changes_its_door_with_the_same_rights_and_curs
     let mut stream = Sse::open(&guarded.broker.public, &path, &headers).await;
     assert_eq!(stream.event().await.unwrap().cursor(), 2);
 }
+
+#[tokio::test]
+async fn s1_presence_follows_the_topic_and_names_the_subject() {
+    let guarded = guarded(&[]);
+    let alice =
+        token("alice", json!({"publish": [">"], "subscribe": ["tasks.*", "users.{sub}.>"]}));
+    let mut socket = guarded.open(&alice).await;
+    for (topic, may) in
+        [("tasks.1", true), ("users.alice.n", true), ("users.bob.n", false), ("tasks.1.x", false)]
+    {
+        let options = json!({"filters": [topic], "presence": {"data": 1}});
+        let answer = socket.call("subscribe", options).await;
+        assert_eq!(answer["subscribed"].is_object(), may, "{topic}: {answer}");
+        let asked = socket.call("presence", json!({ "topic": topic })).await;
+        assert_eq!(asked["presence"].is_object(), may, "{topic}: {asked}");
+        let over_http = guarded.get(&alice, &format!("/v1/presence/{topic}")).await;
+        let status = if may { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        assert_eq!(over_http.status, status, "{topic}: {}", over_http.text());
+        if may {
+            assert_eq!(over_http.json()["members"][0]["subject"], "alice");
+        } else {
+            assert_eq!(asked["error"]["code"], "permission_denied", "{asked}");
+        }
+    }
+    for (filter, may) in [
+        ("$presence.tasks.1", true),
+        ("$presence.tasks.*", true),
+        ("$presence.tasks.>", false),
+        ("$presence.users.bob.n", false),
+        ("$presence.>", false),
+        ("$presence", false),
+    ] {
+        let answer = socket.call("subscribe", json!({"filters": [filter]})).await;
+        assert_eq!(answer["subscribed"].is_object(), may, "{filter}: {answer}");
+    }
+    // A join is read by whoever may subscribe to its topic, and by nobody else.
+    let bob = token("bob", json!({"subscribe": ["users.bob.>"]}));
+    assert_eq!(guarded.get(&alice, "/v1/events/1").await.json()["type"], "presence.joined");
+    assert_eq!(guarded.get(&bob, "/v1/events/1").await.status, StatusCode::NOT_FOUND);
+    let mut root = guarded.open(&admin()).await;
+    root.subscribe(json!({"filters": ["$presence.>"]})).await;
+    for socket in [&mut root, &mut socket] {
+        let refused = socket.refused("publish", json!({"topic": "$presence.tasks.1"})).await;
+        assert_eq!(refused["code"], "permission_denied", "{refused}");
+    }
+    // With the same data, but somebody else: alice is not taken over.
+    drop(socket);
+    let mut other = guarded.open(&admin()).await;
+    other.subscribe(json!({"filters": ["tasks.1"], "presence": {"data": 1}})).await;
+    let listed = guarded.get(&alice, "/v1/presence/tasks.1").await.json();
+    let subjects: Vec<&Value> =
+        listed["members"].as_array().unwrap().iter().map(|member| &member["subject"]).collect();
+    assert_eq!(subjects, ["alice", "root"]);
+    let mut nobody = Socket::open(&guarded.broker.public).await;
+    let refused = nobody.refused("presence", json!({"topic": "tasks.1"})).await;
+    assert_eq!(refused["code"], "unauthenticated", "{refused}");
+    assert_eq!(
+        http::get(&guarded.broker.public, "/v1/presence/tasks.1").await.status,
+        StatusCode::UNAUTHORIZED
+    );
+}

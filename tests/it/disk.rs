@@ -267,6 +267,37 @@ async fn g6_a_full_disk_refuses_publishes_keeps_reads_and_acks_and_recovers() {
     assert_eq!(read_all(&broker).await, expected);
 }
 
+#[tokio::test]
+async fn a_full_disk_takes_leaves_and_refuses_joins() {
+    let Some((disk, broker)) = on_a_small_disk(12 << 20) else { return };
+    let ballast = disk.outside("ballast");
+    std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
+    let mut alice = Socket::open(&broker.public).await;
+    let options = json!({"filters": ["rooms.1"], "presence": {"data": 1}});
+    let subscription = alice.subscribe(options.clone()).await["subscription"].clone();
+    let (stored, _) = fill(&broker, 0).await;
+
+    let mut bob = Socket::open(&broker.public).await;
+    let refused = bob.refused("subscribe", options.clone()).await;
+    assert_eq!((&refused["code"], &refused["retryable"]), (&json!("unavailable"), &json!(true)));
+    let members = async || {
+        let presence = http::get(&broker.public, "/v1/presence/rooms.1").await.json();
+        presence["members"].as_array().unwrap().len()
+    };
+    assert_eq!(members().await, 1);
+    bob.subscribe(json!({"filters": ["$presence.rooms.1"]})).await;
+    alice.call("unsubscribe", json!({"subscription": subscription})).await;
+    assert_eq!(bob.take(1).await[0]["type"], "presence.left");
+    assert_eq!(members().await, 0);
+
+    std::fs::remove_file(&ballast).unwrap();
+    let next = stored + 1;
+    eventually("publishes are taken again", async || publish(&broker, next).await.status == 201)
+        .await;
+    bob.subscribe(options).await;
+    assert_eq!(members().await, 1);
+}
+
 /// A stopped broker's log of sealed segments, and the file of the first with its length.
 async fn sealed_log() -> (Broker, PathBuf, u64) {
     let mut broker =

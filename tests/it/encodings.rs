@@ -7,7 +7,7 @@ use tidings_proto::{
     Cursor, Event, Filter, Filters, NewEvent, Offset, Position, Start, SubscribeOptions, Topic,
     WireError,
     message::{Ack, Publish, Push, Reply, Request, ServerMessage},
-    subscribe::After,
+    subscribe::{After, Presence},
     wire::{json as wire_json, msgpack, protobuf},
 };
 use tokio_tungstenite::tungstenite::{Message, client::IntoClientRequest};
@@ -243,6 +243,34 @@ async fn acks_in_protobuf_move_the_cursor() {
 #[tokio::test]
 async fn acks_in_msgpack_move_the_cursor() {
     acks_move_the_cursor_of(MSGPACK).await;
+}
+
+/// Listed with data of every kind, and the list as the peer and HTTP give it.
+async fn presence_is_that_of_json(codec: Codec) {
+    let broker = Broker::start();
+    let data = json!({"name": "Zoë", "n": [1, -2, 1.5, null, true], "deep": {"a": {}}});
+    for (n, data) in [data, json!(null), json!("text")].into_iter().enumerate() {
+        let mut peer = Peer::open(&broker, codec).await;
+        let topic = Topic::parse(&format!("a.{n}")).unwrap();
+        let filters = Filters::one(Filter::parse(topic.as_str()).unwrap());
+        let presence = Some(Presence { data: data.clone() });
+        let options = SubscribeOptions { presence, ..SubscribeOptions::to(filters) };
+        let reply = peer.call(Request::Subscribe(Box::new(options))).await;
+        assert!(matches!(reply, Reply::Subscribed(_)), "{reply:?}");
+        let request = Request::Presence { topic: topic.clone() };
+        let Reply::Presence(presence) = peer.call(request).await else { panic!("refused") };
+        assert_eq!(presence.members[0].data, data);
+        let answer = http::get(&broker.public, &format!("/v1/presence/{topic}")).await;
+        assert_eq!(presence, serde_json::from_slice(&answer.body).unwrap());
+        let own = Request::Presence { topic: Topic::parse("$presence.a").unwrap() };
+        assert!(matches!(peer.call(own).await, Reply::Error(_)));
+    }
+}
+
+#[tokio::test]
+async fn presence_is_the_same_in_every_encoding() {
+    presence_is_that_of_json(PROTOBUF).await;
+    presence_is_that_of_json(MSGPACK).await;
 }
 
 async fn bad_frames_are_named(codec: Codec) {

@@ -603,7 +603,6 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
         (Method::DELETE, "/v1/topics/a"),
         (Method::GET, "/v1/retention/a"),
         (Method::DELETE, "/v1/scheduled/1"),
-        (Method::GET, "/v1/presence/a"),
         (Method::POST, "/v1/subscriptions/d/reset"),
     ] {
         let answer = call(&broker, method, path, &[]).await;

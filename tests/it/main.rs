@@ -30,6 +30,7 @@ mod lanes;
 mod manager;
 mod operate;
 mod pace;
+mod presence;
 mod prometheus;
 mod publish;
 mod real_input;

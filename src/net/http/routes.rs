@@ -43,6 +43,8 @@ pub(super) enum Route {
     Reset,
     /// Its events as a stream.
     SubscriptionEvents,
+    /// Who is listed on a topic.
+    Presence,
     /// What the broker is doing.
     Status,
     /// What the broker can do.
@@ -75,6 +77,7 @@ const TABLE: [(&str, Route); 25] = [
     ("/v1/subscriptions/{name}/resume", Route::Resume),
     ("/v1/subscriptions/{name}/reset", Route::Reset),
     ("/v1/subscriptions/{name}/events", Route::SubscriptionEvents),
+    ("/v1/presence/{name}", Route::Presence),
     ("/v1/status", Route::Status),
     ("/v1/capabilities", Route::Capabilities),
     ("/v1/ws", Route::Socket),
@@ -82,7 +85,6 @@ const TABLE: [(&str, Route); 25] = [
     ("/v1/topics/{name}", Route::NotYet(&[Method::DELETE])),
     ("/v1/retention/{name}", Route::NotYet(&[Method::GET, Method::PUT, Method::DELETE])),
     ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
-    ("/v1/presence/{name}", Route::NotYet(&[Method::GET, Method::HEAD])),
 ];
 
 impl Route {
@@ -96,6 +98,7 @@ impl Route {
             | Route::Topics
             | Route::Subscriptions
             | Route::Dead
+            | Route::Presence
             | Route::Status
             | Route::Capabilities
             | Route::Demo => &[Method::GET, Method::HEAD],
