@@ -11,7 +11,7 @@
 //! - Everything that waits is bounded: publishes in number and bytes, acks in number, deliveries in
 //!   number and bytes. A full buffer of deliveries stops the reading of the socket; where that
 //!   holds up somebody's answer for a second, the subscription is taken off the socket until its
-//!   buffer is empty. What a durable leases is bounded by its `max_in_flight` instead: its events
+//!   buffer is empty (where it is listed by `presence`, it leaves and joins again). What a durable leases is bounded by its `max_in_flight` instead: its events
 //!   never hold up the answers to its acks.
 //! - TCP only: TLS comes later.
 //!

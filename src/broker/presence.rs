@@ -150,16 +150,13 @@ impl Presence {
             inner.tell(number, &Err(error.clone()));
         }
         if is_over && had_steps {
-            inner.halted = Some(error.clone());
+            inner.halt(error);
         }
     }
 
     /// Nothing is drained any more: whoever waits is told.
     pub(super) fn closed(&self) {
-        let mut inner = self.inner.lock();
-        inner.halted = Some(AppendError::Closed);
-        // Dropped senders say so.
-        inner.waiting.clear();
+        self.inner.lock().halt(&AppendError::Closed);
     }
 
     /// Nobody leaves any more but on purpose: sessions are ended by the broker from now on.
@@ -199,11 +196,8 @@ impl Presence {
     }
 
     fn check_health(&self) -> Result<(), AppendError> {
-        if let Some(error) = &self.inner.lock().halted {
-            return Err(error.clone());
-        }
         match self.log.health() {
-            Health::Writable => Ok(()),
+            Health::Writable => self.inner.lock().halted.clone().map_or(Ok(()), Err),
             Health::Full => Err(AppendError::Full),
             Health::Latched(cause) => Err(AppendError::Latched(cause)),
             Health::Closed => Err(AppendError::Closed),
@@ -231,6 +225,15 @@ impl Presence {
 }
 
 impl Inner {
+    /// Nothing is written any more, so whoever waits for it is told.
+    fn halt(&mut self, error: &AppendError) {
+        self.halted = Some(error.clone());
+        let waiting: Vec<u64> = self.waiting.keys().copied().collect();
+        for number in waiting {
+            self.tell(number, &Err(error.clone()));
+        }
+    }
+
     fn tell(&mut self, number: u64, outcome: &Result<(), AppendError>) {
         for waiter in self.waiting.remove(&number).into_iter().flatten() {
             // Whoever has gone does not want to know.
@@ -430,3 +433,6 @@ fn member(listed: &Listed) -> Member {
         data: data.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests;
