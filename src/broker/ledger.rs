@@ -145,7 +145,7 @@ impl Ledger {
 
 impl Projection for Ledger {
     const NAME: &'static str = "ledger";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
         let wrong = |cause: serde_json::Error| {

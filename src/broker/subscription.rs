@@ -45,7 +45,7 @@ const LOOKS_A_TURN: u32 = 16;
 #[derive(Debug)]
 pub struct Subscription {
     /// Its memberships of the topics it is listed on. Let go of first: who sees it gone sees them let go.
-    presence: Option<PresenceHold>,
+    presence: Option<Box<PresenceHold>>,
     number: u32,
     log: LogHandle,
     filters: Filters,
@@ -193,7 +193,7 @@ impl Subscription {
 
     /// The same, listed on its topics.
     pub(super) fn listed(self, presence: PresenceHold) -> Subscription {
-        Subscription { presence: Some(presence), ..self }
+        Subscription { presence: Some(Box::new(presence)), ..self }
     }
 
     /// Ends it on purpose: where it is listed, it leaves at once.

@@ -1,15 +1,23 @@
 //! Presence: who is subscribed to a topic, told in the log's order, true after a crash.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidings::client::{self, Client};
 use tidings_proto::{Filter, Filters, SubscribeOptions, subscribe::Presence};
+use tokio::{sync::Notify, task::JoinSet};
 
 use crate::util::{
     Broker, PATIENCE, eventually,
     http::{self, get},
+    random::Random,
     ws::{Socket, offsets},
 };
 
@@ -381,4 +389,134 @@ async fn the_client_is_listed_again_by_itself() {
     let events = watcher.take(2).await;
     assert_eq!(said(&events[1]), format!("left {name} left"), "the client held its old place");
     assert_eq!(events[0]["data"], "again", "and nothing was said of that");
+}
+
+/// What those who come and go have done together.
+#[derive(Default)]
+struct Churn {
+    steps: AtomicU64,
+    /// Rings at every step.
+    news: Notify,
+    over: AtomicBool,
+}
+
+impl Churn {
+    fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    async fn reach(&self, steps: u64) {
+        while self.steps.load(Ordering::Relaxed) < steps {
+            self.news.notified().await;
+        }
+    }
+}
+
+/// Subscribes, unsubscribes and hangs up at random, on three topics and with one of two data.
+async fn come_and_go(address: String, churn: Arc<Churn>, client: u64) {
+    let mut random = Random::new(client);
+    while !churn.over.load(Ordering::Relaxed) {
+        let Ok(mut socket) = Socket::try_open(&address, "/v1/ws", &[]).await else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        let mut subscriptions = Vec::new();
+        while random.below(8) > 0 && !churn.over.load(Ordering::Relaxed) {
+            let answer = if random.below(3) > 0 || subscriptions.is_empty() {
+                let filters = [format!("rooms.{}", random.below(3))];
+                let options = json!({"filters": filters, "presence": {"data": client % 2}});
+                socket.try_call("subscribe", options).await
+            } else {
+                let subscription: Value = subscriptions.swap_remove(0);
+                socket.try_call("unsubscribe", json!({"subscription": subscription})).await
+            };
+            let Some(answer) = answer else { break };
+            assert!(answer["error"].is_null(), "{answer}");
+            if answer["subscribed"].is_object() {
+                subscriptions.push(answer["subscribed"]["subscription"].clone());
+            }
+            churn.step();
+        }
+    }
+}
+
+/// The lists as they are now, each with its cursor: topic, cursor, sessions.
+async fn lists(broker: &Broker) -> Vec<(String, u64, BTreeSet<String>)> {
+    let mut lists = Vec::new();
+    for n in 0..3 {
+        let answer = get(&broker.public, &format!("/v1/presence/rooms.{n}")).await;
+        let members = answer.json()["members"].as_array().unwrap().clone();
+        let sessions = members.iter().map(|member| member["session"].as_str().unwrap().to_owned());
+        let cursor = answer.header("tidings-cursor").parse().unwrap();
+        lists.push((format!("$presence.rooms.{n}"), cursor, sessions.collect()));
+    }
+    lists
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g17_heavy_whoever_comes_and_goes_over_kills_every_list_is_what_the_log_says() {
+    let mut broker = Broker::with(&[
+        "--set",
+        "limits.presence_grace=100ms",
+        "--set",
+        "limits.presence_restart_grace=300ms",
+    ]);
+    let churn = Arc::new(Churn::default());
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        clients.spawn(come_and_go(broker.public.clone(), churn.clone(), client));
+    }
+    let mut seen = Vec::new();
+    for round in 1..=12 {
+        churn.reach(round * 200).await;
+        seen.extend(lists(&broker).await);
+        if round % 4 == 0 {
+            broker.kill();
+            broker.restart();
+            seen.extend(lists(&broker).await);
+        }
+    }
+    churn.over.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.unwrap();
+    }
+    eventually("all have left", async || {
+        lists(&broker).await.iter().all(|(_, _, sessions)| sessions.is_empty())
+    })
+    .await;
+
+    let (mut after, mut left, mut restarts) = (0, 0, 0);
+    let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    seen.sort_by_key(|(_, cursor, _)| *cursor);
+    let mut seen = seen.into_iter().peekable();
+    loop {
+        let path = format!("/v1/events?topic=$presence.%3E&after={after}&limit=1000");
+        let page = get(&broker.public, &path).await.json();
+        for event in page["events"].as_array().unwrap() {
+            let offset = event["offset"].as_u64().unwrap();
+            while let Some((topic, cursor, sessions)) = seen.next_if(|seen| seen.1 < offset) {
+                let expected = listed.get(&topic).cloned().unwrap_or_default();
+                assert_eq!(sessions, expected, "{topic} as of {cursor}");
+            }
+            let topic = event["topic"].as_str().unwrap().to_owned();
+            let session = event["data"]["session"].as_str().unwrap().to_owned();
+            let there = listed.entry(topic).or_default();
+            let is_new = match event["type"].as_str() {
+                Some("presence.joined") => there.insert(session),
+                _ => there.remove(&session),
+            };
+            assert!(is_new, "a join after a join, or a leave without one: {event}");
+            left += u64::from(event["data"]["reason"] == "left");
+            restarts += u64::from(event["data"]["reason"] == "restart");
+        }
+        after = page["cursor"].as_u64().unwrap();
+        if after >= page["last"].as_u64().unwrap() {
+            break;
+        }
+    }
+    assert!(listed.values().all(BTreeSet::is_empty), "{listed:?}");
+    assert!(seen.all(|(_, _, sessions)| sessions.is_empty()), "the lists after the last event");
+    assert!(left > 0, "nobody unsubscribed");
+    eprintln!("{left} unsubscribed, {restarts} did not come back after a start");
 }

@@ -160,6 +160,8 @@ fn wide() -> Bounds {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn no_join_follows_a_join_and_no_leave_a_leave(acts in acts()) {
         let mut world = World::new(wide());
