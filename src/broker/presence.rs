@@ -185,13 +185,13 @@ impl Presence {
         topics: &BTreeSet<Topic>,
         guest: &Guest<'_>,
     ) -> Result<Hold, SubscribeError> {
-        self.check_health()?;
         // Dropped with an error it takes back what was done.
         let mut hold = Hold { presence: self.clone(), numbers: Vec::new(), on_purpose: false };
         for topic in topics {
             let entered = self.inner.lock().members.enter(topic, guest);
             hold.numbers.push(entered.map_err(|refused| self.refusal(topic, refused))?);
         }
+        hold.check_health()?;
         Ok(hold)
     }
 
@@ -243,16 +243,27 @@ impl Inner {
 }
 
 impl Hold {
+    /// Whoever takes a place over writes nothing, and may also where nothing can be written.
+    fn check_health(&self) -> Result<(), AppendError> {
+        let is_in_log = {
+            let inner = self.presence.inner.lock();
+            self.numbers.iter().all(|number| inner.members.has_joined(*number))
+        };
+        if is_in_log { Ok(()) } else { self.presence.check_health() }
+    }
+
     /// Has the joins written, and waits until they are in the log.
     async fn join(&self) -> Result<(), AppendError> {
+        self.check_health()?;
         let mut joins = Vec::new();
         {
             let mut inner = self.presence.inner.lock();
-            if let Some(error) = &inner.halted {
-                return Err(error.clone());
-            }
             for number in &self.numbers {
                 if inner.members.join(*number) {
+                    // Since the look above it may have come to that.
+                    if let Some(error) = &inner.halted {
+                        return Err(error.clone());
+                    }
                     let (sender, receiver) = oneshot::channel();
                     inner.waiting.entry(*number).or_default().push(sender);
                     joins.push(receiver);

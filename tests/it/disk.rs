@@ -274,9 +274,18 @@ async fn a_full_disk_takes_leaves_and_refuses_joins() {
     std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
     let mut alice = Socket::open(&broker.public).await;
     let options = json!({"filters": ["rooms.1"], "presence": {"data": 1}});
-    let subscription = alice.subscribe(options.clone()).await["subscription"].clone();
+    alice.subscribe(options.clone()).await;
     let (stored, _) = fill(&broker, 0).await;
 
+    // Who comes back writes nothing, whoever is new would.
+    drop(alice);
+    let subscriptions = async || {
+        let status = http::get(&broker.public, "/v1/status").await.json();
+        status["subscriptions"]["ephemeral"] == 0
+    };
+    eventually("alice is away", subscriptions).await;
+    let mut alice = Socket::open(&broker.public).await;
+    let subscription = alice.subscribe(options.clone()).await["subscription"].clone();
     let mut bob = Socket::open(&broker.public).await;
     let refused = bob.refused("subscribe", options.clone()).await;
     assert_eq!((&refused["code"], &refused["retryable"]), (&json!("unavailable"), &json!(true)));

@@ -171,6 +171,11 @@ impl Members {
         member.stage == Stage::Joining
     }
 
+    /// Whether its join is in the log.
+    pub(super) fn has_joined(&self, number: u64) -> bool {
+        self.members.get(&number).is_some_and(|member| member.stage == Stage::Joined)
+    }
+
     /// A holder lets go, on purpose.
     pub(super) fn leave(&mut self, number: u64) {
         if self.let_go(number) {

@@ -98,6 +98,17 @@ async fn a_log_that_takes_no_more_leaves_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn who_comes_back_needs_no_disk() {
+    let (presence, _dir) = presence();
+    drop(joined(&presence, 1));
+    presence.inner.lock().halt(&AppendError::Full);
+    let hold = enter(&presence, 2).unwrap();
+    assert!(matches!(hold.join().now_or_never(), Some(Ok(()))));
+    let error = enter(&presence, 3).unwrap_err();
+    assert!(matches!(error, SubscribeError::Append(AppendError::Full)), "{error}");
+}
+
+#[tokio::test]
 async fn a_subscribe_that_is_given_up_leaves_no_waiter_behind() {
     let (presence, _dir) = presence();
     let hold = enter(&presence, 1).unwrap();
