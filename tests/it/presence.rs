@@ -115,6 +115,9 @@ async fn joins_and_leaves_stand_in_one_order_with_all_other_events() {
     assert_eq!(sessions(&broker).await, [carol_name]);
     let last = get(&broker.public, &format!("/v1/topics/{NEWS}/last?key={bob_name}")).await;
     assert_eq!(last.json()["type"], "presence.left", "the newest event of a key is its state");
+    let mut late = Socket::open(&broker.public).await;
+    late.subscribe(json!({"filters": [NEWS], "last_per_key": true})).await;
+    assert_eq!(offsets(&late.take(2).await), [3, 4], "so one request gives list and news");
 }
 
 #[tokio::test]
