@@ -1,9 +1,11 @@
 //! What the broker appends for itself: durable subscriptions and their acks are events too, on topics
 //! that start with `$` and that no client may publish to.
 //!
-//! A control event's data is JSON of the types here; its topic says which.
+//! A control event's data is JSON of the types here, but for [`AckStates`]; its topic says which.
 
 use std::sync::Arc;
+
+mod acks;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -60,7 +62,7 @@ pub struct DurableSpec {
 }
 
 /// The newest ack states of the durables whose acks came in since the last such event.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AckStates {
     /// One for each durable.
     pub states: Vec<AckState>,

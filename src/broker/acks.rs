@@ -134,8 +134,8 @@ impl AckBox {
 
 fn acks_draft(states: Vec<AckState>) -> Option<Draft> {
     let topic = Topic::parse(ACKS_TOPIC).ok()?;
-    let data = serde_json::to_vec(&AckStates { states }).ok()?;
-    Some(codec::control(topic, "acks", data, clock::event_id()))
+    let data = AckStates { states }.to_bytes();
+    Some(codec::control_bytes(topic, "acks", data, clock::event_id()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! that are committed, on the commit thread, before their publishers are answered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -52,6 +52,8 @@ fn fresh(spec: &DurableSpec) -> AckState {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     durables: BTreeMap<String, LedgerEntry>,
+    /// Their names by their numbers.
+    names: HashMap<u64, Arc<DurableSpec>>,
     last_number: u64,
     changed: BTreeSet<String>,
     presence: Listings,
@@ -111,8 +113,7 @@ impl Ledger {
                     Some(old) => (old.acks.clone(), old.paused),
                     None => (Arc::new(fresh(&spec)), false),
                 };
-                let entry = LedgerEntry { spec: Arc::from(spec), acks, paused };
-                self.durables.insert(entry.spec.name.clone(), entry);
+                self.keep(LedgerEntry { spec: Arc::from(spec), acks, paused });
             }
             SubscriptionChange::Paused { name, number, paused } => {
                 if let Some(entry) = self.durables.get_mut(&name)
@@ -125,20 +126,32 @@ impl Ledger {
             SubscriptionChange::Deleted { name, number } => {
                 if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {
                     self.durables.remove(&name);
+                    self.names.remove(&number);
                     self.changed.insert(name);
                 }
             }
         }
     }
 
+    fn keep(&mut self, entry: LedgerEntry) {
+        let number = entry.spec.number;
+        self.names.insert(number, entry.spec.clone());
+        if let Some(before) = self.durables.insert(entry.spec.name.clone(), entry)
+            && before.spec.number != number
+        {
+            // An earlier life of the name.
+            self.names.remove(&before.spec.number);
+        }
+    }
+
     fn acknowledge(&mut self, states: AckStates) {
-        for state in states.states {
-            let Some(entry) = self.durables.get_mut(&state.name) else { continue };
+        for mut state in states.states {
             // An ack of an earlier life of the name says nothing about this one.
-            if entry.spec.number == state.number {
-                self.changed.insert(state.name.clone());
-                entry.acks = Arc::new(state);
-            }
+            let Some(spec) = self.names.get(&state.number) else { continue };
+            let Some(entry) = self.durables.get_mut(&spec.name) else { continue };
+            self.changed.insert(spec.name.clone());
+            state.name.clone_from(&spec.name);
+            entry.acks = Arc::new(state);
         }
     }
 }
@@ -160,18 +173,23 @@ impl Projection for Ledger {
         }
         let entry: LedgerEntry = serde_json::from_slice(value).map_err(wrong)?;
         self.last_number = self.last_number.max(entry.spec.number);
-        self.durables.insert(entry.spec.name.clone(), entry);
+        self.keep(entry);
         Ok(())
     }
 
     fn apply(&mut self, record: &Record) {
         let Some(data) = control_data(record) else { return };
         let applied = match record.topic.as_str() {
-            SUBSCRIPTIONS_TOPIC => serde_json::from_slice(&data).map(|change| self.change(change)),
-            ACKS_TOPIC => serde_json::from_slice(&data).map(|states| self.acknowledge(states)),
+            SUBSCRIPTIONS_TOPIC => serde_json::from_slice(&data)
+                .map(|change| self.change(change))
+                .map_err(|error| error.to_string()),
+            ACKS_TOPIC => AckStates::from_bytes(&data)
+                .map(|states| self.acknowledge(states))
+                .map_err(|error| error.to_string()),
             topic => match Listings::about(topic) {
                 Some(about) => serde_json::from_slice(&data)
-                    .map(|change| self.presence.apply(about, record.offset.get(), change)),
+                    .map(|change| self.presence.apply(about, record.offset.get(), change))
+                    .map_err(|error| error.to_string()),
                 None => return,
             },
         };

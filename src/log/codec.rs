@@ -230,9 +230,18 @@ pub fn draft(
 
 /// An event of the broker's own: JSON data on a topic of its own.
 pub fn control(topic: Topic, kind: &str, data: Vec<u8>, id: Uuid) -> Draft {
+    control_of(topic, kind, JSON, data, id)
+}
+
+/// The same with data that is no JSON.
+pub fn control_bytes(topic: Topic, kind: &str, data: Vec<u8>, id: Uuid) -> Draft {
+    control_of(topic, kind, PROTOBUF, data, id)
+}
+
+fn control_of(topic: Topic, kind: &str, content_type: &str, data: Vec<u8>, id: Uuid) -> Draft {
     let event = NewEvent {
         kind: kind.to_owned(),
-        datacontenttype: Some(JSON.to_owned()),
+        datacontenttype: Some(content_type.to_owned()),
         data: Some(Bytes::from(data)),
         ..NewEvent::on(topic)
     };
@@ -240,6 +249,9 @@ pub fn control(topic: Topic, kind: &str, data: Vec<u8>, id: Uuid) -> Draft {
     draft.flags = Flags::EMPTY.with_control(true);
     draft
 }
+
+/// The content type of control events that are not JSON.
+const PROTOBUF: &str = "application/protobuf";
 
 /// The data of a control event; `None` when its body cannot be read.
 pub fn control_data(record: &Record) -> Option<Bytes> {
