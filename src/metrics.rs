@@ -79,12 +79,14 @@ fn describe() {
     for result in ["ok", "refused"] {
         counter!(table::AUTH.name, "result" => result).absolute(0);
     }
+    counter!(table::DURABLES_EXPIRED.name).absolute(0);
     for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
         counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
     }
     for reason in ["nack", "ack_wait", "detached"] {
         counter!(table::DEAD_LETTERED.name, "reason" => reason).absolute(0);
     }
+    counter!(table::DURABLES_EXPIRED.name).absolute(0);
     counter!(table::JOINED.name).absolute(0);
     for reason in LeaveReason::ALL {
         counter!(table::LEFT.name, "reason" => reason.as_str()).absolute(0);
@@ -260,6 +262,11 @@ pub fn acked(after: Option<Duration>) {
             handles.ack_seconds.record(after.as_secs_f64());
         }
     }
+}
+
+/// A durable that nobody used was forgotten.
+pub fn durable_expired() {
+    counter!(table::DURABLES_EXPIRED.name).increment(1);
 }
 
 /// A nack was taken.

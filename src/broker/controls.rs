@@ -69,6 +69,11 @@ impl BrokerControls {
         ledger.projection().after(after).take(limit).map(|(_, entry)| entry.clone()).collect()
     }
 
+    /// Durables that are forgotten when nobody uses them.
+    pub(super) fn expiring(&self) -> Vec<LedgerEntry> {
+        self.ledger.lock().projection().expiring().cloned().collect()
+    }
+
     /// Those of all durables that `wanted` takes. The commit thread gets its turn between pages.
     pub(super) fn select(&self, wanted: impl Fn(&LedgerEntry) -> bool) -> Vec<LedgerEntry> {
         let mut selected = Vec::new();

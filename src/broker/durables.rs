@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Broker, Durable, Target, Token, WAIT_MS_MAX,
     acks::AckTicket,
+    bandwidth::Bandwidth,
     conflate::Conflating,
     error::{AckError, AppendError, SubscribeError},
     interest::Ready,
@@ -100,6 +101,7 @@ impl Broker {
         let first = self.log.first().before();
         let cursor = floor.max(first);
         let pace = Pace::of(&durable.spec.options);
+        let bandwidth = Bandwidth::of(&durable.spec.options);
         let parts = Parts {
             number,
             log: self.log.clone(),
@@ -115,6 +117,7 @@ impl Broker {
             resumes: true,
             pace,
             snapshot,
+            bandwidth,
         };
         Ok(Subscription::new(parts))
     }
@@ -257,6 +260,7 @@ impl Broker {
 
     /// The durable of this name, taken into use.
     pub(super) fn durable(&self, name: &str) -> Result<Arc<Durable>, SubscribeError> {
+        self.idle.used(name);
         let mut durables = self.durables.lock();
         if let Some(durable) = durables.get(name) {
             return Ok(durable.clone());

@@ -6,6 +6,7 @@ use tidings_proto::{Cursor, Offset, message::Gap};
 
 use super::{
     Broker,
+    bandwidth::refer,
     conflate::Conflating,
     error::SubscribeError,
     held::{Durable, Held, Token},
@@ -73,6 +74,10 @@ impl Broker {
                 true => self.fetch_lanes(&durable, token, limit).await?,
                 false => self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?,
             };
+            let mut fetched = fetched;
+            if let Some(max) = durable.spec.options.max_data_bytes {
+                refer(&mut fetched.events, max);
+            }
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
             if found || tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);

@@ -54,6 +54,8 @@ pub(super) struct Ledger {
     durables: BTreeMap<String, LedgerEntry>,
     /// Their names by their numbers.
     names: HashMap<u64, Arc<DurableSpec>>,
+    /// Those that are forgotten when nobody uses them.
+    expiring: BTreeSet<u64>,
     last_number: u64,
     changed: BTreeSet<String>,
     presence: Listings,
@@ -73,6 +75,12 @@ impl Ledger {
         use std::ops::Bound::{Excluded, Unbounded};
         let from = after.map_or(Unbounded, |name| Excluded(name.to_owned()));
         self.durables.range((from, Unbounded)).map(|(name, entry)| (name.as_str(), entry))
+    }
+
+    /// Those that are forgotten when nobody uses them.
+    pub(super) fn expiring(&self) -> impl Iterator<Item = &LedgerEntry> {
+        let names = self.expiring.iter().filter_map(|number| self.names.get(number));
+        names.filter_map(|spec| self.durables.get(&spec.name))
     }
 
     /// How many there are.
@@ -127,6 +135,7 @@ impl Ledger {
                 if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {
                     self.durables.remove(&name);
                     self.names.remove(&number);
+                    self.expiring.remove(&number);
                     self.changed.insert(name);
                 }
             }
@@ -136,11 +145,16 @@ impl Ledger {
     fn keep(&mut self, entry: LedgerEntry) {
         let number = entry.spec.number;
         self.names.insert(number, entry.spec.clone());
+        match entry.spec.options.idle_expiry_ms {
+            0 => self.expiring.remove(&number),
+            _ => self.expiring.insert(number),
+        };
         if let Some(before) = self.durables.insert(entry.spec.name.clone(), entry)
             && before.spec.number != number
         {
             // An earlier life of the name.
             self.names.remove(&before.spec.number);
+            self.expiring.remove(&before.spec.number);
         }
     }
 

@@ -5,6 +5,7 @@
 //! - The core knows no transport, no token and no encoding: whoever calls it has the right to.
 
 mod acks;
+mod bandwidth;
 mod conflate;
 mod controls;
 mod dispatch;
@@ -13,6 +14,7 @@ mod durables;
 pub mod error;
 mod fetch;
 mod held;
+mod idle;
 mod interest;
 mod lag;
 mod lanes;
@@ -49,8 +51,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     acks::AckBox,
+    bandwidth::Bandwidth,
     controls::BrokerControls,
     error::{ReadError, SubscribeError},
+    idle::Idle,
     interest::Interest,
     lag::Lag,
     letters::Graves,
@@ -101,6 +105,7 @@ pub struct Broker {
     attached: Arc<Counts>,
     lag: Lag,
     graves: Arc<Graves>,
+    idle: Idle,
     durables_max: usize,
     stop: CancellationToken,
 }
@@ -153,11 +158,13 @@ pub fn start(
         attached: Arc::default(),
         lag: Lag::new(shown),
         graves: Arc::default(),
+        idle: Idle::default(),
         durables_max,
         stop: stop.clone(),
     });
     tokio::spawn(dispatch::run(handle, interest, stop.clone()));
     tokio::spawn(durables::keep(broker.clone(), stop.clone()));
+    tokio::spawn(idle::watch(broker.clone(), stop.clone()));
     tokio::spawn(presence::keep(presence, stop.clone()));
     tokio::spawn(letters::write(broker.clone(), stop.clone()));
     tokio::spawn(lag::watch(broker.clone(), stop));
@@ -281,6 +288,7 @@ impl Broker {
             counted: Counted::new(&self.ephemeral),
             resumes: !matches!(from, From::Now),
             pace: Pace::of(options),
+            bandwidth: Bandwidth::of(options),
         };
         Ok(Subscription::new(parts))
     }
@@ -301,6 +309,20 @@ impl Broker {
     /// # Errors
     /// See [`ReadError`].
     pub async fn read(
+        &self,
+        options: &SubscribeOptions,
+        from: &From,
+        limit: ReadLimit,
+        wait: Duration,
+    ) -> Result<Read, SubscribeError> {
+        let mut read = self.read_whole(options, from, limit, wait).await?;
+        if let Some(max) = options.max_data_bytes {
+            bandwidth::refer(&mut read.batch.events, max);
+        }
+        Ok(read)
+    }
+
+    async fn read_whole(
         &self,
         options: &SubscribeOptions,
         from: &From,

@@ -3,8 +3,9 @@
 use tidings_proto::{Mode, Start, SubscribeOptions, subscribe::Order};
 
 use super::{
-    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, conflate::CONFLATE_MS_MAX,
-    error::SubscribeError, pace::LINGER_MS_MAX, presence, selection::PATTERNS_MAX,
+    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, bandwidth::RATE_MIN,
+    conflate::CONFLATE_MS_MAX, error::SubscribeError, idle::IDLE_EXPIRY_MS_MAX,
+    pace::LINGER_MS_MAX, presence, selection::PATTERNS_MAX,
 };
 
 /// The most headers that a subscription may name.
@@ -26,8 +27,7 @@ pub(super) fn check(options: &SubscribeOptions) -> Checked {
     check_numbers(options)?;
     check_selection(options)?;
     check_dead(options)?;
-    presence::check(options)?;
-    check_not_yet(options)
+    presence::check(options)
 }
 
 /// What only a durable has, and what it has not.
@@ -117,6 +117,12 @@ fn check_numbers(options: &SubscribeOptions) -> Checked {
     if options.conflate_ms > CONFLATE_MS_MAX {
         return invalid("conflate_ms", "it is a minute at most (60000)");
     }
+    if (1..RATE_MIN).contains(&options.max_bytes_per_second) {
+        return invalid("max_bytes_per_second", "it must be 1000 or more, or 0 for no limit");
+    }
+    if options.idle_expiry_ms > IDLE_EXPIRY_MS_MAX {
+        return invalid("idle_expiry_ms", "it is a year at most (31536000000)");
+    }
     if options.backoff_ms.len() > PATTERNS_MAX {
         return invalid("backoff_ms", "at most 64 waits");
     }
@@ -153,20 +159,4 @@ fn check_dead(options: &SubscribeOptions) -> Checked {
         return invalid("max_deliveries", "a reader of dead letters has none of its own");
     }
     Ok(())
-}
-
-/// Options of the protocol that this version does not carry out are refused, never passed over in silence.
-fn check_not_yet(options: &SubscribeOptions) -> Checked {
-    let wanted = [
-        ("idle_expiry_ms", options.idle_expiry_ms > 0),
-        ("max_bytes_per_second", options.max_bytes_per_second > 0),
-        ("max_data_bytes", options.max_data_bytes.is_some()),
-    ];
-    match wanted.into_iter().find(|(_, wanted)| *wanted) {
-        None => Ok(()),
-        Some((field, _)) => Err(SubscribeError::Invalid {
-            field,
-            problem: "this version of the broker does not have it yet: leave it out".to_owned(),
-        }),
-    }
 }

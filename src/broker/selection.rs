@@ -48,7 +48,7 @@ impl Selection {
         any_matches(&self.types, body.kind, '.')
             && any_matches(&self.content_types, body.datacontenttype.unwrap_or_default(), '/')
             && self.headers.iter().all(|(name, value)| {
-                body.headers.clone().any(|(other, has)| other == name && has == value)
+                body.headers.into_iter().any(|(other, has)| other == name && has == value)
             })
     }
 }

@@ -8,6 +8,8 @@
 //! - Batches are chained: the `after` of each is the `cursor` of the one before.
 //! - The cursor never passes what was not looked at.
 
+mod in_lanes;
+
 use std::{sync::Arc, time::Duration};
 
 use tidings_proto::{
@@ -17,10 +19,10 @@ use tidings_proto::{
 
 use super::{
     Counted,
+    bandwidth::Bandwidth,
     conflate::Conflating,
-    held::{Durable, Held, Token},
+    held::{Durable, Token},
     interest::Registration,
-    lanes,
     leasing::Leasing,
     pace::{LOOK, Pace, Step},
     presence::Hold as PresenceHold,
@@ -66,6 +68,8 @@ pub struct Subscription {
     pace: Option<Box<Pace>>,
     /// The state that comes first, as long as the cursor is in it.
     snapshot: Option<Box<Snapshot>>,
+    /// Where the subscriber's line is to be spared.
+    bandwidth: Option<Box<Bandwidth>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,6 +158,8 @@ pub(super) struct Parts {
     pub(super) pace: Option<Box<Pace>>,
     /// The state that comes first.
     pub(super) snapshot: Option<Box<Snapshot>>,
+    /// Where the subscriber's line is to be spared.
+    pub(super) bandwidth: Option<Box<Bandwidth>>,
 }
 
 impl Subscription {
@@ -188,6 +194,7 @@ impl Subscription {
             replayed: parts.resumes.then_some(0),
             pace: parts.pace,
             snapshot: parts.snapshot,
+            bandwidth: parts.bandwidth,
         }
     }
 
@@ -228,6 +235,27 @@ impl Subscription {
     /// # Errors
     /// The log could not be read; the cursor has not moved.
     pub async fn next(&mut self) -> Result<Option<Delivery>, ReadError> {
+        let now_ms = clock::monotonic_ms();
+        if self.bandwidth.as_mut().is_some_and(|it| it.must_wait(now_ms)) && !self.is_lost() {
+            return Ok(None);
+        }
+        let mut delivery = self.next_delivery().await?;
+        if let (Some(bandwidth), Some(Delivery::Events { events, .. })) =
+            (&mut self.bandwidth, &mut delivery)
+        {
+            bandwidth.take(events, now_ms);
+        }
+        Ok(delivery)
+    }
+
+    /// Whether it is a durable's, and somebody else has that now.
+    fn is_lost(&self) -> bool {
+        self.durable.as_ref().is_some_and(|Attachment { durable, token, .. }| {
+            !durable.lock().is_held_by(*token, durable.spec.options.mode)
+        })
+    }
+
+    async fn next_delivery(&mut self) -> Result<Option<Delivery>, ReadError> {
         if self.phase == Phase::Ended {
             return Ok(None);
         }
@@ -292,7 +320,8 @@ impl Subscription {
 
     /// The next batch.
     async fn read(&mut self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
-        let limit = ReadLimit { events: events_max, bytes: BATCH_BYTES_MAX };
+        let bytes = self.bandwidth.as_ref().map_or(BATCH_BYTES_MAX, |it| it.batch_bytes());
+        let limit = ReadLimit { events: events_max, bytes };
         self.snapshot.take_if(|snapshot| self.cursor >= snapshot.until());
         if let Some(snapshot) = &self.snapshot {
             return Box::pin(snapshot.next(&self.log, self.cursor, limit)).await;
@@ -366,7 +395,9 @@ impl Subscription {
         let batch = self.pace.as_ref().and_then(|pace| pace.due_ms());
         let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
         let lease = leasing.and_then(|attachment| attachment.durable.lock().next_due());
-        [batch, lease].into_iter().flatten().min()
+        let free = self.bandwidth.as_ref().and_then(|bandwidth| bandwidth.due_ms());
+        // What is due earlier cannot be sent before.
+        free.or_else(|| [batch, lease].into_iter().flatten().min())
     }
 
     /// What only a durable has to say before new events: it was taken over, the floor moved, events come again.
@@ -426,71 +457,6 @@ impl Subscription {
             attempts,
             durable_at: None,
         }))
-    }
-
-    /// As [`Subscription::next`], of a durable with lanes.
-    async fn next_in_lanes(&mut self) -> Result<Option<Delivery>, ReadError> {
-        for _ in 0..LOOKS_A_TURN {
-            if let Some(delivery) = self.next_by_priority().await? {
-                return Ok(Some(delivery));
-            }
-            if self.room() == 0 {
-                // An ack ends that.
-                return Ok(None);
-            }
-            let _ = self.registration.take_first_match();
-            let known = self.durable.as_ref().map(|it| it.durable.lock().lanes().known());
-            let known = known.unwrap_or_default();
-            if known >= self.log.committed() && self.registration.arm(known) {
-                return Ok(None);
-            }
-            tokio::task::yield_now().await;
-        }
-        // Others first.
-        self.wake();
-        Ok(None)
-    }
-
-    /// What is next of the lanes, new or again.
-    async fn next_by_priority(&mut self) -> Result<Option<Delivery>, ReadError> {
-        let Some(Attachment { durable, token, .. }) = &self.durable else { return Ok(None) };
-        let (durable, token) = (durable.clone(), *token);
-        let mode = durable.spec.options.mode;
-        let is_its = |held: &Held| held.is_held_by(token, mode);
-        let found = lanes::next(&self.log, &durable, token, self.events_max, is_its).await?;
-        let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
-        let mut leasing = Leasing::new(durable.clone(), &next);
-        durable.tell_graves();
-        self.cursor = self.cursor.max(durable.lock().state.cursor());
-        if next.is_empty() {
-            self.told = self.cursor;
-            return Ok(self.caught_up());
-        }
-        let mut offsets: Vec<Offset> =
-            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        offsets.sort_unstable();
-        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
-        // One is named; the others come again and are named then.
-        let mut damaged = found.damaged.drain(..);
-        self.pending_gap =
-            damaged.next().map(|offset| self.damage(offset.before(), offset.cursor()));
-        found.left.extend(damaged);
-        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &self.selection);
-        leasing.done();
-        lanes::sort(&mut events, &next);
-        let mut attempts = attempts_of(&next);
-        metrics::redelivered(attempts.len());
-        attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));
-        if events.is_empty() {
-            return Ok(self.pending_gap.take().map(Delivery::Gap));
-        }
-        let durable_at = match self.phase {
-            Phase::Live if attempts.is_empty() => {
-                events.iter().find_map(|event| event.durable_at())
-            }
-            _ => None,
-        };
-        Ok(Some(Delivery::Events { range: None, events, attempts, durable_at }))
     }
 
     /// How many events may go out.

@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 use tidings_proto::{
     Event, NewEvent, Offset, Priority, Timestamp, Topic,
     control::Lost,
-    event::{Expiry, JSON},
+    event::{EventId, Expiry, JSON},
     wire::{
         json, msgpack, protobuf,
         stored::{self, Body, StoredError},
@@ -136,6 +136,35 @@ impl Stored {
             Some(encoded) => Ok(encoded.expires),
             None => stored::expires(&self.record.body),
         }
+    }
+
+    /// The same event without its data, where that has more than `max` bytes; the header `dataref` says where it
+    /// is to be had. `None` where the data is smaller, or the body cannot be read.
+    pub fn without_data_above(&self, max: usize) -> Option<Stored> {
+        if self.record.body.len() <= max {
+            return None;
+        }
+        let body = self.body().ok()?;
+        body.data.filter(|data| data.len() > max)?;
+        let mut event = NewEvent {
+            id: body.id_given.then(|| EventId::parse(&body.id)).transpose().ok()?,
+            kind: body.kind.to_owned(),
+            source: Some(body.source.clone().into_owned()),
+            datacontenttype: body.datacontenttype.map(str::to_owned),
+            correlation: body.correlation.map(str::to_owned),
+            headers: body
+                .headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            ..NewEvent::on(self.record.topic.clone())
+        };
+        event.headers.insert("dataref".to_owned(), format!("/v1/events/{}", self.offset()));
+        let made_id = Uuid::parse_str(&body.id).ok().filter(|_| !body.id_given);
+        let (subject, expires) = (body.subject, body.expires);
+        let mut bytes = Vec::new();
+        stored::encode(&stored::Draft { event: &event, made_id, subject, expires }, &mut bytes);
+        let record = Record { body: bytes.into(), ..self.record.clone() };
+        Some(Stored { durable_at: self.durable_at, ..Stored::new(record) })
     }
 
     /// What it adds to a batch, about: a read stops at so many bytes.

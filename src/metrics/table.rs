@@ -95,6 +95,7 @@ table! {
     NACKS = "tidings_nack_total", Counter, "", "Nacks taken";
     ACK_SECONDS = "tidings_ack_latency_seconds", HUMAN, "", "From the first delivery of the oldest event that an ack names to the ack; one an ack";
     REDELIVERED = "tidings_redelivered_events_total", Counter, "", "Events delivered again";
+    DURABLES_EXPIRED = "tidings_durables_expired_total", Counter, "", "Durables forgotten since nobody used them for `idle_expiry_ms`";
     DEAD_LETTERED = "tidings_dead_lettered_events_total", Counter, "reason", "Events delivered `max_deliveries` times, and now in `$dead.…`; by how the last delivery ended: `nack`, `ack_wait`, `detached`";
     CONFLATED = "tidings_conflated_events_total", Counter, "", "Events not sent to a reader with `conflate_ms`, since a newer one of the same topic and key was";
     MEMBERS = "tidings_presence_members", Gauge, "", "Members listed, on all topics together";

@@ -17,6 +17,7 @@ mod util;
 
 mod auth;
 mod bad_input;
+mod bandwidth;
 mod bench;
 mod cli;
 mod crash;

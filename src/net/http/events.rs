@@ -22,7 +22,7 @@ use crate::{
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameters of both calls.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "after",
     "since",
     "limit",
@@ -31,13 +31,15 @@ const KNOWN: [&str; 12] = [
     "content_types",
     "header",
     "last_per_key",
+    "max_data_bytes",
+    "max_bytes_per_second",
     "min_priority",
     "on_gap",
     "linger_ms",
     "conflate_ms",
 ];
 /// Those that say how a stream is paced; a read is paced by its reader.
-const PACE: [&str; 3] = ["linger_ms", "conflate_ms", "last_per_key"];
+const PACE: [&str; 4] = ["linger_ms", "conflate_ms", "last_per_key", "max_bytes_per_second"];
 
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
@@ -107,6 +109,8 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         headers: query.all("header").map(header).collect::<Result<_, _>>()?,
         min_priority: query.value("min_priority")?,
         on_gap,
+        max_data_bytes: query.value("max_data_bytes")?,
+        max_bytes_per_second: query.value("max_bytes_per_second")?.unwrap_or(0),
         last_per_key: query.value("last_per_key")?.unwrap_or(false),
         linger_ms: query.value("linger_ms")?.unwrap_or(0),
         conflate_ms: query.value("conflate_ms")?.unwrap_or(0),

@@ -1,0 +1,102 @@
+//! `idle_expiry_ms`: a durable that nobody has used for so long is forgotten, and that is told.
+//!
+//! - Used is one that a session is attached to, is fetched from, acknowledged or operated. A look at it is no use.
+//! - Since when nobody has used it is not in the log: a start of the broker begins the time anew.
+//! - The notice is the event `subscription.expired` on `$audit`, and a line in the log of the process.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use smallvec::smallvec;
+use tidings_proto::Topic;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, ledger::LedgerEntry};
+use crate::{clock, log::codec, metrics};
+
+/// The longest `idle_expiry_ms`: a year of 365 days.
+pub(super) const IDLE_EXPIRY_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
+/// How often is looked.
+const EVERY: Duration = Duration::from_secs(1);
+/// Where the notice is.
+const AUDIT_TOPIC: &str = "$audit";
+
+/// Since when durables that may be forgotten were not used. Bounded by their number.
+#[derive(Debug, Default)]
+pub(super) struct Idle(Mutex<HashMap<String, u64>>);
+
+impl Idle {
+    /// Somebody uses it.
+    pub(super) fn used(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
+
+    /// For how long nobody has used it.
+    fn for_ms(&self, name: &str, now_ms: u64) -> u64 {
+        let mut idle = self.0.lock();
+        let since = *idle.entry(name.to_owned()).or_insert(now_ms);
+        now_ms.saturating_sub(since)
+    }
+}
+
+/// Forgets durables that nobody uses, until `stop`.
+pub(super) async fn watch(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(EVERY);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        for entry in broker.controls.expiring() {
+            if broker.has_expired(&entry) {
+                broker.expire(&entry).await;
+            }
+        }
+    }
+}
+
+impl Broker {
+    fn has_expired(&self, entry: &LedgerEntry) -> bool {
+        let name = &entry.spec.name;
+        let in_use = self.durables.lock().get(name).cloned();
+        if in_use.is_some_and(|durable| durable.lock().sessions() > 0) {
+            self.idle.used(name);
+            return false;
+        }
+        let idle_ms = self.idle.for_ms(name, clock::monotonic_ms());
+        idle_ms >= entry.spec.options.idle_expiry_ms
+    }
+
+    async fn expire(&self, entry: &LedgerEntry) {
+        let spec = &entry.spec;
+        match self.delete_durable(&spec.name).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                tracing::warn!(durable = spec.name, %error, "an idle durable is not forgotten yet");
+                return;
+            }
+        }
+        self.idle.used(&spec.name);
+        metrics::durable_expired();
+        let idle_expiry_ms = spec.options.idle_expiry_ms;
+        tracing::info!(durable = spec.name, idle_expiry_ms, "an idle durable is forgotten");
+        let data = serde_json::json!({
+            "durable": spec.name,
+            "owner": spec.owner,
+            "cursor": entry.acks.floor,
+            "idle_expiry_ms": idle_expiry_ms,
+        });
+        let Ok(topic) = Topic::parse(AUDIT_TOPIC) else { return };
+        let data = data.to_string().into_bytes();
+        let draft = codec::control(topic, "subscription.expired", data, clock::event_id());
+        let told = match self.log.append(smallvec![draft]).await {
+            Ok(ticket) => ticket.await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = told {
+            tracing::warn!(durable = spec.name, %error, "that it is forgotten could not be told");
+        }
+    }
+}

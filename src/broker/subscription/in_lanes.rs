@@ -1,0 +1,79 @@
+//! What a durable with lanes has to say.
+
+use tidings_proto::Offset;
+
+use super::{
+    Attachment, BATCH_BYTES_MAX, Delivery, LOOKS_A_TURN, Phase, Subscription, attempts_of,
+};
+use crate::{
+    broker::{held::Held, lanes, leasing::Leasing},
+    log::ReadError,
+    metrics,
+};
+
+impl Subscription {
+    /// As [`Subscription::next`], of a durable with lanes.
+    pub(super) async fn next_in_lanes(&mut self) -> Result<Option<Delivery>, ReadError> {
+        for _ in 0..LOOKS_A_TURN {
+            if let Some(delivery) = self.next_by_priority().await? {
+                return Ok(Some(delivery));
+            }
+            if self.room() == 0 {
+                // An ack ends that.
+                return Ok(None);
+            }
+            let _ = self.registration.take_first_match();
+            let known = self.durable.as_ref().map(|it| it.durable.lock().lanes().known());
+            let known = known.unwrap_or_default();
+            if known >= self.log.committed() && self.registration.arm(known) {
+                return Ok(None);
+            }
+            tokio::task::yield_now().await;
+        }
+        // Others first.
+        self.wake();
+        Ok(None)
+    }
+
+    /// What is next of the lanes, new or again.
+    async fn next_by_priority(&mut self) -> Result<Option<Delivery>, ReadError> {
+        let Some(Attachment { durable, token, .. }) = &self.durable else { return Ok(None) };
+        let (durable, token) = (durable.clone(), *token);
+        let mode = durable.spec.options.mode;
+        let is_its = |held: &Held| held.is_held_by(token, mode);
+        let found = lanes::next(&self.log, &durable, token, self.events_max, is_its).await?;
+        let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
+        let mut leasing = Leasing::new(durable.clone(), &next);
+        durable.tell_graves();
+        self.cursor = self.cursor.max(durable.lock().state.cursor());
+        if next.is_empty() {
+            self.told = self.cursor;
+            return Ok(self.caught_up());
+        }
+        let mut offsets: Vec<Offset> =
+            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+        offsets.sort_unstable();
+        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        // One is named; the others come again and are named then.
+        let mut damaged = found.damaged.drain(..);
+        self.pending_gap =
+            damaged.next().map(|offset| self.damage(offset.before(), offset.cursor()));
+        found.left.extend(damaged);
+        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &self.selection);
+        leasing.done();
+        lanes::sort(&mut events, &next);
+        let mut attempts = attempts_of(&next);
+        metrics::redelivered(attempts.len());
+        attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));
+        if events.is_empty() {
+            return Ok(self.pending_gap.take().map(Delivery::Gap));
+        }
+        let durable_at = match self.phase {
+            Phase::Live if attempts.is_empty() => {
+                events.iter().find_map(|event| event.durable_at())
+            }
+            _ => None,
+        };
+        Ok(Some(Delivery::Events { range: None, events, attempts, durable_at }))
+    }
+}
