@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod ask;
 mod backoff;
 mod buffer;
 mod core;
@@ -60,16 +61,17 @@ use tidings_proto::{
 };
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 
+pub use self::{
+    ask::REPLY_TO,
+    error::Error,
+    http::{HttpAnswer, HttpClient},
+    subscription::{Delivery, Subscription},
+};
 use self::{
     buffer::Buffer,
     core::{Command, Publishing, Wish},
     driver::Driver,
     endpoint::Endpoint,
-};
-pub use self::{
-    error::Error,
-    http::{HttpAnswer, HttpClient},
-    subscription::{Delivery, Subscription},
 };
 use crate::clock;
 

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidings::cli::{
-    Cli, Command, bench, config, durable, exit, health, log, presence, publish, receipts, serve,
-    status, subscribe, version,
+    Cli, Command, bench, config, durable, exit, health, log, presence, publish, receipts, request,
+    serve, status, subscribe, version,
 };
 
 /// Publishing makes on one thread what another drops, which the C library's allocator is slow at
@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Pub(args) => publish::run(&args, &globals),
         Command::Sub(args) => subscribe::run(&args, &globals),
         Command::Durable(args) => durable::run(&args, &globals),
+        Command::Request(args) => request::run(&args, &globals),
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Presence(args) => presence::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),

@@ -202,10 +202,10 @@ impl Broker {
         held.sent(clock::monotonic_ms(), &durable.redelivery, token);
         let floor = held.state.floor();
         let has_room = durable.room(&held, token) > 0;
-        let known = held.lanes().known();
+        let passed = held.lanes().passed();
         drop(held);
         let attempts = attempts_of(next, &events);
-        Ok((Fetched { events, attempts, floor, gap }, has_room.then_some(known)))
+        Ok((Fetched { events, attempts, floor, gap }, has_room.then_some(passed)))
     }
 
     fn conflating<'a>(

@@ -63,13 +63,13 @@ impl Lanes {
         Lanes { lanes: [lane(), lane(), lane(), lane()], turn: 0 }
     }
 
-    /// Everything up to here is known.
-    pub(super) fn known(&self) -> Cursor {
+    /// Everything up to here is known, and waits or was looked at.
+    fn known(&self) -> Cursor {
         self.lanes.iter().map(|lane| lane.at).min().unwrap_or_default()
     }
 
-    /// Everything up to here was looked at for delivery.
-    fn passed(&self) -> Cursor {
+    /// Everything up to here was looked at for delivery: nothing of it waits.
+    pub(super) fn passed(&self) -> Cursor {
         let before = |lane: &Lane| {
             lane.waiting.front().map_or(lane.at, |first| Cursor::new(first.saturating_sub(1)))
         };

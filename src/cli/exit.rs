@@ -151,7 +151,9 @@ fn of_client(error: &client::Error) -> u8 {
             Code::Internal => 1,
         },
         client::Error::Url { .. } => 2,
-        client::Error::Unreachable { .. } | client::Error::Timeout { .. } => 5,
+        client::Error::Unreachable { .. }
+        | client::Error::Timeout { .. }
+        | client::Error::NoReply { .. } => 5,
         client::Error::ClosedByBroker { code: 4503, .. } => 4,
         _ => 1,
     }

@@ -14,6 +14,7 @@ mod output;
 pub mod presence;
 pub mod publish;
 pub mod receipts;
+pub mod request;
 pub mod serve;
 pub mod status;
 mod stdin;
@@ -69,6 +70,8 @@ pub enum Command {
     Pub(Box<publish::Args>),
     /// Subscribe: write events to stdout as they come.
     Sub(Box<subscribe::Args>),
+    /// Ask and wait for the answer.
+    Request(request::Args),
     /// Show who has acknowledged an event.
     Receipts(receipts::Args),
     /// Show who is listed on a topic.

@@ -6,12 +6,14 @@ mod reader;
 use std::time::Duration;
 
 use anyhow::Context;
+use serde::de::DeserializeOwned;
 use tidings_proto::{
-    Cursor, Filter, Filters, Position, Priority, Start, SubscribeOptions, Timestamp,
-    subscribe::{After, Presence},
+    Cursor, Filter, Filters, Mode, Position, Priority, Start, SubscribeOptions, Timestamp,
+    subscribe::{After, Order, PartitionBy, Presence},
 };
 
 pub use self::format::Format;
+pub(super) use self::format::write_event;
 use self::reader::{Reader, Signals};
 use super::{Globals, block_on, exit::Usage, output::Output, stdin, within};
 use crate::clock;
@@ -46,6 +48,30 @@ pub struct Args {
     /// Only events of this priority or a higher one.
     #[arg(long)]
     pub min_priority: Option<Priority>,
+    /// Only events that have this header with this value; may be given more than once.
+    #[arg(long, value_name = "NAME:VALUE", value_parser = super::publish::parse_header)]
+    pub header: Vec<(String, String)>,
+    /// First the newest event of every topic and key, then all that follows.
+    #[arg(long, conflicts_with_all = ["after", "since", "start"])]
+    pub last_per_key: bool,
+    /// Of a topic and key only the last event within this time, as in 100ms.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub conflate: Option<Duration>,
+    /// Leave out data of more bytes; the header dataref says where it is.
+    #[arg(long, value_name = "BYTES")]
+    pub max_data_bytes: Option<u64>,
+    /// Take so many bytes a second at most.
+    #[arg(long, value_name = "BYTES")]
+    pub max_bytes_per_second: Option<u64>,
+    /// How several sessions share a durable: exclusive, shared or mirror.
+    #[arg(long, value_parser = parse_word::<Mode>, requires = "durable")]
+    pub mode: Option<Mode>,
+    /// In which order a durable delivers: log or priority.
+    #[arg(long, value_parser = parse_word::<Order>, requires = "durable")]
+    pub order: Option<Order>,
+    /// Keep events of one topic and key with one session of a shared durable at a time: key.
+    #[arg(long, value_parser = parse_word::<PartitionBy>, requires = "durable")]
+    pub partition_by: Option<PartitionBy>,
     /// Be listed on the topics, with this JSON as data; the filters have no wildcards then.
     #[arg(long, value_name = "JSON", value_parser = parse_presence)]
     pub presence: Option<Presence>,
@@ -63,6 +89,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings sub 'tasks.>' --after first --output json
+  tidings sub jobs --durable workers --mode shared --order priority
   tidings sub 'users.alice.>' --durable alice-inbox --ack auto --start first
   tidings sub rooms.1 '$presence.rooms.1' --presence '{\"name\":\"Alice\"}'";
 
@@ -166,6 +193,15 @@ impl Args {
         options.types = self.kinds.clone();
         options.min_priority = self.min_priority;
         options.presence = self.presence.clone();
+        options.headers = self.header.iter().cloned().collect();
+        options.last_per_key = self.last_per_key;
+        options.conflate_ms =
+            self.conflate.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        options.max_data_bytes = self.max_data_bytes;
+        options.max_bytes_per_second = self.max_bytes_per_second.unwrap_or(0);
+        options.mode = self.mode.unwrap_or_default();
+        options.order = self.order.unwrap_or_default();
+        options.partition_by = self.partition_by;
         Ok(options)
     }
 }
@@ -199,6 +235,11 @@ fn parse_start(text: &str) -> Result<Start, String> {
     }
     let time = text.parse().map(Start::Since);
     time.map_err(|_| "give first, now, an offset, or a time, as in 2026-11-21T06:00:00Z".to_owned())
+}
+
+/// One of the protocol's words.
+fn parse_word<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(serde_json::Value::from(text)).map_err(|error| error.to_string())
 }
 
 fn parse_presence(text: &str) -> Result<Presence, String> {

@@ -57,6 +57,20 @@ pub enum Error {
         /// How long was waited.
         wait_ms: u128,
     },
+    /// Nobody answered a question in time.
+    #[error("no answer came on {topic} within {wait_ms} ms: does anybody work on it?")]
+    NoReply {
+        /// Where the answer was to come.
+        topic: String,
+        /// How long was waited.
+        wait_ms: u128,
+    },
+    /// Events on the topic of the answer are gone, perhaps the answer among them.
+    #[error("events on {topic} are gone, perhaps the answer among them: ask again")]
+    AnswersGone {
+        /// Where the answer was to come.
+        topic: String,
+    },
     /// The client has been closed.
     #[error("the client is closed: connect again")]
     Closed,

@@ -35,6 +35,7 @@ mod presence;
 mod prometheus;
 mod publish;
 mod real_input;
+mod request;
 mod shared;
 mod slow_http;
 mod slow_reader;

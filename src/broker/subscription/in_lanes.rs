@@ -23,9 +23,10 @@ impl Subscription {
                 return Ok(None);
             }
             let _ = self.registration.take_first_match();
-            let known = self.durable.as_ref().map(|it| it.durable.lock().lanes().known());
-            let known = known.unwrap_or_default();
-            if known >= self.log.committed() && self.registration.arm(known) {
+            // What was taken may not have been wanted, and more may wait behind it.
+            let passed = self.durable.as_ref().map(|it| it.durable.lock().lanes().passed());
+            let passed = passed.unwrap_or_default();
+            if passed >= self.log.committed() && self.registration.arm(passed) {
                 return Ok(None);
             }
             tokio::task::yield_now().await;

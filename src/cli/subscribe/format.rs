@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 /// One event as a line, without its newline.
-pub(super) fn write_event(event: &Event, format: Format, out: &mut Vec<u8>) {
+pub(in crate::cli) fn write_event(event: &Event, format: Format, out: &mut Vec<u8>) {
     match format {
         Format::Json => {
             let start = out.len();
