@@ -124,6 +124,20 @@ impl Active {
         slots.iter().take(usize::try_from(count).unwrap_or(usize::MAX)).copied().collect()
     }
 
+    /// The first record in `from..=to`, and where it stands.
+    pub(crate) fn next_slot(&self, from: u32, to: u32) -> Option<(u32, u64)> {
+        let (start, end) = (usize::try_from(from).ok()?, usize::try_from(to).ok()?);
+        let end = end.saturating_add(1).min(self.slots.len());
+        let slots = self.slots.get(start..end)?;
+        slots.iter().zip(from..).find_map(|(slot, rel)| Some((rel, slot.position()?)))
+    }
+
+    /// The last record.
+    pub(crate) fn last_rel(&self) -> Option<u32> {
+        let last = self.slots.iter().rposition(|slot| slot.position().is_some())?;
+        u32::try_from(last).ok()
+    }
+
     /// How many offsets it spans, holes included.
     pub(crate) fn span(&self) -> u32 {
         u32::try_from(self.slots.len()).unwrap_or(u32::MAX)

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  0 magic u32 · 4 len u32 (bytes, header included, a multiple of 8)
-//!  8 first u64 (offset of the first record) · 16 count u32 · 20 flags u16 · 22 version u16
+//!  8 first u64 (offset of the first record) · 16 count u32 · 20 flags u16 (1: sparse) · 22 version u16
 //! 24 time u64 · 32 durable u64 (everything up to here was synced when this was written)
 //! 40 previous u32 (header checksum of the batch before) · 44 body u32 (checksum) · 48 header u32 (checksum)
 //! 52 reserved
 //! ```
-//! Both checksums are seeded with the segment's id.
+//! Both checksums are seeded with the segment's id. A sparse batch is one of a rewritten segment: its records have
+//! the offsets that they say themselves, rising.
 
 use crate::record::{crc, u32_at, u64_at};
 
@@ -18,6 +19,7 @@ pub(crate) const HEADER_BYTES: usize = 64;
 /// The most records of one batch.
 pub const BATCH_RECORDS_MAX: usize = 65_536;
 const VERSION: u16 = 1;
+const SPARSE: u16 = 1;
 
 /// A batch's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,7 @@ pub(crate) struct Header {
     pub(crate) len: u32,
     pub(crate) first: u64,
     pub(crate) count: u32,
+    pub(crate) sparse: bool,
     pub(crate) time_ms: u64,
     pub(crate) durable: u64,
     pub(crate) previous: u32,
@@ -40,6 +43,7 @@ impl Header {
             len: u32_at(bytes, 4)?,
             first: u64_at(bytes, 8)?,
             count: u32_at(bytes, 16)?,
+            sparse: u16::from_le_bytes(*bytes.get(20..)?.first_chunk()?) & SPARSE != 0,
             time_ms: u64_at(bytes, 24)?,
             durable: u64_at(bytes, 32)?,
             previous: u32_at(bytes, 40)?,
@@ -71,16 +75,19 @@ impl Header {
     }
 }
 
+/// What a header says besides what follows from the batch itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) first: u64,
+    pub(crate) count: u32,
+    pub(crate) sparse: bool,
+    pub(crate) time_ms: u64,
+    pub(crate) durable: u64,
+    pub(crate) previous: u32,
+}
+
 /// Fills in the header of a batch whose records stand behind it in `out`; gives its checksum.
-pub(crate) fn seal(
-    out: &mut [u8],
-    segment: &[u8; 16],
-    first: u64,
-    count: u32,
-    time_ms: u64,
-    durable: u64,
-    previous: u32,
-) -> u32 {
+pub(crate) fn seal(out: &mut [u8], segment: &[u8; 16], of: &Head) -> u32 {
     let len = u32::try_from(out.len()).unwrap_or(u32::MAX);
     let Some((head, body)) = out.split_first_chunk_mut::<HEADER_BYTES>() else { return 0 };
     let mut at = 0;
@@ -92,13 +99,13 @@ pub(crate) fn seal(
     };
     put(&MAGIC.to_le_bytes());
     put(&len.to_le_bytes());
-    put(&first.to_le_bytes());
-    put(&count.to_le_bytes());
-    put(&0_u16.to_le_bytes());
+    put(&of.first.to_le_bytes());
+    put(&of.count.to_le_bytes());
+    put(&(if of.sparse { SPARSE } else { 0 }).to_le_bytes());
     put(&VERSION.to_le_bytes());
-    put(&time_ms.to_le_bytes());
-    put(&durable.to_le_bytes());
-    put(&previous.to_le_bytes());
+    put(&of.time_ms.to_le_bytes());
+    put(&of.durable.to_le_bytes());
+    put(&of.previous.to_le_bytes());
     put(&crc(&[segment, body]).to_le_bytes());
     let header_crc = crc(&[segment, head.get(..48).unwrap_or_default()]);
     if let Some(slot) = head.get_mut(48..52) {

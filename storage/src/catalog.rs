@@ -50,6 +50,20 @@ impl Catalog {
         }
     }
 
+    /// What a topic has now, after events were taken out; `None` when it has none.
+    pub(crate) fn set(&mut self, topic: &Topic, now: Option<(Offset, Offset, u64)>) {
+        match now {
+            Some((first, last, count)) => {
+                self.stats.insert(topic.clone(), Stats { first, last, count });
+                self.names.insert(topic.clone());
+            }
+            None => {
+                self.stats.remove(topic.as_str());
+                self.names.remove(topic.as_str());
+            }
+        }
+    }
+
     pub(crate) fn get(&self, topic: &str) -> Option<TopicInfo> {
         let (topic, stats) = self.stats.get_key_value(topic)?;
         Some(TopicInfo {

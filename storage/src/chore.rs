@@ -175,7 +175,7 @@ fn failed(cause: io::Error) -> Error {
 }
 
 fn write_index(disk: &dyn Disk, segment: &Segment, data_end: u64) -> Result<(), Error> {
-    let path = index_path(segment.base);
+    let path = index_path(segment.base, segment.generation);
     let failed = |cause| Error::io("write", &path, cause);
     let bytes = match &*segment.memory.read() {
         Some(active) => index::encode(active, &segment.id, segment.base, data_end),

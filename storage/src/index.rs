@@ -28,6 +28,8 @@ const TIME_BYTES: u64 = 16;
 const ID_BYTES: u64 = 16;
 const KEY_BYTES: u64 = 16;
 const SECTIONS: usize = 7;
+/// How many entries of the table of slots are read at a time where a hole is passed.
+const SLOTS_AT_ONCE: u32 = 16_384;
 
 /// An index file that was checked.
 #[derive(Debug)]
@@ -35,6 +37,8 @@ pub(crate) struct IndexFile {
     file: Arc<dyn File>,
     counts: Counts,
     pub(crate) data_end: u64,
+    /// The last record: behind it there may be holes.
+    last: Option<u32>,
     filter: Option<Box<BinaryFuse16>>,
 }
 
@@ -239,7 +243,11 @@ impl IndexFile {
             false => Some(Box::new(BinaryFuse16::try_from(&hashes).ok()?)),
         };
         let data_end = u64_at(head, 64)?;
-        Some((IndexFile { file, counts, data_end, filter }, topics))
+        let last = section(0)?
+            .chunks_exact(4)
+            .rposition(|slot| u32_at(slot, 0).is_some_and(|slot| slot > 0));
+        let last = last.and_then(|last| u32::try_from(last).ok());
+        Some((IndexFile { file, counts, data_end, last, filter }, topics))
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -260,12 +268,84 @@ impl IndexFile {
         Ok(Slot(u32::from_le_bytes(bytes)))
     }
 
+    /// The first record in `from..=to`, and where it stands: the table is read in pieces, as holes may be wide.
+    pub(crate) fn next_slot(
+        &self,
+        from: u32,
+        to: u32,
+        patience: Patience,
+    ) -> io::Result<Option<(u32, u64)>> {
+        let Some(last) = self.counts.span.checked_sub(1) else { return Ok(None) };
+        let to = to.min(last);
+        if from > to {
+            return Ok(None);
+        }
+        // Most have no hole there.
+        if let Some(position) = self.slot(from, patience)?.position() {
+            return Ok(Some((from, position)));
+        }
+        let mut at = from;
+        while at <= to {
+            let slots = self.slots(at, (to - at).saturating_add(1).min(SLOTS_AT_ONCE), patience)?;
+            if slots.is_empty() {
+                break;
+            }
+            for (slot, rel) in slots.iter().zip(at..) {
+                if let Some(position) = slot.position() {
+                    return Ok(Some((rel, position)));
+                }
+            }
+            at = at.saturating_add(u32_of(slots.len()));
+        }
+        Ok(None)
+    }
+
+    /// The last record.
+    pub(crate) fn last_rel(&self) -> Option<u32> {
+        self.last
+    }
+
     /// Up to `count` slots from `from` on; fewer at the end.
-    pub(crate) fn slots(&self, from: u32, count: u32) -> io::Result<Vec<Slot>> {
+    pub(crate) fn slots(&self, from: u32, count: u32, patience: Patience) -> io::Result<Vec<Slot>> {
         let count = count.min(self.counts.span.saturating_sub(from));
         let mut bytes = vec![0; usize::try_from(count).unwrap_or(0) * 4];
-        read_exact(&*self.file, &mut bytes, self.start(0) + u64::from(from) * 4)?;
-        Ok(bytes.chunks_exact(4).filter_map(|chunk| u32_at(chunk, 0)).map(Slot).collect())
+        let position = self.start(0) + u64::from(from) * 4;
+        match patience {
+            Patience::Wait => read_exact(&*self.file, &mut bytes, position)?,
+            Patience::Now if self.file.read_cached_at(&mut bytes, position)? == bytes.len() => {}
+            Patience::Now => return Err(io::ErrorKind::WouldBlock.into()),
+        }
+        Ok(bytes.chunks_exact(4).filter_map(|slot| u32_at(slot, 0)).map(Slot).collect())
+    }
+
+    /// A topic's first or last record.
+    pub(crate) fn edge(&self, topic: &str, first: bool) -> io::Result<Option<u32>> {
+        let Some(postings) = self.find_topic(topic)? else { return Ok(None) };
+        let Some(last) = postings.count.checked_sub(1) else { return Ok(None) };
+        let at = postings.first + if first { 0 } else { last };
+        self.posting(at).map(Some)
+    }
+
+    /// Every topic in it with how many records it has.
+    pub(crate) fn topics(&self) -> io::Result<Vec<TopicEntry>> {
+        let starts = self.counts.sections();
+        let read = |n: usize| {
+            let (from, to) = (self.start(n), starts.get(n + 1).copied().unwrap_or(0));
+            let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(0)];
+            read_exact(&*self.file, &mut bytes, from)?;
+            Ok::<_, io::Error>(bytes)
+        };
+        let entries = topic_entries(&read(1)?, &read(2)?, &read(3)?);
+        entries.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The hash and newest record of every key in it, by hash.
+    pub(crate) fn keys(&self) -> io::Result<Vec<(u64, u32)>> {
+        let mut bytes =
+            vec![0; usize::try_from(u64::from(self.counts.keys) * KEY_BYTES).unwrap_or(0)];
+        read_exact(&*self.file, &mut bytes, self.start(6))?;
+        let keys = bytes.chunks_exact(16);
+        Ok(keys.filter_map(|entry| Some((u64_at(entry, 0)?, u32_at(entry, 8)?))).collect())
     }
 
     /// How many records of the topic lie below `rel`, and how many there are.

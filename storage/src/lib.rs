@@ -25,8 +25,11 @@ pub mod projection;
 mod reader;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 pub mod sim;
+mod trimmer;
+mod trims;
 mod verify;
 
 pub use self::{
@@ -40,5 +43,7 @@ pub use self::{
     record::{Flags, NewRecord, Record},
     recovery::Recovery,
     sim::SimDisk,
+    trimmer::{Fate, Removed, Sealed, Seen, Trimmer},
+    trims::Why,
     verify::{Finding, Verified, dump, verify},
 };

@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use parking_lot::Mutex;
 use tidings_proto::{Cursor, Offset, Topic};
 
 use crate::{
@@ -21,11 +22,12 @@ use crate::{
     batch::{self, BATCH_RECORDS_MAX},
     chore::{Chore, Spare, Task},
     disk::{Disk, Patience},
-    manifest::{self, Meta, Segments},
+    manifest::{self, Meta, Name, Segments},
     reader::Shared,
     record::Place,
     recovery::{self, TailState},
     segment::{PAGE_BYTES, Segment},
+    trimmer::Trimmer,
 };
 
 /// How the log is laid out.
@@ -60,6 +62,8 @@ pub struct Opened {
     pub log: Log,
     /// For reading; clone it freely.
     pub reader: Reader,
+    /// For taking events out.
+    pub trimmer: Trimmer,
     /// What the start found.
     pub recovery: Recovery,
 }
@@ -70,7 +74,8 @@ pub struct Log {
     options: Options,
     shared: Arc<Shared>,
     meta: Arc<Meta>,
-    names: Segments,
+    /// What the manifest says; locked as long as it is being replaced.
+    names: Arc<Mutex<Segments>>,
     active: Arc<Segment>,
     tail: TailState,
     spare: Arc<Spare>,
@@ -104,19 +109,22 @@ impl Log {
         let options = Options { segment_bytes, reserve_bytes, ..options };
         let found = recovery::recover(&*disk, &options)?;
         let Some(active) = found.segments.last().cloned() else {
-            return Err(Error::Missing { path: crate::segment::path(1) });
+            return Err(Error::Missing { path: crate::segment::path(1, 0) });
         };
         let watermark = found.tail.next - 1;
         let meta = Arc::new(found.meta);
         let shared =
-            Arc::new(Shared::new(meta.state().log, found.segments, found.catalog, watermark));
+            Shared::new(meta.state().log, found.segments, found.catalog, found.trims, watermark);
+        let shared = Arc::new(shared);
         let reader = Reader::new(shared.clone());
+        let names = Arc::new(Mutex::new(found.names));
+        let trimmer = Trimmer::new(disk.clone(), shared.clone(), names.clone());
         let log = Log {
             disk,
             options,
             shared,
             meta,
-            names: found.names,
+            names,
             active,
             tail: found.tail,
             spare: Spare::new(options.fill_segments),
@@ -133,7 +141,7 @@ impl Log {
             buffer: Vec::new(),
             _lock: lock,
         };
-        Ok(Opened { log, reader, recovery: found.recovery })
+        Ok(Opened { log, reader, trimmer, recovery: found.recovery })
     }
 
     /// When the last record was appended, in milliseconds since the epoch; 0 when there is none.
@@ -182,11 +190,12 @@ impl Log {
         Ok(Cursor::new(self.tail.next - 1))
     }
 
-    /// The last offset of a topic, also when it is not synced yet.
+    /// The last offset a topic ever had, also when it is not synced yet or has been taken out; `None` where it never
+    /// had one, or was erased.
     pub fn topic_last(&self, topic: &Topic) -> Option<Offset> {
         match self.unsynced.get(topic) {
             Some((_, last, _)) => Some(*last),
-            None => self.shared.catalog.read().last(topic.as_str()),
+            None => self.shared.last_ever(topic.as_str()),
         }
     }
 
@@ -195,7 +204,7 @@ impl Log {
     /// # Errors
     /// When they cannot be read.
     pub fn find_dedupe(&self, hash: u64) -> Result<Vec<Record>, Error> {
-        // Nobody but this writer changes the list.
+        // What a trimmer puts in the place of another has the same records, or those that are left.
         let segments = self.shared.segments.read();
         let mut found = Vec::new();
         for segment in segments.iter().rev() {
@@ -208,6 +217,18 @@ impl Log {
             }
         }
         Ok(found)
+    }
+
+    /// Seals the active segment, so that events can be taken out of it. False when it has none.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there is no space for the next; the system's, and then the log latches.
+    pub fn seal(&mut self) -> Result<bool, Error> {
+        self.check_latch()?;
+        if self.tail.next == self.active.base {
+            return Ok(false);
+        }
+        self.roll(self.options.segment_bytes).map(|()| true)
     }
 
     /// Work to be run beside the commit path; ask after each commit.
@@ -328,11 +349,15 @@ impl Log {
         let installed =
             self.spare.take(&*disk, wanted, |file| recovery::install(&*disk, file, id, base));
         let (file, allocated) = installed.map_err(|error| self.no_room(error, wanted))?;
-        let mut names = self.names.clone();
-        names.push((base, id));
-        if let Err(cause) = manifest::prepare(&*disk, &names) {
+        let manifest = self.names.clone();
+        let mut names = manifest.lock();
+        let mut next = names.clone();
+        next.iter_mut().rev().take(1).for_each(|sealed| sealed.end = base);
+        let name = Name::active(base, id);
+        next.push(name);
+        if let Err(cause) = manifest::prepare(&*disk, &next) {
             // The manifest does not name it: it goes again, so that it takes no space.
-            let _ = disk.remove(&crate::segment::path(base));
+            let _ = disk.remove(&crate::segment::path(base, 0));
             return Err(self.no_room(failed(cause), wanted));
         }
         // From here on it is not known which of the two the manifest names.
@@ -340,10 +365,11 @@ impl Log {
             self.latched = Some(error.to_string());
         })?;
         self.allocated = allocated;
-        let next = Arc::new(Segment::new(file, id, base));
-        self.names = names;
+        *names = next;
+        let next = Arc::new(Segment::new(file, &name));
         self.unindexed.push((self.active.clone(), self.tail.position, Arc::default()));
         self.shared.segments.write().push(next.clone());
+        drop(names);
         self.active = next;
         let time_ms = self.tail.time_ms;
         self.tail = TailState { position: PAGE_BYTES as u64, next: base, previous_crc: 0, time_ms };
@@ -365,15 +391,9 @@ impl Log {
         let count = u32::try_from(records.len()).unwrap_or(u32::MAX);
         let durable = self.shared.watermark();
         let previous = self.tail.previous_crc;
-        self.tail.previous_crc = batch::seal(
-            &mut buffer,
-            &self.active.id,
-            self.tail.next,
-            count,
-            time_ms,
-            durable,
-            previous,
-        );
+        let head =
+            batch::Head { first: self.tail.next, count, sparse: false, time_ms, durable, previous };
+        self.tail.previous_crc = batch::seal(&mut buffer, &self.active.id, &head);
         self.buffer = buffer;
     }
 

@@ -3,10 +3,11 @@
 //! ```text
 //! meta, 8192 bytes, two slots in blocks of their own, the one with the higher number counts:
 //!   magic "TIDMETA\1" · number u64 · log id 16 · watermark u64 · lost from u64 · lost to u64 · checksum u32
-//! manifest: magic "TIDMANI\1" · count u32 · (base u64, segment id 16) × count · checksum u32
+//! manifest: magic "TIDMANI\2" · count u32 · (base u64, end u64, generation u32, records u32, segment id 16) × count
+//!           · checksum u32
 //! ```
 //! - `meta` is written in place, so it needs no space: the watermark lazily, lost offsets before they are cut.
-//! - `manifest` is replaced whole before a new segment is used.
+//! - `manifest` is replaced whole before a new segment is used, and before a file it named goes.
 
 use std::{
     io,
@@ -26,7 +27,11 @@ use crate::{
 };
 
 const META_MAGIC: &[u8; 8] = b"TIDMETA\x01";
-const MANIFEST_MAGIC: &[u8; 8] = b"TIDMANI\x01";
+const MANIFEST_MAGIC: &[u8; 8] = b"TIDMANI\x02";
+/// What was written before segments could be rewritten or dropped: base and id alone.
+const MANIFEST_MAGIC_1: &[u8; 8] = b"TIDMANI\x01";
+const ENTRY_BYTES: usize = 40;
+const ENTRY_BYTES_1: usize = 24;
 const META_BYTES: usize = 2 * SLOT_BYTES;
 /// A block of the disk: what a torn write spoils of one slot leaves the other.
 const SLOT_BYTES: usize = 4096;
@@ -134,8 +139,28 @@ fn read_slot(bytes: &[u8]) -> Option<MetaState> {
     })
 }
 
-/// The segments that belong to the log: base and id, by base.
-pub(crate) type Segments = Vec<(u64, [u8; 16])>;
+/// A segment that belongs to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    pub(crate) base: u64,
+    /// The first offset behind it; 0 of the active one.
+    pub(crate) end: u64,
+    /// How often it was rewritten: part of its files' names.
+    pub(crate) generation: u32,
+    /// How many records a rewritten one has; not said of others.
+    pub(crate) records: u32,
+    pub(crate) id: [u8; 16],
+}
+
+impl Name {
+    /// A new segment, which is active.
+    pub(crate) fn active(base: u64, id: [u8; 16]) -> Name {
+        Name { base, end: 0, generation: 0, records: 0, id }
+    }
+}
+
+/// The segments that belong to the log, by base.
+pub(crate) type Segments = Vec<Name>;
 
 /// Replaces the manifest; durable when this returns.
 pub(crate) fn write(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
@@ -147,9 +172,12 @@ pub(crate) fn write(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
 pub(crate) fn prepare(disk: &dyn Disk, segments: &Segments) -> io::Result<()> {
     let mut bytes = MANIFEST_MAGIC.to_vec();
     bytes.extend_from_slice(&u32::try_from(segments.len()).unwrap_or(u32::MAX).to_le_bytes());
-    for (base, id) in segments {
-        bytes.extend_from_slice(&base.to_le_bytes());
-        bytes.extend_from_slice(id);
+    for name in segments {
+        bytes.extend_from_slice(&name.base.to_le_bytes());
+        bytes.extend_from_slice(&name.end.to_le_bytes());
+        bytes.extend_from_slice(&name.generation.to_le_bytes());
+        bytes.extend_from_slice(&name.records.to_le_bytes());
+        bytes.extend_from_slice(&name.id);
     }
     let crc = crc(&[&bytes]);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -185,9 +213,56 @@ pub(crate) fn read(disk: &dyn Disk) -> Result<Segments, Error> {
 
 fn parse(bytes: &[u8]) -> Option<Segments> {
     let used = bytes.get(..bytes.len().checked_sub(4)?)?;
-    if !used.starts_with(MANIFEST_MAGIC) || u32_at(bytes, used.len())? != crc(&[used]) {
+    if u32_at(bytes, used.len())? != crc(&[used]) {
         return None;
     }
-    let entries = used.get(12..)?.chunks_exact(24);
-    entries.map(|entry| Some((u64_at(entry, 0)?, *entry.get(8..)?.first_chunk()?))).collect()
+    if used.starts_with(MANIFEST_MAGIC_1) {
+        return parse_1(used);
+    }
+    if !used.starts_with(MANIFEST_MAGIC) {
+        return None;
+    }
+    let entries = used.get(12..)?.chunks_exact(ENTRY_BYTES);
+    let name = |entry: &[u8]| {
+        Some(Name {
+            base: u64_at(entry, 0)?,
+            end: u64_at(entry, 8)?,
+            generation: u32_at(entry, 16)?,
+            records: u32_at(entry, 20)?,
+            id: *entry.get(24..)?.first_chunk()?,
+        })
+    };
+    entries.map(name).collect()
+}
+
+/// The form without ends: each segment ends where the next begins.
+fn parse_1(used: &[u8]) -> Option<Segments> {
+    let entries = used.get(12..)?.chunks_exact(ENTRY_BYTES_1);
+    let name =
+        |entry: &[u8]| Some(Name::active(u64_at(entry, 0)?, *entry.get(8..)?.first_chunk()?));
+    let mut names: Segments = entries.map(name).collect::<Option<_>>()?;
+    let bases: Vec<u64> = names.iter().skip(1).map(|next| next.base).collect();
+    for (name, next) in names.iter_mut().zip(bases) {
+        name.end = next;
+    }
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_of_the_first_form_is_read() {
+        let mut bytes = MANIFEST_MAGIC_1.to_vec();
+        bytes.extend_from_slice(&2_u32.to_le_bytes());
+        for (base, id) in [(1_u64, [7; 16]), (58, [8; 16])] {
+            bytes.extend_from_slice(&base.to_le_bytes());
+            bytes.extend_from_slice(&id);
+        }
+        let crc = crc(&[&bytes]);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        let first = Name { end: 58, ..Name::active(1, [7; 16]) };
+        assert_eq!(parse(&bytes), Some(vec![first, Name::active(58, [8; 16])]));
+    }
 }

@@ -23,6 +23,7 @@ use tidings_proto::{Cursor, Filter, Filters, LogId, Offset, Topic};
 pub use self::lag::Behind;
 use crate::{
     Error, Record, TopicInfo, catalog::Catalog, disk::Patience, record::Found, segment::Segment,
+    trims::Trims,
 };
 
 /// The most names of topics that one read with a wildcard looks at; beyond that it scans.
@@ -42,6 +43,9 @@ pub(crate) struct Shared {
     pub(crate) segments: RwLock<Vec<Arc<Segment>>>,
     pub(crate) catalog: RwLock<Catalog>,
     watermark: AtomicU64,
+    first: AtomicU64,
+    pub(crate) trims: RwLock<Trims>,
+    pub(crate) trims_version: AtomicU64,
 }
 
 impl Shared {
@@ -49,10 +53,35 @@ impl Shared {
         id: LogId,
         segments: Vec<Arc<Segment>>,
         catalog: Catalog,
+        trims: Trims,
         watermark: u64,
     ) -> Shared {
-        let watermark = AtomicU64::new(watermark);
-        Shared { id, segments: RwLock::new(segments), catalog: RwLock::new(catalog), watermark }
+        let shared = Shared {
+            id,
+            segments: RwLock::new(segments),
+            catalog: RwLock::new(catalog),
+            watermark: AtomicU64::new(watermark),
+            first: AtomicU64::new(1),
+            trims: RwLock::new(trims),
+            trims_version: AtomicU64::new(0),
+        };
+        shared.note_first();
+        shared
+    }
+
+    /// Looks where the first segment's first record is.
+    pub(crate) fn note_first(&self) {
+        let Some(segment) = self.segments.read().first().cloned() else { return };
+        // An index that cannot be read now says it to whoever reads: the segment's beginning is no lie.
+        let slot = segment.next_slot(0, u32::MAX, Patience::Wait).ok().flatten();
+        let first = segment.base + slot.map_or(0, |(rel, _)| u64::from(rel));
+        self.first.store(first, Ordering::SeqCst);
+    }
+
+    /// The last offset a topic ever had, as far as it is durable; `None` also after an erasure.
+    pub(crate) fn last_ever(&self, topic: &str) -> Option<Offset> {
+        let last = self.catalog.read().last(topic);
+        last.max(self.trims.read().ever(topic))
     }
 
     pub(crate) fn watermark(&self) -> u64 {
@@ -94,6 +123,10 @@ impl Reader {
         Reader { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Which log it is.
     pub fn id(&self) -> LogId {
         self.shared.id
@@ -101,8 +134,7 @@ impl Reader {
 
     /// The first offset there is, or the one the first record will get.
     pub fn first(&self) -> Offset {
-        let base = self.shared.segments.read().first().map_or(1, |segment| segment.base);
-        Cursor::new(base.saturating_sub(1)).next()
+        Cursor::new(self.shared.first.load(Ordering::SeqCst).saturating_sub(1)).next()
     }
 
     /// Everything up to here is durable.
@@ -204,7 +236,7 @@ impl Reader {
             let Some(topic) = filter.literal() else { return false };
             matching += catalog.get(topic.as_str()).map_or(0, |info| info.count);
         }
-        matching * SCAN_ABOVE_ONE_IN < self.last().get()
+        matching * SCAN_ABOVE_ONE_IN < self.last().get().saturating_sub(self.first().before().get())
     }
 
     /// How far the damage goes that begins at `offset`: the cursor before the first record behind it
@@ -439,14 +471,12 @@ impl<'a> Run<'a> {
     }
 
     fn by_reading(&mut self, segment: &Segment, from: u64, end: u64) -> Result<(), Error> {
-        let mut position = None;
-        for offset in from..=end {
-            position = segment.slot(segment.rel(offset), self.patience)?.position();
-            if position.is_some() {
-                break;
-            }
-        }
-        let Some(position) = position else { return Ok(()) };
+        let (from, to) = (segment.rel(from), segment.rel(end));
+        let next = segment.next_slot(from, to, self.patience)?;
+        let Some((_, position)) = next else { return Ok(()) };
+        // A rewritten one may end with holes: behind its last record there is nothing to be read.
+        let last = segment.index.get().and_then(|index| index.last_rel());
+        let end = last.map_or(end, |last| end.min(segment.base + u64::from(last)));
         let patience = self.patience;
         match segment.walk(position, end, patience, &mut |found| self.look(&found)) {
             // Where one record ends the next begins: behind damage only the index knows the way.
@@ -457,18 +487,19 @@ impl<'a> Run<'a> {
 
     /// The same, each record by its place in the index: so damage has an offset.
     fn by_index(&mut self, segment: &Segment, end: u64) -> Result<(), Error> {
-        for offset in self.cursor.get().max(segment.base - 1) + 1..=end {
-            if let Some(position) = segment.slot(segment.rel(offset), self.patience)?.position() {
-                let record = segment.read(position, offset)?;
-                if self.matches(record.topic.as_str()) {
-                    self.take(record);
-                } else {
-                    self.cursor = record.offset.cursor();
-                }
-                if self.is_full() {
-                    break;
-                }
+        let mut from = segment.rel(self.cursor.get().max(segment.base - 1) + 1);
+        let to = segment.rel(end);
+        while let Some((rel, position)) = segment.next_slot(from, to, self.patience)? {
+            let record = segment.read(position, segment.base + u64::from(rel))?;
+            if self.matches(record.topic.as_str()) {
+                self.take(record);
+            } else {
+                self.cursor = record.offset.cursor();
             }
+            if self.is_full() || rel >= to {
+                break;
+            }
+            from = rel + 1;
         }
         Ok(())
     }

@@ -188,7 +188,7 @@ pub(crate) struct Found<'a> {
     pub(crate) flags: Flags,
     pub(crate) key: &'a [u8],
     pub(crate) dedupe: Option<u64>,
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl Found<'_> {

@@ -15,20 +15,18 @@ use tidings_proto::{LogId, Offset, Topic, control::LOST_TOPIC};
 use crate::{
     Error, Flags, NewRecord, Options,
     active::Active,
-    batch::{self, BATCH_RECORDS_MAX, Header},
+    batch::{self, BATCH_RECORDS_MAX},
     catalog::Catalog,
     chore::NEXT,
-    disk::{Disk, File, Patience, read_exact},
+    disk::{Disk, File, Patience},
     error::is_no_space,
     index::{self, IndexFile, TopicEntry},
-    manifest::{self, Meta, Segments},
-    record::{self, Place, crc, padded},
+    manifest::{self, Meta, Name, Segments},
+    record::Place,
+    scan::{End, is_zero_behind, look_behind, scan},
     segment::{self, PAGE_BYTES, Segment},
+    trims::Trims,
 };
-
-/// The widest hole there can be: what one torn batch could have held, and room for starts that were cut off
-/// themselves, each of which adds its own record.
-const JUMP_MAX: u64 = 4 * BATCH_RECORDS_MAX as u64;
 
 /// What a start found and did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +47,7 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<Arc<Segment>>,
     pub(crate) names: Segments,
     pub(crate) catalog: Catalog,
+    pub(crate) trims: Trims,
     pub(crate) tail: TailState,
     /// Sealed segments whose index is in memory, because there was no space for its file, with the end
     /// of their data.
@@ -80,18 +79,22 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, E
     if names.is_empty() && meta.state().watermark > 0 {
         return Err(Error::Missing { path: manifest::MANIFEST.to_owned() });
     }
+    // Nothing goes before all that the manifest names is known to be there.
+    for name in &names {
+        drop(open_segment(disk, name)?);
+    }
     remove_unused(disk, &names)?;
+    let trims = Trims::read(disk)?;
     let names = if names.is_empty() { first_segment(disk, options)? } else { names };
     let mut catalog = Catalog::default();
     let mut recovery = Recovery::default();
     let mut segments = Vec::with_capacity(names.len());
     let mut unindexed = Vec::new();
     let last = names.len().saturating_sub(1);
-    for (n, (base, id)) in names.iter().enumerate() {
-        let found = Arc::new(open_segment(disk, *base, id)?);
+    for (n, name) in names.iter().enumerate() {
+        let found = Arc::new(open_segment(disk, name)?);
         if n < last {
-            let next = names.get(n + 1).map_or(0, |(base, _)| *base);
-            match open_sealed(disk, &found, next, &mut catalog)? {
+            match open_sealed(disk, &found, name, &mut catalog)? {
                 Sealed::Indexed => {}
                 Sealed::Rebuilt => recovery.rebuilt_indexes += 1,
                 Sealed::InMemory(data_end) => unindexed.push((found.clone(), data_end)),
@@ -100,7 +103,7 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, E
         segments.push(found);
     }
     let Some(active) = segments.last().cloned() else {
-        return Err(Error::Missing { path: segment::path(1) });
+        return Err(Error::Missing { path: segment::path(1, 0) });
     };
     let mut tail = open_active(disk, &active, &meta, &mut recovery)?;
     let before = segments.iter().rev().nth(1).map_or(Ok(0), |sealed| last_time(sealed))?;
@@ -110,13 +113,13 @@ pub(crate) fn recover(disk: &dyn Disk, options: &Options) -> Result<Recovered, E
     }
     add_to_catalog(&active, &mut catalog)?;
     let allocated = allocate(&active, options)?;
-    Ok(Recovered { meta, segments, names, catalog, tail, unindexed, allocated, recovery })
+    Ok(Recovered { meta, segments, names, catalog, trims, tail, unindexed, allocated, recovery })
 }
 
 /// The first start in this directory.
 fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
     let names = disk.list("log").map_err(|cause| Error::io("list", "log", cause))?;
-    let has_segments = names.iter().any(|name| segment::base_of(name).is_some());
+    let has_segments = names.iter().any(|name| segment::parse_name(name, "log").is_some());
     if has_segments || disk.open(manifest::MANIFEST).is_ok() {
         let problem = "it is missing although there are segments or a manifest";
         return Err(Error::Corrupt {
@@ -130,16 +133,29 @@ fn begin(disk: &dyn Disk) -> Result<Meta, Error> {
     Meta::create(disk, LogId::from_random(id))
 }
 
-/// Files that were being made when the process ended.
+/// Files that were being made when the process ended, or that had been replaced or dropped.
 fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
     let failed = |cause| Error::io("tidy", "log", cause);
+    let is_named = |(base, generation)| {
+        names.iter().any(|name| name.base == base && name.generation == generation)
+    };
     for name in disk.list("log").map_err(failed)? {
-        let base = segment::base_of(&name);
-        let unnamed = base.is_some_and(|base| !names.iter().any(|(named, _)| *named == base));
-        if let (true, Some(base)) = (unnamed, base) {
-            check_unused(disk, base)?;
+        let segment = segment::parse_name(&name, "log").filter(|found| !is_named(*found));
+        let index = segment::parse_name(&name, "idx").filter(|found| !is_named(*found));
+        if let Some((base, generation)) = segment {
+            // One that begins below the active segment was dropped, and one that was rewritten is in the manifest
+            // in one generation or the other: neither is news to it.
+            let is_older = names.last().is_some_and(|active| base < active.base);
+            if generation == 0 && !is_older {
+                check_unused(disk, base)?;
+            } else if !is_older {
+                let problem = "it was rewritten and the manifest does not know of it";
+                let path = format!("log/{name}");
+                return Err(Error::Corrupt { path, position: 0, offset: base, problem });
+            }
         }
-        if unnamed || name.ends_with(".new") || name == "next.log" {
+        let is_unfinished = name.ends_with(".new") || name == "next.log";
+        if segment.is_some() || index.is_some() || is_unfinished {
             disk.remove(&format!("log/{name}")).map_err(failed)?;
         }
     }
@@ -148,9 +164,9 @@ fn remove_unused(disk: &dyn Disk, names: &Segments) -> Result<(), Error> {
 
 /// A segment that the manifest does not name was about to be used: it must hold nothing.
 fn check_unused(disk: &dyn Disk, base: u64) -> Result<(), Error> {
-    let path = segment::path(base);
+    let path = segment::path(base, 0);
     let file = disk.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
-    let unnamed = Segment::new(file, [0; 16], base);
+    let unnamed = Segment::new(file, &Name::active(base, [0; 16]));
     match is_zero_behind(&unnamed, PAGE_BYTES as u64)? {
         true => Ok(()),
         false => Err(unnamed.corrupt(
@@ -167,7 +183,7 @@ fn first_segment(disk: &dyn Disk, options: &Options) -> Result<Segments, Error> 
     let file = disk.create(NEXT).map_err(failed)?;
     file.allocate(options.segment_bytes).map_err(failed)?;
     install(disk, &*file, id, 1).map_err(failed)?;
-    let names = vec![(1, id)];
+    let names = vec![Name::active(1, id)];
     manifest::write(disk, &names).map_err(failed)?;
     Ok(names)
 }
@@ -181,12 +197,12 @@ pub(crate) fn install(
 ) -> std::io::Result<()> {
     file.write_all_at(&segment::page(&id, base), 0)?;
     file.sync_all()?;
-    disk.rename(NEXT, &segment::path(base))?;
+    disk.rename(NEXT, &segment::path(base, 0))?;
     disk.sync_dir("log")
 }
 
-fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Error> {
-    let path = segment::path(base);
+pub(crate) fn open_segment(disk: &dyn Disk, name: &Name) -> Result<Segment, Error> {
+    let path = segment::path(name.base, name.generation);
     let file = match disk.open(&path) {
         Ok(file) => file,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => {
@@ -195,15 +211,13 @@ fn open_segment(disk: &dyn Disk, base: u64, id: &[u8; 16]) -> Result<Segment, Er
         Err(cause) => return Err(Error::io("open", &path, cause)),
     };
     match segment::read_page(&*file) {
-        Some((own, own_base)) if own == *id && own_base == base => {
-            Ok(Segment::new(file, *id, base))
-        }
+        Some((id, base)) if id == name.id && base == name.base => Ok(Segment::new(file, name)),
         other => {
             let problem = match other {
                 Some(_) => "it is another log's segment",
                 None => "its first page does not hold",
             };
-            Err(Error::Corrupt { path, position: 0, offset: base, problem })
+            Err(Error::Corrupt { path, position: 0, offset: name.base, problem })
         }
     }
 }
@@ -221,16 +235,19 @@ enum Sealed {
 fn open_sealed(
     disk: &dyn Disk,
     sealed: &Segment,
-    next_base: u64,
+    name: &Name,
     catalog: &mut Catalog,
 ) -> Result<Sealed, Error> {
-    let path = segment::index_path(sealed.base);
-    let check = |span: u64, data_end: u64| match sealed.base + span == next_base {
-        true => Ok(()),
-        false => {
-            let problem = "it does not end where the next segment begins";
-            Err(sealed.corrupt(data_end, next_base, problem))
-        }
+    let path = segment::index_path(sealed.base, sealed.generation);
+    let check = |span: u64, records: u32, data_end: u64| {
+        let end = sealed.base + span;
+        // Of a rewritten one the last offsets may be holes: what it must have is all its records.
+        let is_whole = match sealed.generation {
+            0 => end == name.end,
+            _ => records == name.records && end <= name.end,
+        };
+        let problem = "it does not end where the manifest says";
+        if is_whole { Ok(()) } else { Err(sealed.corrupt(data_end, end, problem)) }
     };
     let mut found = Sealed::Indexed;
     let (index, topics) = match IndexFile::open(disk, &path, &sealed.id, sealed.base) {
@@ -244,7 +261,7 @@ fn open_sealed(
                 }
                 Err(error) if error.is_no_space() => {
                     tracing::warn!(%error, "the index stays in memory until there is space");
-                    check(active.slots.len() as u64, end.position)?;
+                    check(active.slots.len() as u64, active.records, end.position)?;
                     *sealed.memory.write() = Some(active);
                     add_to_catalog(sealed, catalog)?;
                     return Ok(Sealed::InMemory(end.position));
@@ -253,7 +270,8 @@ fn open_sealed(
             }
         }
     };
-    check(u64::from(index.counts().span), index.data_end)?;
+    let counts = index.counts();
+    check(u64::from(counts.span), counts.records, index.data_end)?;
     for TopicEntry { name, first, last, count } in &topics {
         if let (Ok(topic), Some((first, last))) =
             (Topic::parse(name), offsets(sealed.base, *first, *last))
@@ -295,97 +313,6 @@ fn write_index(
     let problem = "an index file just written does not hold";
     IndexFile::open(disk, path, &sealed.id, sealed.base)
         .ok_or_else(|| sealed.corrupt(0, sealed.base, problem))
-}
-
-/// Where a scan ended.
-pub(crate) struct End {
-    pub(crate) position: u64,
-    pub(crate) next: u64,
-    pub(crate) previous_crc: u32,
-    /// When the last batch was appended; 0 when there is none.
-    pub(crate) time_ms: u64,
-    /// Why it did not go on.
-    pub(crate) problem: Option<&'static str>,
-}
-
-/// Reads a segment batch by batch into an index, until the file ends or a batch does not hold.
-pub(crate) fn scan(segment: &Segment, active: &mut Active) -> Result<End, Error> {
-    let len = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
-    let mut end = End {
-        position: PAGE_BYTES as u64,
-        next: segment.base,
-        previous_crc: 0,
-        time_ms: 0,
-        problem: None,
-    };
-    let mut bytes = Vec::new();
-    while end.position < len {
-        let mut head = [0; batch::HEADER_BYTES];
-        let readable = read_exact(&*segment.file, &mut head, end.position);
-        let header = readable.ok().and_then(|()| Header::decode(&head, &segment.id));
-        if header.is_none() && Header::is_of_other_version(&head, &segment.id) {
-            let problem = "another version of tidings wrote it";
-            return Err(segment.corrupt(end.position, end.next, problem));
-        }
-        let problem = match &header {
-            None => Some("no batch begins here"),
-            Some(header) => problem_of(header, &end, len),
-        };
-        let (Some(header), None) = (header, problem) else {
-            end.problem = problem.or(Some("no batch begins here"));
-            return Ok(end);
-        };
-        let body_len = usize::try_from(header.len).unwrap_or(0).saturating_sub(batch::HEADER_BYTES);
-        bytes.resize(body_len, 0);
-        let at = end.position + batch::HEADER_BYTES as u64;
-        read_exact(&*segment.file, &mut bytes, at).map_err(|cause| segment.io("read", cause))?;
-        if crc(&[&segment.id, &bytes]) != header.body_crc {
-            end.problem = Some("a batch's checksum does not hold");
-            return Ok(end);
-        }
-        // Its checksum holds, so it is whole: what is wrong with it was written so.
-        add_batch(segment, active, &header, &bytes, at)
-            .map_err(|problem| segment.corrupt(end.position, end.next, problem))?;
-        end.position += u64::from(header.len);
-        end.next = header.last() + 1;
-        end.previous_crc = header.header_crc;
-        end.time_ms = header.time_ms;
-    }
-    Ok(end)
-}
-
-fn problem_of(header: &Header, end: &End, len: u64) -> Option<&'static str> {
-    let jump = header.first.checked_sub(end.next);
-    if header.previous != end.previous_crc {
-        Some("a batch does not follow the one before it")
-    } else if jump.is_none_or(|jump| jump > JUMP_MAX) {
-        Some("a batch has offsets that cannot stand here")
-    } else if (header.len as usize) < batch::HEADER_BYTES
-        || u64::from(header.len) > len - end.position
-    {
-        Some("a batch is longer than its file")
-    } else {
-        None
-    }
-}
-
-fn add_batch(
-    segment: &Segment,
-    active: &mut Active,
-    header: &Header,
-    body: &[u8],
-    at: u64,
-) -> Result<(), &'static str> {
-    let mut from = 0;
-    for n in 0..header.count {
-        let bytes = body.get(from..).unwrap_or_default();
-        let offset = header.first + u64::from(n);
-        let found = record::decode(bytes, &segment.id, segment.base, Some(offset))?;
-        let rel = segment.rel(offset);
-        active.push(rel, at + from as u64, found.time_ms, found.entry());
-        from += padded(record::len_of(bytes).unwrap_or(0));
-    }
-    if from == body.len() { Ok(()) } else { Err("a batch has bytes behind its records") }
 }
 
 /// Takes the active segment, cuts its torn tail, and makes it durable.
@@ -442,71 +369,6 @@ fn open_active(
     Ok(tail)
 }
 
-/// Whether only zeros stand behind `position`.
-pub(crate) fn is_zero_behind(segment: &Segment, position: u64) -> Result<bool, Error> {
-    let mut zero = true;
-    visit_behind(segment, position, &mut |_, bytes| {
-        zero = bytes.iter().all(|byte| *byte == 0);
-        zero
-    })?;
-    Ok(zero)
-}
-
-/// What stands behind the end of the log.
-pub(crate) struct Torn {
-    /// A batch behind says that something from the end on was durable.
-    pub(crate) was_durable: bool,
-    /// The last offset that any batch found there could have held, when the first of them tells.
-    last: Option<u64>,
-    bytes: u64,
-}
-
-pub(crate) fn look_behind(segment: &Segment, end: &End) -> Result<Torn, Error> {
-    let mut torn = Torn { was_durable: false, last: None, bytes: 0 };
-    let mut known_from_start = false;
-    visit_behind(segment, end.position, &mut |at, bytes| {
-        for (n, window) in bytes.windows(batch::HEADER_BYTES).enumerate().step_by(8) {
-            let Some(header) = Header::decode(window, &segment.id) else { continue };
-            if header.first < end.next {
-                continue;
-            }
-            torn.was_durable |= header.durable >= end.next;
-            known_from_start |= at + n as u64 == end.position;
-            torn.last = torn.last.max(Some(header.last()));
-        }
-        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
-            torn.bytes = at + last as u64 + 1 - end.position;
-        }
-        true
-    })?;
-    // Without the first header nothing says how much it held.
-    if !known_from_start {
-        torn.last = torn.last.max(Some(end.next + BATCH_RECORDS_MAX as u64 - 1));
-    }
-    Ok(torn)
-}
-
-/// Calls `visit` with what stands behind `position`, in pieces that overlap by one header, until it says stop.
-fn visit_behind(
-    segment: &Segment,
-    position: u64,
-    visit: &mut dyn FnMut(u64, &[u8]) -> bool,
-) -> Result<(), Error> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let len = segment.file.size().map_err(|cause| segment.io("measure", cause))?;
-    let mut at = position;
-    while at < len {
-        let piece = (len - at).min(PIECE_BYTES + batch::HEADER_BYTES as u64);
-        let mut bytes = vec![0; usize::try_from(piece).unwrap_or(0)];
-        read_exact(&*segment.file, &mut bytes, at).map_err(|cause| segment.io("read", cause))?;
-        if !visit(at, &bytes) || piece <= PIECE_BYTES {
-            break;
-        }
-        at += PIECE_BYTES;
-    }
-    Ok(())
-}
-
 /// Cuts off what stands behind the end, durably.
 fn cut(segment: &Segment, position: u64) -> Result<(), Error> {
     let failed = |cause| segment.io("cut", cause);
@@ -549,8 +411,15 @@ fn append_lost(
     let time_ms = tail.time_ms;
     let mut bytes = vec![0; batch::HEADER_BYTES];
     new.encode(&Place { segment: &segment.id, base: segment.base, offset }, time_ms, &mut bytes);
-    let header_crc =
-        batch::seal(&mut bytes, &segment.id, offset, 1, time_ms, tail.next - 1, tail.previous_crc);
+    let head = batch::Head {
+        first: offset,
+        count: 1,
+        sparse: false,
+        time_ms,
+        durable: tail.next - 1,
+        previous: tail.previous_crc,
+    };
+    let header_crc = batch::seal(&mut bytes, &segment.id, &head);
     segment.file.write_all_at(&bytes, tail.position).map_err(|cause| segment.io("write", cause))?;
     segment.file.sync_all().map_err(|cause| segment.io("sync", cause))?;
     let at = tail.position + batch::HEADER_BYTES as u64;
@@ -567,22 +436,15 @@ fn append_lost(
 }
 
 /// When the last record of a sealed segment was appended.
-fn last_time(segment: &Segment) -> Result<u64, Error> {
-    let span = segment.with_index(
-        |memory| Ok(u32::try_from(memory.slots.len()).unwrap_or(u32::MAX)),
-        |file| Ok(file.counts().span),
-    )?;
-    for rel in (0..span).rev() {
-        if let Some(position) = segment.slot(rel, Patience::Wait)?.position() {
-            return match segment.read(position, segment.base + u64::from(rel)) {
-                Ok(record) => Ok(record.time_ms),
-                // Its readers are told of that; the clock will be above it.
-                Err(Error::Corrupt { .. }) => Ok(0),
-                Err(error) => Err(error),
-            };
-        }
+pub(crate) fn last_time(segment: &Segment) -> Result<u64, Error> {
+    let Some(rel) = segment.last_rel()? else { return Ok(0) };
+    let Some(position) = segment.slot(rel, Patience::Wait)?.position() else { return Ok(0) };
+    match segment.read(position, segment.base + u64::from(rel)) {
+        Ok(record) => Ok(record.time_ms),
+        // Its readers are told of that; the clock will be above it.
+        Err(Error::Corrupt { .. }) => Ok(0),
+        Err(error) => Err(error),
     }
-    Ok(0)
 }
 
 fn add_to_catalog(active: &Segment, catalog: &mut Catalog) -> Result<(), Error> {

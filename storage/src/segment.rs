@@ -19,6 +19,7 @@ use crate::{
     batch,
     disk::{File, Patience, read_exact},
     index::IndexFile,
+    manifest::Name,
     record::{self, Found, crc, padded, u32_at, u64_at},
 };
 
@@ -38,26 +39,39 @@ pub(crate) struct Segment {
     pub(crate) path: String,
     pub(crate) id: [u8; 16],
     pub(crate) base: u64,
+    /// How often it was rewritten; its offsets need not be dense where it was.
+    pub(crate) generation: u32,
     /// Its index in memory: of the active one, and of a sealed one until its file is written.
     pub(crate) memory: RwLock<Option<Active>>,
     pub(crate) index: OnceLock<IndexFile>,
 }
 
-/// The path of the segment that begins with `base`.
-pub(crate) fn path(base: u64) -> String {
-    format!("log/{base:020}.log")
+/// The path of the segment that begins with `base` and was rewritten `generation` times.
+pub(crate) fn path(base: u64, generation: u32) -> String {
+    path_of(base, generation, "log")
 }
 
 /// The path of its index file.
-pub(crate) fn index_path(base: u64) -> String {
-    format!("log/{base:020}.idx")
+pub(crate) fn index_path(base: u64, generation: u32) -> String {
+    path_of(base, generation, "idx")
 }
 
-/// The base in a file's name.
-pub(crate) fn base_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".log")?;
-    (digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit()))
-        .then(|| digits.parse().ok())?
+fn path_of(base: u64, generation: u32, kind: &str) -> String {
+    match generation {
+        0 => format!("log/{base:020}.{kind}"),
+        _ => format!("log/{base:020}.{generation}.{kind}"),
+    }
+}
+
+/// The base and generation in the name of a segment's file, or of its index file.
+pub(crate) fn parse_name(name: &str, kind: &str) -> Option<(u64, u32)> {
+    let stem = name.strip_suffix(kind)?.strip_suffix('.')?;
+    let (base, generation) = match stem.split_once('.') {
+        Some((base, generation)) => (base, generation.parse().ok()?),
+        None => (stem, 0),
+    };
+    let is_base = base.len() == 20 && base.bytes().all(|byte| byte.is_ascii_digit());
+    is_base.then(|| base.parse().ok())?.map(|base| (base, generation))
 }
 
 /// The first page of a segment.
@@ -85,12 +99,13 @@ pub(crate) fn read_page(file: &dyn File) -> Option<([u8; 16], u64)> {
 }
 
 impl Segment {
-    pub(crate) fn new(file: Arc<dyn File>, id: [u8; 16], base: u64) -> Segment {
+    pub(crate) fn new(file: Arc<dyn File>, name: &Name) -> Segment {
         Segment {
             file,
-            path: path(base),
-            id,
-            base,
+            path: path(name.base, name.generation),
+            id: name.id,
+            base: name.base,
+            generation: name.generation,
             memory: RwLock::new(Some(Active::default())),
             index: OnceLock::new(),
         }
@@ -121,6 +136,24 @@ impl Segment {
     /// Where the record of an offset stands.
     pub(crate) fn slot(&self, rel: u32, patience: Patience) -> Result<Slot, Error> {
         self.with_index(|memory| Ok(memory.slot(rel)), |file| file.slot(rel, patience))
+    }
+
+    /// The first record in `from..=to`, and where it stands.
+    pub(crate) fn next_slot(
+        &self,
+        from: u32,
+        to: u32,
+        patience: Patience,
+    ) -> Result<Option<(u32, u64)>, Error> {
+        self.with_index(
+            |memory| Ok(memory.next_slot(from, to)),
+            |file| file.next_slot(from, to, patience),
+        )
+    }
+
+    /// Its last record, where it is sealed.
+    pub(crate) fn last_rel(&self) -> Result<Option<u32>, Error> {
+        self.with_index(|memory| Ok(memory.last_rel()), |file| Ok(file.last_rel()))
     }
 
     /// Asks the index in memory, or the one on disk.

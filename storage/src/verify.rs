@@ -8,7 +8,7 @@ use crate::{
     disk::{Disk, Patience},
     index::IndexFile,
     manifest::{self, Meta},
-    recovery::{is_zero_behind, look_behind, scan},
+    scan::{is_zero_behind, look_behind, scan},
     segment::{self, PAGE_BYTES, Segment},
 };
 
@@ -49,25 +49,31 @@ pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verifi
     let watermark = Meta::open(disk)?.map_or(0, |meta| meta.state().watermark);
     let names = manifest::read(disk)?;
     let last = names.len().saturating_sub(1);
-    for (n, (base, id)) in names.iter().enumerate() {
+    for (n, name) in names.iter().enumerate() {
+        let base = name.base;
         let mut tell = |path: String, position, offset, problem: &str, damage| {
             verified.damaged += usize::from(damage);
             report(Finding { path, position, offset, problem: problem.to_owned(), damage });
         };
-        let path = segment::path(*base);
+        let path = segment::path(base, name.generation);
         let Ok(file) = disk.open(&path) else {
-            tell(path, 0, *base, "it is missing", true);
+            tell(path, 0, base, "it is missing", true);
             continue;
         };
-        if segment::read_page(&*file) != Some((*id, *base)) {
-            tell(path, 0, *base, "its first page does not hold", true);
+        if segment::read_page(&*file) != Some((name.id, base)) {
+            tell(path, 0, base, "its first page does not hold", true);
             continue;
         }
-        let found = Segment::new(file, *id, *base);
+        let found = Segment::new(file, name);
         let mut active = Active::default();
         let end = scan(&found, &mut active)?;
-        let next = names.get(n + 1).map_or(watermark + 1, |(next, _)| *next);
-        if end.next < next {
+        let is_short = match name.generation {
+            0 if n < last => end.next < name.end,
+            0 => end.next < watermark + 1,
+            // Its last offsets may be holes.
+            _ => active.records != name.records,
+        };
+        if is_short {
             tell(
                 path.clone(),
                 end.position,
@@ -83,10 +89,10 @@ pub fn verify(disk: &dyn Disk, report: &mut dyn FnMut(Finding)) -> Result<Verifi
             };
             tell(path.clone(), end.position, end.next, problem, damage);
         }
-        let index = segment::index_path(*base);
-        let is_whole = IndexFile::open(disk, &index, id, *base).is_some();
+        let index = segment::index_path(base, name.generation);
+        let is_whole = IndexFile::open(disk, &index, &name.id, base).is_some();
         if n < last && !is_whole {
-            tell(index, 0, *base, "it is missing or damaged; the next start makes it again", false);
+            tell(index, 0, base, "it is missing or damaged; the next start makes it again", false);
         }
         verified.segments += 1;
         verified.events += u64::from(active.records);
@@ -105,17 +111,17 @@ pub fn dump(
     visit: &mut dyn FnMut(Record) -> bool,
 ) -> Result<(), Error> {
     let names = manifest::read(disk)?;
-    for (n, (base, id)) in names.iter().enumerate() {
-        let next = names.get(n + 1).map_or(u64::MAX, |(next, _)| *next);
-        if next <= after.get() + 1 {
+    for name in &names {
+        let base = name.base;
+        if name.end > 0 && name.end <= after.get() + 1 {
             continue;
         }
-        let path = segment::path(*base);
+        let path = segment::path(base, name.generation);
         let file = disk.open(&path).map_err(|cause| Error::io("open", &path, cause))?;
-        let found = Segment::new(file, *id, *base);
+        let found = Segment::new(file, name);
         let mut active = Active::default();
         let end = scan(&found, &mut active)?;
-        if end.next > *base {
+        if end.next > base {
             let mut go_on = true;
             found.walk(PAGE_BYTES as u64, end.next - 1, Patience::Wait, &mut |record| {
                 go_on = record.offset.get() <= after.get() || visit(record.record());
@@ -125,7 +131,11 @@ pub fn dump(
                 return Ok(());
             }
         }
-        if next != u64::MAX && end.next < next {
+        let is_short = match name.generation {
+            0 => end.next < name.end,
+            _ => active.records != name.records,
+        };
+        if is_short {
             return Err(found.corrupt(
                 end.position,
                 end.next,

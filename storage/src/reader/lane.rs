@@ -130,7 +130,7 @@ impl Search<'_> {
             let count = (to - next).saturating_add(1).min(SLOTS);
             let slots = segment.with_index(
                 |memory| Ok(memory.slots(next, count)),
-                |file| file.slots(next, count),
+                |file| file.slots(next, count, Patience::Wait),
             )?;
             if slots.is_empty() {
                 break;

@@ -19,7 +19,16 @@ impl Reader {
     /// [`Error::Corrupt`] when a record on the way is damaged: it may be the one; the system's.
     pub fn last_on(&self, topic: &Topic, key: Option<&[u8]>) -> Result<Option<Record>, Error> {
         let Some(info) = self.topic(topic.as_str()) else { return Ok(None) };
-        let Some(key) = key else { return self.get(info.last) };
+        let Some(key) = key else {
+            return match self.get(info.last)? {
+                Some(record) => Ok(Some(record)),
+                // Taken out in this moment: there may be one before it.
+                None => match self.topic(topic.as_str()) {
+                    Some(info) => self.get(info.last),
+                    None => Ok(None),
+                },
+            };
+        };
         let until = self.last();
         let hash = key_hash(topic.as_str(), key);
         for segment in self.segments_now().iter().rev() {
