@@ -5,9 +5,10 @@
 //! - A key nobody knows is refused, with the nearest one there is.
 //! - Every bound of the broker is here; `docs/configuration.md` is this table.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+mod retention;
+mod shown;
 
-use tidings_proto::topic::is_durable_name;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use crate::{auth, log, net, session};
 
@@ -32,7 +33,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 26] = [
+pub const SETTINGS: [Setting; 32] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -98,6 +99,42 @@ pub const SETTINGS: [Setting; 26] = [
         "events waiting to be appended",
     ),
     setting("log.disk_reads", "4", "1 to 256", "reads at a time of what is not in the page cache"),
+    setting(
+        "retention.max_age",
+        "",
+        "empty, or 1s to 100y",
+        "how long events are kept that no rule is for; empty: for ever",
+    ),
+    setting(
+        "retention.max_bytes",
+        "50%",
+        "0 to 9007199254740991, or 1% to 100%",
+        "how much of them is kept, in bytes or of the size of the log's disk; 0: all",
+    ),
+    setting(
+        "retention.max_events",
+        "0",
+        "0 to 9007199254740991",
+        "how many of them are kept; 0: all",
+    ),
+    setting(
+        "retention.rules",
+        "",
+        "rules, by comma: FILTER max_age=7d max_bytes=N max_events=N compact",
+        "how long events on certain topics are kept; 256 rules at most",
+    ),
+    setting(
+        "retention.every",
+        "10s",
+        "100ms to 1h",
+        "how long from one pass of retention to the next",
+    ),
+    setting(
+        "retention.pass_bytes",
+        "268435456",
+        "65536 to 17179869184",
+        "segments that one pass rewrites; one at least",
+    ),
     setting(
         "limits.message_bytes_max",
         "1048576",
@@ -269,7 +306,7 @@ pub enum ConfigError {
     },
     /// A setting that is not given as text, number or truth.
     #[error(
-        "{key} ({origin}): give one value, for server.allow_origins and metrics.durables a list of texts"
+        "{key} ({origin}): give one value; a list of texts for server.allow_origins, metrics.durables and retention.rules"
     )]
     Form {
         /// Which.
@@ -291,7 +328,7 @@ pub enum ConfigError {
 const COMMANDS_OWN: [&str; 4] = ["URL", "TOKEN", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
-const LISTS: [&str; 2] = ["server.allow_origins", "metrics.durables"];
+const LISTS: [&str; 3] = ["server.allow_origins", "metrics.durables", "retention.rules"];
 
 /// A value of a file as text.
 fn of_toml(key: &str, value: toml::Value) -> Option<String> {
@@ -448,6 +485,7 @@ impl Values {
                 tail_bytes: self.size("log.tail_bytes", 65_536, 17_179_869_184)?,
                 queue_bytes: self.size("log.queue_bytes", 1_048_576, 4_294_967_295)?,
                 disk_reads: self.size("log.disk_reads", 1, 256)?,
+                retention: self.retention()?,
             },
             durables_shown: self.durables_shown()?,
             durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
@@ -473,16 +511,6 @@ impl Values {
             },
             auth: Auth(self.auth()?),
         })
-    }
-
-    fn durables_shown(&self) -> Result<Vec<String>, ConfigError> {
-        let key = "metrics.durables";
-        let shown = self.list(key);
-        let holds = |text: &String| match text.strip_suffix('*') {
-            Some(prefix) => prefix.is_empty() || is_durable_name(prefix),
-            None => is_durable_name(text),
-        };
-        if shown.iter().all(holds) { Ok(shown) } else { Err(self.wrong(key)) }
     }
 
     fn auth(&self) -> Result<auth::Options, ConfigError> {
@@ -619,6 +647,10 @@ mod tests {
             ("log.segmet_bytes=1", "the nearest is log.segment_bytes"),
             ("server.listen=0.0.0.0:1", "--insecure"),
             ("metrics.durables=a,b*c", "names, by comma"),
+            ("retention.max_bytes=200%", "retention.max_bytes"),
+            ("retention.max_age=soon", "retention.max_age"),
+            ("retention.rules=a.>", "retention.rules"),
+            ("retention.rules=a compact,a max_events=5", "retention.rules"),
         ] {
             let error = resolve(&[pair]).unwrap_err().to_string();
             assert!(error.contains(needle), "{pair}: {error}");

@@ -206,6 +206,16 @@ pub fn recovered(took: Duration, cut_bytes: u64) {
     gauge!(table::RECOVERY_BYTES.name).set(cut_bytes as f64);
 }
 
+/// A pass of retention ended: how long it took, and the segments dropped, those rewritten, and the bytes freed.
+pub fn retention_passed(took: Duration, freed: (u64, u64, u64), now: tidings_proto::Timestamp) {
+    let (dropped, rewritten, bytes) = freed;
+    counter!(table::RETENTION_SEGMENTS.name, "outcome" => "dropped").increment(dropped);
+    counter!(table::RETENTION_SEGMENTS.name, "outcome" => "rewrote").increment(rewritten);
+    counter!(table::RETENTION_BYTES.name).increment(bytes);
+    gauge!(table::RETENTION_SECONDS.name).set(took.as_secs_f64());
+    gauge!(table::RETENTION_LAST.name).set(now.as_millis() as f64 / 1000.0);
+}
+
 /// A projection was opened; whether it was folded anew from a log that has something.
 pub fn projection_opened(projection: &'static str, anew: bool) {
     counter!(table::PROJECTION_REBUILDS.name, "projection" => projection)

@@ -10,7 +10,7 @@ mod acks;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::{Cursor, SubscribeOptions, Timestamp};
+use crate::{Cursor, Filter, SubscribeOptions, Timestamp, Topic};
 
 /// The topic of [`SubscriptionChange`].
 pub const SUBSCRIPTIONS_TOPIC: &str = "$subscriptions";
@@ -95,6 +95,52 @@ pub struct AckState {
     /// How many dead letters were written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub letters: u64,
+}
+
+/// The topic of [`RetentionChange`]; its key is the filter, or `erase:` and the topic.
+pub const RETENTION_TOPIC: &str = "$retention";
+
+/// How long events are kept: each limit by itself; without any, for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RetentionRule {
+    /// Not longer than this, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
+    /// Not more bytes of all that the filter matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<u64>,
+    /// Not more events of all that the filter matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_events: Option<u64>,
+    /// Of each topic and key only the last event.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub compact: bool,
+}
+
+/// A rule of retention was made, changed or forgotten; or a topic is to be erased.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetentionChange {
+    /// The rule for what this filter matches.
+    Put {
+        /// The filter.
+        filter: Filter,
+        /// What holds for it.
+        rule: RetentionRule,
+    },
+    /// The rule for this filter is forgotten.
+    Deleted {
+        /// The filter.
+        filter: Filter,
+    },
+    /// All events of a topic up to an offset are to go for good.
+    Erase {
+        /// The topic.
+        topic: Topic,
+        /// The last offset that goes.
+        upto: Cursor,
+    },
 }
 
 /// The first token of the topics of [`DeadLetter`]; the second is the durable's name.

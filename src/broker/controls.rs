@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     StartError,
     acks::AckBox,
-    ledger::{Ledger, LedgerEntry},
+    ledger::{Ledger, LedgerEntry, Retention},
     presence::{Listed, Presence},
 };
 use crate::log::{
@@ -99,6 +99,16 @@ impl BrokerControls {
     /// A number that no durable has had.
     pub(super) fn next_number(&self) -> u64 {
         self.ledger.lock().projection().next_number()
+    }
+
+    /// What was said about retention.
+    pub(super) fn retention(&self) -> Retention {
+        self.ledger.lock().projection().retention().clone()
+    }
+
+    /// The topic is erased up to here, and nothing is left to do.
+    pub(super) fn forget_erased(&self, topic: &Topic, upto: Cursor) {
+        self.ledger.lock().projection_mut().forget_erased(topic, upto);
     }
 
     /// Writes what changed since the last checkpoint. Blocks on the disk.

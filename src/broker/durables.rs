@@ -97,9 +97,10 @@ impl Broker {
         let filters = durable.spec.options.filters.clone();
         let registration = self.interest.register(&filters, ready, number);
         let snapshot = self.state_of(&durable).await?;
+        let trims = self.log.trims_version();
+        let gap = self.pass_trimmed(&durable).await?;
         let (token, floor) = durable.attach(registration.entry().clone());
-        let first = self.log.first().before();
-        let cursor = floor.max(first);
+        let cursor = floor;
         let pace = Pace::of(&durable.spec.options);
         let bandwidth = Bandwidth::of(&durable.spec.options);
         let parts = Parts {
@@ -110,8 +111,8 @@ impl Broker {
             registration,
             batch_max: options.batch_max,
             cursor,
-            gap: (floor < first && floor > Cursor::START)
-                .then_some((floor, tidings_proto::message::GapReason::Retention)),
+            gap,
+            trims,
             durable: Some((durable, token)),
             counted: super::Counted::new(&self.attached),
             resumes: true,
@@ -179,7 +180,11 @@ impl Broker {
                 let (start, until) = (self.log.first().before(), self.log.committed());
                 (self.controls.next_number(), start, Some(until))
             }
-            None => (self.controls.next_number(), self.start_of(&options.start).await?, None),
+            None => (
+                self.controls.next_number(),
+                self.start_of(&options.start, &options.filters).await?,
+                None,
+            ),
         };
         let spec = DurableSpec {
             name: name.to_owned(),
@@ -215,12 +220,16 @@ impl Broker {
         }
     }
 
-    pub(super) async fn start_of(&self, start: &Start) -> Result<Cursor, SubscribeError> {
+    pub(super) async fn start_of(
+        &self,
+        start: &Start,
+        filters: &Filters,
+    ) -> Result<Cursor, SubscribeError> {
         match start {
             Start::First => Ok(self.log.first().before()),
             Start::Now => Ok(self.log.committed()),
             Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
-            Start::After(position) => match self.resume(position) {
+            Start::After(position) => match self.resume(position, filters) {
                 (cursor, None) => Ok(cursor),
                 (_, Some((requested, _))) => Err(self.gone(requested)),
             },
@@ -484,7 +493,7 @@ impl Broker {
 
     /// Durables without sessions, leases and waiting acks are with the ledger alone. What was put away is
     /// in the ledger: the box holds a durable until its state is committed.
-    fn put_away(&self) {
+    pub(super) fn put_away(&self) {
         self.durables.lock().retain(|_, durable| {
             // The box and every session hold it too.
             Arc::strong_count(durable) > 1 || !durable.lock().is_idle()

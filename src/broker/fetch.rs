@@ -68,6 +68,8 @@ impl Broker {
         let token = durable.attach_fetch(registration.entry().clone());
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
+        let gone = self.pass_trimmed(&durable).await?;
+        let mut gone = gone.map(|(requested, reason)| self.gap(requested, reason));
         loop {
             while ready.pop().is_some() {}
             let (fetched, scanned) = match durable.is_by_priority() {
@@ -75,6 +77,7 @@ impl Broker {
                 false => self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?,
             };
             let mut fetched = fetched;
+            fetched.gap = gone.take().or(fetched.gap);
             if let Some(max) = durable.spec.options.max_data_bytes {
                 refer(&mut fetched.events, max);
             }

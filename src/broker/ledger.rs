@@ -11,10 +11,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use tidings_proto::{
-    Filter, Filters,
+    Cursor, Filter, Filters, Topic,
     control::{
-        ACKS_TOPIC, AckState, AckStates, DurableSpec, PRESENCE_ROOT, SUBSCRIPTIONS_TOPIC,
-        SubscriptionChange,
+        ACKS_TOPIC, AckState, AckStates, DurableSpec, PRESENCE_ROOT, RETENTION_TOPIC,
+        RetentionChange, RetentionRule, SUBSCRIPTIONS_TOPIC, SubscriptionChange,
     },
 };
 
@@ -36,6 +36,12 @@ pub(super) struct LedgerEntry {
     /// Whether nothing of it is delivered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// Where the newest event stands that says how it was made, and the newest that says how far it is acknowledged.
+    #[serde(default)]
+    pub places: (u64, u64),
+    /// Where the newest event stands that says that it is paused; 0 where it is not.
+    #[serde(default)]
+    pub paused_at: u64,
 }
 
 /// What is acknowledged of a durable that was just made.
@@ -59,6 +65,17 @@ pub(super) struct Ledger {
     last_number: u64,
     changed: BTreeSet<String>,
     presence: Listings,
+    retention: Retention,
+    retention_changed: bool,
+}
+
+/// The rules of retention that were made over the protocol, by filter, and the topics to be erased.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Retention {
+    /// By filter.
+    pub rules: BTreeMap<String, (Filter, RetentionRule)>,
+    /// Up to which offset a topic is erased.
+    pub erased: BTreeMap<String, (Topic, Cursor)>,
 }
 
 impl Ledger {
@@ -102,6 +119,7 @@ impl Ledger {
         Filters::new(vec![
             Filter::parse(SUBSCRIPTIONS_TOPIC)?,
             Filter::parse(ACKS_TOPIC)?,
+            Filter::parse(RETENTION_TOPIC)?,
             presence,
         ])
     }
@@ -111,23 +129,60 @@ impl Ledger {
         &self.presence
     }
 
-    fn change(&mut self, change: SubscriptionChange) {
+    /// What was said about retention.
+    pub(super) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    fn change_retention(&mut self, change: RetentionChange) {
+        self.retention_changed = true;
+        match change {
+            RetentionChange::Put { filter, rule } => {
+                self.retention.rules.insert(filter.to_string(), (filter, rule));
+            }
+            RetentionChange::Deleted { filter } => {
+                self.retention.rules.remove(filter.as_str());
+            }
+            RetentionChange::Erase { topic, upto } => {
+                self.retention.erased.insert(topic.to_string(), (topic, upto));
+            }
+        }
+    }
+
+    /// These are erased: nothing of them is left up to the offset that was said.
+    pub(super) fn forget_erased(&mut self, topic: &Topic, upto: Cursor) {
+        if self.retention.erased.get(topic.as_str()).is_some_and(|(_, said)| *said <= upto) {
+            self.retention.erased.remove(topic.as_str());
+            self.retention_changed = true;
+        }
+    }
+
+    fn change(&mut self, change: SubscriptionChange, at: u64) {
         match change {
             SubscriptionChange::Put(spec) => {
                 self.last_number = self.last_number.max(spec.number);
                 self.changed.insert(spec.name.clone());
                 let old = self.durables.get(&spec.name);
-                let (acks, paused) = match old.filter(|old| old.spec.number == spec.number) {
-                    Some(old) => (old.acks.clone(), old.paused),
-                    None => (Arc::new(fresh(&spec)), false),
+                let entry = match old.filter(|old| old.spec.number == spec.number) {
+                    Some(old) => {
+                        let places = (at, old.places.1);
+                        LedgerEntry { spec: Arc::from(spec), places, ..old.clone() }
+                    }
+                    None => {
+                        let acks = Arc::new(fresh(&spec));
+                        let (places, paused_at) = ((at, 0), 0);
+                        let (spec, paused) = (Arc::from(spec), false);
+                        LedgerEntry { spec, acks, paused, places, paused_at }
+                    }
                 };
-                self.keep(LedgerEntry { spec: Arc::from(spec), acks, paused });
+                self.keep(entry);
             }
             SubscriptionChange::Paused { name, number, paused } => {
                 if let Some(entry) = self.durables.get_mut(&name)
                     && entry.spec.number == number
                 {
                     entry.paused = paused;
+                    entry.paused_at = if paused { at } else { 0 };
                     self.changed.insert(name);
                 }
             }
@@ -158,7 +213,7 @@ impl Ledger {
         }
     }
 
-    fn acknowledge(&mut self, states: AckStates) {
+    fn acknowledge(&mut self, states: AckStates, at: u64) {
         for mut state in states.states {
             // An ack of an earlier life of the name says nothing about this one.
             let Some(spec) = self.names.get(&state.number) else { continue };
@@ -166,6 +221,7 @@ impl Ledger {
             self.changed.insert(spec.name.clone());
             state.name.clone_from(&spec.name);
             entry.acks = Arc::new(state);
+            entry.places.1 = at;
         }
     }
 }
@@ -185,6 +241,10 @@ impl Projection for Ledger {
         if self.presence.restore(key, value).map_err(wrong)? {
             return Ok(());
         }
+        if key == RETENTION_KEY {
+            self.retention = serde_json::from_slice(value).map_err(wrong)?;
+            return Ok(());
+        }
         let entry: LedgerEntry = serde_json::from_slice(value).map_err(wrong)?;
         self.last_number = self.last_number.max(entry.spec.number);
         self.keep(entry);
@@ -193,16 +253,20 @@ impl Projection for Ledger {
 
     fn apply(&mut self, record: &Record) {
         let Some(data) = control_data(record) else { return };
+        let at = record.offset.get();
         let applied = match record.topic.as_str() {
             SUBSCRIPTIONS_TOPIC => serde_json::from_slice(&data)
-                .map(|change| self.change(change))
+                .map(|change| self.change(change, at))
                 .map_err(|error| error.to_string()),
             ACKS_TOPIC => AckStates::from_bytes(&data)
-                .map(|states| self.acknowledge(states))
+                .map(|states| self.acknowledge(states, at))
+                .map_err(|error| error.to_string()),
+            RETENTION_TOPIC => serde_json::from_slice(&data)
+                .map(|change| self.change_retention(change))
                 .map_err(|error| error.to_string()),
             topic => match Listings::about(topic) {
                 Some(about) => serde_json::from_slice(&data)
-                    .map(|change| self.presence.apply(about, record.offset.get(), change))
+                    .map(|change| self.presence.apply(about, at, change))
                     .map_err(|error| error.to_string()),
                 None => return,
             },
@@ -215,6 +279,9 @@ impl Projection for Ledger {
     fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = self.presence.take_changes();
         let changed = std::mem::take(&mut self.changed);
+        if std::mem::take(&mut self.retention_changed) {
+            changes.push((RETENTION_KEY.to_vec(), serde_json::to_vec(&self.retention).ok()));
+        }
         if changed.is_empty() {
             return changes;
         }
@@ -229,10 +296,13 @@ impl Projection for Ledger {
     fn entries(&self) -> Vec<Entry> {
         let number = serde_json::to_vec(&self.last_number).ok();
         let number = number.map(|number| (LAST_NUMBER_KEY.to_vec(), number));
+        let retention = serde_json::to_vec(&self.retention).ok();
+        let retention = retention.map(|retention| (RETENTION_KEY.to_vec(), retention));
         let durables = self.durables.iter().filter_map(|(name, entry)| {
             Some((name.clone().into_bytes(), serde_json::to_vec(entry).ok()?))
         });
-        number.into_iter().chain(durables).chain(self.presence.entries()).collect()
+        let presence = self.presence.entries();
+        number.into_iter().chain(retention).chain(durables).chain(presence).collect()
     }
 
     fn reset(&mut self) {
@@ -242,3 +312,5 @@ impl Projection for Ledger {
 
 /// No durable has this name: it is no token.
 const LAST_NUMBER_KEY: &[u8] = b"$last_number";
+/// Nor this one.
+const RETENTION_KEY: &[u8] = b"$retention";

@@ -28,6 +28,7 @@ mod pace;
 mod presence;
 mod publish;
 mod receipts;
+mod retention;
 mod selection;
 mod snapshot;
 mod subscription;
@@ -74,6 +75,7 @@ pub use self::{
     letters::PlacedLetter,
     presence::Options as PresenceOptions,
     publish::PublishTicket,
+    retention::{Erased, RetentionError, RuleInfo},
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
 use crate::{
@@ -104,6 +106,7 @@ pub struct Broker {
     ephemeral: Arc<Counts>,
     attached: Arc<Counts>,
     lag: Lag,
+    retention: retention::Retention,
     graves: Arc<Graves>,
     idle: Idle,
     durables_max: usize,
@@ -146,6 +149,7 @@ pub fn start(
     let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
     let stop = CancellationToken::new();
     let interest = Interest::new(handle.committed());
+    let opened = handle.clone();
     let broker = Arc::new(Broker {
         log: handle.clone(),
         interest: interest.clone(),
@@ -157,6 +161,7 @@ pub fn start(
         ephemeral: Arc::default(),
         attached: Arc::default(),
         lag: Lag::new(shown),
+        retention: retention::Retention::new(&opened, &options.retention),
         graves: Arc::default(),
         idle: Idle::default(),
         durables_max,
@@ -167,6 +172,7 @@ pub fn start(
     tokio::spawn(idle::watch(broker.clone(), stop.clone()));
     tokio::spawn(presence::keep(presence, stop.clone()));
     tokio::spawn(letters::write(broker.clone(), stop.clone()));
+    tokio::spawn(retention::keep(broker.clone(), stop.clone()));
     tokio::spawn(lag::watch(broker.clone(), stop));
     Ok((broker.clone(), Running { thread, broker }))
 }
@@ -199,6 +205,7 @@ impl Running {
         let Running { thread, broker } = self;
         broker.stop.cancel();
         let closed = tokio::task::spawn_blocking(move || {
+            broker.retention.stop();
             thread.close();
             broker.controls.checkpoint();
         });
@@ -259,7 +266,8 @@ impl Broker {
         };
         // Register first: what is committed from here on is announced.
         let registration = self.interest.register(&options.filters, ready, number);
-        let (cursor, gap) = self.begin(&from).await?;
+        let trims = self.log.trims_version();
+        let (cursor, gap) = self.begin(&from, &options.filters).await?;
         crate::metrics::resumed(match (&from, gap) {
             (From::Now, _) => "from_now",
             (_, None) => "exact",
@@ -284,6 +292,7 @@ impl Broker {
             batch_max: options.batch_max,
             cursor,
             gap,
+            trims,
             durable: None,
             counted: Counted::new(&self.ephemeral),
             resumes: !matches!(from, From::Now),
@@ -330,7 +339,9 @@ impl Broker {
         wait: Duration,
     ) -> Result<Read, SubscribeError> {
         check(options)?;
-        let (mut cursor, gap) = self.begin(from).await?;
+        let trims = self.log.trims_version();
+        let (mut cursor, gap) = self.begin(from, &options.filters).await?;
+        let begun = cursor;
         let gap = gap.map(|(requested, reason)| self.gap(requested, reason));
         let selection = Selection::of(options);
         let ready = Ready::new();
@@ -364,6 +375,13 @@ impl Broker {
                 batch.events.truncate(limit.events);
                 batch.cursor =
                     batch.events.last().map_or(batch.cursor, |last| last.offset().cursor());
+            }
+            // What was read while events were taken out may lack some of them.
+            if gap.is_none()
+                && trims != self.log.trims_version()
+                && let Some((reason, _)) = self.log.trimmed(&options.filters, begun)
+            {
+                return Ok(Read { batch, gap: Some(self.gap(begun, reason)) });
             }
             cursor = batch.cursor;
             let behind = cursor < committed;
@@ -430,26 +448,35 @@ impl Broker {
     }
 
     /// Where a read begins, and what is gone of it.
-    async fn begin(&self, from: &From) -> Result<(Cursor, Option<(Cursor, GapReason)>), ReadError> {
+    async fn begin(
+        &self,
+        from: &From,
+        filters: &Filters,
+    ) -> Result<(Cursor, Option<(Cursor, GapReason)>), ReadError> {
         match from {
             From::Now => Ok((self.log.committed(), None)),
             From::Since(time) => Ok((self.log.at_time(time.as_millis()).await?, None)),
-            From::After(position) => Ok(self.resume(position)),
+            From::After(position) => Ok(self.resume(position, filters)),
         }
     }
 
     /// 0 is "from the first there is" and never a gap.
-    fn resume(&self, position: &Position) -> (Cursor, Option<(Cursor, GapReason)>) {
+    fn resume(
+        &self,
+        position: &Position,
+        filters: &Filters,
+    ) -> (Cursor, Option<(Cursor, GapReason)>) {
         let first = self.log.first().before();
         let cursor = position.cursor;
         if cursor == Cursor::START {
             (first, None)
         } else if !position.fits(self.log.id()) || cursor > self.log.committed() {
             (first, Some((cursor, GapReason::LogChanged)))
-        } else if cursor < first {
-            (first, Some((cursor, GapReason::Retention)))
         } else {
-            (cursor, None)
+            match self.log.trimmed(filters, cursor) {
+                Some((reason, _)) => (cursor.max(first), Some((cursor, reason))),
+                None => (cursor, None),
+            }
         }
     }
 
@@ -457,7 +484,7 @@ impl Broker {
         Gap {
             subscription: None,
             requested,
-            first: self.log.first().get(),
+            first: first_after(&self.log, requested, reason),
             last: self.log.committed().get(),
             log: self.log.id(),
             reason,
@@ -470,6 +497,14 @@ impl Broker {
             first: self.log.first().get(),
             last: self.log.committed().get(),
         }
+    }
+}
+
+/// Where delivery goes on after a gap: events that were left behind the position still come.
+fn first_after(log: &LogHandle, requested: Cursor, reason: GapReason) -> u64 {
+    match reason {
+        GapReason::LogChanged => log.first().get(),
+        _ => log.first().max(requested.next()).get(),
     }
 }
 

@@ -33,8 +33,8 @@ impl Broker {
     /// [`SubscribeError::Unknown`]; [`SubscribeError::Gone`] where the place is not there any more; the storage's.
     pub async fn reset_durable(&self, name: &str, to: &Start) -> Result<Cursor, SubscribeError> {
         let _one_at_a_time = self.changing.lock().await;
-        let floor = self.start_of(to).await?;
         let old = self.durable(name)?;
+        let floor = self.start_of(to, &old.spec.options.filters).await?;
         let reset = old.reset(floor);
         self.durables.lock().insert(name.to_owned(), reset.clone());
         // What the old one had in the box is not the new one's.

@@ -56,6 +56,8 @@ pub struct Subscription {
     events_max: usize,
     phase: Phase,
     pending_gap: Option<Gap>,
+    /// What had been taken out of the log when that was last looked at.
+    trims: u64,
     /// Everything up to here has been looked at.
     cursor: Cursor,
     /// What the subscriber has been told of that.
@@ -149,6 +151,8 @@ pub(super) struct Parts {
     pub(super) batch_max: u32,
     pub(super) cursor: Cursor,
     pub(super) gap: Option<(Cursor, GapReason)>,
+    /// What had been taken out of the log when the gap was looked for.
+    pub(super) trims: u64,
     pub(super) durable: Option<(Arc<Durable>, Token)>,
     /// What counts it.
     pub(super) counted: Counted,
@@ -168,7 +172,7 @@ impl Subscription {
         let pending_gap = parts.gap.map(|(requested, reason)| Gap {
             subscription: Some(parts.number),
             requested,
-            first: parts.log.first().get(),
+            first: super::first_after(&parts.log, requested, reason),
             last: until.get(),
             log: parts.log.id(),
             reason,
@@ -183,6 +187,7 @@ impl Subscription {
             events_max: usize::try_from(parts.batch_max.clamp(1, BATCH_EVENTS_MAX)).unwrap_or(1),
             phase: Phase::CatchingUp(until),
             pending_gap,
+            trims: parts.trims,
             cursor: parts.cursor,
             told: parts.cursor,
             durable: parts.durable.map(|(durable, token)| Attachment {
@@ -288,6 +293,9 @@ impl Subscription {
                 }
             }
             let batch = self.read(committed, events_max).await?;
+            if let Some(gap) = self.trimmed() {
+                return Ok(Some(Delivery::Gap(gap)));
+            }
             let looked = batch.damaged.unwrap_or(batch.cursor);
             let Some(Taken { events, attempts, passed }) = self.take(batch.events, looked) else {
                 return Ok(Some(self.end()));
@@ -540,6 +548,24 @@ impl Subscription {
     fn end(&mut self) -> Delivery {
         self.phase = Phase::Ended;
         Delivery::Superseded
+    }
+
+    /// What was taken out behind the cursor meanwhile: what was just read may lack it, and is read again.
+    fn trimmed(&mut self) -> Option<Gap> {
+        let version = self.log.trims_version();
+        if std::mem::replace(&mut self.trims, version) == version {
+            return None;
+        }
+        let requested = self.cursor;
+        let (reason, _) = self.log.trimmed(&self.filters, requested)?;
+        Some(Gap {
+            subscription: Some(self.number),
+            requested,
+            first: super::first_after(&self.log, requested, reason),
+            last: self.log.committed().get(),
+            log: self.log.id(),
+            reason,
+        })
     }
 
     fn damage(&self, requested: Cursor, until: Cursor) -> Gap {

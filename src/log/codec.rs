@@ -288,6 +288,16 @@ pub fn control_data(record: &Record) -> Option<Bytes> {
     body.data.map(|data| record.body.slice_ref(data))
 }
 
+/// The data in a record's body; `None` when the body cannot be read.
+pub(super) fn data_of(body: &[u8]) -> Option<&[u8]> {
+    stored::decode(body).ok()?.data
+}
+
+/// When an event stops being delivered, by its body; `None` also where the body cannot be read.
+pub(super) fn expires_of(body: &[u8]) -> Option<Timestamp> {
+    stored::expires(body).ok().flatten()
+}
+
 /// The body of the record that names the offsets a torn tail could have held.
 pub(super) fn lost_body(from: u64, to: u64) -> Vec<u8> {
     let data = serde_json::to_vec(&Lost { from, to }).unwrap_or_default();

@@ -7,7 +7,11 @@
 //!   So whoever has its answer finds the event, and every state folded from it, already there.
 //! - A failed write or sync latches: what was being written is indeterminate, later appends are refused.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use smallvec::SmallVec;
 use tidings_proto::{Cursor, Offset, Timestamp, Topic};
@@ -123,7 +127,7 @@ impl Committer {
         shared: Arc<Shared>,
         controls: Arc<dyn Controls>,
     ) -> std::io::Result<Committer> {
-        let upkeep = Upkeep::start()?;
+        let upkeep = Upkeep::start(shared.kept.clone())?;
         // Time does not fall within a log, also where the clock was set back meanwhile.
         let last_time_ms = log.last_time_ms();
         Ok(Committer {
@@ -158,9 +162,23 @@ impl Committer {
         }
     }
 
+    /// Seals the active segment for whoever wants to take events out of it.
+    fn seal(&mut self) {
+        match self.log.seal() {
+            Ok(_) => self.log.chores().into_iter().for_each(|chore| self.upkeep.push(chore)),
+            Err(error @ (StorageError::Full { .. } | StorageError::Latched(_))) => {
+                tracing::warn!(%error, "the active segment was not sealed; it is asked for again");
+            }
+            Err(error) => drop(self.latch(&error, false)),
+        }
+    }
+
     fn look_after(&mut self) {
         for chore in self.log.chores() {
             self.upkeep.push(chore);
+        }
+        if self.shared.seal.swap(false, Ordering::SeqCst) {
+            self.seal();
         }
         let is_full = *self.shared.health.lock() == Health::Full;
         if is_full && self.log.has_room() {

@@ -14,13 +14,15 @@ pub mod commit;
 mod error;
 mod faults;
 mod queue;
+pub mod retention;
 pub mod tail;
+mod trims;
 mod upkeep;
 
 use std::{
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -33,7 +35,7 @@ use tidings_proto::{
 };
 pub use tidings_storage::projection;
 pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
-use tidings_storage::{OsDisk, Reader, ScanLimit};
+use tidings_storage::{OsDisk, Reader, ScanLimit, Trimmer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::{
@@ -72,6 +74,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// How many reads from disk may run at a time.
     pub disk_reads: usize,
+    /// How long events are kept.
+    pub retention: retention::Options,
 }
 
 /// Everybody's handle on the log. Cheap to clone.
@@ -88,6 +92,11 @@ impl std::fmt::Debug for LogHandle {
 
 pub(crate) struct Shared {
     pub(crate) reader: Reader,
+    pub(crate) trimmer: Trimmer,
+    /// Somebody wants the active segment sealed.
+    pub(crate) seal: AtomicBool,
+    /// Told whenever a chore beside the commit path is done.
+    pub(crate) kept: watch::Sender<()>,
     pub(crate) queue: Queue,
     pub(crate) tail: Tail,
     pub(crate) committed: watch::Sender<Cursor>,
@@ -146,6 +155,9 @@ pub fn open(options: &Options) -> Result<LogOpener, StorageError> {
     let room_bytes = options.queue_bytes.clamp(1, Semaphore::MAX_PERMITS);
     let shared = Shared {
         reader: opened.reader,
+        trimmer: opened.trimmer,
+        seal: AtomicBool::new(false),
+        kept: watch::Sender::new(()),
         queue: Queue::new(),
         tail: Tail::new(last, options.tail_bytes),
         committed: watch::Sender::new(last),

@@ -69,6 +69,16 @@ impl Tail {
         }
     }
 
+    /// Forgets what is in memory up to here: it was taken out of the log.
+    pub(super) fn cut(&self, upto: Cursor) {
+        let mut inner = self.inner.write();
+        while inner.events.front().is_some_and(|event| upto.covers(event.offset())) {
+            let Some(event) = inner.events.pop_front() else { return };
+            inner.bytes = inner.bytes.saturating_sub(event.cost_bytes());
+            inner.begin = event.offset().cursor();
+        }
+    }
+
     /// The event at `offset`, if it is in memory.
     pub fn get(&self, offset: Offset) -> Option<Arc<Stored>> {
         let inner = self.inner.read();

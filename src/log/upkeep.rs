@@ -6,6 +6,7 @@
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use tidings_storage::Chore;
+use tokio::sync::watch;
 
 /// How many chores may wait; more than a roll ever makes.
 const WAITING_MAX: usize = 16;
@@ -17,12 +18,14 @@ pub(super) struct Upkeep {
 }
 
 impl Upkeep {
-    pub(super) fn start() -> std::io::Result<Upkeep> {
+    /// `kept` is told whenever something is done.
+    pub(super) fn start(kept: watch::Sender<()>) -> std::io::Result<Upkeep> {
         let (chores, todo) = sync_channel::<Chore>(WAITING_MAX);
         let thread =
             std::thread::Builder::new().name("tidings-upkeep".to_owned()).spawn(move || {
                 for chore in todo {
                     run(chore);
+                    kept.send_replace(());
                 }
             })?;
         Ok(Upkeep { chores: Some(chores), thread: Some(thread) })

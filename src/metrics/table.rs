@@ -86,6 +86,10 @@ table! {
     RECOVERY_BYTES = "tidings_recovery_truncated_bytes", Gauge, "", "What was cut of a torn tail then";
     PROJECTION_OFFSET = "tidings_projection_applied_offset", Gauge, "projection", "Every event of its own up to here is in the projection";
     PROJECTION_REBUILDS = "tidings_projection_rebuild_total", Counter, "projection", "Projections folded anew from a log that was not empty";
+    RETENTION_SEGMENTS = "tidings_retention_segments_total", Counter, "outcome", "Segments that retention and erasure `dropped` or `rewrote`";
+    RETENTION_BYTES = "tidings_retention_freed_bytes_total", Counter, "", "Bytes of segment files that they gave back";
+    RETENTION_SECONDS = "tidings_retention_pass_seconds", Gauge, "", "How long the last pass of retention took";
+    RETENTION_LAST = "tidings_retention_last_pass_timestamp_seconds", Gauge, "", "When the last pass that did not fail ended, in seconds since the epoch";
 
     SUBSCRIPTIONS = "tidings_subscriptions", Gauge, "kind, state", "Subscriptions that are `catching_up` or `live`, and of kind `durable` also those that nobody uses: `idle`";
     WAKES = "tidings_subscription_wakes_total", Counter, "", "Subscriptions that waited and were woken by an event that matches";

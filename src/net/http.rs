@@ -19,6 +19,7 @@ mod presence;
 mod publish;
 mod query;
 mod respond;
+mod retention;
 mod routes;
 mod status;
 mod upgrade;
@@ -170,6 +171,11 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Event => event::show(&call).await,
         Route::Receipts => event::receipts(&call).await,
         Route::Topics => status::topics(&call),
+        Route::Topic => retention::erase(&call).await,
+        Route::Rules => retention::list(&call),
+        Route::Rule if reads => retention::show(&call),
+        Route::Rule if call.head.method == Method::PUT => retention::put(&call, body).await,
+        Route::Rule => retention::delete(&call).await,
         Route::Subscriptions => durables::list(&call).await,
         Route::Subscription if reads => durables::show(&call).await,
         Route::Subscription if call.head.method == Method::PUT => durables::put(&call, body).await,

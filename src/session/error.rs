@@ -4,7 +4,10 @@ use tidings_proto::{Code, LogId, WireError};
 
 use crate::{
     auth::AuthError,
-    broker::error::{AckError, AppendError, PublishError, ReadError, SubscribeError},
+    broker::{
+        RetentionError,
+        error::{AckError, AppendError, PublishError, ReadError, SubscribeError},
+    },
     clock,
 };
 
@@ -72,6 +75,14 @@ pub(crate) fn of_ack(error: &AckError) -> WireError {
         AckError::Reset | AckError::Mirror => WireError::new(Code::Conflict, error.to_string()),
         AckError::Append(error) => of_append(error),
         AckError::Read(error) => of_read(error),
+    }
+}
+
+pub(crate) fn of_retention(error: &RetentionError) -> WireError {
+    match error {
+        RetentionError::TooMany => WireError::new(Code::TooLarge, error.to_string()),
+        RetentionError::Append(error) => of_append(error),
+        RetentionError::Storage(_) => internal(&error.to_string()),
     }
 }
 

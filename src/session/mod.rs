@@ -14,12 +14,13 @@ pub mod house;
 mod operate;
 pub mod outbox;
 mod publishing;
+mod retention;
 
 use std::{sync::Arc, time::Duration};
 
 pub use crate::broker::{
-    Delivery, DurableInfo, Fetched, From as ReadFrom, PlacedLetter, PresenceOptions, PutOutcome,
-    Read, Ready, Subscription,
+    Delivery, DurableInfo, Erased, Fetched, From as ReadFrom, PlacedLetter, PresenceOptions,
+    PutOutcome, Read, Ready, RuleInfo, Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};

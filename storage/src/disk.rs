@@ -204,6 +204,13 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
+/// How many bytes the disk of `path` has; `None` where the system does not say.
+pub fn total_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    // Some file systems say 0 for "not known".
+    found.f_blocks.checked_mul(found.f_frsize).filter(|bytes| *bytes > 0)
+}
+
 /// Makes a directory and those above it, durable with their names.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 fn make_dir(path: &Path, shown: &str) -> Result<(), Error> {

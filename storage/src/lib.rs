@@ -36,7 +36,7 @@ pub use self::{
     batch::BATCH_RECORDS_MAX,
     catalog::TopicInfo,
     chore::Chore,
-    disk::{Disk, File, OsDisk, free_bytes},
+    disk::{Disk, File, OsDisk, free_bytes, total_bytes},
     error::Error,
     log::{Log, Opened, Options},
     reader::{Behind, Reader, ScanLimit},

@@ -67,16 +67,18 @@ impl Trims {
         Offset::new(self.get(topic)?.ever)
     }
 
-    /// Why something behind `after` that matches is gone, if it is.
-    pub(crate) fn behind(&self, filters: &Filters, after: Cursor) -> Option<Why> {
+    /// Why something behind `after` that matches is gone, if it is, and the highest offset of what is gone.
+    pub(crate) fn behind(&self, filters: &Filters, after: Cursor) -> Option<(Why, Cursor)> {
         if self.highest <= after.get() {
             return None;
         }
-        filters.iter().find_map(|filter| self.behind_one(filter, after.get()))
+        let gone = filters.iter().filter_map(|filter| self.behind_one(filter, after.get()));
+        gone.max_by_key(|(_, upto)| *upto)
     }
 
-    fn behind_one(&self, filter: &Filter, after: u64) -> Option<Why> {
-        let gone = |trim: &Trim| (trim.upto > after).then_some(trim.why);
+    fn behind_one(&self, filter: &Filter, after: u64) -> Option<(Why, Cursor)> {
+        let gone = |trim: &Trim| (trim.upto > after).then_some((trim.why, Cursor::new(trim.upto)));
+        let mut highest: Option<(Why, Cursor)> = None;
         if let Some(topic) = filter.literal() {
             return self.topics.get(topic.as_str()).and_then(gone);
         }
@@ -85,13 +87,15 @@ impl Trims {
         let under = names.take_while(|(topic, _)| topic.as_str().starts_with(prefix));
         for (looks, (topic, trim)) in under.enumerate() {
             if looks >= LOOKS_MAX {
-                return Some(Why::Retention);
+                return Some((Why::Retention, Cursor::new(self.highest)));
             }
-            if let Some(why) = gone(trim).filter(|_| filter.matches(topic.as_str())) {
-                return Some(why);
+            if let Some(found) = gone(trim).filter(|_| filter.matches(topic.as_str()))
+                && highest.is_none_or(|(_, upto)| upto < found.1)
+            {
+                highest = Some(found);
             }
         }
-        None
+        highest
     }
 
     /// Replaces the file; durable when this returns.
@@ -198,13 +202,15 @@ mod tests {
         let gone = |filter: &str, after| {
             trims.behind(&Filters::one(Filter::parse(filter).unwrap()), Cursor::new(after))
         };
-        assert_eq!(gone("a.x", 49), Some(Why::Retention));
+        let upto = |why, at| Some((why, Cursor::new(at)));
+        assert_eq!(gone("a.x", 49), upto(Why::Retention, 50));
         assert_eq!(gone("a.x", 50), None);
-        assert_eq!(gone("a.*", 50), Some(Why::Erased));
+        assert_eq!(gone("a.*", 49), upto(Why::Erased, 70));
+        assert_eq!(gone("a.*", 50), upto(Why::Erased, 70));
         assert_eq!(gone("a.*", 70), None);
         assert_eq!(gone("a.z", 1), None);
         assert_eq!(gone("c.>", 1), None);
-        assert_eq!(gone(">", 89), Some(Why::Retention));
+        assert_eq!(gone(">", 89), upto(Why::Retention, 90));
     }
 
     #[test]
@@ -215,7 +221,8 @@ mod tests {
             trims.put(&topic, Trim { upto: 5, ever: 5, why: Why::Retention });
         }
         let filters = Filters::one(Filter::parse("a.*").unwrap());
-        assert_eq!(trims.behind(&filters, Cursor::new(6)), Some(Why::Retention));
+        let gone = trims.behind(&filters, Cursor::new(6));
+        assert_eq!(gone, Some((Why::Retention, Cursor::new(9000))));
         assert_eq!(trims.behind(&filters, Cursor::new(9000)), None);
     }
 }

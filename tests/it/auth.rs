@@ -756,3 +756,29 @@ async fn s1_presence_follows_the_topic_and_names_the_subject() {
         StatusCode::UNAUTHORIZED
     );
 }
+
+#[tokio::test]
+async fn s1_retention_and_erasure_are_for_the_admin() {
+    let guarded = guarded(&[]);
+    let user = token("alice", json!({"publish": [">"], "subscribe": [">"], "durable": ["*"]}));
+    let calls = [
+        (Method::GET, "/v1/retention"),
+        (Method::GET, "/v1/retention/%3E"),
+        (Method::PUT, "/v1/retention/a"),
+        (Method::DELETE, "/v1/retention/a"),
+        (Method::DELETE, "/v1/topics/a"),
+    ];
+    for (method, path) in calls {
+        let mut statuses = Vec::new();
+        for token in [&user, &admin()] {
+            let bearer = format!("Bearer {token}");
+            let headers = [("authorization", &*bearer)];
+            let body = br#"{"compact":true}"#;
+            let answer =
+                http::request(&guarded.broker.public, method.clone(), path, &headers, body).await;
+            statuses.push(answer.status);
+        }
+        assert_eq!(statuses[0], StatusCode::FORBIDDEN, "{method} {path}");
+        assert!(statuses[1].is_success(), "{method} {path}: {}", statuses[1]);
+    }
+}

@@ -36,6 +36,7 @@ mod prometheus;
 mod publish;
 mod real_input;
 mod request;
+mod retention;
 mod shared;
 mod slow_http;
 mod slow_reader;

@@ -21,6 +21,12 @@ pub(super) enum Route {
     Receipts,
     /// The topics there are.
     Topics,
+    /// One topic, to be erased.
+    Topic,
+    /// All rules of retention.
+    Rules,
+    /// One rule of retention.
+    Rule,
     /// All durable subscriptions.
     Subscriptions,
     /// One durable subscription.
@@ -59,7 +65,7 @@ pub(super) enum Route {
     NotYet(&'static [Method]),
 }
 
-const TABLE: [(&str, Route); 25] = [
+const TABLE: [(&str, Route); 26] = [
     ("/v1/topics/{name}/events", Route::TopicEvents),
     ("/v1/topics/{name}/last", Route::TopicLast),
     ("/v1/events", Route::Events),
@@ -82,8 +88,9 @@ const TABLE: [(&str, Route); 25] = [
     ("/v1/capabilities", Route::Capabilities),
     ("/v1/ws", Route::Socket),
     ("/v1/ws/{name}", Route::FilterSocket),
-    ("/v1/topics/{name}", Route::NotYet(&[Method::DELETE])),
-    ("/v1/retention/{name}", Route::NotYet(&[Method::GET, Method::PUT, Method::DELETE])),
+    ("/v1/topics/{name}", Route::Topic),
+    ("/v1/retention", Route::Rules),
+    ("/v1/retention/{name}", Route::Rule),
     ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
 ];
 
@@ -96,13 +103,17 @@ impl Route {
             | Route::Event
             | Route::Receipts
             | Route::Topics
+            | Route::Rules
             | Route::Subscriptions
             | Route::Dead
             | Route::Presence
             | Route::Status
             | Route::Capabilities
             | Route::Demo => &[Method::GET, Method::HEAD],
-            Route::Subscription => &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE],
+            Route::Topic => &[Method::DELETE],
+            Route::Subscription | Route::Rule => {
+                &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE]
+            }
             Route::Fetch
             | Route::Ack
             | Route::Nack

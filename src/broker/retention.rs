@@ -1,0 +1,391 @@
+//! Retention and erasure: the rules that hold, passes beside everything else, and topics erased for good.
+//!
+//! - One thing at a time: a pass, or an erasure. What it needs of the disk runs on the blocking pool.
+//! - Before events of `$acks` and `$subscriptions` go, the newest state of each durable that lies among them is written
+//!   anew, so that the ledger can always be folded from what is left.
+//! - An erasure is an event first, and then carried out; after a crash the next pass goes on with it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use smallvec::smallvec;
+use tidings_proto::{
+    Cursor, Filter, Filters, Topic,
+    control::{DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SubscriptionChange},
+    message::GapReason,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, Durable, controls::BrokerControls, error::AppendError, ledger::LedgerEntry};
+use crate::{
+    clock,
+    log::{
+        LogHandle, ReadError, ReadLimit, StorageError, codec,
+        retention::{Keeper, Needs, Options, Removed, Rules},
+    },
+    metrics,
+};
+
+/// The most rules that may be made over the protocol.
+const RULES_MAX: usize = 256;
+/// How long an erasure is waited for; after that the passes carry it out.
+const ERASE_WAIT: Duration = Duration::from_secs(30);
+
+/// What retention needs to be carried out.
+#[derive(Debug)]
+pub(super) struct Retention {
+    options: Options,
+    /// A pass or an erasure is under way.
+    turn: tokio::sync::Mutex<()>,
+    keeper: Arc<Mutex<Keeper>>,
+}
+
+/// Why a rule was not changed or a topic not erased.
+#[derive(Debug, thiserror::Error)]
+pub enum RetentionError {
+    /// Too many rules.
+    #[error(
+        "there are {RULES_MAX} rules of retention: delete one, or give fewer a filter that matches more"
+    )]
+    TooMany,
+    /// The change could not be stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log could not be read or rewritten.
+    #[error("the topic is not erased yet: {0}; the broker tries again by itself")]
+    Storage(#[from] StorageError),
+}
+
+/// A rule that holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    /// For what it matches.
+    pub filter: Filter,
+    /// What it says.
+    pub rule: RetentionRule,
+    /// Whether it is one of the settings, and not made over the protocol.
+    pub configured: bool,
+}
+
+/// What became of an erasure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erased {
+    /// Every event of the topic up to here is to go.
+    pub upto: Cursor,
+    /// Whether all have gone; if not, the broker goes on by itself.
+    pub done: bool,
+}
+
+struct OfLedger<'a> {
+    controls: &'a BrokerControls,
+    stop: &'a CancellationToken,
+}
+
+impl Needs for OfLedger<'_> {
+    fn is_dead(&self, letter: &DeadLetter) -> bool {
+        let entry = self.controls.find(&letter.durable);
+        entry.is_some_and(|entry| {
+            let dead = (letter.offset, letter.letter);
+            entry.spec.number == letter.life && entry.acks.dead.contains(&dead)
+        })
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+impl Retention {
+    pub(super) fn new(log: &LogHandle, options: &Options) -> Retention {
+        Retention {
+            options: options.clone(),
+            turn: tokio::sync::Mutex::new(()),
+            keeper: Arc::new(Mutex::new(Keeper::new(log, options))),
+        }
+    }
+
+    /// Waits for what is under way; nothing is taken out from then on. Blocks.
+    pub(super) fn stop(&self) {
+        self.keeper.lock().stop();
+    }
+}
+
+/// Passes until `stop`.
+pub(super) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(broker.retention.options.every);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => {}
+        }
+        let begun = clock::monotonic();
+        match broker.retention_pass().await {
+            Ok(removed) => {
+                let took = clock::monotonic().saturating_sub(begun);
+                let freed = (removed.dropped, removed.rewritten, removed.bytes);
+                metrics::retention_passed(took, freed, clock::now());
+            }
+            Err(error) => tracing::warn!(%error, "a pass of retention failed; the next goes on"),
+        }
+    }
+}
+
+impl Broker {
+    /// The rules there are, by filter.
+    pub fn retention_rules(&self) -> Vec<RuleInfo> {
+        let mut rules: BTreeMap<String, RuleInfo> = BTreeMap::new();
+        if let Ok(filter) = Filter::parse(">") {
+            let rule = self.retention.options.default_rule(self.log.dir());
+            rules.insert(filter.to_string(), RuleInfo { filter, rule, configured: true });
+        }
+        for (filter, rule) in self.retention.options.rules.iter().cloned() {
+            rules.insert(filter.to_string(), RuleInfo { filter, rule, configured: true });
+        }
+        for (name, (filter, rule)) in self.controls.retention().rules {
+            rules.insert(name, RuleInfo { filter, rule, configured: false });
+        }
+        rules.into_values().collect()
+    }
+
+    /// Makes or changes the rule for a filter.
+    ///
+    /// # Errors
+    /// [`RetentionError::TooMany`]; when it could not be stored.
+    pub async fn put_retention(
+        &self,
+        filter: Filter,
+        rule: RetentionRule,
+    ) -> Result<(), RetentionError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let rules = self.controls.retention().rules;
+        if rules.len() >= RULES_MAX && !rules.contains_key(filter.as_str()) {
+            return Err(RetentionError::TooMany);
+        }
+        let key = filter.to_string();
+        Ok(self.record_retention(&RetentionChange::Put { filter, rule }, &key).await?)
+    }
+
+    /// Forgets the rule for a filter, so that what is configured holds again. False when there is none.
+    ///
+    /// # Errors
+    /// When that could not be stored.
+    pub async fn delete_retention(&self, filter: Filter) -> Result<bool, RetentionError> {
+        let _one_at_a_time = self.changing.lock().await;
+        if !self.controls.retention().rules.contains_key(filter.as_str()) {
+            return Ok(false);
+        }
+        let key = filter.to_string();
+        self.record_retention(&RetentionChange::Deleted { filter }, &key).await?;
+        Ok(true)
+    }
+
+    /// Erases every event of a topic up to now, for good.
+    ///
+    /// # Errors
+    /// When that could not be stored, or not be carried out now.
+    pub async fn erase(&self, topic: &Topic) -> Result<Erased, RetentionError> {
+        let upto = self.log.committed();
+        let change = RetentionChange::Erase { topic: topic.clone(), upto };
+        self.record_retention(&change, &format!("erase:{topic}")).await?;
+        let erasing = async {
+            let _turn = self.retention.turn.lock().await;
+            self.erase_now(topic, upto).await
+        };
+        match tokio::time::timeout(ERASE_WAIT, erasing).await {
+            Ok(done) => done.map(|_| Erased { upto, done: true }),
+            Err(_) => Ok(Erased { upto, done: false }),
+        }
+    }
+
+    async fn record_retention(
+        &self,
+        change: &RetentionChange,
+        key: &str,
+    ) -> Result<(), AppendError> {
+        let (Ok(topic), Ok(data)) = (Topic::parse(RETENTION_TOPIC), serde_json::to_vec(change))
+        else {
+            return Err(AppendError::Indeterminate);
+        };
+        let kind = match change {
+            RetentionChange::Put { .. } => "retention.put",
+            RetentionChange::Deleted { .. } => "retention.deleted",
+            RetentionChange::Erase { .. } => "topic.erased",
+        };
+        let mut draft = codec::control(topic, kind, data, clock::event_id());
+        draft.key = key.as_bytes().into();
+        self.log.append(smallvec![draft]).await?.await?;
+        Ok(())
+    }
+
+    async fn retention_pass(&self) -> Result<Removed, RetentionError> {
+        let _turn = self.retention.turn.lock().await;
+        let mut removed = Removed::default();
+        for (topic, upto) in self.controls.retention().erased.into_values() {
+            removed += self.erase_now(&topic, upto).await?;
+        }
+        let of = self.retention_rules().into_iter();
+        let rules = of.map(|info| (info.filter.to_string(), (info.filter, info.rule))).collect();
+        let rules = Rules::new(rules, RetentionRule::default());
+        let plan = self.with_keeper(move |keeper| keeper.plan(rules)).await?;
+        if plan.seal {
+            self.log.seal();
+        }
+        if plan.is_empty() {
+            return Ok(removed);
+        }
+        if plan.carry > Cursor::START {
+            self.carry_forward(plan.carry).await?;
+        }
+        let (controls, stop) = (self.controls.clone(), self.stop.clone());
+        let carrying_out = self.with_keeper(move |keeper| {
+            keeper.carry_out(&plan, &OfLedger { controls: &controls, stop: &stop })
+        });
+        removed += carrying_out.await?;
+        Ok(removed)
+    }
+
+    async fn with_keeper<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Keeper) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T, RetentionError> {
+        let keeper = self.retention.keeper.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut keeper.lock())).await;
+        match done {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(RetentionError::Append(AppendError::Indeterminate)),
+        }
+    }
+
+    /// Carries an erasure out; the caller has its turn.
+    async fn erase_now(&self, topic: &Topic, upto: Cursor) -> Result<Removed, RetentionError> {
+        let mut removed = Removed::default();
+        let is_left = || {
+            let info = self.log.topic(topic.as_str());
+            info.is_some_and(|info| upto.covers(info.first))
+        };
+        let mut kept = self.log.kept();
+        while is_left() {
+            kept.borrow_and_update();
+            let trimmer = self.log.trimmer();
+            let is_active = trimmer.sealed_end() <= upto.get();
+            let is_sealed = trimmer.sealed().len() + 1 >= self.log.segments();
+            if is_active {
+                self.log.seal();
+            }
+            if is_active || !is_sealed {
+                // Its index is written beside the commit path.
+                if kept.changed().await.is_err() {
+                    return Err(RetentionError::Append(AppendError::Closed));
+                }
+                continue;
+            }
+            let of = topic.clone();
+            let done = self.with_keeper(move |keeper| keeper.erase(&of, upto)).await?;
+            removed += done;
+            if done.events == 0 {
+                tracing::error!(%topic, "the catalog has events of a topic that no segment has");
+                break;
+            }
+        }
+        self.controls.forget_erased(topic, upto);
+        Ok(removed)
+    }
+
+    /// Writes the newest states of durables that stand up to here anew.
+    async fn carry_forward(&self, upto: Cursor) -> Result<(), RetentionError> {
+        let is_old = |place: u64| place > 0 && place <= upto.get();
+        let entries = |of: &dyn Fn(&LedgerEntry) -> u64| -> Vec<String> {
+            let found = self.controls.select(|entry| is_old(of(entry)));
+            found.into_iter().map(|entry| entry.spec.name.clone()).collect()
+        };
+        for name in entries(&|entry| entry.places.0) {
+            let _one_at_a_time = self.changing.lock().await;
+            // Deleted or changed meanwhile: then there is a newer one.
+            let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.places.0))
+            else {
+                continue;
+            };
+            let spec = Box::new((*entry.spec).clone());
+            self.record(&SubscriptionChange::Put(spec)).await?;
+        }
+        for name in entries(&|entry| entry.paused_at) {
+            let _one_at_a_time = self.changing.lock().await;
+            let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.paused_at))
+            else {
+                continue;
+            };
+            let number = entry.spec.number;
+            self.record(&SubscriptionChange::Paused { name, number, paused: true }).await?;
+        }
+        let mut tickets = Vec::new();
+        for name in entries(&|entry| entry.places.1) {
+            let Ok(durable) = self.durable_by_name(&name) else { continue };
+            tickets.extend(self.submit(&durable).ok());
+            // Those that are read in for this are put away again: not all at a time.
+            if tickets.len() >= 1000 {
+                for ticket in tickets.drain(..) {
+                    ticket.await?;
+                }
+                self.put_away();
+            }
+        }
+        for ticket in tickets {
+            ticket.await?;
+        }
+        // Changed in this very moment: then this pass takes nothing out.
+        let is_left = |entry: &LedgerEntry| {
+            [entry.places.0, entry.places.1, entry.paused_at].into_iter().any(is_old)
+        };
+        match self.controls.select(is_left).is_empty() {
+            true => Ok(()),
+            false => Err(RetentionError::Append(AppendError::Busy)),
+        }
+    }
+
+    /// What of a durable's events was taken out below its floor, and moves the floor over it, as far as nothing
+    /// is left there.
+    pub(super) async fn pass_trimmed(
+        &self,
+        durable: &Arc<Durable>,
+    ) -> Result<Option<(Cursor, GapReason)>, ReadError> {
+        let floor = durable.lock().state.floor();
+        let filters = &durable.spec.options.filters;
+        let Some((reason, upto)) = self.log.trimmed(filters, floor) else { return Ok(None) };
+        let until = self.passable(filters, floor, upto).await?;
+        if until > floor {
+            let mut held = durable.lock();
+            match durable.is_mirror() {
+                true => drop(held.state.raise_floor(floor, &[], until)),
+                // What was delivered of it and is not acknowledged comes again, and is found to be gone then.
+                false => drop(held.state.deliver_new(&[], until, clock::monotonic_ms(), 0)),
+            }
+            drop(held);
+            // Whoever waits for it learns of it with the next ack.
+            drop(self.submit(durable));
+        }
+        Ok(Some((floor, reason)))
+    }
+
+    /// How far from `floor` up to `upto` there is nothing left that matches.
+    async fn passable(
+        &self,
+        filters: &Filters,
+        floor: Cursor,
+        upto: Cursor,
+    ) -> Result<Cursor, ReadError> {
+        let mut cursor = floor;
+        while cursor < upto {
+            let limit = ReadLimit { events: 1, bytes: 1 };
+            let batch = self.log.read(cursor, upto, filters, limit).await?;
+            if let Some(first) = batch.events.first() {
+                return Ok(first.offset().before());
+            }
+            if batch.damaged.is_some() || batch.cursor <= cursor {
+                return Ok(cursor);
+            }
+            cursor = batch.cursor;
+        }
+        Ok(upto)
+    }
+}

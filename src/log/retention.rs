@@ -1,0 +1,552 @@
+//! Retention: which sealed segments may go, and what stays of those that are rewritten.
+//!
+//! - Everything is decided by segments: one is over a rule's limit when the newer ones alone have as much as the rule
+//!   keeps, or when its last event is too old. So a rule keeps what it says and up to a segment more.
+//! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
+//! - Work of one pass is bounded: [`DROPS_MAX`] segments dropped, `pass_bytes` of segments rewritten, one looked into.
+//! - Blocks on the disk: never to be called on the runtime or the commit thread.
+
+mod age;
+mod rules;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tidings_proto::{
+    Cursor, Filter, Offset, Topic,
+    control::{DeadLetter, RETENTION_TOPIC, RetentionRule, SUBSCRIPTIONS_TOPIC},
+};
+pub use tidings_storage::Removed;
+use tidings_storage::{Fate, Sealed, Seen, total_bytes};
+
+pub use self::rules::{Rules, parse_age, parse_rule};
+use self::{age::AgeClock, rules::Class};
+use super::{LogHandle, StorageError, codec};
+use crate::clock;
+
+/// How many segments one pass drops at most.
+const DROPS_MAX: usize = 64;
+
+/// How much of the disk the rule for everything keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// All of it.
+    All,
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the disk's size.
+    Percent(u64),
+}
+
+/// The settings of retention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How long from one pass to the next.
+    pub every: Duration,
+    /// How many bytes of segments one pass may rewrite; one segment at least.
+    pub pass_bytes: u64,
+    /// For what no rule matches; its bytes are in `room`.
+    pub default: RetentionRule,
+    /// How many bytes the rule for everything keeps.
+    pub room: Room,
+    /// The rules that were configured.
+    pub rules: Vec<(Filter, RetentionRule)>,
+}
+
+impl Options {
+    /// The rule for everything, with its bytes.
+    pub fn default_rule(&self, dir: &std::path::Path) -> RetentionRule {
+        let max_bytes = match self.room {
+            Room::All => None,
+            Room::Bytes(bytes) => Some(bytes),
+            Room::Percent(percent) => {
+                total_bytes(dir).map(|bytes| (bytes / 100).saturating_mul(percent))
+            }
+        };
+        RetentionRule { max_bytes, ..self.default.clone() }
+    }
+}
+
+/// What the keeper must ask of whoever folds the broker's own events.
+pub trait Needs {
+    /// Whether the event of this letter is still dead.
+    fn is_dead(&self, letter: &DeadLetter) -> bool;
+    /// Whether the rest of a pass is to be left to the next one.
+    fn is_stopping(&self) -> bool;
+}
+
+/// What a pass is to do.
+#[derive(Debug, Default)]
+pub struct Plan {
+    work: Vec<Work>,
+    /// The newest states of durables up to here must be written anew before it is carried out.
+    pub carry: Cursor,
+    /// Events in the active segment are too old: it is to be sealed.
+    pub seal: bool,
+    now_ms: u64,
+}
+
+impl Plan {
+    /// Whether there is nothing to take out.
+    pub fn is_empty(&self) -> bool {
+        self.work.is_empty()
+    }
+}
+
+#[derive(Debug)]
+struct Work {
+    sealed: Sealed,
+    whole: bool,
+    /// By rule, whether it is over its limit.
+    over: Vec<bool>,
+}
+
+/// What is known of a sealed segment; as long as it is not rewritten it does not change.
+#[derive(Debug)]
+struct Known {
+    last_ms: u64,
+    /// Events by rule.
+    events: Vec<u64>,
+    acks: u64,
+    /// Letters of dead events.
+    dead: u64,
+    /// Events that stay until each was looked at.
+    careful: u64,
+    has_subscriptions: bool,
+    /// Whether a rule in it wants only the last event of a key.
+    compacts: bool,
+    looked: Option<Looked>,
+    /// Nothing could go when it was tried, with so many segments behind it.
+    vain_at: Option<u64>,
+}
+
+/// What a look into a segment found.
+#[derive(Clone, Copy, Debug)]
+struct Looked {
+    /// Where the sealed segments ended then.
+    at: u64,
+    /// When more than half of its events are replaced or have expired, if that ever comes.
+    half_gone_ms: Option<u64>,
+}
+
+/// Plans passes and carries them out.
+#[derive(Debug)]
+pub struct Keeper {
+    log: LogHandle,
+    pass_bytes: u64,
+    every: Duration,
+    clock: AgeClock,
+    rules: Arc<Rules>,
+    known: HashMap<(u64, u32), Known>,
+    stopped: bool,
+}
+
+impl Keeper {
+    /// One for this log.
+    pub fn new(log: &LogHandle, options: &Options) -> Keeper {
+        let wall_ms = clock::now().as_millis();
+        let clock_ms = match log.trimmer().clock_ms() {
+            0 => {
+                log.reader().get(log.first()).ok().flatten().map_or(wall_ms, |first| first.time_ms)
+            }
+            known_ms => known_ms,
+        };
+        Keeper {
+            log: log.clone(),
+            pass_bytes: options.pass_bytes,
+            every: options.every,
+            clock: AgeClock::new(clock_ms, wall_ms, clock::monotonic()),
+            rules: Arc::new(Rules::new(Default::default(), RetentionRule::default())),
+            known: HashMap::new(),
+            stopped: false,
+        }
+    }
+
+    /// Nothing is taken out any more: the files are about to be another's.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    fn check_stopped(&self) -> Result<(), StorageError> {
+        match self.stopped {
+            true => Err(StorageError::Latched("the broker is shutting down".to_owned())),
+            false => Ok(()),
+        }
+    }
+
+    /// What is to be done now.
+    ///
+    /// # Errors
+    /// What the storage finds, see [`StorageError`].
+    pub fn plan(&mut self, rules: Rules) -> Result<Plan, StorageError> {
+        self.check_stopped()?;
+        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
+        if *self.rules != rules {
+            self.rules = Arc::new(rules);
+            self.known.clear();
+        }
+        let sealed = self.log.trimmer().sealed();
+        self.learn(&sealed)?;
+        self.look(&sealed)?;
+        let over = self.over(&sealed, now_ms);
+        let mut plan = Plan { seal: self.wants_seal(now_ms)?, now_ms, ..Plan::default() };
+        let (mut drops, mut rewritten) = (0, 0);
+        for (sealed, over) in sealed.into_iter().zip(over) {
+            let Some(known) = self.known.get(&(sealed.base, sealed.generation)) else { continue };
+            let goes = known.goes(&over, now_ms, self.rules.default_index(), sealed.records);
+            let whole = goes >= u64::from(sealed.records) && known.may_go_whole();
+            let rewrite = goes.saturating_mul(2) > u64::from(sealed.records)
+                && known.vain_at != Some(self.log.trimmer().sealed_end());
+            match (whole, rewrite) {
+                (true, _) if drops < DROPS_MAX => drops += 1,
+                (false, true) if rewritten < self.pass_bytes => rewritten += sealed.bytes,
+                _ => continue,
+            }
+            if known.acks > 0 || known.has_subscriptions {
+                plan.carry = plan.carry.max(Cursor::new(sealed.end - 1));
+            }
+            plan.work.push(Work { sealed, whole, over });
+        }
+        Ok(plan)
+    }
+
+    /// Carries a plan out.
+    ///
+    /// # Errors
+    /// What the storage finds; what was done before stays done.
+    pub fn carry_out(&mut self, plan: &Plan, needs: &dyn Needs) -> Result<Removed, StorageError> {
+        let mut removed = Removed::default();
+        let rules = self.rules.clone();
+        for whole in plan.work.chunk_by(|a, b| a.whole && b.whole && a.over == b.over) {
+            self.check_stopped()?;
+            let Some(first) = whole.first().filter(|_| !needs.is_stopping()) else { continue };
+            let done = if first.whole {
+                let bases: Vec<u64> = whole.iter().map(|work| work.sealed.base).collect();
+                let fate = |topic: &str| match rules.class(topic) {
+                    Class::Rule(_) => Fate::Trim,
+                    _ => Fate::Pass,
+                };
+                self.log.trimmer().drop_segments(&bases, plan.now_ms, &fate)?
+            } else {
+                match self.rewrite(first, plan, needs) {
+                    Err(error @ StorageError::Corrupt { .. }) => {
+                        tracing::warn!(%error, "a damaged segment is not rewritten");
+                        self.was_vain(&first.sealed);
+                        continue;
+                    }
+                    done => done?,
+                }
+            };
+            if let Some(last) = whole.last().filter(|_| done.events > 0) {
+                self.log.shared.tail.cut(Cursor::new(last.sealed.end - 1));
+            }
+            removed += done;
+        }
+        Ok(removed)
+    }
+
+    /// Takes all events of a topic out of the sealed segments, up to an offset.
+    ///
+    /// # Errors
+    /// What the storage finds; another call goes on.
+    pub fn erase(&mut self, topic: &Topic, upto: Cursor) -> Result<Removed, StorageError> {
+        self.check_stopped()?;
+        let mut removed = Removed::default();
+        let trimmer = self.log.trimmer();
+        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
+        for sealed in trimmer.sealed() {
+            let has_it = trimmer.topics(sealed.base)?.iter().any(|(name, _)| name == topic);
+            if sealed.base > upto.get() || !has_it {
+                continue;
+            }
+            let done = trimmer.rewrite(sealed.base, now_ms, &mut |seen| match seen.topic
+                == topic.as_str()
+                && upto.covers(seen.offset)
+            {
+                true => Fate::Erase,
+                false => Fate::Keep,
+            })?;
+            removed += done;
+        }
+        self.log.shared.tail.cut(upto);
+        Ok(removed)
+    }
+
+    fn rewrite(
+        &mut self,
+        work: &Work,
+        plan: &Plan,
+        needs: &dyn Needs,
+    ) -> Result<Removed, StorageError> {
+        let base = work.sealed.base;
+        let rules = self.rules.clone();
+        let known = self.known.get(&(base, work.sealed.generation));
+        let replaced: HashSet<Offset> = match known.is_some_and(|known| known.compacts) {
+            true => self.log.trimmer().replaced(base, &mut |topic| compacts(&rules, topic))?,
+            false => Vec::new(),
+        }
+        .into_iter()
+        .collect();
+        let fates = Fates {
+            log: &self.log,
+            rules: &rules,
+            over: &work.over,
+            replaced: &replaced,
+            plan,
+            needs,
+            is_first_of_subscriptions: self.is_first_of_subscriptions(base),
+        };
+        let mut classes: HashMap<Box<str>, Class> = HashMap::new();
+        let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {
+            let class = match classes.get(seen.topic) {
+                Some(class) => *class,
+                None => *classes.entry(seen.topic.into()).or_insert(rules.class(seen.topic)),
+            };
+            fates.of(seen, class)
+        })?;
+        if done.events == 0 {
+            self.was_vain(&work.sealed);
+        }
+        Ok(done)
+    }
+
+    /// Whether no older segment has changes of subscriptions: only then may a deletion be forgotten.
+    fn is_first_of_subscriptions(&self, base: u64) -> bool {
+        let mut older = self.log.trimmer().sealed().into_iter().take_while(|it| it.base < base);
+        older.all(|it| {
+            let known = self.known.get(&(it.base, it.generation));
+            known.is_some_and(|known| !known.has_subscriptions)
+        })
+    }
+
+    fn was_vain(&mut self, sealed: &Sealed) {
+        let end = self.log.trimmer().sealed_end();
+        if let Some(known) = self.known.get_mut(&(sealed.base, sealed.generation)) {
+            known.vain_at = Some(end);
+        }
+    }
+
+    /// Looks up what the indexes say of segments that are new.
+    fn learn(&mut self, sealed: &[Sealed]) -> Result<(), StorageError> {
+        let names: HashSet<(u64, u32)> = sealed.iter().map(|it| (it.base, it.generation)).collect();
+        self.known.retain(|name, _| names.contains(name));
+        for it in sealed {
+            let name = (it.base, it.generation);
+            if self.known.contains_key(&name) {
+                continue;
+            }
+            let mut known = Known {
+                last_ms: self.log.trimmer().last_time_ms(it.base)?,
+                events: vec![0; self.rules.count()],
+                acks: 0,
+                dead: 0,
+                careful: 0,
+                has_subscriptions: false,
+                compacts: false,
+                looked: None,
+                vain_at: None,
+            };
+            for (topic, count) in self.log.trimmer().topics(it.base)? {
+                known.count(&self.rules, topic.as_str(), count);
+            }
+            self.known.insert(name, known);
+        }
+        Ok(())
+    }
+
+    /// Looks into one segment for what has expired or been replaced: into one a pass, as it is read whole.
+    fn look(&mut self, sealed: &[Sealed]) -> Result<(), StorageError> {
+        let end = self.log.trimmer().sealed_end();
+        let due = sealed.iter().find(|it| {
+            let known = self.known.get(&(it.base, it.generation));
+            known.is_some_and(|known| match known.looked {
+                None => true,
+                // Only what was sealed since can have replaced more.
+                Some(looked) => known.compacts && looked.at != end,
+            })
+        });
+        let Some(due) = due else { return Ok(()) };
+        let Some(known) = self.known.get_mut(&(due.base, due.generation)) else { return Ok(()) };
+        let looked = look_into(&self.log, &self.rules, due, known.compacts);
+        known.looked = match looked {
+            Ok(half_gone_ms) => Some(Looked { at: end, half_gone_ms }),
+            Err(error @ StorageError::Corrupt { .. }) => {
+                tracing::warn!(%error, "a damaged segment is not looked into");
+                Some(Looked { at: end, half_gone_ms: None })
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(())
+    }
+
+    /// Of each segment, which rules it is over the limit of.
+    fn over(&self, sealed: &[Sealed], now_ms: u64) -> Vec<Vec<bool>> {
+        let mut newer: Vec<(u64, u64)> = vec![(0, 0); self.rules.count()];
+        let mut found = Vec::with_capacity(sealed.len());
+        for it in sealed.iter().rev() {
+            let Some(known) = self.known.get(&(it.base, it.generation)) else {
+                found.push(vec![false; self.rules.count()]);
+                continue;
+            };
+            let mut over = Vec::with_capacity(newer.len());
+            for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
+                let is_old =
+                    rule.max_age_ms.is_some_and(|age| known.last_ms < now_ms.saturating_sub(age));
+                let enough = rule.max_events.is_some_and(|max| kept.0 >= max)
+                    || rule.max_bytes.is_some_and(|max| kept.1 >= max);
+                over.push(is_old || enough);
+                let bytes =
+                    u128::from(it.bytes) * u128::from(*events) / u128::from(it.records.max(1));
+                kept.0 = kept.0.saturating_add(*events);
+                kept.1 = kept.1.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+            }
+            found.push(over);
+        }
+        found.reverse();
+        found
+    }
+
+    /// Whether the active segment has events so old that it should be sealed, so that they can go in time.
+    fn wants_seal(&self, now_ms: u64) -> Result<bool, StorageError> {
+        let ages = self.rules.all().filter_map(|rule| rule.max_age_ms);
+        let Some(shortest) = ages.min() else { return Ok(false) };
+        let every = u64::try_from(self.every.as_millis()).unwrap_or(u64::MAX);
+        let span = (shortest / 4).max(every.saturating_mul(10));
+        let first = Cursor::new(self.log.trimmer().sealed_end().saturating_sub(1)).next();
+        let oldest = self.log.reader().get(first)?;
+        Ok(oldest.is_some_and(|oldest| oldest.time_ms < now_ms.saturating_sub(span)))
+    }
+}
+
+impl Known {
+    fn count(&mut self, rules: &Rules, topic: &str, count: u64) {
+        self.has_subscriptions |= topic == SUBSCRIPTIONS_TOPIC;
+        match rules.class(topic) {
+            Class::Rule(index) => {
+                self.compacts |= rules.get(index).compact;
+                if let Some(events) = self.events.get_mut(index) {
+                    *events += count;
+                }
+            }
+            Class::Acks => self.acks += count,
+            Class::Dead => self.dead += count,
+            Class::Careful => self.careful += count,
+        }
+    }
+
+    /// How many events may go, about.
+    fn goes(&self, over: &[bool], now_ms: u64, default: usize, records: u32) -> u64 {
+        let by_rule = self.events.iter().zip(over).filter(|(_, over)| **over);
+        let limited: u64 = by_rule.map(|(events, _)| events).sum();
+        let dead = if over.get(default) == Some(&true) { self.dead } else { 0 };
+        let half_gone_ms = self.looked.and_then(|looked| looked.half_gone_ms);
+        let looked = match half_gone_ms.is_some_and(|half| half <= now_ms) {
+            true => u64::from(records) / 2 + 1,
+            false => 0,
+        };
+        limited.saturating_add(dead + self.acks).max(looked)
+    }
+
+    fn may_go_whole(&self) -> bool {
+        self.careful == 0 && self.dead == 0
+    }
+}
+
+/// What decides over each event of a segment that is rewritten.
+struct Fates<'a> {
+    log: &'a LogHandle,
+    rules: &'a Rules,
+    over: &'a [bool],
+    replaced: &'a HashSet<Offset>,
+    plan: &'a Plan,
+    needs: &'a dyn Needs,
+    is_first_of_subscriptions: bool,
+}
+
+impl Fates<'_> {
+    fn of(&self, seen: &Seen<'_>, class: Class) -> Fate {
+        match class {
+            Class::Rule(index) if self.is_over(index) => Fate::Trim,
+            Class::Rule(_) if self.is_nothing_any_more(seen) => Fate::Pass,
+            Class::Rule(_) => Fate::Keep,
+            Class::Acks if self.plan.carry.covers(seen.offset) => Fate::Pass,
+            Class::Acks => Fate::Keep,
+            Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
+                Fate::Trim
+            }
+            Class::Dead => Fate::Keep,
+            Class::Careful => self.of_careful(seen),
+        }
+    }
+
+    fn is_over(&self, index: usize) -> bool {
+        self.over.get(index) == Some(&true)
+    }
+
+    fn is_nothing_any_more(&self, seen: &Seen<'_>) -> bool {
+        let expires = codec::expires_of(seen.body);
+        self.replaced.contains(&seen.offset)
+            || expires.is_some_and(|at| at.as_millis() <= self.plan.now_ms)
+    }
+
+    /// A letter that cannot be read stays.
+    fn is_needed(&self, seen: &Seen<'_>) -> bool {
+        let data = codec::data_of(seen.body);
+        let letter = data.and_then(|data| serde_json::from_slice::<DeadLetter>(data).ok());
+        letter.is_none_or(|letter| self.needs.is_dead(&letter))
+    }
+
+    fn of_careful(&self, seen: &Seen<'_>) -> Fate {
+        match seen.topic {
+            SUBSCRIPTIONS_TOPIC
+                if self.is_first_of_subscriptions && self.plan.carry.covers(seen.offset) =>
+            {
+                Fate::Pass
+            }
+            RETENTION_TOPIC if self.is_replaced_rule(seen) => Fate::Pass,
+            _ => Fate::Keep,
+        }
+    }
+
+    /// Whether a newer event says what holds for its filter or topic.
+    fn is_replaced_rule(&self, seen: &Seen<'_>) -> bool {
+        let Ok(topic) = Topic::parse(RETENTION_TOPIC) else { return false };
+        let newest = self.log.reader().last_on(&topic, Some(seen.key));
+        !seen.key.is_empty() && matches!(newest, Ok(Some(newest)) if newest.offset > seen.offset)
+    }
+}
+
+/// When more than half of a segment's events are replaced or have expired; 0 where they are already.
+fn look_into(
+    log: &LogHandle,
+    rules: &Rules,
+    sealed: &Sealed,
+    compacts_some: bool,
+) -> Result<Option<u64>, StorageError> {
+    let replaced: HashSet<Offset> = match compacts_some {
+        true => log.trimmer().replaced(sealed.base, &mut |topic| compacts(rules, topic))?,
+        false => Vec::new(),
+    }
+    .into_iter()
+    .collect();
+    // When each of those that go by themselves is gone.
+    let mut gone: Vec<u64> = Vec::new();
+    log.trimmer().visit(sealed.base, &mut |seen| {
+        if replaced.contains(&seen.offset) {
+            gone.push(0);
+        } else if !seen.topic.starts_with('$') {
+            gone.extend(codec::expires_of(seen.body).map(|at| at.as_millis()));
+        }
+        true
+    })?;
+    gone.sort_unstable();
+    let half = usize::try_from(sealed.records).unwrap_or(usize::MAX) / 2;
+    Ok(gone.get(half).copied())
+}
+
+fn compacts(rules: &Rules, topic: &str) -> bool {
+    matches!(rules.class(topic), Class::Rule(index) if rules.get(index).compact)
+}

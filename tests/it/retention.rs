@@ -1,0 +1,334 @@
+//! Retention and erasure: what goes is told to those it concerns and to nobody else, and what is needed stays.
+
+use std::path::Path;
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::util::{
+    Broker, eventually,
+    http::{self, Answer},
+    sse::Sse,
+    ws::{Socket, offsets},
+};
+
+/// Small segments, and a pass ten times a second.
+const SMALL: [&str; 6] = [
+    "--set",
+    "log.segment_bytes=65536",
+    "--set",
+    "log.reserve_bytes=4096",
+    "--set",
+    "retention.every=100ms",
+];
+
+fn broker(more: &[&str]) -> Broker {
+    let mut args = SMALL.to_vec();
+    for setting in more {
+        args.extend(["--set", setting]);
+    }
+    Broker::with(&args)
+}
+
+fn body(n: u64) -> String {
+    format!("{n}-").repeat(4000 / (n.to_string().len() + 1))
+}
+
+/// Publishes that many events of about 4000 bytes, in turn on these topics; gives the offsets.
+async fn publish(broker: &Broker, topics: &[&str], count: u64) -> Vec<u64> {
+    let mut socket = Socket::open(&broker.public).await;
+    let mut placed = Vec::new();
+    for (n, topic) in (0..count).zip(topics.iter().cycle()) {
+        placed.push(socket.publish(json!({"topic": topic, "data": body(n)})).await);
+    }
+    placed
+}
+
+async fn read(broker: &Broker, filter: &str, query: &str) -> Answer {
+    let filter = filter.replace('>', "%3E");
+    http::get(&broker.public, &format!("/v1/topics/{filter}/events?{query}")).await
+}
+
+/// The offsets of all there is.
+async fn all(broker: &Broker, filter: &str) -> Vec<u64> {
+    let mut found = Vec::new();
+    let mut after = 0;
+    loop {
+        let page = read(broker, filter, &format!("after={after}&limit=1000")).await;
+        if page.status == StatusCode::GONE {
+            // Some went between two pages.
+            (found, after) = (Vec::new(), 0);
+            continue;
+        }
+        let page = page.json();
+        let events = page["events"].as_array().unwrap();
+        if events.is_empty() && page["cursor"] == page["last"] {
+            return found;
+        }
+        found.extend(offsets(events));
+        after = page["cursor"].as_u64().unwrap();
+    }
+}
+
+async fn call(broker: &Broker, method: Method, path: &str, body: &Value) -> Answer {
+    let headers = [("content-type", "application/json")];
+    http::request(&broker.public, method, path, &headers, body.to_string().as_bytes()).await
+}
+
+fn log_bytes(dir: &Path) -> u64 {
+    let files = std::fs::read_dir(dir.join("log")).unwrap();
+    files.filter_map(|file| file.unwrap().metadata().ok()).map(|data| data.len()).sum()
+}
+
+fn is_in_a_file(dir: &Path, needle: &[u8]) -> bool {
+    let mut todo = vec![dir.to_owned()];
+    while let Some(dir) = todo.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path)
+                && bytes.windows(needle.len()).any(|window| window == needle)
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn g17_a_log_with_a_limit_stays_small_and_says_what_is_gone() {
+    let mut broker = broker(&["retention.max_bytes=200000"]);
+    let mut socket = Socket::open(&broker.public).await;
+    let old = socket.publish(json!({"topic": "old", "data": 1})).await;
+    publish(&broker, &["a"], 300).await;
+    // What is kept, a segment more, the active one and the next.
+    let bound = 200_000 + 3 * 65_536 + 40_000;
+    eventually("the log is small", async || log_bytes(&broker.dir) < bound).await;
+    for _ in 0..2 {
+        let gone = read(&broker, "a", "after=2").await;
+        assert_eq!(gone.status, StatusCode::GONE, "{}", gone.text());
+        assert_eq!(gone.json()["code"], "offset_gone");
+        let skipped = read(&broker, "a", "after=2&on_gap=skip").await.json();
+        assert_eq!(skipped["gap"]["reason"], "retention", "{skipped}");
+        let first = skipped["gap"]["first"].as_u64().unwrap();
+        assert!(offsets(skipped["events"].as_array().unwrap())[0] >= first, "{first}");
+        let from_the_first = read(&broker, "a", "after=0&limit=1").await.json();
+        assert!(offsets(from_the_first["events"].as_array().unwrap())[0] >= first, "{first}");
+        assert_eq!(from_the_first["gap"], Value::Null);
+        let mut socket = Socket::open(&broker.public).await;
+        socket.subscribe(json!({"filters": ["a"], "after": 2})).await;
+        let gap = socket.expect("gap").await;
+        assert_eq!((&gap["requested"], &gap["reason"]), (&json!(2), &json!("retention")));
+        let first = gap["first"].as_u64().unwrap();
+        let events = socket.expect("events").await;
+        assert_eq!(events["after"].as_u64(), Some(first - 1), "it goes on where the gap says");
+        assert!(offsets(events["events"].as_array().unwrap())[0] >= first, "{first}");
+        let mut stream = Sse::open(&broker.public, "/v1/topics/a/events?after=2", &[]).await;
+        let told = stream.named("tidings.gap").await.json();
+        assert_eq!(told["reason"], "retention");
+        // No event of this one was ever there behind the position.
+        assert_eq!(read(&broker, "never", "after=2").await.status, StatusCode::OK);
+        assert_eq!(read(&broker, "old", &format!("after={old}")).await.status, StatusCode::OK);
+        assert_eq!(all(&broker, "old").await, [0; 0]);
+        let refused = socket.refused("publish", json!({"topic": "old", "expect_last": 0})).await;
+        assert_eq!(refused["code"], "conflict", "it had an event once");
+        broker.kill();
+        broker.restart();
+    }
+    let mut socket = Socket::open(&broker.public).await;
+    socket.publish(json!({"topic": "old", "data": 2, "expect_last": old})).await;
+}
+
+#[tokio::test]
+async fn g17_a_rule_for_some_topics_touches_no_other_and_outlives_a_kill() {
+    let mut broker = broker(&[]);
+    let rule = json!({"max_events": 1});
+    let put = call(&broker, Method::PUT, "/v1/retention/chat.%3E", &rule).await;
+    assert_eq!(put.status, StatusCode::OK, "{}", put.text());
+    assert_eq!(
+        put.json(),
+        json!({"filter": "chat.>", "max_events": 1, "compact": false, "configured": false})
+    );
+    let placed = publish(&broker, &["chat.a", "chat.b", "chat.a", "keep.b"], 240).await;
+    let kept: Vec<u64> = placed.iter().copied().skip(3).step_by(4).collect();
+    eventually("most of the chat is gone", async || all(&broker, "chat.>").await.len() < 60).await;
+    assert_eq!(all(&broker, "keep.>").await, kept, "every other event is where it was");
+    broker.kill();
+    broker.restart();
+    assert_eq!(all(&broker, "keep.>").await, kept);
+    let untouched = read(&broker, "keep.>", "after=1&limit=1").await;
+    assert_eq!(untouched.status, StatusCode::OK, "no gap for readers of what is there");
+    assert_eq!(read(&broker, "chat.>", "after=1").await.status, StatusCode::GONE);
+    assert_eq!(read(&broker, "chat.b", "after=1").await.status, StatusCode::GONE);
+    let shown = http::get(&broker.public, "/v1/retention/chat.%3E").await;
+    assert_eq!(shown.json()["max_events"], 1, "{}", shown.text());
+    let deleted = call(&broker, Method::DELETE, "/v1/retention/chat.%3E", &json!(null)).await;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    let deleted = call(&broker, Method::DELETE, "/v1/retention/chat.%3E", &json!(null)).await;
+    assert_eq!(deleted.status, StatusCode::NOT_FOUND);
+    let rules = http::get(&broker.public, "/v1/retention").await.json();
+    assert_eq!(rules["retention"].as_array().unwrap().len(), 1, "{rules}");
+    assert_eq!(rules["retention"][0]["filter"], ">");
+}
+
+#[tokio::test]
+async fn g17_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() {
+    let mut broker = broker(&["retention.max_bytes=100000"]);
+    let mut socket = Socket::open(&broker.public).await;
+    for n in 0..6 {
+        socket.publish(json!({"topic": "job", "data": n})).await;
+    }
+    let dead =
+        json!({"durable": "dying", "filters": ["job"], "start": "first", "max_deliveries": 1});
+    socket.subscribe(dead).await;
+    socket.take(6).await;
+    let refused = json!({"subscription": 1, "offsets": [2], "reason": "no"});
+    socket.call("nack", refused).await;
+    let mut other = Socket::open(&broker.public).await;
+    other.subscribe(json!({"durable": "idle", "filters": ["job"], "start": "first"})).await;
+    other.take(6).await;
+    other.call("ack", json!({"subscription": 1, "offset": 4})).await;
+    drop((socket, other));
+    let state = async |broker: &Broker, name: &str| {
+        let shown = http::get(&broker.public, &format!("/v1/subscriptions/{name}")).await;
+        assert_eq!(shown.status, 200, "{}", shown.text());
+        shown.json()
+    };
+    // Those that its session left behind have died with it.
+    eventually("all are dead", async || state(&broker, "dying").await["dead"] == 6).await;
+    let before = [state(&broker, "idle").await, state(&broker, "dying").await];
+    publish(&broker, &["a"], 200).await;
+    let is_gone = async || {
+        let segments = std::fs::read_dir(broker.dir.join("log")).unwrap();
+        let mut names = segments.map(|file| file.unwrap().file_name().into_string().unwrap());
+        !names.any(|name| name == format!("{:020}.log", 1))
+    };
+    eventually("the first segment is gone as it was", is_gone).await;
+    broker.kill();
+    // Without a checkpoint all is folded from what is left of the log.
+    std::fs::remove_dir_all(broker.dir.join("projections")).unwrap();
+    broker.restart();
+    for before in before {
+        let after = state(&broker, before["name"].as_str().unwrap()).await;
+        assert_eq!(after["cursor"], before["cursor"], "{after}");
+        assert_eq!(after["dead"], before["dead"], "{after}");
+        assert_eq!(after["options"], before["options"]);
+    }
+    let letters = http::get(&broker.public, "/v1/subscriptions/dying/dead").await.json();
+    let letters = letters["dead"].as_array().unwrap();
+    assert_eq!(letters.len(), 6, "letters that are needed stay: {letters:?}");
+    assert!(letters.iter().any(|letter| letter["reason"] == "no"), "{letters:?}");
+}
+
+#[tokio::test]
+async fn g17_a_durable_is_told_once_of_what_is_gone_and_its_floor_passes_it() {
+    let broker = broker(&[]);
+    let rule = call(&broker, Method::PUT, "/v1/retention/b", &json!({"max_events": 1})).await;
+    assert_eq!(rule.status, StatusCode::OK);
+    let mut socket = Socket::open(&broker.public).await;
+    let options = json!({"durable": "d", "filters": ["b"], "start": "first"});
+    socket.publish(json!({"topic": "b", "data": 0})).await;
+    socket.subscribe(options.clone()).await;
+    socket.take(1).await;
+    let acked = socket.call("ack", json!({"subscription": 1, "offset": 1})).await;
+    let floor = &acked["acked"]["cursor"];
+    drop(socket);
+    let placed = publish(&broker, &["b", "b", "c"], 240).await;
+    eventually("most is gone", async || all(&broker, "b").await.len() < 40).await;
+    call(&broker, Method::DELETE, "/v1/retention/b", &json!(null)).await;
+    // Waits for the pass that is under way: from here on nothing goes.
+    call(&broker, Method::DELETE, "/v1/topics/nothing", &json!(null)).await;
+    let left = all(&broker, "b").await;
+    assert!(placed.contains(&left[0]));
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(options.clone()).await;
+    let gap = socket.expect("gap").await;
+    assert_eq!((&gap["requested"], &gap["reason"]), (floor, &json!("retention")), "{gap}");
+    assert_eq!(offsets(&socket.take(left.len()).await), left, "what is left comes");
+    let last = left.last().unwrap();
+    socket.call("ack", json!({"subscription": 1, "offset": last})).await;
+    drop(socket);
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(options).await;
+    let first = socket.push().await;
+    assert!(first["gap"].is_null(), "told again: {first}");
+}
+
+#[tokio::test]
+async fn g17_an_erased_topic_is_in_no_file_and_begins_anew() {
+    let mut broker = broker(&[]);
+    let needle = "a-secret-that-must-go-4711";
+    let mut socket = Socket::open(&broker.public).await;
+    for n in 0..60 {
+        let data = format!("{needle}-{}", body(n));
+        socket.publish(json!({"topic": "user.7", "data": data})).await;
+        socket.publish(json!({"topic": "user.8", "data": n})).await;
+    }
+    assert!(is_in_a_file(&broker.dir, needle.as_bytes()));
+    let path = "/v1/topics/user.7";
+    let erased = call(&broker, Method::DELETE, path, &json!(null)).await;
+    assert_eq!(erased.status, StatusCode::OK, "{}", erased.text());
+    assert_eq!(erased.json()["erased"], true);
+    assert!(!is_in_a_file(&broker.dir, needle.as_bytes()), "its bytes are there still");
+    for _ in 0..2 {
+        assert_eq!(all(&broker, "user.7").await, [0; 0]);
+        assert_eq!(all(&broker, "user.8").await.len(), 60);
+        let gone = read(&broker, "user.7", "after=1&on_gap=skip").await.json();
+        assert_eq!(gone["gap"]["reason"], "erased", "{gone}");
+        assert_eq!(read(&broker, "user.8", "after=2").await.status, StatusCode::OK);
+        broker.kill();
+        broker.restart();
+    }
+    let mut socket = Socket::open(&broker.public).await;
+    socket.publish(json!({"topic": "user.7", "data": 1, "expect_last": 0})).await;
+    let own = call(&broker, Method::DELETE, "/v1/topics/$acks", &json!(null)).await;
+    assert_eq!(own.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn g17_what_was_replaced_or_has_expired_goes_without_a_gap() {
+    let broker = broker(&["retention.rules=state.> compact"]);
+    let mut socket = Socket::open(&broker.public).await;
+    let (mut newest, mut lasting) = (Vec::new(), Vec::new());
+    for n in 0..150 {
+        let key = format!("k{}", n % 5);
+        let event = json!({"topic": "state.a", "key": key, "data": body(n)});
+        let at = socket.publish(event).await;
+        newest.push(at);
+        let event = json!({"topic": "short", "data": body(n), "ttl_ms": 1000});
+        socket.publish(event).await;
+        if n % 10 == 0 {
+            lasting.push(socket.publish(json!({"topic": "state.a", "data": n})).await);
+        }
+    }
+    let newest = newest.split_off(145);
+    // What is in the active segment is as it was.
+    eventually("most is gone", async || all(&broker, "state.a").await.len() < 60).await;
+    let left = all(&broker, "state.a").await;
+    assert!(newest.iter().all(|at| left.contains(at)), "the last of each key is there");
+    assert!(lasting.iter().all(|at| left.contains(at)), "what has no key is there");
+    for topic in ["state.a", "short"] {
+        assert_eq!(read(&broker, topic, "after=1").await.status, StatusCode::OK, "no gap");
+    }
+    let is_small = async || log_bytes(&broker.dir) < 6 * 65_536;
+    eventually("what has expired takes no space", is_small).await;
+}
+
+#[tokio::test]
+async fn a_rule_that_is_wrong_is_refused_with_its_field() {
+    let broker = broker(&[]);
+    for (path, rule, needle) in [
+        ("/v1/retention/a", json!({"max_age": "soon"}), "max_age"),
+        ("/v1/retention/a", json!({"max_bytes": 0}), "max_bytes"),
+        ("/v1/retention/a", json!({"older": 1}), "older"),
+        ("/v1/retention/a..b", json!({"compact": true}), "filter"),
+        ("/v1/retention/a", json!([1]), "body"),
+    ] {
+        let refused = call(&broker, Method::PUT, path, &rule).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path} {rule}");
+        assert!(refused.text().contains(needle), "{}", refused.text());
+    }
+    assert_eq!(http::get(&broker.public, "/v1/retention/a").await.status, StatusCode::NOT_FOUND);
+}
