@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tidings::cli::{
     Cli, Command, bench, config, durable, exit, health, log, presence, publish, receipts, request,
-    serve, status, subscribe, version,
+    retention, serve, status, subscribe, topic, version,
 };
 
 /// Publishing makes on one thread what another drops, which the C library's allocator is slow at
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         Command::Sub(args) => subscribe::run(&args, &globals),
         Command::Durable(args) => durable::run(&args, &globals),
         Command::Request(args) => request::run(&args, &globals),
+        Command::Retention(args) => retention::run(&args, &globals),
+        Command::Topic(args) => topic::run(&args, &globals),
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Presence(args) => presence::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),

@@ -295,11 +295,11 @@ impl Broker {
     /// Writes the newest states of durables that stand up to here anew.
     async fn carry_forward(&self, upto: Cursor) -> Result<(), RetentionError> {
         let is_old = |place: u64| place > 0 && place <= upto.get();
-        let entries = |of: &dyn Fn(&LedgerEntry) -> u64| -> Vec<String> {
-            let found = self.controls.select(|entry| is_old(of(entry)));
+        let entries = |wanted: &dyn Fn(&LedgerEntry) -> bool| -> Vec<String> {
+            let found = self.controls.select(wanted);
             found.into_iter().map(|entry| entry.spec.name.clone()).collect()
         };
-        for name in entries(&|entry| entry.places.0) {
+        for name in entries(&|entry| is_old(entry.places.0)) {
             let _one_at_a_time = self.changing.lock().await;
             // Deleted or changed meanwhile: then there is a newer one.
             let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.places.0))
@@ -319,7 +319,9 @@ impl Broker {
             self.record(&SubscriptionChange::Paused { name, number, paused: true }).await?;
         }
         let mut tickets = Vec::new();
-        for name in entries(&|entry| entry.places.1) {
+        // A fold knows nothing of a state that stands before all that says how the durable was made.
+        let is_before = |(made, acked): (u64, u64)| acked > 0 && acked < made;
+        for name in entries(&|entry| is_old(entry.places.1) || is_before(entry.places)) {
             let Ok(durable) = self.durable_by_name(&name) else { continue };
             tickets.extend(self.submit(&durable).ok());
             // Those that are read in for this are put away again: not all at a time.

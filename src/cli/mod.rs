@@ -15,12 +15,14 @@ pub mod presence;
 pub mod publish;
 pub mod receipts;
 pub mod request;
+pub mod retention;
 pub mod serve;
 pub mod status;
 mod stdin;
 pub mod subscribe;
 #[cfg(test)]
 mod tests;
+pub mod topic;
 pub mod version;
 
 use std::{
@@ -78,6 +80,10 @@ pub enum Command {
     Presence(presence::Args),
     /// Look at durable subscriptions and operate them.
     Durable(durable::Args),
+    /// Show and change how long events are kept.
+    Retention(retention::Args),
+    /// Operate on topics.
+    Topic(topic::Args),
     /// Show how the broker is.
     Status(status::Args),
     /// Tell by the exit code whether a broker is ready.

@@ -149,7 +149,14 @@ impl SmallDisk {
     }
 }
 
-const FULL: &[&str] = &["--set", "log.segment_bytes=1048576", "--set", "log.reserve_bytes=262144"];
+const FULL: &[&str] = &[
+    "--set",
+    "log.segment_bytes=1048576",
+    "--set",
+    "log.reserve_bytes=262144",
+    "--set",
+    "retention.max_bytes=0",
+];
 
 /// A broker on a small disk; loud where that cannot be had.
 fn on_a_small_disk(bytes: u64) -> Option<(SmallDisk, Broker)> {

@@ -600,7 +600,6 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
     for (method, path) in [
-        (Method::DELETE, "/v1/topics/a"),
         (Method::GET, "/v1/retention/a"),
         (Method::DELETE, "/v1/scheduled/1"),
         (Method::POST, "/v1/subscriptions/d/reset"),

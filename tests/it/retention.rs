@@ -98,7 +98,7 @@ fn is_in_a_file(dir: &Path, needle: &[u8]) -> bool {
 }
 
 #[tokio::test]
-async fn g17_a_log_with_a_limit_stays_small_and_says_what_is_gone() {
+async fn g18_a_log_with_a_limit_stays_small_and_says_what_is_gone() {
     let mut broker = broker(&["retention.max_bytes=200000"]);
     let mut socket = Socket::open(&broker.public).await;
     let old = socket.publish(json!({"topic": "old", "data": 1})).await;
@@ -142,7 +142,7 @@ async fn g17_a_log_with_a_limit_stays_small_and_says_what_is_gone() {
 }
 
 #[tokio::test]
-async fn g17_a_rule_for_some_topics_touches_no_other_and_outlives_a_kill() {
+async fn g18_a_rule_for_some_topics_touches_no_other_and_outlives_a_kill() {
     let mut broker = broker(&[]);
     let rule = json!({"max_events": 1});
     let put = call(&broker, Method::PUT, "/v1/retention/chat.%3E", &rule).await;
@@ -174,7 +174,7 @@ async fn g17_a_rule_for_some_topics_touches_no_other_and_outlives_a_kill() {
 }
 
 #[tokio::test]
-async fn g17_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() {
+async fn g18_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() {
     let mut broker = broker(&["retention.max_bytes=100000"]);
     let mut socket = Socket::open(&broker.public).await;
     for n in 0..6 {
@@ -199,7 +199,11 @@ async fn g17_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() 
     // Those that its session left behind have died with it.
     eventually("all are dead", async || state(&broker, "dying").await["dead"] == 6).await;
     let before = [state(&broker, "idle").await, state(&broker, "dying").await];
-    publish(&broker, &["a"], 200).await;
+    // Pass after pass the states are carried on, each time from another place.
+    for _ in 0..6 {
+        publish(&broker, &["a"], 60).await;
+        eventually("the log is small", async || log_bytes(&broker.dir) < 350_000).await;
+    }
     let is_gone = async || {
         let segments = std::fs::read_dir(broker.dir.join("log")).unwrap();
         let mut names = segments.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -223,7 +227,7 @@ async fn g17_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() 
 }
 
 #[tokio::test]
-async fn g17_a_durable_is_told_once_of_what_is_gone_and_its_floor_passes_it() {
+async fn g18_a_durable_is_told_once_of_what_is_gone_and_its_floor_passes_it() {
     let broker = broker(&[]);
     let rule = call(&broker, Method::PUT, "/v1/retention/b", &json!({"max_events": 1})).await;
     assert_eq!(rule.status, StatusCode::OK);
@@ -257,7 +261,7 @@ async fn g17_a_durable_is_told_once_of_what_is_gone_and_its_floor_passes_it() {
 }
 
 #[tokio::test]
-async fn g17_an_erased_topic_is_in_no_file_and_begins_anew() {
+async fn g18_an_erased_topic_is_in_no_file_and_begins_anew() {
     let mut broker = broker(&[]);
     let needle = "a-secret-that-must-go-4711";
     let mut socket = Socket::open(&broker.public).await;
@@ -288,7 +292,7 @@ async fn g17_an_erased_topic_is_in_no_file_and_begins_anew() {
 }
 
 #[tokio::test]
-async fn g17_what_was_replaced_or_has_expired_goes_without_a_gap() {
+async fn g18_what_was_replaced_or_has_expired_goes_without_a_gap() {
     let broker = broker(&["retention.rules=state.> compact"]);
     let mut socket = Socket::open(&broker.public).await;
     let (mut newest, mut lasting) = (Vec::new(), Vec::new());
@@ -331,4 +335,114 @@ async fn a_rule_that_is_wrong_is_refused_with_its_field() {
         assert!(refused.text().contains(needle), "{}", refused.text());
     }
     assert_eq!(http::get(&broker.public, "/v1/retention/a").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn g18_old_events_go_also_where_few_come() {
+    let broker = broker(&["retention.rules=old max_age=2s"]);
+    let mut socket = Socket::open(&broker.public).await;
+    socket.publish(json!({"topic": "old", "data": 1})).await;
+    let kept = socket.publish(json!({"topic": "kept", "data": 1})).await;
+    // The segment they are in is sealed for it, and is rewritten once more than half of it may go.
+    for n in 0..3 {
+        socket.publish(json!({"topic": "old", "data": n})).await;
+    }
+    eventually("they are gone", async || all(&broker, "old").await.is_empty()).await;
+    assert_eq!(all(&broker, "kept").await, [kept]);
+}
+
+#[tokio::test]
+async fn g18_a_live_reader_that_is_overtaken_is_told_before_what_follows() {
+    let broker = broker(&["retention.max_bytes=70000"]);
+    publish(&broker, &["a"], 12).await;
+    let mut socket = Socket::open(&broker.public).await;
+    let options = json!({"filters": ["a"], "durable": "d", "start": "first", "max_in_flight": 1});
+    socket.subscribe(options).await;
+    let first = socket.take(1).await;
+    // Its one place is taken: it reads no further while everything behind it goes.
+    publish(&broker, &["a"], 120).await;
+    eventually("the log is small", async || log_bytes(&broker.dir) < 400_000).await;
+    let ack = json!({"subscription": 1, "offset": offsets(&first)[0]});
+    socket.start("ack", ack).await;
+    let gap = socket.expect("gap").await;
+    assert_eq!(gap["reason"], "retention", "{gap}");
+    let next = socket.take(1).await;
+    assert!(offsets(&next)[0] > offsets(&first)[0] + 12, "{next:?}");
+}
+
+#[tokio::test]
+async fn g18_an_erasure_that_was_cut_off_goes_on_after_a_kill() {
+    let mut broker = broker(&["retention.every=1h"]);
+    let needle = "another-secret-that-must-go-0815";
+    let mut socket = Socket::open(&broker.public).await;
+    for n in 0..60 {
+        let data = format!("{needle}-{}", body(n));
+        socket.publish(json!({"topic": "user.7", "data": data})).await;
+    }
+    let address = broker.public.clone();
+    let erasing = tokio::spawn(async move {
+        let headers = [("content-type", "application/json")];
+        http::try_request(&address, Method::DELETE, "/v1/topics/user.7", &headers, b"").await
+    });
+    // Its event is in the log; how far it got is not known.
+    let control = async || {
+        let status = http::get(&broker.public, "/v1/status").await.json();
+        status["log"]["last"].as_u64().unwrap() > 60
+    };
+    eventually("it has begun", control).await;
+    broker.kill();
+    let _ = erasing.await;
+    broker.restart();
+    // The first pass comes with the start.
+    eventually("it is done", async || !is_in_a_file(&broker.dir, needle.as_bytes())).await;
+    assert_eq!(all(&broker, "user.7").await, [0; 0]);
+}
+
+#[tokio::test]
+async fn rules_are_shown_set_and_deleted_and_topics_erased_by_commands() {
+    let broker = broker(&[]);
+    let run = |args: &[&str]| {
+        let output = broker.cli(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let set =
+        run(&["retention", "set", "chat.>", "--max-age", "30d", "--max-events", "5", "--compact"]);
+    assert_eq!(set, (Some(0), "chat.>  max_age=30days  max_events=5  compact\n".to_owned()));
+    let (code, shown) = run(&["retention", "show"]);
+    assert!(
+        code == Some(0) && shown.lines().count() == 2 && shown.contains("(settings)"),
+        "{shown}"
+    );
+    assert_eq!(run(&["retention", "show", "chat.>", "--json"]).0, Some(0));
+    assert_eq!(run(&["retention", "delete", "chat.>"]).0, Some(0));
+    assert_eq!(run(&["retention", "delete", "chat.>"]).0, Some(3), "it is not there any more");
+    let mut socket = Socket::open(&broker.public).await;
+    let at = socket.publish(json!({"topic": "a", "data": 1})).await;
+    assert_eq!(run(&["topic", "delete", "a"]).0, Some(2), "only with --yes");
+    let (code, erased) = run(&["topic", "delete", "a", "--yes"]);
+    assert_eq!((code, erased.starts_with("a  erased up to ")), (Some(0), true), "{erased}");
+    assert_eq!(read(&broker, "a", "after=0").await.json()["events"], json!([]), "{at}");
+}
+
+#[tokio::test]
+async fn g18_a_durable_whose_making_alone_is_carried_on_keeps_its_acks() {
+    let mut broker = broker(&["retention.max_bytes=200000"]);
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(json!({"durable": "d", "filters": ["job"], "start": "first"})).await;
+    let job = socket.publish(json!({"topic": "job", "data": 1})).await;
+    socket.take(1).await;
+    // The ack stands a segment behind what says how the durable was made.
+    publish(&broker, &["a"], 20).await;
+    socket.call("ack", json!({"subscription": 1, "offset": job})).await;
+    drop(socket);
+    let shown = http::get(&broker.public, "/v1/subscriptions/d").await.json();
+    publish(&broker, &["a"], 60).await;
+    let first = broker.dir.join(format!("log/{:020}.log", 1));
+    eventually("the first segment is gone", async || !first.exists()).await;
+    broker.kill();
+    std::fs::remove_dir_all(broker.dir.join("projections")).unwrap();
+    broker.restart();
+    let after = http::get(&broker.public, "/v1/subscriptions/d").await.json();
+    assert_eq!(after["cursor"], shown["cursor"], "{after}");
+    assert!(after["cursor"].as_u64() >= Some(job), "{after}");
 }
