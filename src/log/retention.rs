@@ -237,6 +237,11 @@ impl Keeper {
                         self.was_vain(&first.sealed);
                         continue;
                     }
+                    // What is dropped after it makes room.
+                    Err(error) if error.is_no_space() => {
+                        tracing::warn!(%error, "no room to rewrite a segment; it is tried again");
+                        continue;
+                    }
                     done => done?,
                 }
             };

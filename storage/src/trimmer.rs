@@ -417,13 +417,14 @@ impl Trimmer {
         drop(segments);
         drop(names);
         self.shared.note_first();
-        for (topic, gone) in gone {
-            self.forget_events(topic, gone)?;
-        }
+        let counted = gone.iter().map(|(topic, gone)| self.forget_events(topic, gone));
+        // One topic that cannot be looked up now keeps neither the others nor the files.
+        let counted: Vec<Result<(), Error>> = counted.collect();
         for segment in old {
             self.forget(segment.base, segment.generation);
         }
-        self.disk.sync_dir("log").map_err(|cause| Error::io("sync", "log", cause))
+        self.disk.sync_dir("log").map_err(|cause| Error::io("sync", "log", cause))?;
+        counted.into_iter().collect()
     }
 
     /// What will be known of what is gone; `None` where that does not change.
