@@ -13,7 +13,7 @@ use crate::log::{
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 use parking_lot::Mutex;
-use tidings_proto::{Cursor, Topic};
+use tidings_proto::{Cursor, Offset, Topic};
 
 /// How many durables are looked at with the ledger locked.
 const PAGE: usize = 256;
@@ -51,6 +51,12 @@ impl BrokerControls {
     pub(super) fn listed(&self, topic: &Topic) -> (Vec<Arc<Listed>>, Cursor) {
         let ledger = self.ledger.lock();
         (ledger.projection().presence().on(topic), ledger.applied())
+    }
+
+    /// Whether the event at this offset of `$presence.<topic>` is the join of somebody who is listed.
+    pub(super) fn is_listed(&self, topic: &str, join: Offset) -> bool {
+        let ledger = self.ledger.lock();
+        ledger.projection().presence().is_listed(topic, join.get())
     }
 
     /// How many are listed, on all topics together.

@@ -270,6 +270,11 @@ impl Broker {
     /// The durable of this name, taken into use.
     pub(super) fn durable(&self, name: &str) -> Result<Arc<Durable>, SubscribeError> {
         self.idle.used(name);
+        self.take_into_use(name)
+    }
+
+    /// The same for the broker's own ends: nobody has used it.
+    pub(super) fn take_into_use(&self, name: &str) -> Result<Arc<Durable>, SubscribeError> {
         let mut durables = self.durables.lock();
         if let Some(durable) = durables.get(name) {
             return Ok(durable.clone());

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use smallvec::smallvec;
 use tidings_proto::{
-    Cursor, Filter, Filters, Topic,
+    Cursor, Filter, Filters, Offset, Topic,
     control::{DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SubscriptionChange},
     message::GapReason,
 };
@@ -88,6 +88,10 @@ impl Needs for OfLedger<'_> {
             let dead = (letter.offset, letter.letter);
             entry.spec.number == letter.life && entry.acks.dead.contains(&dead)
         })
+    }
+
+    fn is_listed(&self, topic: &str, join: Offset) -> bool {
+        self.controls.is_listed(topic, join)
     }
 
     fn is_stopping(&self) -> bool {
@@ -309,7 +313,7 @@ impl Broker {
             let spec = Box::new((*entry.spec).clone());
             self.record(&SubscriptionChange::Put(spec)).await?;
         }
-        for name in entries(&|entry| entry.paused_at) {
+        for name in entries(&|entry| is_old(entry.paused_at)) {
             let _one_at_a_time = self.changing.lock().await;
             let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.paused_at))
             else {
@@ -322,7 +326,7 @@ impl Broker {
         // A fold knows nothing of a state that stands before all that says how the durable was made.
         let is_before = |(made, acked): (u64, u64)| acked > 0 && acked < made;
         for name in entries(&|entry| is_old(entry.places.1) || is_before(entry.places)) {
-            let Ok(durable) = self.durable_by_name(&name) else { continue };
+            let Ok(durable) = self.take_into_use(&name) else { continue };
             tickets.extend(self.submit(&durable).ok());
             // Those that are read in for this are put away again: not all at a time.
             if tickets.len() >= 1000 {

@@ -74,6 +74,8 @@ impl Options {
 pub trait Needs {
     /// Whether the event of this letter is still dead.
     fn is_dead(&self, letter: &DeadLetter) -> bool;
+    /// Whether the join at this offset of `$presence.<topic>` is that of a member who has not left.
+    fn is_listed(&self, topic: &str, join: Offset) -> bool;
     /// Whether the rest of a pass is to be left to the next one.
     fn is_stopping(&self) -> bool;
 }
@@ -437,7 +439,7 @@ impl Known {
                 }
             }
             Class::Acks => self.acks += count,
-            Class::Dead => self.dead += count,
+            Class::Dead | Class::Presence => self.dead += count,
             Class::Careful => self.careful += count,
         }
     }
@@ -482,7 +484,13 @@ impl Fates<'_> {
             Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
                 Fate::Trim
             }
-            Class::Dead => Fate::Keep,
+            Class::Presence
+                if self.is_over(self.rules.default_index())
+                    && !self.needs.is_listed(seen.topic, seen.offset) =>
+            {
+                Fate::Trim
+            }
+            Class::Dead | Class::Presence => Fate::Keep,
             Class::Careful => self.of_careful(seen),
         }
     }

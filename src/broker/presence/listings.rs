@@ -40,6 +40,12 @@ impl Listings {
         listed
     }
 
+    /// Whether the event at this offset of `$presence.<topic>` is the join of one of them.
+    pub(in crate::broker) fn is_listed(&self, topic: &str, join: u64) -> bool {
+        let there = Listings::about(topic).and_then(|about| self.topics.get(about));
+        there.is_some_and(|there| there.values().any(|listed| listed.joined == join))
+    }
+
     /// All of them.
     pub(in crate::broker) fn all(&self) -> impl Iterator<Item = (&Topic, &Arc<Listed>)> {
         self.topics

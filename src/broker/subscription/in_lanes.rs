@@ -15,6 +15,9 @@ impl Subscription {
     /// As [`Subscription::next`], of a durable with lanes.
     pub(super) async fn next_in_lanes(&mut self) -> Result<Option<Delivery>, ReadError> {
         for _ in 0..LOOKS_A_TURN {
+            if let Some(gap) = self.trimmed() {
+                return Ok(Some(Delivery::Gap(gap)));
+            }
             if let Some(delivery) = self.next_by_priority().await? {
                 return Ok(Some(delivery));
             }

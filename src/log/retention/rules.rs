@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidings_proto::{
     Filter,
-    control::{DEAD_ROOT, LOST_TOPIC, RetentionRule},
+    control::{DEAD_ROOT, LOST_TOPIC, PRESENCE_ROOT, RetentionRule},
 };
 
 /// What holds for a topic.
@@ -16,6 +16,8 @@ pub(super) enum Class {
     Acks,
     /// Letters of dead events: as the default rule says, but for those that are still dead.
     Dead,
+    /// Who came and went: as the default rule says, but for the joins of those who are there.
+    Presence,
     /// Only a look at each event says whether it still means something.
     Careful,
 }
@@ -57,6 +59,7 @@ impl Rules {
             ("$acks", _) => Class::Acks,
             ("$subscriptions" | "$retention" | "$scheduled", _) => Class::Careful,
             (DEAD_ROOT, _) => Class::Dead,
+            (PRESENCE_ROOT, _) => Class::Presence,
             (_, Some(named)) => Class::Rule(named),
             ("$receipts" | "$audit" | "$auth", None) => Class::Rule(default),
             _ if topic == LOST_TOPIC => Class::Rule(default),
@@ -140,7 +143,8 @@ mod tests {
         let rules = rules(&["> max_events=1"]);
         assert_eq!(rules.class("$acks"), Class::Acks);
         assert_eq!(rules.class("$dead.a"), Class::Dead);
-        for topic in ["$subscriptions", "$retention", "$scheduled", "$presence.a"] {
+        assert_eq!(rules.class("$presence.a"), Class::Presence);
+        for topic in ["$subscriptions", "$retention", "$scheduled", "$later"] {
             assert_eq!(rules.class(topic), Class::Careful, "{topic}");
         }
         assert_eq!(rules.class("$log.lost"), Class::Rule(rules.default_index()));
