@@ -16,19 +16,17 @@ mod faults;
 mod queue;
 pub mod retention;
 pub mod tail;
+mod ticket;
 mod trims;
 mod upkeep;
 
 use std::{
     path::PathBuf,
-    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use parking_lot::Mutex;
-use smallvec::SmallVec;
 use tidings_proto::{
     Cursor, Filter, Filters, LogId, Offset, Topic,
     message::{Gap, GapReason},
@@ -42,6 +40,7 @@ pub use self::{
     codec::{Stored, draft},
     commit::{Controls, Draft, Drafts},
     error::{AppendError, ReadError},
+    ticket::{Committed, Place, Ticket},
 };
 use self::{
     commit::Committer,
@@ -570,34 +569,4 @@ impl Several {
         }
         Ok(several)
     }
-}
-
-/// Accepted: what was queued will be committed, refused, or left indeterminate by a failing disk. A future
-/// of which.
-pub struct Ticket(oneshot::Receiver<Result<Committed, AppendError>>);
-
-impl Future for Ticket {
-    /// Why nothing was appended; or [`AppendError::Indeterminate`], when that cannot be known.
-    type Output = Result<Committed, AppendError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = ready!(Pin::new(&mut self.0).poll(context));
-        Poll::Ready(outcome.unwrap_or(Err(AppendError::Indeterminate)))
-    }
-}
-
-/// Durable: where each of the queued events stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// One for each draft, in order.
-    pub places: SmallVec<[Place; 1]>,
-}
-
-/// Where an event stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its offset.
-    pub offset: Offset,
-    /// Whether it had been appended before.
-    pub duplicate: bool,
 }

@@ -1,0 +1,181 @@
+//! Every setting there is: key, default, values, what it is for.
+
+/// One setting.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// What it is when nobody says anything.
+    pub default: &'static str,
+    /// What values it takes.
+    pub values: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+}
+
+impl Setting {
+    /// Whether its value is for nobody's eyes.
+    pub fn is_secret(&self) -> bool {
+        self.key == "auth.hs256_secret"
+    }
+}
+
+/// Every setting there is.
+pub const SETTINGS: [Setting; 32] = [
+    setting(
+        "server.listen",
+        "127.0.0.1:8080",
+        "address:port",
+        "public listener; port 0 picks a free one",
+    ),
+    setting("server.admin", "127.0.0.1:9090", "address:port", "admin listener: health and metrics"),
+    setting(
+        "server.insecure",
+        "false",
+        "true, false",
+        "allow an open broker on other than loopback addresses",
+    ),
+    setting(
+        "server.allow_origins",
+        "",
+        "origins, by comma",
+        "browser origins that may connect besides our own",
+    ),
+    setting(
+        "server.connections_max",
+        "10000",
+        "1 to 1000000",
+        "connections at a time; more are answered 503",
+    ),
+    setting(
+        "server.stop_timeout",
+        "8s",
+        "1s to 5m",
+        "how long a stop may take before connections are cut",
+    ),
+    setting(
+        "auth.hs256_secret",
+        "",
+        "text",
+        "secret of HS256 tokens; without it the broker runs open",
+    ),
+    setting("auth.hs256_secret_file", "", "path", "the same, read from a file"),
+    setting("log.dir", "data", "path", "the data directory"),
+    setting("log.segment_bytes", "134217728", "65536 to 1073741824", "size of a segment file"),
+    setting(
+        "log.reserve_bytes",
+        "67108864",
+        "0 to 1073741824",
+        "kept of a full disk for acks and the like",
+    ),
+    setting(
+        "log.fill_segments",
+        "false",
+        "true, false",
+        "write segments full of zeros before use: faster syncs, every byte written twice",
+    ),
+    setting(
+        "log.tail_bytes",
+        "25165824",
+        "65536 to 17179869184",
+        "newest events kept in memory; about, and up to twice that with readers in all encodings",
+    ),
+    setting(
+        "log.queue_bytes",
+        "67108864",
+        "1048576 to 4294967295",
+        "events waiting to be appended",
+    ),
+    setting("log.disk_reads", "4", "1 to 256", "reads at a time of what is not in the page cache"),
+    setting(
+        "retention.max_age",
+        "",
+        "empty, or 1s to 100y",
+        "how long events are kept that no rule is for; empty: for ever",
+    ),
+    setting(
+        "retention.max_bytes",
+        "50%",
+        "0 to 9007199254740991, or 1% to 100%",
+        "how much of them is kept, in bytes or of the size of the log's disk; 0: all",
+    ),
+    setting(
+        "retention.max_events",
+        "0",
+        "0 to 9007199254740991",
+        "how many of them are kept; 0: all",
+    ),
+    setting(
+        "retention.rules",
+        "",
+        "rules, by comma: FILTER max_age=7d max_bytes=N max_events=N compact",
+        "how long events on certain topics are kept; 256 rules at most",
+    ),
+    setting(
+        "retention.every",
+        "10s",
+        "100ms to 1h",
+        "how long from one pass of retention to the next",
+    ),
+    setting(
+        "retention.pass_bytes",
+        "268435456",
+        "65536 to 17179869184",
+        "segments that one pass rewrites; one at least",
+    ),
+    setting(
+        "limits.message_bytes_max",
+        "1048576",
+        "1024 to 67108864",
+        "one message or request body",
+    ),
+    setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
+    setting("limits.durables_max", "100000", "1 to 10000000", "durable subscriptions"),
+    setting(
+        "limits.ping_interval",
+        "25s",
+        "100ms to 10m",
+        "how often sockets are pinged; silent for two: closed",
+    ),
+    setting(
+        "limits.write_timeout",
+        "60s",
+        "1s to 1h",
+        "how long a socket may take no byte of what waits for it",
+    ),
+    setting(
+        "limits.connect_timeout",
+        "10s",
+        "100ms to 5m",
+        "how long a socket may stay without connect",
+    ),
+    setting(
+        "limits.presence_grace",
+        "10s",
+        "100ms to 10m",
+        "how long a member whose connection was lost stays listed",
+    ),
+    setting(
+        "limits.presence_restart_grace",
+        "30s",
+        "100ms to 10m",
+        "the same after a start, for the members from before",
+    ),
+    setting("limits.presence_topic_members_max", "500", "1 to 5000", "members of one topic"),
+    setting("limits.presence_members_max", "10000", "1 to 100000", "members of all topics"),
+    setting(
+        "metrics.durables",
+        "",
+        "names, by comma; * at the end: all that begin so",
+        "durables that have metrics of their own, the first 200 by name",
+    ),
+];
+
+const fn setting(
+    key: &'static str,
+    default: &'static str,
+    values: &'static str,
+    doc: &'static str,
+) -> Setting {
+    Setting { key, default, values, doc }
+}
