@@ -15,6 +15,10 @@ use uuid::Uuid;
 /// The wall clock, in milliseconds since the epoch; a clock before 1970 reads as 1970.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn now() -> Timestamp {
+    #[cfg(test)]
+    if let Some(ms) = held::ms() {
+        return Timestamp::from_millis(held::EPOCH_MS + ms);
+    }
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let ms =
         since_epoch.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX));
@@ -29,6 +33,10 @@ pub fn monotonic_ms() -> u64 {
 /// The time since the process first asked; never goes back.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn monotonic() -> std::time::Duration {
+    #[cfg(test)]
+    if let Some(ms) = held::ms() {
+        return std::time::Duration::from_millis(ms);
+    }
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
     Instant::now().duration_since(start)
@@ -56,4 +64,28 @@ pub fn random_between(low: u64, high: u64) -> u64 {
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn frame_mask() -> [u8; 4] {
     rand::rng().random()
+}
+
+#[cfg(test)]
+pub(crate) mod held {
+    //! The time of one thread, held by a test: it goes on when the test says so.
+
+    use std::cell::Cell;
+
+    /// The wall clock at the beginning.
+    pub(super) const EPOCH_MS: u64 = 1_800_000_000_000;
+
+    thread_local! {
+        static MS: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// From here on it is this late on this thread; `None`: as late as the machine says.
+    pub(crate) fn set(ms: Option<u64>) {
+        MS.set(ms);
+    }
+
+    /// How late it is, where that is held.
+    pub(crate) fn ms() -> Option<u64> {
+        MS.get()
+    }
 }

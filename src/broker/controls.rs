@@ -33,7 +33,16 @@ impl BrokerControls {
         acks: Arc<AckBox>,
         presence: Arc<Presence>,
     ) -> Result<Arc<BrokerControls>, StartError> {
-        let (store, rebuilt) = open_store(log);
+        BrokerControls::open_from(log, acks, presence, open_store(log))
+    }
+
+    /// The same from this checkpoint, which may be to be made anew.
+    pub(super) fn open_from(
+        log: &LogHandle,
+        acks: Arc<AckBox>,
+        presence: Arc<Presence>,
+        (store, rebuilt): (Box<dyn Store>, bool),
+    ) -> Result<Arc<BrokerControls>, StartError> {
         let runner = Runner::open(Ledger::default(), store, log.reader(), &Ledger::topics()?)?;
         let anew = rebuilt || runner.restored().failed.is_some();
         crate::metrics::projection_opened(Ledger::NAME, anew && log.committed() > Cursor::START);

@@ -368,14 +368,6 @@ impl DurableState {
         }
     }
 
-    /// When the next event is due again.
-    pub fn next_due(&self) -> Option<u64> {
-        if !self.due.is_empty() {
-            return Some(0);
-        }
-        self.timers.first().map(|(at, _)| *at)
-    }
-
     /// All sessions have gone or were superseded: everything they had is due at once.
     pub fn release(&mut self) {
         self.release_of(None);
@@ -506,6 +498,7 @@ impl DurableState {
         let at = if wait_ms == 0 { 0 } else { now.saturating_add(wait_ms) };
         event.phase = Phase::Waiting(at);
         self.forget_time(offset, before);
+        self.keys.unpark(offset);
         if !is_taken {
             return;
         }

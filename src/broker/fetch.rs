@@ -82,11 +82,16 @@ impl Broker {
                 refer(&mut fetched.events, max);
             }
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
-            if found || tokio::time::Instant::now() >= deadline {
+            // A socket may have taken it over, or it is gone.
+            if found || !durable.lock().is_fetched(durable.spec.options.mode) {
                 return Ok(fetched);
             }
-            if !durable.lock().is_fetched(durable.spec.options.mode) {
-                // A socket has taken it over, or it is gone.
+            let due = durable.next_due(&mut durable.lock(), token);
+            if due == Some(0) {
+                // What was due has expired or was replaced, and there is more.
+                continue;
+            }
+            if tokio::time::Instant::now() >= deadline {
                 return Ok(fetched);
             }
             // Without room only an ack or a due event is waited for; both announce themselves.
@@ -94,7 +99,6 @@ impl Broker {
             if !caught_up {
                 continue;
             }
-            let due = durable.lock().next_due();
             let due_in =
                 due.map(|due| Duration::from_millis(due.saturating_sub(clock::monotonic_ms())));
             let until = due_in
@@ -141,18 +145,16 @@ impl Broker {
         let (mut events, _) = leasing.taken(found.events, &again, &found.left, &selection);
         let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
         let mut attempts = again;
-        let room = room.min(limit.saturating_sub(events.len()));
+        let mut room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
-        let mut new = 0;
-        while cursor < committed && new < room && bytes < FETCH_BYTES_MAX && gap.is_none() {
+        while cursor < committed && room > 0 && bytes < FETCH_BYTES_MAX && gap.is_none() {
             let mut batch =
-                self.read_for(durable, &selection, snapshot, cursor, committed, room - new).await?;
+                self.read_for(durable, &selection, snapshot, cursor, committed, room).await?;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some(sent) = lease(durable, token, &batch.events, passed) else { break };
             batch.events.retain(|event| {
                 sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
             });
-            new += batch.events.len();
             bytes += batch.events.iter().map(|event| event.record().body.len()).sum::<usize>();
             // Given up from here on, they are due again.
             leasing.add(&sent);
@@ -160,6 +162,11 @@ impl Broker {
             attempts.extend(sent);
             gap = batch.damaged.map(|until| self.log.damage_gap(batch.cursor, until));
             cursor = passed;
+            room = limit.saturating_sub(events.len());
+            if !mirror {
+                // Also what waits for a later moment, or dies, is outstanding now.
+                room = room.min(durable.room(&durable.lock(), token));
+            }
         }
         leasing.done();
         let mut held = durable.lock();
@@ -168,6 +175,8 @@ impl Broker {
         }
         let floor = held.state.floor();
         drop(held);
+        // What came as often as it may before a restart dies in its turn.
+        durable.tell_graves();
         let attempts = attempts_of(attempts, &events);
         let scanned = (room > 0).then_some(cursor);
         Ok((Fetched { events, attempts, floor, gap }, scanned))

@@ -30,6 +30,8 @@ use super::{
 };
 use crate::{clock, log::Stored};
 
+mod room;
+
 /// A durable subscription in use.
 #[derive(Debug)]
 pub struct Durable {
@@ -289,6 +291,10 @@ impl Durable {
     pub fn detach(&self, token: Token) {
         let mut held = self.lock();
         let is_socket = held.members.remove(token) == Some(false);
+        if self.is_shared() {
+            // The shares of the others are larger now.
+            held.wake_all();
+        }
         let is_releasing = match self.spec.options.mode {
             Mode::Mirror => false,
             Mode::Shared => is_socket,
@@ -320,22 +326,6 @@ impl Durable {
         drop(held);
         self.tell_graves();
         token
-    }
-
-    /// How many of those that come again may go to this session now.
-    pub fn room_again(&self, held: &Held, token: Token) -> usize {
-        if held.paused {
-            return 0;
-        }
-        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
-        if self.is_shared() { held.share_left(token, max) } else { usize::MAX }
-    }
-
-    /// How many new events may go to this session now.
-    pub fn room(&self, held: &Held, token: Token) -> usize {
-        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
-        let left = max.saturating_sub(held.state.outstanding());
-        left.min(self.room_again(held, token))
     }
 
     /// Everything up to `passed` has been looked at, and these of it are wanted: gives those that go to this
@@ -499,18 +489,6 @@ impl Held {
         self.members.len()
     }
 
-    /// What waits, by priority.
-    pub(super) fn lanes(&mut self) -> &mut Lanes {
-        self.lanes.get_or_insert_with(|| Box::new(Lanes::new(self.state.floor())))
-    }
-
-    /// Up to `max` of what waits, in the order of delivery, with their ranks.
-    pub(super) fn pick(&mut self, max: usize, committed: Cursor) -> Vec<(u64, u8)> {
-        let floor = self.state.floor();
-        let lanes = self.lanes.get_or_insert_with(|| Box::new(Lanes::new(floor)));
-        lanes.pick(max, committed, &self.state)
-    }
-
     /// Whether nothing is delivered.
     pub fn is_paused(&self) -> bool {
         self.paused
@@ -542,23 +520,6 @@ impl Held {
         let fetching = sockets.len() < self.members.len() || self.state.in_flight_but(&sockets) > 0;
         let sockets = sockets.len();
         (sockets + usize::from(fetching)).max(1)
-    }
-
-    /// How much of its share of `max` a member has left; at least one event is its share.
-    fn share_left(&self, token: Token, max: usize) -> usize {
-        let sockets = self.members.sockets();
-        let has = match sockets.binary_search(&token) {
-            Ok(_) => self.state.in_flight_of(token),
-            Err(_) => self.state.in_flight_but(&sockets),
-        };
-        (max / self.members()).max(1).saturating_sub(has)
-    }
-
-    /// When something is to be looked at again; whoever asks does so then.
-    pub fn next_due(&mut self) -> Option<u64> {
-        // While it is paused nothing is due; whoever ends that wakes all.
-        self.alarm_ms = if self.paused { None } else { self.state.next_due() };
-        self.alarm_ms
     }
 
     /// A socket has taken what was on its way: leases end then, also for those who sleep longer.

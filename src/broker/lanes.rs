@@ -121,13 +121,23 @@ impl Lanes {
         u8::try_from(rank).ok()
     }
 
+    /// Leaves out what waits in front and was done, or taken in an earlier life of the lanes.
+    pub(super) fn trim(&mut self, state: &DurableState) {
+        for lane in &mut self.lanes {
+            while lane.waiting.front().is_some_and(|offset| !state.is_new(*offset)) {
+                lane.waiting.pop_front();
+            }
+        }
+    }
+
     /// Up to `max` of what waits, in the order of delivery, with their ranks. Ends where a lane has to be filled
-    /// before it is known what is next.
+    /// before it is known what is next, and where what is `due` again, of this rank, goes first.
     pub(super) fn pick(
         &mut self,
         max: usize,
         committed: Cursor,
         state: &DurableState,
+        due: Option<u8>,
     ) -> Vec<(u64, u8)> {
         let mut picked = Vec::new();
         while picked.len() < max && self.to_fill(committed).is_none() {
@@ -135,6 +145,11 @@ impl Lanes {
             let best = self.lanes.iter().position(|lane| !lane.waiting.is_empty());
             let rank = if by_age { self.oldest() } else { best };
             let Some(rank) = rank else { break };
+            let is_behind = due.is_some_and(|due| rank >= usize::from(due));
+            if is_behind && !by_age && !picked.is_empty() {
+                // What comes again goes before it.
+                break;
+            }
             let Some(lane) = self.lanes.get_mut(rank) else { break };
             let Some(offset) = lane.waiting.pop_front() else { break };
             // Done or taken in an earlier life of the lanes.
@@ -188,7 +203,9 @@ pub(super) async fn next(
             if let Some(fill) = held.lanes().to_fill(committed) {
                 fill
             } else {
-                let events = take(durable, &mut held, token, max, committed);
+                let Some(events) = take(durable, &mut held, token, max, committed) else {
+                    continue;
+                };
                 match held.lanes().to_fill(committed) {
                     // What was known of a lane was done long ago: there may be more behind it.
                     Some(fill) if events.is_empty() && durable.room(&held, token) > 0 => fill,
@@ -201,33 +218,40 @@ pub(super) async fn next(
     }
 }
 
-/// Takes what is next: all lanes are known as far as it matters.
+/// Takes what is next: all lanes are known as far as it matters. `None` when what was next waits for its moment
+/// or dies: there may be more behind it.
 fn take(
     durable: &Durable,
     held: &mut Held,
     token: Token,
     max: usize,
     committed: Cursor,
-) -> Vec<(u64, u32)> {
+) -> Option<Vec<(u64, u32)>> {
     let now_ms = clock::monotonic_ms();
     let again_max = max.min(durable.room_again(held, token));
     let room = max.min(durable.room(held, token));
+    held.trim_lanes();
+    if room > 0 && held.lanes().to_fill(committed).is_some() {
+        return Some(Vec::new());
+    }
     let (due, new) = (held.state.due_rank(now_ms), held.lanes().rank());
     // Without room for new ones, what is due goes whatever waits: it is what takes the room.
     let rank_max = new.filter(|_| room > 0).unwrap_or(u8::MAX);
     if due.is_some_and(|due| due <= rank_max) {
         let again = held.state.deliver_again_up_to(rank_max, now_ms, again_max, token);
         if !again.is_empty() || again_max == 0 {
-            return again;
+            return Some(again);
         }
     }
-    let picked = held.pick(room, committed);
+    let due = held.state.due_rank(now_ms);
+    let picked = held.pick(room, committed, due);
     for &(offset, rank) in &picked {
         held.state.note_rank(offset, rank);
     }
     let offsets: Vec<u64> = picked.iter().map(|(offset, _)| *offset).collect();
     let passed = held.lanes().passed();
-    held.state.deliver_new(&offsets, passed, now_ms, token)
+    let sent = held.state.deliver_new(&offsets, passed, now_ms, token);
+    (offsets.is_empty() || !sent.is_empty()).then_some(sent)
 }
 
 /// What is to be known: rank and offset of events, and up to where.

@@ -73,10 +73,7 @@ pub(super) async fn write(broker: Arc<Broker>, stop: CancellationToken) {
             () = broker.graves.news.notified() => {}
             _ = every.tick() => broker.look_after_leases(),
         }
-        let names = std::mem::take(&mut *broker.graves.names.lock());
-        for name in names {
-            broker.address_letters(&name).await;
-        }
+        broker.write_letters().await;
     }
 }
 
@@ -101,6 +98,14 @@ pub(super) fn draft(spec: &DurableSpec, dying: &Dying) -> Option<Draft> {
 }
 
 impl Broker {
+    /// Has the letters written that are to be written now.
+    pub(super) async fn write_letters(&self) {
+        let names = std::mem::take(&mut *self.graves.names.lock());
+        for name in names {
+            self.address_letters(&name).await;
+        }
+    }
+
     fn look_after_leases(&self) {
         let in_use: Vec<Arc<Durable>> = self.durables.lock().values().cloned().collect();
         for durable in in_use {

@@ -147,34 +147,45 @@ pub fn start(
         );
     }
     let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
+    let parts = (handle, controls, acks, presence.clone());
+    let (broker, stop) = assemble(parts, durables_max, shown, &options.retention);
+    tokio::spawn(idle::watch(broker.clone(), stop.clone()));
+    tokio::spawn(retention::keep(broker.clone(), stop.clone()));
+    tokio::spawn(durables::keep(broker.clone(), stop.clone()));
+    tokio::spawn(presence::keep(presence, stop.clone()));
+    tokio::spawn(letters::write(broker.clone(), stop.clone()));
+    tokio::spawn(lag::watch(broker.clone(), stop));
+    Ok((broker.clone(), Running { thread, broker }))
+}
+
+/// The core over a log whose commits somebody makes, and what stops it. Wakes whom they concern.
+fn assemble(
+    (log, controls, acks, presence): (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>),
+    durables_max: usize,
+    shown: Vec<String>,
+    retention: &log::retention::Options,
+) -> (Arc<Broker>, CancellationToken) {
     let stop = CancellationToken::new();
-    let interest = Interest::new(handle.committed());
-    let opened = handle.clone();
+    let interest = Interest::new(log.committed());
     let broker = Arc::new(Broker {
-        log: handle.clone(),
+        log: log.clone(),
         interest: interest.clone(),
         controls,
         acks,
-        presence: presence.clone(),
+        presence,
         durables: Mutex::new(HashMap::new()),
         changing: tokio::sync::Mutex::new(()),
         ephemeral: Arc::default(),
         attached: Arc::default(),
         lag: Lag::new(shown),
-        retention: retention::Retention::new(&opened, &options.retention),
+        retention: retention::Retention::new(&log, retention),
         graves: Arc::default(),
         idle: Idle::default(),
         durables_max,
         stop: stop.clone(),
     });
-    tokio::spawn(dispatch::run(handle, interest, stop.clone()));
-    tokio::spawn(durables::keep(broker.clone(), stop.clone()));
-    tokio::spawn(idle::watch(broker.clone(), stop.clone()));
-    tokio::spawn(presence::keep(presence, stop.clone()));
-    tokio::spawn(letters::write(broker.clone(), stop.clone()));
-    tokio::spawn(retention::keep(broker.clone(), stop.clone()));
-    tokio::spawn(lag::watch(broker.clone(), stop));
-    Ok((broker.clone(), Running { thread, broker }))
+    tokio::spawn(dispatch::run(log, interest, stop.clone()));
+    (broker, stop)
 }
 
 /// Why the core did not start.
@@ -569,3 +580,6 @@ pub fn is_never_delivered(filters: &Filters) -> bool {
         NEVER_DELIVERED.contains(&root)
     })
 }
+
+#[cfg(test)]
+mod tests;

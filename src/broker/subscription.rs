@@ -402,7 +402,9 @@ impl Subscription {
     pub fn next_due_ms(&self) -> Option<u64> {
         let batch = self.pace.as_ref().and_then(|pace| pace.due_ms());
         let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
-        let lease = leasing.and_then(|attachment| attachment.durable.lock().next_due());
+        let lease = leasing.and_then(|Attachment { durable, token, .. }| {
+            durable.next_due(&mut durable.lock(), *token)
+        });
         let free = self.bandwidth.as_ref().and_then(|bandwidth| bandwidth.due_ms());
         // What is due earlier cannot be sent before.
         free.or_else(|| [batch, lease].into_iter().flatten().min())

@@ -128,9 +128,18 @@ impl Committer {
         controls: Arc<dyn Controls>,
     ) -> std::io::Result<Committer> {
         let upkeep = Upkeep::start(shared.kept.clone())?;
+        Ok(Committer::with(log, shared, controls, upkeep))
+    }
+
+    fn with(
+        log: Log,
+        shared: Arc<Shared>,
+        controls: Arc<dyn Controls>,
+        upkeep: Upkeep,
+    ) -> Committer {
         // Time does not fall within a log, also where the clock was set back meanwhile.
         let last_time_ms = log.last_time_ms();
-        Ok(Committer {
+        Committer {
             log,
             shared,
             controls,
@@ -138,7 +147,7 @@ impl Committer {
             last_time: clock::now().max(Timestamp::from_millis(last_time_ms)),
             last_watermark_ms: 0,
             appended: metrics::Appended::new(),
-        })
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -477,3 +486,8 @@ fn places(spots: &[Spot], events: &[Arc<Stored>]) -> Committed {
     };
     Committed { places: spots.iter().map(place).collect() }
 }
+
+#[cfg(test)]
+mod stepped;
+#[cfg(test)]
+pub(crate) use stepped::Stepped;

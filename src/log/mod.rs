@@ -32,8 +32,8 @@ use tidings_proto::{
     message::{Gap, GapReason},
 };
 pub use tidings_storage::projection;
+use tidings_storage::{Disk, OsDisk, Reader, ScanLimit, Trimmer};
 pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
-use tidings_storage::{OsDisk, Reader, ScanLimit, Trimmer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::{
@@ -142,7 +142,11 @@ impl LogThread {
 /// # Errors
 /// What the storage refuses, see [`StorageError`].
 pub fn open(options: &Options) -> Result<LogOpener, StorageError> {
-    let disk = Arc::new(OsDisk::open(&options.dir)?);
+    open_on(Arc::new(OsDisk::open(&options.dir)?), options)
+}
+
+/// The same on this disk.
+pub(crate) fn open_on(disk: Arc<dyn Disk>, options: &Options) -> Result<LogOpener, StorageError> {
     let storage_options = tidings_storage::Options {
         segment_bytes: options.segment_bytes,
         reserve_bytes: options.reserve_bytes,
@@ -570,3 +574,8 @@ impl Several {
         Ok(several)
     }
 }
+
+#[cfg(test)]
+pub(crate) use self::commit::Stepped;
+#[cfg(test)]
+pub(crate) use tidings_storage::SimDisk;

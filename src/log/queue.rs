@@ -91,7 +91,7 @@ impl Queue {
                 self.changed.wait_for(&mut state, idle);
             }
             if state.nudged && state.jobs.is_empty() && !state.closed {
-                self.changed.wait_for(&mut state, NUDGE_WAIT);
+                self.changed.wait_for(&mut state, NUDGE_WAIT.min(idle));
             }
         }
         state.nudged = false;

@@ -57,6 +57,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// Nothing goes.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Options {
+        Options {
+            every: Duration::from_secs(600),
+            pass_bytes: 1 << 20,
+            default: RetentionRule::default(),
+            room: Room::All,
+            rules: Vec::new(),
+        }
+    }
+
     /// The rule for everything, with its bytes.
     pub fn default_rule(&self, dir: &std::path::Path) -> RetentionRule {
         let max_bytes = match self.room {

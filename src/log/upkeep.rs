@@ -62,3 +62,11 @@ impl Drop for Upkeep {
         }
     }
 }
+
+#[cfg(test)]
+impl Upkeep {
+    /// Without a thread: chores are done here and now.
+    pub(super) fn inline() -> Upkeep {
+        Upkeep { chores: None, thread: None }
+    }
+}

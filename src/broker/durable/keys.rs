@@ -51,6 +51,13 @@ impl Keys {
         }
     }
 
+    /// It is not asked for before a moment that is known.
+    pub(super) fn unpark(&mut self, offset: u64) {
+        if let Some(key) = self.of.get(&offset).and_then(|key| self.keys.get_mut(key)) {
+            key.parked.remove(&offset);
+        }
+    }
+
     /// The session has it. Gives what of its key is to be looked at again, as do the following.
     pub(super) fn taken(&mut self, offset: u64, session: Token) -> BTreeSet<u64> {
         let Some(key) = self.of.get(&offset).and_then(|key| self.keys.get_mut(key)) else {

@@ -1,4 +1,5 @@
-//! What delivery by lanes needs of the state: events above the cursor are looked at before those up to it.
+//! When what comes again is due, and what delivery by lanes needs of the state: events above the cursor are
+//! looked at before those up to it.
 
 use super::{DurableState, RANGES_MAX};
 
@@ -33,5 +34,15 @@ impl DurableState {
         self.ripen(now);
         self.let_in();
         self.due.first_rank()
+    }
+
+    /// When the next event is due again.
+    pub fn next_due(&self) -> Option<u64> {
+        if self.due.is_empty() { self.next_timer() } else { Some(0) }
+    }
+
+    /// When the next of those ends that are not due yet.
+    pub fn next_timer(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
     }
 }

@@ -49,7 +49,7 @@ fn picks(
             let (found, at) = log.fill(fill, page);
             lanes.filled(fill, &found, at);
         }
-        let picked = lanes.pick(max, log.committed(), state);
+        let picked = lanes.pick(max, log.committed(), state, None);
         let offsets: Vec<u64> = picked.iter().map(|(offset, _)| *offset).collect();
         let sent = state.deliver_new(&offsets, lanes.passed(), 0, 1);
         assert_eq!(sent.len(), picked.len(), "all that is picked is new");

@@ -15,13 +15,7 @@ fn presence() -> (Arc<Presence>, tempfile::TempDir) {
         tail_bytes: 65_536,
         queue_bytes: 1 << 20,
         disk_reads: 1,
-        retention: log::retention::Options {
-            every: Duration::from_secs(600),
-            pass_bytes: 1 << 20,
-            default: tidings_proto::control::RetentionRule::default(),
-            room: log::retention::Room::All,
-            rules: Vec::new(),
-        },
+        retention: log::retention::Options::nothing(),
     });
     let options = Options {
         grace: Duration::from_secs(600),
