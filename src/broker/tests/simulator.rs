@@ -410,21 +410,32 @@ impl Simulation {
 
     /// What comes next, where it was woken or its time has come.
     async fn ask(&mut self, at: usize) -> Judged {
+        let Some(mut connection) = self.clients[at].connection.take() else { return Ok(()) };
+        let judged = self.ask_over(at, &mut connection).await;
+        self.clients[at].connection = Some(connection);
+        judged
+    }
+
+    async fn ask_over(&mut self, at: usize, connection: &mut Connection) -> Judged {
         let (now, is_odd) = (self.now, self.random.chance(10));
-        let client = &mut self.clients[at];
-        let kind = client.kind;
-        let Some(connection) = &mut client.connection else { return Ok(()) };
+        let kind = self.clients[at].kind;
         let is_due = connection.subscription.next_due_ms().is_some_and(|due| due <= now);
         if connection.ready.pop().is_none() && !is_due {
             if let Some(Delivery::Events { range: Some((_, until)), .. }) =
                 is_odd.then(|| connection.subscription.idle()).flatten()
             {
                 connection.told = Some(until.get());
-                client.cursor = client.cursor.max(if kind.is_durable() { 0 } else { until.get() });
+                self.clients[at].cursor =
+                    self.clients[at].cursor.max(if kind.is_durable() { 0 } else { until.get() });
             }
             return Ok(());
         }
-        let Some(delivery) = connection.subscription.next().await.unwrap() else { return Ok(()) };
+        let delivery = match self.random.chance(25) {
+            // Commits come while it reads.
+            true => self.world().drive(connection.subscription.next()).await.unwrap(),
+            false => connection.subscription.next().await.unwrap(),
+        };
+        let Some(delivery) = delivery else { return Ok(()) };
         // There may be more.
         connection.ready.push(1);
         match delivery {
@@ -436,7 +447,7 @@ impl Simulation {
                         "{kind:?}: after {after}, not {told:?}"
                     );
                     if !kind.is_durable() {
-                        client.cursor = until.get();
+                        self.clients[at].cursor = until.get();
                     }
                 }
                 let again: BTreeSet<u64> =
@@ -448,7 +459,7 @@ impl Simulation {
                         let settled = &self.work[&kind].settled;
                         ensure!(!settled.contains(&offset), "{kind:?} was given {offset} again");
                     } else {
-                        client.given.push(offset);
+                        self.clients[at].given.push(offset);
                     }
                     let lane = (kind == Lanes).then_some(event.priority);
                     let is_ordered = kind != Limited && kind != Shared && kind != Partitioned;

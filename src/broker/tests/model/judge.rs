@@ -134,10 +134,13 @@ impl Model {
     /// It comes for the first time, or for the first time in this life: nothing before it waits.
     fn takes_turn(&mut self, item: &Item, owner: Owner, now: u64) -> Judged {
         self.leave_out(now);
+        // The oldest may have its turn before what comes again.
+        let is_oldest =
+            self.open().find(|item| !item.taken).map(|it| it.offset) == Some(item.offset);
         let waits = self.open().find(|other| {
             // What is replaced takes the place of something that is due, in a fetch.
             let ranks = match self.spec.lanes {
-                true => other.priority >= item.priority,
+                true => other.priority >= item.priority && !is_oldest,
                 false => self.spec.conflate_ms == 0,
             };
             ranks && other.taken && self.is_next(other, owner, now)
