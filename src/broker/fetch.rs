@@ -164,7 +164,6 @@ impl Broker {
             cursor = passed;
             room = limit.saturating_sub(events.len());
             if !mirror {
-                // Also what waits for a later moment, or dies, is outstanding now.
                 room = room.min(durable.room(&durable.lock(), token));
             }
         }
@@ -175,7 +174,6 @@ impl Broker {
         }
         let floor = held.state.floor();
         drop(held);
-        // What came as often as it may before a restart dies in its turn.
         durable.tell_graves();
         let attempts = attempts_of(attempts, &events);
         let scanned = (room > 0).then_some(cursor);

@@ -660,7 +660,7 @@ fn cases() -> ProptestConfig {
 }
 
 macro_rules! agrees {
-    ($($name:ident: $kind:literal,)*) => { proptest! {
+    ($(fn $name:ident($kind:literal);)*) => { proptest! {
         #![proptest_config(cases())]
         $(#[test]
         fn $name(case in case($kind)) {
@@ -671,10 +671,10 @@ macro_rules! agrees {
 }
 
 agrees! {
-    an_exclusive_durable_does_what_the_model_says: "exclusive",
-    a_shared_durable_does_what_the_model_says: "shared",
-    a_partitioned_durable_does_what_the_model_says: "partitioned",
-    a_mirror_does_what_the_model_says: "mirror",
-    a_durable_with_lanes_does_what_the_model_says: "lanes",
-    a_durable_of_states_does_what_the_model_says: "states",
+    fn an_exclusive_durable_does_what_the_model_says("exclusive");
+    fn a_shared_durable_does_what_the_model_says("shared");
+    fn a_partitioned_durable_does_what_the_model_says("partitioned");
+    fn a_mirror_does_what_the_model_says("mirror");
+    fn a_durable_with_lanes_does_what_the_model_says("lanes");
+    fn a_durable_of_states_does_what_the_model_says("states");
 }
