@@ -6,15 +6,24 @@
 //!   more.
 //! - `floor` measures what the machine allows without a broker: quote a figure as a ratio to it.
 
+mod acks;
+mod agents;
+mod arrival;
+mod delivery;
+mod durables;
 mod fanout;
 mod floor;
+mod http;
 mod idle;
+mod made;
+mod paced;
 mod progress;
 mod publish;
 mod report;
 mod resume;
 mod socket;
 mod speech;
+mod stamp;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +51,9 @@ Examples:
   tidings bench pub --in-flight 1000 --events 500000
   tidings bench fanout --subscribers 1000 --events 20000
   tidings bench resume --events 1000000
+  tidings bench acks --durables 1000
+  tidings bench agents --agents 50 --rate 200 --dashboards 10
+  tidings bench durables --durables 10000 --lag 100
   tidings bench floor --batch 1,64,1000 --dir .";
 
 /// What can be measured.
@@ -53,6 +65,12 @@ pub enum Command {
     Fanout(fanout::Args),
     /// Reading what was missed: events a second from the log to one subscriber.
     Resume(resume::Args),
+    /// Acks of many durables: how many a second, and what they cost a publish.
+    Acks(acks::Args),
+    /// Agents and the dashboards that follow them: that nothing is lost, and how long a message takes.
+    Agents(agents::Args),
+    /// Many durables with a lag: how long listing them and attaching to one takes.
+    Durables(durables::Args),
     /// What a socket with one subscription costs while nothing happens, in resident memory.
     Idle(idle::Args),
     /// What the disk and the loopback of this machine allow, without a broker.
@@ -106,7 +124,7 @@ async fn answered_by<T>(
 /// Measures and writes the result.
 ///
 /// # Errors
-/// When the broker cannot be reached or refuses the load, and when a fan-out has lost events.
+/// When the broker cannot be reached or refuses the load, and when deliveries are lost, acks or durables missing.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     // As many sockets as the system lets us have; where it does not, opening one says so.
     let _ = super::serve::allow_open_files();
@@ -115,6 +133,9 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
         Command::Pub(args) => block_on(publish::run(args, globals, &progress)),
         Command::Fanout(args) => block_on(fanout::run(args, globals, &progress)),
         Command::Resume(args) => block_on(resume::run(args, globals, &progress)),
+        Command::Acks(args) => block_on(acks::run(args, globals, &progress)),
+        Command::Agents(args) => block_on(agents::run(args, globals, &progress)),
+        Command::Durables(args) => block_on(durables::run(args, globals, &progress)),
         Command::Idle(args) => block_on(idle::run(args, globals, &progress)),
         Command::Floor(args) => floor::run(args, &progress),
     };

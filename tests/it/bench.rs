@@ -120,6 +120,8 @@ fn seconds_bound_every_load() {
         "fanout --events 1000000000 --subscribers 2 --rate 10 --seconds 1",
         "resume --events 1000000000 --runs 1000000 --seconds 2",
         "resume --no-publish --runs 1000000 --seconds 1",
+        "acks --durables 10 --connections 2 --topics 2 --deliveries 0 --seconds 2",
+        "agents --agents 2 --rate 1000000 --dashboards 1 --seconds 1",
     ] {
         let begun = Instant::now();
         let measured = bench(&broker, line);
@@ -132,6 +134,142 @@ fn seconds_bound_every_load() {
             assert_eq!(last["complete"], false, "{line}: {last}");
             assert!(before.iter().all(|run| run["complete"] == true), "{line}");
         }
+    }
+}
+
+/// Nothing of a load is left.
+fn has_no_durables(broker: &Broker) {
+    let output = broker.cli(&["durable", "ls", "--json"]).stderr(Stdio::piped()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+}
+
+#[test]
+fn acks_of_both_kinds_are_measured_in_every_encoding() {
+    let broker = Broker::start();
+    for (encoding, kind) in
+        [("json", "cumulative"), ("msgpack", "selective"), ("protobuf", "cumulative")]
+    {
+        let line = format!(
+            "acks --durables 21 --connections 4 --topics 4 --deliveries 1000 --seconds 2 --ack {kind} \
+             --encoding {encoding} --admin http://{}",
+            broker.admin
+        );
+        let measured = &bench(&broker, &line)[0];
+        let number = |key: &str| measured[key].as_f64().unwrap();
+        assert_eq!((&measured["ack"], &measured["encoding"]), (&kind.into(), &encoding.into()));
+        // Every event reaches five durables, and those on the first topic six.
+        let (events, deliveries) = (number("events"), number("deliveries"));
+        assert_eq!(deliveries, events * 5.0 + (events / 4.0).ceil(), "{measured}");
+        assert_eq!(number("acks"), deliveries, "{measured}");
+        for nothing in ["missing", "unacked"] {
+            assert_eq!(number(nothing), 0.0, "{measured}");
+        }
+        for something in [
+            "acks_per_second",
+            "ack_requests_per_second",
+            "ack_p99_us",
+            "publish_p50_us",
+            "publish_p99_us_without",
+            "publish_p99_ratio",
+            "deliveries_per_second_without",
+        ] {
+            assert!(number(something) > 0.0, "{something}: {measured}");
+        }
+        // A durable takes some ten bytes in an event of `$acks`, and there is one a commit at most.
+        assert!(number("ack_log_events") > 0.0, "{measured}");
+        let each = number("ack_log_bytes") / number("acks");
+        assert!((0.1..400.0).contains(&each), "{measured}");
+        assert!((number("log_bytes_per_ack") - each).abs() < 0.001, "{measured}");
+        has_no_durables(&broker);
+    }
+}
+
+#[test]
+fn acks_fail_when_a_delivery_is_missing() {
+    let broker = Broker::start();
+    let proxy = cutting_proxy(broker.public.clone(), 20_000);
+    let line = "acks --durables 6 --connections 2 --topics 2 --deliveries 2000 --seconds 2";
+    let output = run(&broker, &proxy, line);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let measured = &lines(&output)[0];
+    let missing = measured["missing"].as_u64().unwrap();
+    assert!(missing > 0, "{measured}");
+    assert!(said.contains(&format!("{missing} of ")) && said.contains("are missing"), "{said}");
+    assert!(said.contains("hung up"), "{said}");
+    has_no_durables(&broker);
+}
+
+#[test]
+fn agents_are_followed_and_nothing_is_lost() {
+    for encoding in ["json", "msgpack", "protobuf"] {
+        let broker = Broker::start();
+        let line =
+            format!("agents --agents 4 --rate 50 --dashboards 3 --seconds 1 --encoding {encoding}");
+        let measured = &bench(&broker, &line)[0];
+        let number = |key: &str| measured[key].as_u64().unwrap();
+        assert!((40..=4 * 51).contains(&number("events")), "{measured}");
+        assert_eq!(number("deliveries"), 3 * number("events"), "{measured}");
+        assert_eq!((number("lost"), number("again")), (0, 0), "{measured}");
+        assert!(number("p50_us") > 0 && number("max_us") >= number("p99_us"), "{measured}");
+        let kept = bench(&broker, "resume --no-publish --filter agents.*.terminal --runs 1");
+        let terminal = kept[0]["events"].as_u64().unwrap();
+        let all = number("events");
+        assert!(terminal * 10 <= all * 6 + 40 && terminal > all / 4, "{terminal} of {all}");
+    }
+}
+
+#[test]
+fn agents_fail_when_a_message_is_lost() {
+    let broker = Broker::start();
+    let proxy = cutting_proxy(broker.public.clone(), 20_000);
+    let output = run(&broker, &proxy, "agents --agents 3 --rate 100 --dashboards 2 --seconds 1");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let measured = &lines(&output)[0];
+    let number = |key: &str| measured[key].as_u64().unwrap();
+    let (lost, all) = (number("lost"), 2 * number("events"));
+    assert!(lost > 0, "{measured}");
+    assert_eq!(number("deliveries") + lost, all, "{measured}");
+    assert!(said.contains(&format!("{lost} of {all} deliveries are lost: 1 of 2")), "{said}");
+}
+
+#[test]
+fn durables_with_a_lag_are_listed_and_attached_to() {
+    let broker = Broker::start();
+    let pid = broker.pid().as_raw_nonzero();
+    for memory in [format!("--pid {pid}"), format!("--admin http://{}", broker.admin)] {
+        let line =
+            format!("durables --durables 25 --lag 5 --topics 3 --page 10 --attach 4 {memory}");
+        let measured = &bench(&broker, &line)[0];
+        let number = |key: &str| measured[key].as_u64().unwrap();
+        assert_eq!((number("durables"), number("listed")), (25, 25), "{measured}");
+        assert_eq!((number("pages"), number("attached")), (3, 4), "{measured}");
+        for took in ["page_p50_us", "page_max_us", "attach_p50_us", "first_event_p99_us"] {
+            assert!(number(took) > 0, "{took}: {measured}");
+        }
+        assert!(number("first_event_p50_us") >= number("attach_p50_us"), "{measured}");
+        assert!(number("resident_bytes_before") > 1 << 20, "{measured}");
+        let grown = number("resident_bytes_after").saturating_sub(number("resident_bytes_before"));
+        assert_eq!(number("bytes_each"), grown / 25, "{measured}");
+        has_no_durables(&broker);
+    }
+    let measured = &bench(&broker, "durables --durables 3 --lag 0")[0];
+    assert_eq!((&measured["listed"], &measured["attached"]), (&3.into(), &3.into()), "{measured}");
+    assert!(measured["resident_bytes_before"].is_null(), "{measured}");
+    assert!(measured["first_event_p50_us"].is_null(), "{measured}");
+}
+
+#[test]
+fn durables_are_forgotten_when_not_all_can_be_made() {
+    let broker = Broker::with(&["--set", "limits.durables_max=10"]);
+    for line in ["durables --durables 20", "acks --durables 20 --deliveries 10 --seconds 2"] {
+        let output = run(&broker, &broker.url(), line);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{line}");
+        assert!(said.contains("limits.durables_max"), "{line}: {said}");
+        has_no_durables(&broker);
     }
 }
 

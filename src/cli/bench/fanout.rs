@@ -4,26 +4,25 @@ mod subscriber;
 
 use std::time::Duration;
 
-use tokio::{io::AsyncWriteExt, sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet};
 
-use self::subscriber::{Got, Total};
+use self::subscriber::Got;
 use super::{
-    Amount, at_least_one,
+    Amount,
+    arrival::Total,
+    at_least_one,
+    paced::{self, Pace},
     progress::Progress,
     publish::Template,
     report::{Report, latencies},
     socket::Socket,
     speech::Speech,
+    stamp::{STAMP, STAMP_DIGITS},
 };
 use crate::{
     cli::{Globals, exit::Usage},
     clock,
 };
-
-/// How many digits the moment of a publish has in its data, in microseconds.
-const STAMP_DIGITS: usize = 16;
-/// What stands before it.
-const STAMP: &str = "sent:";
 
 /// What `tidings bench fanout` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -105,7 +104,17 @@ pub(super) async fn run(
         subscribers.spawn(subscriber::read(socket, published.clone(), deadline, counter));
     }
     let begun = clock::monotonic();
-    let events = super::answered_by(deadline, publish(publisher, args, deadline)).await?;
+    let pace = Pace {
+        template: Template::new(&args.amount, args.encoding, 0),
+        is_stamped: true,
+        events: args.amount.events,
+        rate: args.rate,
+        in_flight: args.in_flight,
+        followers: None,
+        deadline,
+    };
+    let published = super::answered_by(deadline, paced::publish(publisher, pace)).await?;
+    let events = published.events;
     total.send_replace(Some(Total { events, at: clock::monotonic() }));
     let mut all = Vec::new();
     while let Some(got) = subscribers.join_next().await {
@@ -155,57 +164,6 @@ fn verdict(published: u64, all: &[Got]) -> Option<Lost> {
     })
 }
 
-/// Publishes with the moment in the data; gives how many were answered.
-async fn publish(socket: Socket, args: &Args, deadline: Duration) -> anyhow::Result<u64> {
-    let Socket { mut input, mut output, speech } = socket;
-    let mut template = Template::new(&args.amount, speech, 0);
-    let (mut out, mut written, mut sent, mut answered) = (Vec::new(), 0, 0_u64, 0_u64);
-    let begun = clock::monotonic();
-    let mut turn = tokio::time::interval(Duration::from_millis(1));
-    loop {
-        if written == out.len() {
-            out.clear();
-            written = 0;
-        }
-        let now = clock::monotonic();
-        let events = if now < deadline { args.amount.events } else { sent };
-        let due = match args.rate {
-            0 => events,
-            rate => events.min(due(now.saturating_sub(begun), rate)),
-        };
-        let room = args.in_flight.saturating_sub(sent - answered);
-        for _ in 0..room.min(due.saturating_sub(sent)) {
-            template.write(&stamp(now), &mut out);
-            sent += 1;
-        }
-        if sent >= events && answered >= sent {
-            return Ok(answered);
-        }
-        tokio::select! {
-            more = input.more() => more?,
-            n = output.write(out.get(written..).unwrap_or_default()), if written < out.len() => {
-                written += n?;
-            }
-            _ = turn.tick(), if args.rate > 0 => {}
-        }
-        while let Some(answer) = input.frame()? {
-            answered += u64::from(speech.is_published(answer)?);
-        }
-        input.pong_into(&mut out);
-    }
-}
-
-/// How many events have been due after so long.
-fn due(elapsed: Duration, rate: u64) -> u64 {
-    let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    micros.saturating_mul(rate) / 1_000_000 + 1
-}
-
-/// What the data of an event begins with that is published at this moment.
-fn stamp(at: Duration) -> String {
-    format!("{STAMP}{:0STAMP_DIGITS$}", at.as_micros())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,12 +198,5 @@ mod tests {
         let report = report(&args, 10, Duration::ZERO, vec![got(10, None), got(10, None)]).unwrap();
         assert_eq!(report.last("wire_bytes"), Some(340.into()));
         assert_eq!(report.last("deliveries_per_second"), Some(20.0.into()));
-    }
-
-    #[test]
-    fn events_are_due_by_the_rate() {
-        assert_eq!(due(Duration::ZERO, 50), 1);
-        assert_eq!(due(Duration::from_millis(39), 50), 2);
-        assert_eq!(due(Duration::from_secs(1), 50), 51);
     }
 }

@@ -80,7 +80,7 @@ pub(super) async fn run(
 }
 
 /// How many of all events the connection of this number publishes.
-fn share(events: u64, connections: u64, number: u64) -> u64 {
+pub(super) fn share(events: u64, connections: u64, number: u64) -> u64 {
     let connections = connections.max(1);
     events / connections + u64::from(number < events % connections)
 }
@@ -88,6 +88,8 @@ fn share(events: u64, connections: u64, number: u64) -> u64 {
 /// Writes publish requests.
 pub(super) struct Template {
     speech: Speech,
+    /// What stands before a topic's number.
+    before: &'static str,
     topics: u64,
     next_topic: u64,
     next_id: u32,
@@ -102,6 +104,7 @@ impl Template {
         let topics = amount.topics.max(1);
         Template {
             speech,
+            before: "bench.",
             topics,
             next_topic: first % topics,
             next_id: 0,
@@ -111,6 +114,11 @@ impl Template {
         }
     }
 
+    /// The same on topics that begin so, with a dot at the end.
+    pub(super) fn under(self, before: &'static str) -> Template {
+        Template { before, ..self }
+    }
+
     /// Appends the next request; the data begins with `stamp`, where there is one.
     pub(super) fn write(&mut self, stamp: &str, out: &mut Vec<u8>) {
         use std::fmt::Write;
@@ -118,7 +126,7 @@ impl Template {
         self.next_id = self.next_id % (u32::MAX / 2) + 1;
         self.topic.clear();
         // Writing to memory does not fail.
-        let _ = write!(self.topic, "bench.{}", self.next_topic);
+        let _ = write!(self.topic, "{}{}", self.before, self.next_topic);
         let filler = self.data.get(stamp.len().min(self.data.len())..).unwrap_or_default();
         let publish = Publish { id: self.next_id, topic: &self.topic, stamp, filler };
         self.speech.write_publish(&publish, &mut self.message, out);

@@ -58,7 +58,7 @@ pub(super) async fn run(
         progress.begin("resume: publishing", "events");
         let mut socket = Socket::open(globals, Speech::Json).await?;
         let half = begun + deadline.saturating_sub(begun) / 2;
-        let filling = fill(&mut socket, &args.amount, half, progress.counter());
+        let filling = fill(&mut socket, "bench.", &args.amount, half, progress.counter());
         super::answered_by(half, filling).await?;
     }
     let filter = args.filter.as_ref().map_or("bench.*", Filter::as_str);
@@ -134,13 +134,15 @@ async fn read(
     Ok(read)
 }
 
-/// Publishes the events, a thousand in a request, until the time is over.
-async fn fill(
+/// Publishes the events on topics that begin with `before`, a thousand in a request, until the time is over; gives
+/// how many.
+pub(super) async fn fill(
     socket: &mut Socket,
+    before: &str,
     amount: &Amount,
     deadline: Duration,
     counter: Counter,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
     let data = "x".repeat(amount.size);
     let topics = amount.topics.max(1);
     let mut sent = 0;
@@ -150,7 +152,7 @@ async fn fill(
         for number in sent..sent + batch {
             let comma = if number > sent { "," } else { "" };
             let topic = number % topics;
-            write!(text, "{comma}{{\"topic\":\"bench.{topic}\",\"data\":\"{data}\"}}")
+            write!(text, "{comma}{{\"topic\":\"{before}{topic}\",\"data\":\"{data}\"}}")
                 .context("no memory")?;
         }
         text.push_str("]}}");
@@ -158,5 +160,5 @@ async fn fill(
         sent += batch;
         counter.add(batch);
     }
-    Ok(())
+    Ok(sent)
 }

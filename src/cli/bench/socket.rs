@@ -114,13 +114,21 @@ impl Socket {
     /// Subscribes to what comes from now on, and waits until that holds.
     pub(super) async fn subscribe(&mut self, filter: &str) -> anyhow::Result<()> {
         let options = SubscribeOptions::to(Filters::one(Filter::parse(filter)?));
+        self.begin(options).await.map(drop)
+    }
+
+    /// Subscribes, and waits until that holds; gives the number of the subscription.
+    pub(super) async fn begin(&mut self, options: SubscribeOptions) -> anyhow::Result<u32> {
         self.ask(&Request::Subscribe(Box::new(options))).await?;
-        self.answer().await
+        match self.answer().await? {
+            Reply::Subscribed(subscribed) => Ok(subscribed.subscription),
+            other => bail!("not a subscribe's answer: {other:?}"),
+        }
     }
 
     async fn ask(&mut self, request: &Request) -> anyhow::Result<()> {
         let mut out = Vec::new();
-        self.speech.write_request(request, &mut out);
+        self.speech.write_request(1, request, &mut out);
         Ok(self.output.write_all(&out).await?)
     }
 
@@ -129,18 +137,18 @@ impl Socket {
         let mut out = Vec::new();
         frame_of(TEXT, message.as_bytes(), &mut out);
         self.output.write_all(&out).await?;
-        self.answer().await
+        self.answer().await.map(drop)
     }
 
     /// Waits for an answer that does not refuse.
-    async fn answer(&mut self) -> anyhow::Result<()> {
+    async fn answer(&mut self) -> anyhow::Result<Reply> {
         loop {
             while let Some(payload) = self.input.frame()? {
                 match self.speech.decode(payload)? {
                     ServerMessage::Reply(_, Reply::Error(error)) => {
                         return Err(client::Error::Refused(Box::new(error)).into());
                     }
-                    ServerMessage::Reply(..) => return Ok(()),
+                    ServerMessage::Reply(_, reply) => return Ok(reply),
                     ServerMessage::Events(_) | ServerMessage::Push(_) => {}
                 }
             }
@@ -246,7 +254,7 @@ pub(super) fn frame_of(first: u8, payload: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `HOST:PORT` of the broker's address.
-fn authority(url: &str) -> anyhow::Result<String> {
+pub(super) fn authority(url: &str) -> anyhow::Result<String> {
     let rest = url.strip_prefix("http://").context("give the broker as http://HOST:PORT")?;
     let authority = rest.trim_end_matches('/');
     Ok(match authority.contains(':') {

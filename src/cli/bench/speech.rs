@@ -52,14 +52,14 @@ impl Speech {
         }
     }
 
-    /// Appends the frame of a request.
-    pub(super) fn write_request(self, request: &Request, out: &mut Vec<u8>) {
+    /// Appends the frame of a request with this id.
+    pub(super) fn write_request(self, id: u32, request: &Request, out: &mut Vec<u8>) {
         let (first, before) = self.framing();
         let mut message = before.to_vec();
         match self {
-            Speech::Json => json::encode_request(Some(1), request, &mut message),
-            Speech::Msgpack => msgpack::encode_request(Some(1), request, &mut message),
-            Speech::Protobuf => protobuf::encode_request(Some(1), request, &mut message),
+            Speech::Json => json::encode_request(Some(id), request, &mut message),
+            Speech::Msgpack => msgpack::encode_request(Some(id), request, &mut message),
+            Speech::Protobuf => protobuf::encode_request(Some(id), request, &mut message),
         }
         frame_of(first, &message, out);
     }
@@ -258,7 +258,7 @@ fn batch_events(frame: &[u8]) -> u64 {
 }
 
 /// Takes a number off the front (Protobuf's base-128 varint).
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
+pub(super) fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
@@ -271,7 +271,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn push_varint(mut number: u64, out: &mut Vec<u8>) {
+pub(super) fn push_varint(mut number: u64, out: &mut Vec<u8>) {
     while number >= 0x80 {
         out.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;

@@ -10,7 +10,7 @@ fn parses(words: &[&str]) -> bool {
 
 #[test]
 fn an_option_is_taken_or_refused() {
-    const OPTIONS: [&str; 7] = [
+    const OPTIONS: [&str; 15] = [
         "--events",
         "--size",
         "--connections",
@@ -18,14 +18,25 @@ fn an_option_is_taken_or_refused() {
         "--subscribers",
         "--topics",
         "--seconds",
+        "--durables",
+        "--deliveries",
+        "--agents",
+        "--dashboards",
+        "--rate",
+        "--lag",
+        "--page",
+        "--attach",
     ];
     for (command, taken) in [
         (&["pub"][..], "--events --size --topics --seconds --connections --in-flight"),
-        (&["fanout"], "--events --size --topics --seconds --subscribers --in-flight"),
+        (&["fanout"], "--events --size --topics --seconds --subscribers --in-flight --rate"),
         (&["resume"], "--events --size --topics --seconds"),
         (&["resume", "--no-publish"], "--seconds"),
+        (&["acks"], "--durables --connections --topics --deliveries --size --in-flight --seconds"),
+        (&["agents"], "--agents --rate --dashboards --seconds"),
+        (&["durables"], "--durables --lag --topics --size --page --attach --seconds"),
         (&["idle", "--pid", "1"], "--connections"),
-        (&["floor"], "--size --connections --subscribers --seconds"),
+        (&["floor"], "--size --connections --subscribers --seconds --rate"),
     ] {
         assert!(parses(command), "{command:?}");
         assert!(parses(&[command, &["--json"]].concat()), "{command:?} --json");
@@ -47,6 +58,23 @@ fn nothing_is_no_load() {
         "fanout --subscribers 0",
         "fanout --in-flight 0",
         "resume --runs 0",
+        "acks --durables 0",
+        "acks --durables 100001",
+        "acks --connections 0",
+        "acks --topics 0",
+        "acks --in-flight 0",
+        "acks --seconds 1",
+        "acks --ack twice",
+        "agents --agents 0",
+        "agents --agents 100000",
+        "agents --rate 0",
+        "agents --dashboards 0",
+        "agents --seconds 0",
+        "durables --durables 0",
+        "durables --lag 100001",
+        "durables --page 1001",
+        "durables --attach 0",
+        "durables --admin http://127.0.0.1:9090 --pid 1",
         "idle --pid 1 --connections 0",
         "floor --clients 0x1",
         "floor --clients 64",

@@ -2,32 +2,19 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::sync::watch;
 
-use super::{STAMP, STAMP_DIGITS};
 use crate::{
     cli::bench::{
-        LATE,
+        arrival::{Total, give_up_at},
         progress::Counter,
         report::{Latencies, latencies, note},
         socket::{CutOff, Input, Socket},
         speech::Speech,
+        stamp::stamp_of,
     },
     clock,
 };
-
-/// For how long nothing may come after the last publish while something is missing.
-const QUIET: Duration = Duration::from_secs(5);
-
-/// All that was published, once that is known.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Total {
-    /// How many events.
-    pub(super) events: u64,
-    /// When the last was answered.
-    pub(super) at: Duration,
-}
 
 /// What it got.
 pub(super) struct Got {
@@ -91,12 +78,6 @@ pub(super) async fn read(
     Ok(got)
 }
 
-/// When nothing more is waited for.
-fn give_up_at(total: Total, last: Duration, deadline: Duration) -> Duration {
-    let late = total.at.max(deadline).saturating_add(LATE);
-    total.at.max(last).saturating_add(QUIET).min(late)
-}
-
 /// Counts the events that are there.
 fn take(input: &mut Input, speech: Speech, got: &mut Got, counter: &Counter) -> anyhow::Result<()> {
     while let Some(payload) = input.frame()? {
@@ -110,38 +91,4 @@ fn take(input: &mut Input, speech: Speech, got: &mut Got, counter: &Counter) -> 
         }
     }
     Ok(())
-}
-
-/// When the first event of a batch was published. In every encoding its data is a JSON string.
-fn stamp_of(payload: &[u8]) -> anyhow::Result<Duration> {
-    let at = memchr::memmem::find(payload, STAMP.as_bytes()).map(|at| at + STAMP.len());
-    let digits = at.and_then(|at| payload.get(at..at + STAMP_DIGITS));
-    let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-    let micros = digits.and_then(|digits| digits.parse().ok());
-    Ok(Duration::from_micros(micros.context("an event that this load did not publish")?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{super::stamp, *};
-
-    #[test]
-    fn a_stamp_is_read_back() {
-        let at = Duration::from_micros(1_234_567);
-        let payload = format!("..\u{4}data\"{}xxxx\"..", stamp(at));
-        assert_eq!(stamp_of(payload.as_bytes()).unwrap(), at);
-        assert!(stamp_of(b"{\"data\":\"sent:12").is_err());
-        assert!(stamp_of(b"{\"data\":\"somebody else\"").is_err());
-    }
-
-    #[test]
-    fn it_waits_while_something_comes_and_not_for_ever() {
-        let seconds = Duration::from_secs;
-        let total = Total { events: 1, at: seconds(20) };
-        assert_eq!(give_up_at(total, seconds(3), seconds(60)), seconds(25));
-        assert_eq!(give_up_at(total, seconds(40), seconds(60)), seconds(45));
-        assert_eq!(give_up_at(total, seconds(69), seconds(60)), seconds(70));
-        // The publisher itself came late.
-        assert_eq!(give_up_at(total, seconds(24), seconds(10)), seconds(29));
-    }
 }
