@@ -63,6 +63,8 @@ pub struct Config {
     pub limits: session::Limits,
     /// The most durable subscriptions there may be.
     pub durables_max: usize,
+    /// The most events that may wait for their moment.
+    pub scheduled_max: usize,
     /// Who is listed on topics, for how long.
     pub presence: session::PresenceOptions,
     /// Those with metrics of their own; a name may end in `*`.
@@ -311,6 +313,7 @@ impl Values {
             },
             durables_shown: self.durables_shown()?,
             durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
+            scheduled_max: self.size("limits.scheduled", 1, 1_000_000)?,
             presence: session::PresenceOptions {
                 grace: self.duration("limits.presence_grace", 100, 600_000)?,
                 restart_grace: self.duration("limits.presence_restart_grace", 100, 600_000)?,

@@ -13,7 +13,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tidings_proto::control::LeaveReason;
+use tidings_proto::control::{LeaveReason, ScheduleOutcome};
 
 pub use self::{
     durables::OneDurable,
@@ -88,6 +88,9 @@ fn describe() {
     }
     counter!(table::DURABLES_EXPIRED.name).absolute(0);
     counter!(table::JOINED.name).absolute(0);
+    for outcome in ScheduleOutcome::ALL {
+        counter!(table::SCHEDULE_ENDED.name, "outcome" => outcome.as_str()).absolute(0);
+    }
     for reason in LeaveReason::ALL {
         counter!(table::LEFT.name, "reason" => reason.as_str()).absolute(0);
     }
@@ -140,6 +143,8 @@ pub struct Gauges {
     pub idle: usize,
     /// Members of all topics.
     pub members: usize,
+    /// Events that wait for their moment.
+    pub scheduled: usize,
     /// How durables lag, once that is known.
     pub lag: Option<LagGauges>,
     /// Whether publishes are taken.
@@ -166,6 +171,7 @@ pub fn render(state: &Gauges) -> String {
     gauge!(table::LOG_BYTES.name).set(state.bytes as f64);
     gauge!(table::LOG_SEGMENTS.name).set(state.segments as f64);
     gauge!(table::MEMBERS.name).set(state.members as f64);
+    gauge!(table::SCHEDULED.name).set(state.scheduled as f64);
     gauge!(table::PROJECTION_OFFSET.name, "projection" => "ledger").set(state.ledger as f64);
     let subscriptions = [
         ("ephemeral", "catching_up", state.ephemeral.catching_up),
@@ -310,6 +316,14 @@ pub fn presence_changed(left: Option<&'static str>) {
     match left {
         None => counter!(table::JOINED.name).increment(1),
         Some(reason) => counter!(table::LEFT.name, "reason" => reason).increment(1),
+    }
+}
+
+/// An event waits for its moment no more; where it was published, it was so late.
+pub fn schedule_ended(outcome: &'static str, late: Option<Duration>) {
+    counter!(table::SCHEDULE_ENDED.name, "outcome" => outcome).increment(1);
+    if let Some(late) = late {
+        histogram!(table::SCHEDULE_LATE.name).record(late.as_secs_f64());
     }
 }
 

@@ -217,7 +217,9 @@ fn files_and_functions_stay_short() {
         for path in sources(dir) {
             let file = name(&path);
             let lines = production(&path);
-            if lines.len() > FILE_LINES_MAX {
+            // What a program writes is as long as it is.
+            let is_made = path.ends_with("generated.rs");
+            if lines.len() > FILE_LINES_MAX && !is_made {
                 breaches.push(format!(
                     "{file}: {} lines of production code; split it, {FILE_LINES_MAX} at most",
                     lines.len()

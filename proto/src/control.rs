@@ -16,6 +16,10 @@ use crate::{Cursor, Filter, SubscribeOptions, Timestamp, Topic};
 pub const SUBSCRIPTIONS_TOPIC: &str = "$subscriptions";
 /// The topic of [`AckStates`].
 pub const ACKS_TOPIC: &str = "$acks";
+/// The topic of events that wait for their moment, and of [`ScheduleChange`].
+pub const SCHEDULED_TOPIC: &str = "$scheduled";
+/// The type of the event of a [`ScheduleChange`].
+pub const SCHEDULE_CHANGE: &str = "schedule.changed";
 /// The topic of [`Lost`].
 pub const LOST_TOPIC: &str = "$log.lost";
 
@@ -215,6 +219,43 @@ impl LeaveReason {
             LeaveReason::Left => "left",
             LeaveReason::Gone => "gone",
             LeaveReason::Restart => "restart",
+        }
+    }
+}
+
+/// An event waits for its moment no more. Its key is the offset of the event of type `scheduled` that it is
+/// about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleChange {
+    /// The offset of the event of type `scheduled`.
+    pub scheduled: u64,
+    /// Why it does not wait any more.
+    pub outcome: ScheduleOutcome,
+}
+
+/// Why an event waits for its moment no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleOutcome {
+    /// It was appended, in the same batch just before the change.
+    Fired,
+    /// Its publisher does not want it any more.
+    Cancelled,
+    /// It could not be read.
+    Lost,
+}
+
+impl ScheduleOutcome {
+    /// All of them.
+    pub const ALL: [ScheduleOutcome; 3] =
+        [ScheduleOutcome::Fired, ScheduleOutcome::Cancelled, ScheduleOutcome::Lost];
+
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ScheduleOutcome::Fired => "fired",
+            ScheduleOutcome::Cancelled => "cancelled",
+            ScheduleOutcome::Lost => "lost",
         }
     }
 }

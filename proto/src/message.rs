@@ -46,6 +46,11 @@ pub enum Request {
         /// The event.
         offset: Offset,
     },
+    /// Do not append this event that waits for its moment.
+    Cancel {
+        /// What `scheduled` gave.
+        offset: Offset,
+    },
     /// Are you there?
     Ping,
 }
@@ -161,6 +166,13 @@ pub enum Reply {
     Presence(Presence),
     /// To [`Request::Receipts`].
     Receipts(Receipts),
+    /// To a [`Request::Publish`] with [`Publish::deliver_at`]: where the event waits for its moment.
+    Scheduled(Published),
+    /// To [`Request::Cancel`].
+    Cancelled {
+        /// What `scheduled` gave.
+        offset: Offset,
+    },
     /// To [`Request::Ping`].
     Pong {},
     /// To any of them.
@@ -194,7 +206,7 @@ pub struct Connected {
     pub server: String,
 }
 
-/// Where an event was appended.
+/// Where an event was appended, or where it waits for its moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Published {
     /// Its place.

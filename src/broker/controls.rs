@@ -7,13 +7,14 @@ use super::{
     acks::AckBox,
     ledger::{Ledger, LedgerEntry, Retention},
     presence::{Listed, Presence},
+    scheduled::{Pending, Schedule},
 };
 use crate::log::{
     AppendError, Controls, Draft, LogHandle, Stored,
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 use parking_lot::Mutex;
-use tidings_proto::{Cursor, Offset, Topic};
+use tidings_proto::{Cursor, Offset, Topic, control::SCHEDULED_TOPIC};
 
 /// How many durables are looked at with the ledger locked.
 const PAGE: usize = 256;
@@ -23,6 +24,7 @@ pub(super) struct BrokerControls {
     ledger: Mutex<Runner<Ledger>>,
     acks: Arc<AckBox>,
     presence: Arc<Presence>,
+    schedule: Arc<Schedule>,
     log: LogHandle,
 }
 
@@ -32,8 +34,9 @@ impl BrokerControls {
         log: &LogHandle,
         acks: Arc<AckBox>,
         presence: Arc<Presence>,
+        schedule: Arc<Schedule>,
     ) -> Result<Arc<BrokerControls>, StartError> {
-        BrokerControls::open_from(log, acks, presence, open_store(log))
+        BrokerControls::open_from(log, acks, presence, schedule, open_store(log))
     }
 
     /// The same from this checkpoint, which may be to be made anew.
@@ -41,6 +44,7 @@ impl BrokerControls {
         log: &LogHandle,
         acks: Arc<AckBox>,
         presence: Arc<Presence>,
+        schedule: Arc<Schedule>,
         (store, rebuilt): (Box<dyn Store>, bool),
     ) -> Result<Arc<BrokerControls>, StartError> {
         let runner = Runner::open(Ledger::default(), store, log.reader(), &Ledger::topics()?)?;
@@ -52,6 +56,7 @@ impl BrokerControls {
             ledger: Mutex::new(runner),
             acks,
             presence,
+            schedule,
             log: log.clone(),
         }))
     }
@@ -71,6 +76,11 @@ impl BrokerControls {
     /// How many are listed, on all topics together.
     pub(super) fn members(&self) -> usize {
         self.ledger.lock().projection().presence().count()
+    }
+
+    /// Looks at the events that wait for their moment. The ledger is locked meanwhile.
+    pub(super) fn with_scheduled<T>(&self, look: impl FnOnce(&Pending) -> T) -> T {
+        look(self.ledger.lock().projection().scheduled())
     }
 
     /// The durable of this name, as the log knows it.
@@ -147,11 +157,17 @@ impl Controls for BrokerControls {
     }
 
     fn committed(&self, events: &[Arc<Stored>]) {
-        let mut of_ours = events.iter().filter(|event| event.record().flags.control()).peekable();
+        let mut of_ours = events.iter().filter(|event| event.topic().is_own()).peekable();
         if of_ours.peek().is_some() {
+            let mut is_scheduled = false;
             let mut ledger = self.ledger.lock();
             for event in of_ours {
                 ledger.apply(event.record());
+                is_scheduled |= event.topic().as_str() == SCHEDULED_TOPIC;
+            }
+            drop(ledger);
+            if is_scheduled {
+                self.schedule.committed();
             }
         }
         self.acks.finish(&Ok(()));

@@ -21,6 +21,39 @@ pub enum PublishError {
         /// What is wrong and what it should be.
         problem: String,
     },
+    /// As many events wait for their moment as may.
+    #[error(
+        "deliver_at: {max} events wait for their moment, the most this broker keeps (limits.scheduled): cancel one"
+    )]
+    TooManyScheduled {
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// Why an event that waits for its moment was not cancelled.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CancelError {
+    /// Nothing was scheduled under this offset, or by somebody else.
+    #[error("offset: there is no scheduled event {0} of yours")]
+    Unknown(Offset),
+    /// It has been published.
+    #[error("offset: the scheduled event {offset} has been published, as event {event}")]
+    TooLate {
+        /// What was to be cancelled.
+        offset: Offset,
+        /// Where it stands.
+        event: Cursor,
+    },
+    /// It is just being published, or cancelled by somebody else.
+    #[error("offset: the scheduled event {0} is being published or cancelled at this moment")]
+    Ending(Offset),
+    /// It could not be stored.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Why there is no subscription.

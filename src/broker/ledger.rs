@@ -1,5 +1,5 @@
-//! The ledger: every durable subscription and how far it is acknowledged, and the members of every topic,
-//! folded from the `$` events.
+//! The ledger: every durable subscription and how far it is acknowledged, the members of every topic, and
+//! which events wait for their moment, folded from the `$` events.
 //!
 //! It is a projection: deleting its files loses nothing, the log rebuilds it. It changes only by events
 //! that are committed, on the commit thread, before their publishers are answered.
@@ -14,15 +14,16 @@ use tidings_proto::{
     Cursor, Filter, Filters, Topic,
     control::{
         ACKS_TOPIC, AckState, AckStates, DurableSpec, PRESENCE_ROOT, RETENTION_TOPIC,
-        RetentionChange, RetentionRule, SUBSCRIPTIONS_TOPIC, SubscriptionChange,
+        RetentionChange, RetentionRule, SCHEDULED_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange,
+        SubscriptionChange,
     },
 };
 
-use super::presence::Listings;
+use super::{presence::Listings, scheduled::Pending};
 
 use crate::log::{
     Record,
-    codec::control_data,
+    codec::{control_data, due_ms, is_scheduled},
     projection::{Change, Entry, Projection, ProjectionError},
 };
 
@@ -54,7 +55,7 @@ fn fresh(spec: &DurableSpec) -> AckState {
     }
 }
 
-/// All durable subscriptions, by name, and the members of all topics.
+/// All durable subscriptions, by name, the members of all topics, and the events that wait.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     durables: BTreeMap<String, LedgerEntry>,
@@ -65,6 +66,7 @@ pub(super) struct Ledger {
     last_number: u64,
     changed: BTreeSet<String>,
     presence: Listings,
+    scheduled: Pending,
     retention: Retention,
     retention_changed: bool,
 }
@@ -121,12 +123,18 @@ impl Ledger {
             Filter::parse(ACKS_TOPIC)?,
             Filter::parse(RETENTION_TOPIC)?,
             presence,
+            Filter::parse(SCHEDULED_TOPIC)?,
         ])
     }
 
     /// Who is listed where.
     pub(super) fn presence(&self) -> &Listings {
         &self.presence
+    }
+
+    /// Which events wait for their moment.
+    pub(super) fn scheduled(&self) -> &Pending {
+        &self.scheduled
     }
 
     /// What was said about retention.
@@ -228,7 +236,7 @@ impl Ledger {
 
 impl Projection for Ledger {
     const NAME: &'static str = "ledger";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
         let wrong = |cause: serde_json::Error| {
@@ -243,6 +251,9 @@ impl Projection for Ledger {
         }
         if key == RETENTION_KEY {
             self.retention = serde_json::from_slice(value).map_err(wrong)?;
+            return Ok(());
+        }
+        if self.scheduled.restore(key, value).map_err(wrong)? {
             return Ok(());
         }
         let entry: LedgerEntry = serde_json::from_slice(value).map_err(wrong)?;
@@ -264,6 +275,15 @@ impl Projection for Ledger {
             RETENTION_TOPIC => serde_json::from_slice(&data)
                 .map(|change| self.change_retention(change))
                 .map_err(|error| error.to_string()),
+            SCHEDULED_TOPIC if is_scheduled(record) => {
+                if let Some(due_ms) = due_ms(record) {
+                    self.scheduled.add(at, due_ms);
+                }
+                return;
+            }
+            SCHEDULED_TOPIC => serde_json::from_slice(&data)
+                .map(|change: ScheduleChange| self.scheduled.remove(change.scheduled))
+                .map_err(|error| error.to_string()),
             topic => match Listings::about(topic) {
                 Some(about) => serde_json::from_slice(&data)
                     .map(|change| self.presence.apply(about, at, change))
@@ -278,6 +298,7 @@ impl Projection for Ledger {
 
     fn take_changes(&mut self) -> Vec<Change> {
         let mut changes = self.presence.take_changes();
+        changes.extend(self.scheduled.take_changes());
         let changed = std::mem::take(&mut self.changed);
         if std::mem::take(&mut self.retention_changed) {
             changes.push((RETENTION_KEY.to_vec(), serde_json::to_vec(&self.retention).ok()));
@@ -301,8 +322,8 @@ impl Projection for Ledger {
         let durables = self.durables.iter().filter_map(|(name, entry)| {
             Some((name.clone().into_bytes(), serde_json::to_vec(entry).ok()?))
         });
-        let presence = self.presence.entries();
-        number.into_iter().chain(retention).chain(durables).chain(presence).collect()
+        let others = self.presence.entries().chain(self.scheduled.entries());
+        number.into_iter().chain(retention).chain(durables).chain(others).collect()
     }
 
     fn reset(&mut self) {

@@ -29,6 +29,7 @@ mod presence;
 mod publish;
 mod receipts;
 mod retention;
+mod scheduled;
 mod selection;
 mod snapshot;
 mod subscription;
@@ -62,6 +63,7 @@ use self::{
     options::check,
     pace::Pace,
     presence::Presence,
+    scheduled::Schedule,
     selection::Selection,
     snapshot::Snapshot,
     subscription::Parts,
@@ -100,6 +102,7 @@ pub struct Broker {
     controls: Arc<BrokerControls>,
     acks: Arc<AckBox>,
     presence: Arc<Presence>,
+    schedule: Arc<Schedule>,
     durables: Mutex<HashMap<String, Arc<Durable>>>,
     /// One durable is made or deleted at a time: its name is looked up and written in two steps.
     changing: tokio::sync::Mutex<()>,
@@ -120,7 +123,7 @@ pub struct Running {
 }
 
 /// Opens the log and starts the core. Call it within a tokio runtime. The durables `shown` have metrics of
-/// their own; a name may end in `*`.
+/// their own; a name may end in `*`. At most `scheduled_max` events wait for their moment.
 ///
 /// # Errors
 /// What the storage refuses, see [`StorageError`].
@@ -129,6 +132,7 @@ pub fn start(
     durables_max: usize,
     shown: Vec<String>,
     presence: PresenceOptions,
+    scheduled_max: usize,
 ) -> Result<(Arc<Broker>, Running), StartError> {
     let begun = crate::clock::monotonic();
     let opener = log::open(options)?;
@@ -137,7 +141,8 @@ pub fn start(
     let handle = opener.handle.clone();
     let acks = AckBox::new();
     let presence = Presence::new(presence, handle.clone());
-    let controls = BrokerControls::open(&handle, acks.clone(), presence.clone())?;
+    let schedule = Schedule::new(scheduled_max);
+    let controls = BrokerControls::open(&handle, acks.clone(), presence.clone(), schedule.clone())?;
     let recovery = &opener.recovery;
     if let Some((from, to)) = recovery.lost {
         tracing::warn!(
@@ -147,20 +152,25 @@ pub fn start(
         );
     }
     let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
-    let parts = (handle, controls, acks, presence.clone());
+    let parts = (handle, controls, acks, presence.clone(), schedule);
     let (broker, stop) = assemble(parts, durables_max, shown, &options.retention);
     tokio::spawn(idle::watch(broker.clone(), stop.clone()));
+    tokio::spawn(scheduled::fire(broker.clone(), stop.clone()));
     tokio::spawn(retention::keep(broker.clone(), stop.clone()));
     tokio::spawn(durables::keep(broker.clone(), stop.clone()));
     tokio::spawn(presence::keep(presence, stop.clone()));
     tokio::spawn(letters::write(broker.clone(), stop.clone()));
+    tokio::spawn(scheduled::fire(broker.clone(), stop.clone()));
     tokio::spawn(lag::watch(broker.clone(), stop));
     Ok((broker.clone(), Running { thread, broker }))
 }
 
+/// What the core is put together from.
+type Rooms = (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>, Arc<Schedule>);
+
 /// The core over a log whose commits somebody makes, and what stops it. Wakes whom they concern.
 fn assemble(
-    (log, controls, acks, presence): (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>),
+    (log, controls, acks, presence, schedule): Rooms,
     durables_max: usize,
     shown: Vec<String>,
     retention: &log::retention::Options,
@@ -173,6 +183,7 @@ fn assemble(
         controls,
         acks,
         presence,
+        schedule,
         durables: Mutex::new(HashMap::new()),
         changing: tokio::sync::Mutex::new(()),
         ephemeral: Arc::default(),

@@ -7,12 +7,17 @@ use std::{
 
 use smallvec::SmallVec;
 use tidings_proto::{
-    EventId, Topic,
+    EventId, Timestamp, Topic,
+    event::Expiry,
     message::{Publish, Published},
 };
 use uuid::Uuid;
 
-use super::{Broker, error::PublishError};
+use super::{
+    Broker,
+    error::PublishError,
+    scheduled::{AHEAD_MS_MAX, Place},
+};
 use crate::{
     clock,
     log::{self, Draft, Drafts, Ticket},
@@ -22,6 +27,8 @@ use crate::{
 pub struct PublishTicket {
     ticket: Ticket,
     ids: SmallVec<[String; 1]>,
+    /// Of an event that waits for its moment.
+    _place: Option<Place>,
 }
 
 impl Future for PublishTicket {
@@ -41,7 +48,8 @@ impl Future for PublishTicket {
 }
 
 impl Broker {
-    /// Queues events to be appended together: all or none. They are published in the order of the calls.
+    /// Queues events to be appended together: all or none. They are published in the order of the calls. One with
+    /// `deliver_at` is stored until then, and where it waits is what the ticket gives.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -50,8 +58,13 @@ impl Broker {
         subject: &str,
         batch: Vec<Publish>,
     ) -> Result<PublishTicket, PublishError> {
-        check(&batch)?;
         let now = clock::now();
+        check(&batch, now)?;
+        if let [publish] = &*batch
+            && publish.deliver_at.is_some()
+        {
+            return self.schedule(subject, publish).await;
+        }
         let mut drafts = Drafts::with_capacity(batch.len());
         let mut ids = SmallVec::with_capacity(batch.len());
         for publish in &batch {
@@ -61,7 +74,20 @@ impl Broker {
             drafts.push(Draft { expect_last: publish.expect_last, ..draft });
         }
         let ticket = self.log.append(drafts).await?;
-        Ok(PublishTicket { ticket, ids })
+        Ok(PublishTicket { ticket, ids, _place: None })
+    }
+
+    async fn schedule(
+        &self,
+        subject: &str,
+        publish: &Publish,
+    ) -> Result<PublishTicket, PublishError> {
+        let place = self.schedule.place(self.scheduled())?;
+        let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
+        let ids = SmallVec::from_iter([id_of(publish, made)]);
+        let draft = log::codec::schedule(publish, made, subject);
+        let ticket = self.log.append(draft.into_iter().collect()).await?;
+        Ok(PublishTicket { ticket, ids, _place: Some(place) })
     }
 }
 
@@ -73,7 +99,7 @@ fn id_of(publish: &Publish, made: Uuid) -> String {
         .map_or_else(|| made.to_string(), |id: &EventId| id.as_str().to_owned())
 }
 
-fn check(batch: &[Publish]) -> Result<(), PublishError> {
+fn check(batch: &[Publish], now: Timestamp) -> Result<(), PublishError> {
     if batch.is_empty() {
         return Err(PublishError::EmptyBatch);
     }
@@ -90,11 +116,8 @@ fn check(batch: &[Publish]) -> Result<(), PublishError> {
         if batch.len() > 1 {
             topics.insert(topic);
         }
-        if publish.deliver_at.is_some() {
-            return invalid(
-                "deliver_at",
-                "this version of the broker does not have it yet: leave it out".to_owned(),
-            );
+        if let Some(deliver_at) = publish.deliver_at {
+            check_schedule(publish, deliver_at, now, batch.len())?;
         }
         if publish.receipts {
             let problem = "this version of the broker does not push receipts yet: leave it out and ask for them";
@@ -102,4 +125,36 @@ fn check(batch: &[Publish]) -> Result<(), PublishError> {
         }
     }
     Ok(())
+}
+
+/// What an event that waits for its moment must be.
+fn check_schedule(
+    publish: &Publish,
+    deliver_at: Timestamp,
+    now: Timestamp,
+    in_batch: usize,
+) -> Result<(), PublishError> {
+    let invalid =
+        |field, problem: &str| Err(PublishError::Invalid { field, problem: problem.to_owned() });
+    if in_batch > 1 {
+        return invalid(
+            "deliver_at",
+            "an event of a batch is published with the others: publish it alone",
+        );
+    }
+    if publish.expect_last.is_some() {
+        let problem =
+            "it does not go with deliver_at: what the topic's last event will be then is not known";
+        return invalid("expect_last", problem);
+    }
+    if deliver_at.as_millis() > now.as_millis().saturating_add(AHEAD_MS_MAX) {
+        return invalid("deliver_at", "it is 30 days ahead at most");
+    }
+    match publish.event.expires {
+        Some(Expiry::At(expires)) if expires <= deliver_at => {
+            let problem = "it is not after deliver_at, so the event would never be delivered";
+            invalid("expires", problem)
+        }
+        _ => Ok(()),
+    }
 }

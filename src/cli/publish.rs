@@ -11,7 +11,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tidings_proto::{
-    EventId, NewEvent, Priority, Topic,
+    EventId, NewEvent, Priority, Timestamp, Topic,
     event::{DEFAULT_TYPE, Expiry, JSON, JSON_DEPTH_MAX, json_depth},
     message::{Publish, Published},
 };
@@ -23,7 +23,10 @@ use super::{
     output::Output,
     read_file, stdin,
 };
-use crate::client::{Client, PublishHandle};
+use crate::{
+    client::{Client, PublishHandle},
+    clock,
+};
 
 /// How many events may be unanswered.
 const WINDOW: usize = 1024;
@@ -53,6 +56,13 @@ pub struct Args {
     /// How long it is delivered, as in 30s.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub ttl: Option<Duration>,
+    /// Publish it at this moment, as in 2026-11-21T06:00:00Z; 30 days ahead at most.
+    #[arg(long, value_name = "TIME", value_parser = str::parse::<Timestamp>, conflicts_with = "expect_last")]
+    pub at: Option<Timestamp>,
+    /// Publish it after this time, as in 10m; 30 days at most.
+    #[arg(long = "in", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(conflicts_with_all = ["at", "expect_last"])]
+    pub after: Option<Duration>,
     /// An attribute of your own; may be given more than once.
     #[arg(long, value_name = "KEY:VALUE", value_parser = parse_header)]
     pub header: Vec<(String, String)>,
@@ -81,8 +91,10 @@ const EXAMPLES: &str = "\
 Examples:
   tidings pub tasks.42 '{\"done\":7,\"of\":10}' --type task.progress --key progress
   tail -f app.log | tidings pub logs.app --lines
+  tidings pub calls.standup '{\"room\":7}' --in 10m
 
-Writes the event's offset. With --lines nothing is written, with --lines --json one
+Writes the event's offset; with --at or --in the one that DELETE /v1/scheduled/OFFSET
+cancels it by. With --lines nothing is written, with --lines --json one
 {\"offset\",\"id\"} for each event; it waits for a broker that is away for ever unless
 --timeout is given.";
 
@@ -253,7 +265,9 @@ impl Args {
             event.expires = Some(Expiry::TtlMs(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)));
         }
         event.check().map_err(|error| Usage::error(error.to_string()))?;
-        Ok(Publish { expect_last: self.expect_last, ..Publish::of(event) })
+        let after_ms = self.after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        let deliver_at = self.at.or(after_ms.map(|ms| clock::now().plus_millis(ms)));
+        Ok(Publish { expect_last: self.expect_last, deliver_at, ..Publish::of(event) })
     }
 
     /// How bytes that come without a content type are to be read.
@@ -344,6 +358,17 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_says_until_when() {
+        let at = args("a.b x --at 2026-11-21T06:00:00Z").unwrap().publish(None).unwrap();
+        assert_eq!(at.deliver_at.unwrap().to_string(), "2026-11-21T06:00:00.000Z");
+        let before = clock::now();
+        let after = args("a.b x --in 10m").unwrap().publish(None).unwrap().deliver_at.unwrap();
+        let (low, high) = (before.plus_millis(600_000), clock::now().plus_millis(600_000));
+        assert!((low..=high).contains(&after), "{after}");
+        assert_eq!(args("a.b x").unwrap().publish(None).unwrap().deliver_at, None);
+    }
+
+    #[test]
     fn data_that_is_not_what_was_said_is_refused() {
         let args = args("a.b --content-type application/json").unwrap();
         let error = args.publish(Some(Bytes::from_static(b"no"))).unwrap_err();
@@ -363,6 +388,10 @@ mod tests {
             "a.b x --ttl soon",
             "a.b x --header nothing",
             "a.b x --file f",
+            "a.b x --at soon",
+            "a.b x --in soon",
+            "a.b x --at 2026-11-21T06:00:00Z --in 1m",
+            "a.b x --in 1m --expect-last 5",
         ] {
             assert!(args(line).is_err(), "{line}");
         }

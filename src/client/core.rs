@@ -279,7 +279,7 @@ impl Core {
                 return;
             }
             Reply::Error(error) => Err(Error::refused(error)),
-            Reply::Published(published) => Ok(published),
+            Reply::Published(place) | Reply::Scheduled(place) => Ok(place),
             other => Err(unexpected(&other)),
         };
         self.backoff.reset();

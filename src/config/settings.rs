@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -163,6 +163,12 @@ pub const SETTINGS: [Setting; 32] = [
     ),
     setting("limits.presence_topic_members_max", "500", "1 to 5000", "members of one topic"),
     setting("limits.presence_members_max", "10000", "1 to 100000", "members of all topics"),
+    setting(
+        "limits.scheduled",
+        "100000",
+        "1 to 1000000",
+        "events that wait for their moment (`deliver_at`)",
+    ),
     setting(
         "metrics.durables",
         "",

@@ -3,11 +3,13 @@
 use std::{cell::Cell, hash::Hasher, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
+use serde::Deserialize;
 use siphasher::sip::SipHasher13;
 use tidings_proto::{
     Event, NewEvent, Offset, Priority, Timestamp, Topic,
-    control::Lost,
+    control::{Lost, SCHEDULED_TOPIC},
     event::{EventId, Expiry, JSON},
+    message::Publish,
     wire::{
         json, msgpack, protobuf,
         stored::{self, Body, StoredError},
@@ -296,6 +298,47 @@ pub(super) fn data_of(body: &[u8]) -> Option<&[u8]> {
 /// When an event stops being delivered, by its body; `None` also where the body cannot be read.
 pub(super) fn expires_of(body: &[u8]) -> Option<Timestamp> {
     stored::expires(body).ok().flatten()
+}
+
+/// What is stored of an event that waits for its moment: the publish as JSON, under its publisher's subject and
+/// id, so that the same one again is found. `None` only for a bug: a fixed name that does not parse.
+pub fn schedule(publish: &Publish, made_id: Uuid, subject: &str) -> Option<Draft> {
+    let mut data = Vec::new();
+    json::encode_publish(publish, &mut data);
+    let event = NewEvent {
+        id: publish.event.id.clone(),
+        kind: "scheduled".to_owned(),
+        datacontenttype: Some(JSON.to_owned()),
+        data: Some(Bytes::from(data)),
+        ..NewEvent::on(Topic::parse(SCHEDULED_TOPIC).ok()?)
+    };
+    // A publisher's, and so nothing that may take the reserve of a full disk.
+    Some(draft(&event, made_id, subject, Timestamp::from_millis(0), false))
+}
+
+/// Whether this is what [`schedule`] made. What follows it on the topic has a key.
+pub fn is_scheduled(record: &Record) -> bool {
+    record.topic.as_str() == SCHEDULED_TOPIC && record.key.is_empty()
+}
+
+/// When an event that waits is due, in milliseconds since the epoch; `None` when it cannot be read.
+pub fn due_ms(record: &Record) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Due {
+        deliver_at: Timestamp,
+    }
+    let due: Due = serde_json::from_slice(&control_data(record)?).ok()?;
+    Some(due.deliver_at.as_millis())
+}
+
+/// The event that was stored by [`schedule`], to be appended now; `None` when it cannot be read. Its id was
+/// looked up when it was scheduled, and is not again.
+pub fn fire(record: &Record, now: Timestamp) -> Option<Draft> {
+    let body = stored::decode(&record.body).ok()?;
+    let publish = json::decode_publish(std::str::from_utf8(body.data?).ok()?).ok()?;
+    let made_id = Uuid::parse_str(&body.id.to_string()).unwrap_or_default();
+    let draft = draft(&publish.event, made_id, body.subject, now, publish.receipts);
+    Some(Draft { dedupe: None, ..draft })
 }
 
 /// The body of the record that names the offsets a torn tail could have held.

@@ -45,7 +45,7 @@ const BATCH: Kind = Kind::Histogram(&[
 ]);
 /// For how long sessions last, in seconds.
 const LONG: Kind = Kind::Histogram(&[1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0, 28_800.0, 86_400.0]);
-/// For how long somebody thinks before an ack, in seconds.
+/// For how long somebody thinks before an ack, and how late something is, in seconds.
 const HUMAN: Kind = Kind::Histogram(&[
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
 ]);
@@ -105,6 +105,9 @@ table! {
     MEMBERS = "tidings_presence_members", Gauge, "", "Members listed, on all topics together";
     JOINED = "tidings_presence_joined_total", Counter, "", "Members that joined a topic";
     LEFT = "tidings_presence_left_total", Counter, "reason", "Members that left one: `left` (unsubscribed), `gone` (lost, and not back within the grace), `restart` (not back after a start)";
+    SCHEDULED = "tidings_scheduled_events", Gauge, "", "Events that wait for their moment (`deliver_at`)";
+    SCHEDULE_ENDED = "tidings_scheduled_ended_total", Counter, "outcome", "Events that wait for it no more: `fired` (published), `cancelled`, `lost` (what was stored cannot be read)";
+    SCHEDULE_LATE = "tidings_scheduled_lateness_seconds", HUMAN, "", "From the moment an event was due to its being in the log";
     LAG_SUM = "tidings_durable_lag_events", Gauge, "", "Events not acknowledged, of all durables together";
     LAG_MAX = "tidings_durable_lag_events_max", Gauge, "", "Of the durable with the most";
     LAG_SECONDS = "tidings_durable_lag_seconds_max", Gauge, "", "The age of the oldest event that a durable has not acknowledged, where it could be looked for with bounded work";

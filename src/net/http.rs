@@ -21,6 +21,7 @@ mod query;
 mod respond;
 mod retention;
 mod routes;
+mod scheduled;
 mod status;
 mod upgrade;
 
@@ -190,11 +191,13 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Reset => operate::reset(&call, body).await,
         Route::SubscriptionEvents => durables::stream(&call).await,
         Route::Presence => presence::show(&call),
+        Route::Scheduled => scheduled::cancel(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),
         Route::Demo => demo::page(),
-        Route::NotYet(_) | Route::Socket | Route::FilterSocket => {
-            let text = "this version of the broker does not have this call yet";
+        // These are answered before.
+        Route::Socket | Route::FilterSocket => {
+            let text = "this call is a WebSocket: ask for the upgrade";
             Err(WireError::new(Code::NotFound, text).into())
         }
     }

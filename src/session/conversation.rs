@@ -10,10 +10,10 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Greeting, Session,
     answers::Answers,
-    check_count,
+    check_batch, check_count,
     encoding::Encoding,
     of_ack,
-    outbox::{Item, Pending},
+    outbox::{Form, Item, Pending},
     target,
 };
 use crate::broker::{Durable, Ready, Token};
@@ -183,8 +183,15 @@ impl Conversation {
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
             Request::Ping => Ok(self.pong(id).await),
-            Request::Publish(publish) => self.publish(id, vec![*publish], false).await,
-            Request::PublishBatch(batch) => self.publish(id, batch, true).await,
+            Request::Publish(publish) => {
+                let waits = publish.deliver_at.is_some();
+                let form = if waits { Form::Scheduled } else { Form::One };
+                self.publish(id, vec![*publish], form).await
+            }
+            Request::PublishBatch(batch) => {
+                check_batch(&batch)?;
+                self.publish(id, batch, Form::Batch).await
+            }
             Request::Subscribe(options) => self.subscribe(id, &options).await,
             Request::Ack(ack) => self.ack(id, &ack).await,
             Request::Nack(nack) => self.nack(id, &nack).await,
@@ -193,6 +200,10 @@ impl Conversation {
             Request::Receipts { offset } => {
                 let receipts = self.session()?.receipts(offset).await?;
                 Ok(self.reply(id, Reply::Receipts(receipts)).await)
+            }
+            Request::Cancel { offset } => {
+                self.session()?.cancel(offset).await?;
+                Ok(self.reply(id, Reply::Cancelled { offset }).await)
             }
             Request::Presence { topic } => {
                 let (presence, _) = self.session()?.presence(&topic)?;
@@ -258,11 +269,11 @@ impl Conversation {
         &mut self,
         id: Option<RequestId>,
         batch: Vec<Publish>,
-        as_batch: bool,
+        form: Form,
     ) -> Result<Verdict, WireError> {
         let events = batch.len();
         let ticket = self.session()?.publish(batch).await?;
-        let pending = Pending::published(ticket, events, as_batch);
+        let pending = Pending::published(ticket, events, form);
         Ok(verdict(self.send(Item::Pending(id, pending)).await))
     }
 

@@ -6,7 +6,7 @@ use crate::{
     auth::AuthError,
     broker::{
         RetentionError,
-        error::{AckError, AppendError, PublishError, ReadError, SubscribeError},
+        error::{AckError, AppendError, CancelError, PublishError, ReadError, SubscribeError},
     },
     clock,
 };
@@ -35,6 +35,18 @@ pub(crate) fn of_publish(error: &PublishError) -> WireError {
         PublishError::EmptyBatch | PublishError::Invalid { .. } => {
             WireError::invalid(error.to_string())
         }
+        PublishError::TooManyScheduled { .. } => WireError::new(Code::TooLarge, error.to_string()),
+    }
+}
+
+pub(crate) fn of_cancel(error: &CancelError) -> WireError {
+    match error {
+        CancelError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
+        CancelError::TooLate { .. } | CancelError::Ending(_) => {
+            WireError::new(Code::Conflict, error.to_string())
+        }
+        CancelError::Append(error) => of_append(error),
+        CancelError::Read(error) => of_read(error),
     }
 }
 

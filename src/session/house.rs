@@ -133,6 +133,7 @@ impl House {
             durable,
             idle,
             members: self.broker.members(),
+            scheduled: self.broker.scheduled(),
             lag: self.broker.lag(),
             ledger: self.broker.ledger_applied().get(),
             first: log.first().get(),

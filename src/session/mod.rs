@@ -15,6 +15,7 @@ mod operate;
 pub mod outbox;
 mod publishing;
 mod retention;
+mod scheduled;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,9 +24,10 @@ pub use crate::broker::{
     PutOutcome, Read, Ready, RuleInfo, Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
-pub(crate) use error::{internal, of_ack, of_append, of_publish, of_read, of_subscribe};
+pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
 pub use publishing::Publishing;
+pub use scheduled::check_batch;
 use smallvec::SmallVec;
 use tidings_proto::{
     Code, Cursor, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,

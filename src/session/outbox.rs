@@ -66,14 +66,25 @@ pub struct Pending {
 }
 
 enum Of {
-    Publish { ticket: Publishing, as_batch: bool },
+    Publish { ticket: Publishing, form: Form },
     Ack { ticket: AckTicket, reply: Option<Box<Reply>> },
+}
+
+/// How a publish is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Where its event stands.
+    One,
+    /// Where each of its events stands.
+    Batch,
+    /// Where its event waits for its moment.
+    Scheduled,
 }
 
 impl Pending {
     /// Of a publish of so many events.
-    pub fn published(ticket: Publishing, events: usize, as_batch: bool) -> Pending {
-        Pending { of: Of::Publish { ticket, as_batch }, results: events }
+    pub fn published(ticket: Publishing, events: usize, form: Form) -> Pending {
+        Pending { of: Of::Publish { ticket, form }, results: events }
     }
 
     /// Of an ack or nack.
@@ -92,8 +103,8 @@ impl Future for Pending {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
         Poll::Ready(match &mut self.of {
-            Of::Publish { ticket, as_batch } => {
-                published(ready!(Pin::new(ticket).poll(context)), *as_batch)
+            Of::Publish { ticket, form } => {
+                published(ready!(Pin::new(ticket).poll(context)), *form)
             }
             Of::Ack { ticket, reply } => match ready!(Pin::new(ticket).poll(context)) {
                 Ok(()) => match reply.take() {
@@ -106,11 +117,12 @@ impl Future for Pending {
     }
 }
 
-fn published(outcome: <Publishing as Future>::Output, as_batch: bool) -> Reply {
+fn published(outcome: <Publishing as Future>::Output, form: Form) -> Reply {
     match outcome {
-        Ok(results) if as_batch => Reply::PublishedBatch { results: results.into_vec() },
+        Ok(results) if form == Form::Batch => Reply::PublishedBatch { results: results.into_vec() },
         Ok(mut results) => match results.pop() {
-            Some(published) => Reply::Published(published),
+            Some(place) if form == Form::Scheduled => Reply::Scheduled(place),
+            Some(place) => Reply::Published(place),
             None => Reply::Error(internal("a publish without a result")),
         },
         Err(error) => Reply::Error(error),

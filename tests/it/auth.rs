@@ -20,12 +20,12 @@ use crate::util::{
 const SECRET: &str = "canary-secret-of-the-tests-that-nobody-may-print";
 
 /// A broker that asks for tokens.
-struct Guarded {
-    broker: Broker,
+pub struct Guarded {
+    pub broker: Broker,
     _secret: tempfile::NamedTempFile,
 }
 
-fn guarded(more: &[&str]) -> Guarded {
+pub fn guarded(more: &[&str]) -> Guarded {
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), format!("{SECRET}\n")).unwrap();
     let path = secret.path().to_str().unwrap();
@@ -49,17 +49,17 @@ fn token_for(subject: &str, grants: Value, seconds: u64) -> String {
     signed(Algorithm::HS256, SECRET, &claims)
 }
 
-fn token(subject: &str, grants: Value) -> String {
+pub fn token(subject: &str, grants: Value) -> String {
     token_for(subject, grants, 3600)
 }
 
-fn admin() -> String {
+pub fn admin() -> String {
     token("root", json!({"publish": [">"], "subscribe": [">"], "durable": ["*"], "admin": true}))
 }
 
 impl Guarded {
     /// A socket that brought this token with its upgrade.
-    async fn open(&self, token: &str) -> Socket {
+    pub async fn open(&self, token: &str) -> Socket {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str())];
         Socket::try_open(&self.broker.public, "/v1/ws", &headers).await.unwrap()

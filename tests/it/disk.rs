@@ -11,6 +11,7 @@ use std::{
 use hyper::Method;
 use serde_json::{Value, json};
 
+use crate::scheduled::in_ms;
 use crate::util::{
     Broker, Reaped, binary, eventually,
     http::{self, Answer},
@@ -312,6 +313,34 @@ async fn a_full_disk_takes_leaves_and_refuses_joins() {
         .await;
     bob.subscribe(options).await;
     assert_eq!(members().await, 1);
+}
+
+#[tokio::test]
+async fn an_event_that_is_due_while_the_disk_is_full_is_published_when_it_is_not() {
+    let Some((disk, broker)) = on_a_small_disk(12 << 20) else { return };
+    let ballast = disk.outside("ballast");
+    std::fs::write(&ballast, vec![7; 4 << 20]).unwrap();
+    let mut socket = Socket::open(&broker.public).await;
+    let soon = json!({"topic": "b", "data": "x".repeat(20_000), "deliver_at": in_ms(2000)});
+    assert!(socket.call("publish", soon.clone()).await["scheduled"].is_object());
+    let (stored, _) = fill(&broker, 0).await;
+    let refused = socket.refused("publish", soon).await;
+    assert_eq!(refused["code"], "unavailable", "{refused}");
+    // It is due and does not fit: that is tried, and tried again.
+    let is_late = async || {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        http::get(&broker.public, "/v1/topics/b/events").await.json()["events"] == json!([])
+    };
+    for _ in 0..60 {
+        assert!(is_late().await, "it was published on a full disk");
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    let next = stored + 1;
+    eventually("publishes are taken again", async || publish(&broker, next).await.status == 201)
+        .await;
+    eventually("it is published", async || !is_late().await).await;
+    let events = http::get(&broker.public, "/v1/topics/b/events").await.json();
+    assert_eq!(events["events"].as_array().unwrap().len(), 1, "{events}");
 }
 
 /// A stopped broker's log of sealed segments, and the file of the first with its length.

@@ -330,3 +330,41 @@ async fn the_encodings_are_told_and_chosen_in_our_order() {
     let subprotocols = ["tidings.v1.protobuf", "tidings.v1.msgpack", "tidings.v1.json"];
     assert_eq!(capabilities["subprotocols"], json!(subprotocols));
 }
+
+async fn events_are_scheduled_and_cancelled(codec: Codec) {
+    let broker = Broker::start();
+    let mut peer = Peer::open(&broker, codec).await;
+    let at = |text: &str| Publish {
+        deliver_at: Some(text.parse().unwrap()),
+        ..Publish::of(NewEvent { id: None, ..NewEvent::on(Topic::parse("a").unwrap()) })
+    };
+    let publish = Request::Publish(Box::new(at("2001-01-01T00:00:00Z")));
+    let Reply::Scheduled(scheduled) = peer.call(publish).await else { panic!() };
+    peer.subscribe(Cursor::START).await;
+    while peer.events.is_empty() {
+        peer.next().await;
+    }
+    assert_eq!(peer.events[0].id.as_str(), scheduled.id);
+    let cancel = Request::Cancel { offset: scheduled.offset };
+    let Reply::Error(error) = peer.call(cancel).await else { panic!() };
+    assert_eq!(error.code.as_str(), "conflict");
+    let Reply::Error(error) =
+        peer.call(Request::PublishBatch(vec![at("2001-01-01T00:00:00Z")])).await
+    else {
+        panic!()
+    };
+    assert!(error.message.starts_with("events[0].deliver_at: "), "{error}");
+    let tomorrow = crate::scheduled::in_ms(crate::scheduled::DAY_MS);
+    let Reply::Scheduled(scheduled) = peer.call(Request::Publish(Box::new(at(&tomorrow)))).await
+    else {
+        panic!()
+    };
+    let cancel = Request::Cancel { offset: scheduled.offset };
+    assert_eq!(peer.call(cancel).await, Reply::Cancelled { offset: scheduled.offset });
+}
+
+#[tokio::test]
+async fn events_are_scheduled_and_cancelled_in_every_encoding() {
+    events_are_scheduled_and_cancelled(PROTOBUF).await;
+    events_are_scheduled_and_cancelled(MSGPACK).await;
+}

@@ -599,11 +599,9 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
         assert!(answer.header("allow").contains(allowed), "{path}: {}", answer.header("allow"));
         assert_eq!(answer.header("content-type"), "application/problem+json");
     }
-    for (method, path) in [
-        (Method::GET, "/v1/retention/a"),
-        (Method::DELETE, "/v1/scheduled/1"),
-        (Method::POST, "/v1/subscriptions/d/reset"),
-    ] {
+    for (method, path) in
+        [(Method::GET, "/v1/retention/a"), (Method::POST, "/v1/subscriptions/d/reset")]
+    {
         let answer = call(&broker, method, path, &[]).await;
         assert!(answer.status.is_client_error(), "never a silent success: {path}");
         assert!(

@@ -37,6 +37,7 @@ mod publish;
 mod real_input;
 mod request;
 mod retention;
+mod scheduled;
 mod shared;
 mod slow_http;
 mod slow_reader;

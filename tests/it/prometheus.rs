@@ -119,12 +119,15 @@ fn promtool(input: &str) -> (bool, String) {
 
 #[tokio::test]
 async fn the_linter_of_prometheus_finds_nothing() {
-    let (broker, _sockets, _stream) = busy().await;
+    let (broker, [mut socket, _resumed], _stream) = busy().await;
+    let due = json!({"topic": "z", "deliver_at": "2001-01-01T00:00:00Z"});
+    assert!(socket.call("publish", due).await["scheduled"].is_object());
     let mut text = String::new();
     // How durables lag is looked at every few seconds.
     eventually("the durable has been looked at", async || {
         text = http::get(&broker.admin, "/metrics").await.text();
         text.contains("tidings_subscription_lag_events{durable=\"d\"} 6\n")
+            && text.contains("tidings_scheduled_lateness_seconds_count 1\n")
     })
     .await;
     let (clean, said) = promtool(&text);

@@ -84,6 +84,7 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|token| Request::Refresh { token }),
         topic().prop_map(|topic| Request::Presence { topic }),
         offset().prop_map(|offset| Request::Receipts { offset }),
+        offset().prop_map(|offset| Request::Cancel { offset }),
         Just(Request::Ping),
     ]
 }
@@ -132,6 +133,8 @@ pub(super) fn reply() -> impl Strategy<Value = Reply> {
             .prop_map(|(topic, members)| Reply::Presence(message::Presence { topic, members })),
         (offset(), collection::vec(receipt, 0..4))
             .prop_map(|(offset, receipts)| Reply::Receipts(Receipts { offset, receipts })),
+        published().prop_map(Reply::Scheduled),
+        offset().prop_map(|offset| Reply::Cancelled { offset }),
         Just(Reply::Pong {}),
         error().prop_map(Reply::Error),
     ]

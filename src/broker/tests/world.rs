@@ -64,12 +64,23 @@ impl World {
             members_max: 10,
         };
         let presence = Presence::new(presence, handle.clone());
+        let schedule = super::super::scheduled::Schedule::new(100);
         let store = (Box::new(MemoryStore::forgetful()) as _, true);
-        let controls =
-            BrokerControls::open_from(&handle, acks.clone(), presence.clone(), store).unwrap();
+        let controls = BrokerControls::open_from(
+            &handle,
+            acks.clone(),
+            presence.clone(),
+            schedule.clone(),
+            store,
+        )
+        .unwrap();
         let committer = opener.stepped(controls.clone());
-        let (broker, stop) =
-            assemble((handle, controls, acks, presence), 100, Vec::new(), &options.retention);
+        let (broker, stop) = assemble(
+            (handle, controls, acks, presence, schedule),
+            100,
+            Vec::new(),
+            &options.retention,
+        );
         World { broker, disk, options, committer, stop }
     }
 

@@ -1,6 +1,6 @@
 //! Publishing over HTTP: a plain body, or CloudEvents in any of their three modes.
 //!
-//! - 201 with where the event stands; 200 when nothing was appended because all of it was seen
+//! - 201 with where the event stands, 202 with where it waits for its moment; 200 when nothing was appended because all of it was seen
 //!   before.
 //! - A batch is atomic.
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     net::problem::Refusal,
-    session::{Session, Transport, internal, parse_topic, shown},
+    session::{Session, Transport, check_batch, internal, parse_topic, shown},
 };
 
 /// Headers of these families are read as attributes, so they must be text.
@@ -41,6 +41,11 @@ impl Given {
 #[derive(serde::Serialize)]
 struct Results {
     results: Vec<Published>,
+}
+
+#[derive(serde::Serialize)]
+struct Scheduled {
+    scheduled: Published,
 }
 
 /// `POST /v1/topics/{topic}/events`.
@@ -85,17 +90,26 @@ pub(super) async fn to_topics(call: &Call, body: Incoming) -> Result<Response<Bo
 async fn publish(session: &Session, given: Given) -> Result<Response<Body>, Refusal> {
     let (batch, is_one) = match given {
         Given::One(publish) => (vec![*publish], true),
-        Given::Many(batch) => (batch, false),
+        Given::Many(batch) => {
+            check_batch(&batch)?;
+            (batch, false)
+        }
     };
+    let waits = batch.iter().any(|publish| publish.deliver_at.is_some());
     let mut results = session.publish_now(batch).await?;
     let status = match results.iter().all(|published| published.duplicate) {
         true => StatusCode::OK,
+        // It is published later.
+        false if waits => StatusCode::ACCEPTED,
         false => StatusCode::CREATED,
     };
     if !is_one {
         return Ok(respond::of(status, &Results { results: results.into_vec() })?);
     }
     let published = results.pop().ok_or_else(|| internal("a publish without a result"))?;
+    if waits {
+        return Ok(respond::of(status, &Scheduled { scheduled: published })?);
+    }
     Ok(respond::of(status, &published)?)
 }
 

@@ -51,6 +51,8 @@ pub(super) enum Route {
     SubscriptionEvents,
     /// Who is listed on a topic.
     Presence,
+    /// One event that waits for its moment.
+    Scheduled,
     /// What the broker is doing.
     Status,
     /// What the broker can do.
@@ -61,8 +63,6 @@ pub(super) enum Route {
     Socket,
     /// A WebSocket that is subscribed from its beginning.
     FilterSocket,
-    /// A call of the protocol that this version does not carry out.
-    NotYet(&'static [Method]),
 }
 
 const TABLE: [(&str, Route); 26] = [
@@ -91,7 +91,7 @@ const TABLE: [(&str, Route); 26] = [
     ("/v1/topics/{name}", Route::Topic),
     ("/v1/retention", Route::Rules),
     ("/v1/retention/{name}", Route::Rule),
-    ("/v1/scheduled/{name}", Route::NotYet(&[Method::DELETE])),
+    ("/v1/scheduled/{name}", Route::Scheduled),
 ];
 
 impl Route {
@@ -122,7 +122,7 @@ impl Route {
             | Route::Resume
             | Route::Reset => &[Method::POST],
             Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
-            Route::NotYet(methods) => methods,
+            Route::Scheduled => &[Method::DELETE],
         })
     }
 

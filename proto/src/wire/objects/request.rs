@@ -53,6 +53,7 @@ pub(in crate::wire) fn write<S: Syntax>(
         Request::Receipts { offset } => {
             message.serde("receipts", &Receipts { offset: *offset });
         }
+        Request::Cancel { offset } => message.serde("cancel", &Cancel { offset: *offset }),
         Request::Ping => message.serde("ping", &Ping {}),
     }
     message.end();
@@ -84,6 +85,8 @@ pub(in crate::wire) struct Envelope<D> {
     #[serde(default, deserialize_with = "object")]
     receipts: Option<Receipts>,
     #[serde(default, deserialize_with = "object")]
+    cancel: Option<Cancel>,
+    #[serde(default, deserialize_with = "object")]
     ping: Option<Ping>,
 }
 
@@ -114,6 +117,12 @@ struct Presence {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Receipts {
+    offset: Offset,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
     offset: Offset,
 }
 
@@ -154,6 +163,7 @@ impl<D: Payload> Envelope<D> {
             self.refresh.map(|it| Request::Refresh { token: it.token }),
             self.presence.map(|it| Request::Presence { topic: it.topic }),
             self.receipts.map(|it| Request::Receipts { offset: it.offset }),
+            self.cancel.map(|it| Request::Cancel { offset: it.offset }),
             self.ping.map(|Ping {}| Request::Ping),
         ];
         rest.into_iter().flatten().next().ok_or_else(|| not_one(&[]))
@@ -172,6 +182,7 @@ impl<D: Payload> Envelope<D> {
             ("refresh", self.refresh.is_some()),
             ("presence", self.presence.is_some()),
             ("receipts", self.receipts.is_some()),
+            ("cancel", self.cancel.is_some()),
             ("ping", self.ping.is_some()),
         ];
         all.into_iter().filter(|&(_, is_given)| is_given).map(|(name, _)| name).collect()

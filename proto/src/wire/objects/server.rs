@@ -157,6 +157,8 @@ const REPLIES: &[&str] = &[
     "refreshed",
     "presence",
     "receipts",
+    "scheduled",
+    "cancelled",
     "pong",
     "error",
 ];

@@ -22,7 +22,7 @@ const U32: Kind = Kind::Number(u32::MAX as u64);
 const U64: Kind = Kind::Number(u64::MAX);
 
 /// The tags of the oneof `request`.
-const REQUESTS: u32 = 0x1ffc;
+const REQUESTS: u32 = 0x3ffc;
 
 pub(super) const REQUEST: &[Field] = &[
     field(1, "id", U32),
@@ -37,6 +37,7 @@ pub(super) const REQUEST: &[Field] = &[
     one_of(10, "presence", Kind::Message(&[field(1, "topic", Kind::Text)]), REQUESTS),
     one_of(11, "receipts", Kind::Message(&[field(1, "offset", U64)]), REQUESTS),
     one_of(12, "ping", Kind::Message(&[]), REQUESTS),
+    one_of(13, "cancel", Kind::Message(&[field(1, "offset", U64)]), REQUESTS),
 ];
 
 const CONNECT: &[Field] = &[

@@ -46,7 +46,7 @@ pub enum Priority {
 pub struct Request {
     #[prost(uint32, optional, tag = "1")]
     pub id: ::core::option::Option<u32>,
-    #[prost(oneof = "request::Request", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "request::Request", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub request: ::core::option::Option<request::Request>,
 }
 /// Nested message and enum types in `Request`.
@@ -75,6 +75,8 @@ pub mod request {
         Receipts(super::ReceiptsQuery),
         #[prost(message, tag = "12")]
         Ping(super::Ping),
+        #[prost(message, tag = "13")]
+        Cancel(super::Cancel),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -275,6 +277,11 @@ pub struct ReceiptsQuery {
     pub offset: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cancel {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ping {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerMessage {
@@ -282,7 +289,7 @@ pub struct ServerMessage {
     pub reply: ::core::option::Option<u32>,
     #[prost(
         oneof = "server_message::Message",
-        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
+        tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21"
     )]
     pub message: ::core::option::Option<server_message::Message>,
 }
@@ -326,6 +333,10 @@ pub mod server_message {
         Goodbye(super::Goodbye),
         #[prost(message, tag = "19")]
         Presence(super::Members),
+        #[prost(message, tag = "20")]
+        Scheduled(super::Scheduled),
+        #[prost(message, tag = "21")]
+        Cancelled(super::Cancelled),
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -449,6 +460,20 @@ pub struct Receipt {
     pub subscription: ::prost::alloc::string::String,
     #[prost(enumeration = "ReceiptState", tag = "2")]
     pub state: i32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Scheduled {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+    #[prost(string, tag = "2")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub duplicate: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cancelled {
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Pong {}

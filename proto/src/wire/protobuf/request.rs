@@ -66,6 +66,7 @@ pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8
         Request::Receipts { offset } => {
             Wire::Receipts(generated::ReceiptsQuery { offset: offset.get() })
         }
+        Request::Cancel { offset } => Wire::Cancel(generated::Cancel { offset: offset.get() }),
         Request::Ping => Wire::Ping(generated::Ping {}),
     };
     push(&generated::Request { id, request: Some(request) }, out);
@@ -116,6 +117,10 @@ fn request_of(given: Wire) -> Result<Request, WireError> {
         Wire::Receipts(it) => {
             let offset = offset("offset", it.offset).map_err(|fault| fault.under("receipts"))?;
             Request::Receipts { offset }
+        }
+        Wire::Cancel(it) => {
+            let offset = offset("offset", it.offset).map_err(|fault| fault.under("cancel"))?;
+            Request::Cancel { offset }
         }
         Wire::Ping(generated::Ping {}) => Request::Ping,
     })

@@ -108,6 +108,14 @@ impl From<&Reply> for Wire {
             }),
             Reply::Presence(it) => Wire::Presence(it.into()),
             Reply::Receipts(it) => Wire::Receipts(it.into()),
+            Reply::Scheduled(it) => Wire::Scheduled(generated::Scheduled {
+                offset: it.offset.get(),
+                id: it.id.clone(),
+                duplicate: it.duplicate,
+            }),
+            Reply::Cancelled { offset } => {
+                Wire::Cancelled(generated::Cancelled { offset: offset.get() })
+            }
             Reply::Pong {} => Wire::Pong(generated::Pong {}),
             Reply::Error(it) => Wire::Error(it.into()),
         }
@@ -230,6 +238,12 @@ fn reply_of(given: Wire) -> Result<Reply, WireError> {
         }
         Wire::Presence(it) => named("presence", presence_of(it)).map(Reply::Presence),
         Wire::Receipts(it) => named("receipts", receipts_of(it)).map(Reply::Receipts),
+        Wire::Scheduled(generated::Scheduled { offset, id, duplicate }) => {
+            let it = generated::Published { offset, id, duplicate };
+            named("scheduled", published_of(it)).map(Reply::Scheduled)
+        }
+        Wire::Cancelled(it) => named("cancelled", offset("offset", it.offset))
+            .map(|offset| Reply::Cancelled { offset }),
         Wire::Pong(generated::Pong {}) => Ok(Reply::Pong {}),
         Wire::Error(it) => named("error", error_of(it)).map(Reply::Error),
         Wire::Events(_)

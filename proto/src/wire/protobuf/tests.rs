@@ -103,7 +103,7 @@ fn an_error_names_the_field() {
         (vec![0x62, 0, 0x62, 0], "ping: is given twice"),
         (vec![0x62, 2, 0x08, 1], "ping.field 1: is no field"),
         (vec![0x62, 9], "ping: says it has 9 bytes, but 0 are left"),
-        (vec![0x6b, 0x6c], "field 13: is no field"),
+        (vec![0x7b, 0x7c], "field 15: is no field"),
         (publish(&[]), "publish.topic: is missing"),
         (publish(&[text(2, "a b")]), "publish.topic: has the character"),
         (publish(&[topic.clone(), topic.clone()]), "publish.topic: is given twice"),
@@ -145,6 +145,7 @@ fn an_error_names_the_field() {
         (within(9, &[]), "refresh.token: is missing"),
         (within(10, &[]), "presence.topic: has an empty token"),
         (within(11, &[]), "receipts.offset: is 0"),
+        (within(13, &[]), "cancel.offset: is 0"),
     ] {
         let message = refused(&bytes);
         assert!(message.starts_with(want), "{bytes:02x?}: {message}");
