@@ -176,6 +176,22 @@ pub struct DeadLetter {
     pub letter: u64,
 }
 
+/// The first token of the topics of [`ReceiptAcked`]; the second is the publisher's subject as one token, see
+/// [`subject_token`](crate::topic::subject_token).
+pub const RECEIPTS_ROOT: &str = "$receipts";
+/// The type of the event of a [`ReceiptAcked`].
+pub const RECEIPT_ACKED: &str = "receipt.acked";
+
+/// A durable subscription has acknowledged an event that was published with `receipts`. It is appended in one
+/// batch with the [`AckState`] that covers the event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptAcked {
+    /// The event.
+    pub offset: u64,
+    /// The durable's name.
+    pub subscription: String,
+}
+
 /// The first token of the topics of [`PresenceChange`]; behind it stands the topic that it is about.
 pub const PRESENCE_ROOT: &str = "$presence";
 

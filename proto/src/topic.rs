@@ -258,6 +258,20 @@ fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | ':' | '@' | '=')
 }
 
+/// A subject as exactly one token: bytes other than `A–Z a–z 0–9 _ -` become `=HH`.
+pub fn subject_token(subject: &str) -> String {
+    use fmt::Write;
+    let mut token = String::with_capacity(subject.len());
+    for byte in subject.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
+            // Writing to a String cannot fail.
+            other => drop(write!(token, "={other:02X}")),
+        }
+    }
+    token
+}
+
 /// Whether `text` is one token, as the name of a durable subscription must be, of at most 64 bytes.
 pub fn is_durable_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.chars().all(is_token_char)

@@ -5,10 +5,8 @@
 //! - `{sub}` in any of them stands for the subject as exactly one token: bytes outside `A–Z a–z 0–9 _ -`
 //!   become `=HH`. The result is never parsed for wildcards of the subject's making.
 
-use std::fmt::Write;
-
 use serde::Deserialize;
-use tidings_proto::{Filter, Filters, Topic};
+use tidings_proto::{Filter, Filters, Topic, topic::subject_token};
 
 /// What somebody may do.
 #[derive(Clone, Debug, Default)]
@@ -114,19 +112,6 @@ impl Grants {
             None => name == granted,
         })
     }
-}
-
-/// The subject as one token.
-fn subject_token(subject: &str) -> String {
-    let mut token = String::with_capacity(subject.len());
-    for byte in subject.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => token.push(char::from(byte)),
-            // Writing to a String cannot fail.
-            other => drop(write!(token, "={other:02X}")),
-        }
-    }
-    token
 }
 
 #[cfg(test)]

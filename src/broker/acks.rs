@@ -3,7 +3,8 @@
 //! - Bounded by the number of durables that are in use.
 //! - The commit thread drains it with every commit into one `$acks` event with the newest state of each;
 //!   whoever waits for its ack is answered when that event is durable.
-//! - The dead letters that a state counts as written are in the same commit as the state.
+//! - The dead letters that a state counts as written are in the same commit as the state, and so are the receipts
+//!   of what it counts as acknowledged.
 
 use std::{
     collections::HashMap,
@@ -28,6 +29,8 @@ use crate::{
 
 /// The most dead letters of one commit.
 const LETTERS_MAX: usize = 256;
+/// The most receipts of one commit, but for those of the first durable in it.
+const RECEIPTS_MAX: usize = 1024;
 
 /// Acks that wait for the next commit.
 #[derive(Debug, Default)]
@@ -39,9 +42,10 @@ pub(super) struct AckBox {
 struct Inner {
     /// By the durable's number: another life of the name has another.
     durables: HashMap<u64, Arc<Durable>>,
-    waiting: Vec<Waiter>,
+    /// With the number of the durable.
+    waiting: Vec<(u64, Waiter)>,
     /// Those whose acks are in the commit that is being written, with the floors it will have.
-    writing: Vec<Waiter>,
+    writing: Vec<(u64, Waiter)>,
     floors: Vec<(Arc<Durable>, Cursor)>,
     /// Nothing is committed any more.
     closed: bool,
@@ -75,7 +79,7 @@ impl AckBox {
         let mut inner = self.inner.lock();
         if !inner.closed {
             inner.durables.insert(durable.spec.number, durable.clone());
-            inner.waiting.push(sender);
+            inner.waiting.push((durable.spec.number, sender));
         }
         AckTicket(receiver)
     }
@@ -102,17 +106,31 @@ impl AckBox {
         durables.sort_by_key(|durable| durable.spec.number);
         let mut of_all = Vec::with_capacity(durables.len());
         let mut floors = Vec::with_capacity(durables.len());
-        let mut drafts = Vec::new();
+        let (mut drafts, mut written_letters) = (Vec::new(), 0);
+        let (mut later, mut receipts) = (Vec::new(), 0);
         for durable in durables {
-            let room = LETTERS_MAX.saturating_sub(drafts.len());
-            let (state, letters) = durable.begin_commit(room);
+            let waiting = durable.receipts.len();
+            if receipts > 0 && waiting > 0 && receipts + waiting > RECEIPTS_MAX {
+                later.push(durable);
+                continue;
+            }
+            let room = LETTERS_MAX.saturating_sub(written_letters);
+            let (state, letters, of_receipts) = durable.begin_commit(room);
+            written_letters += letters.len();
             drafts.extend(letters.iter().filter_map(|dying| letters::draft(&durable.spec, dying)));
+            receipts += of_receipts.len();
+            drafts.extend(of_receipts);
             floors.push((durable, state.floor));
             of_all.push(state);
         }
-        self.inner.lock().floors = floors;
+        self.inner.lock().written(floors, later);
         drafts.extend(acks_draft(of_all));
         drafts
+    }
+
+    /// Whether something waits for the next commit.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.inner.lock().durables.is_empty()
     }
 
     pub(super) fn finish(&self, outcome: &Result<(), AppendError>) {
@@ -121,13 +139,29 @@ impl AckBox {
             (std::mem::take(&mut inner.writing), std::mem::take(&mut inner.floors))
         };
         for (durable, floor) in floors {
+            durable.receipts.end(outcome.is_ok());
             for cause in durable.committed(outcome.is_ok().then_some(floor)) {
                 metrics::dead_lettered(cause.as_str());
             }
         }
-        for waiter in waiters {
+        for (_, waiter) in waiters {
             // Whoever has gone does not want to know.
             let _ = waiter.send(outcome.clone());
+        }
+    }
+}
+
+impl Inner {
+    /// These are in the commit that is being written; those are in a later one, and who waits for them goes on
+    /// waiting.
+    fn written(&mut self, floors: Vec<(Arc<Durable>, Cursor)>, later: Vec<Arc<Durable>>) {
+        self.floors = floors;
+        for durable in later {
+            let number = durable.spec.number;
+            let of_it = self.writing.extract_if(.., |(of, _)| *of == number);
+            self.waiting.extend(of_it);
+            // What it has become meanwhile is there already.
+            self.durables.entry(number).or_insert(durable);
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     acks::AckBox,
     ledger::{Ledger, LedgerEntry, Retention},
     presence::{Listed, Presence},
+    receipts::Flagged,
     scheduled::{Pending, Schedule},
 };
 use crate::log::{
@@ -25,6 +26,7 @@ pub(super) struct BrokerControls {
     acks: Arc<AckBox>,
     presence: Arc<Presence>,
     schedule: Arc<Schedule>,
+    flagged: Flagged,
     log: LogHandle,
 }
 
@@ -57,6 +59,7 @@ impl BrokerControls {
             acks,
             presence,
             schedule,
+            flagged: Flagged::new(log.committed()),
             log: log.clone(),
         }))
     }
@@ -76,6 +79,11 @@ impl BrokerControls {
     /// How many are listed, on all topics together.
     pub(super) fn members(&self) -> usize {
         self.ledger.lock().projection().presence().count()
+    }
+
+    /// The newest events whose publishers wish for receipts.
+    pub(super) fn flagged(&self) -> &Flagged {
+        &self.flagged
     }
 
     /// Looks at the events that wait for their moment. The ledger is locked meanwhile.
@@ -170,7 +178,12 @@ impl Controls for BrokerControls {
                 self.schedule.committed();
             }
         }
+        let flagged = events.iter().filter(|event| event.record().flags.receipts());
+        self.flagged.add(flagged.map(|event| event.offset()));
         self.acks.finish(&Ok(()));
+        if self.acks.is_waiting() {
+            self.log.nudge();
+        }
         self.presence.committed();
     }
 

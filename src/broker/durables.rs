@@ -19,6 +19,7 @@ use super::{
     ledger::LedgerEntry,
     options::check,
     pace::Pace,
+    receipts::Step,
     selection::{Selection, has_expired},
     snapshot::Snapshot,
     subscription::{Parts, Subscription},
@@ -302,7 +303,16 @@ impl Broker {
             Target::These(offsets) => offsets.iter().max().copied(),
         };
         self.check_last(highest)?;
-        let after = durable.ack(target, from)?;
+        let mut covered = Cursor::START;
+        let after = loop {
+            let Step { wishes, part } = self.receipts_step(durable, target, covered).await?;
+            let step = part.map(Target::UpTo);
+            let after = durable.ack(step.as_ref().unwrap_or(target), from, wishes)?;
+            let Some(part) = part else { break after };
+            covered = part.cursor();
+            // The rest with the next commit: one has so many receipts and no more.
+            self.submit(durable)?.await?;
+        };
         if durable.is_mirror() {
             self.raise_floor(durable).await?;
         }

@@ -7,10 +7,14 @@
 //!   one. Whoever has room takes what comes next.
 //! - `mirror`: every session reads for itself from the floor; nothing is leased.
 
+mod acking;
+
 use std::{
     hash::{Hash, Hasher},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, MutexGuard};
@@ -27,8 +31,12 @@ use super::{
     lanes::Lanes,
     letters::Graves,
     members::Members,
+    receipts::ReceiptQueue,
 };
-use crate::{clock, log::Stored};
+use crate::{
+    clock,
+    log::{Draft, Stored},
+};
 
 mod room;
 
@@ -39,6 +47,10 @@ pub struct Durable {
     pub spec: Arc<DurableSpec>,
     /// When events come again.
     pub redelivery: Redelivery,
+    /// What it has to tell publishers.
+    pub(super) receipts: Arc<ReceiptQueue>,
+    /// Of the events behind its floor none up to here is with receipts: an offset.
+    no_receipts_until: AtomicU64,
     graves: Arc<Graves>,
     held: Mutex<Held>,
 }
@@ -126,7 +138,14 @@ impl Durable {
             to_save: false,
             successor: None,
         };
-        Durable { spec, redelivery, graves: graves.clone(), held: Mutex::new(held) }
+        Durable {
+            spec,
+            redelivery,
+            receipts: ReceiptQueue::new(),
+            no_receipts_until: AtomicU64::new(0),
+            graves: graves.clone(),
+            held: Mutex::new(held),
+        }
     }
 
     /// The same durable with changed options: its sessions are told and attach again, what it has
@@ -134,7 +153,8 @@ impl Durable {
     pub fn changed(&self, spec: Arc<DurableSpec>) -> Arc<Durable> {
         let mut old = self.lock();
         old.state.release();
-        let changed = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
+        let mut changed = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
+        changed.receipts = self.receipts.clone();
         let mut new = changed.lock();
         new.state = old.state.clone();
         if changed.is_mirror() {
@@ -150,7 +170,8 @@ impl Durable {
     pub fn reset(&self, floor: Cursor) -> Arc<Durable> {
         let mut old = self.lock();
         let spec = self.spec.clone();
-        let reset = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
+        let mut reset = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
+        reset.receipts = self.receipts.clone();
         let mut new = reset.lock();
         new.state = old.state.after_reset(floor);
         new.durable_floor = floor;
@@ -188,9 +209,10 @@ impl Durable {
         state.to_ack_state(&self.spec.name, self.spec.number, to_wall)
     }
 
-    /// What a commit that begins now is to have of it: its state, and up to `letters_max` dead letters that
-    /// the state counts as written. [`Durable::committed`] follows.
-    pub(super) fn begin_commit(&self, letters_max: usize) -> (AckState, Vec<Dying>) {
+    /// What a commit that begins now is to have of it: its state, up to `letters_max` dead letters that the
+    /// state counts as written, and the receipts of what it counts as acknowledged. [`Durable::committed`]
+    /// follows, and [`ReceiptQueue::end`].
+    pub(super) fn begin_commit(&self, letters_max: usize) -> (AckState, Vec<Dying>, Vec<Draft>) {
         let mut held = self.lock();
         held.to_save = false;
         // What was deleted writes nothing more; what was changed writes as what it has become.
@@ -200,7 +222,17 @@ impl Durable {
             true => self.ack_state_of(&held.state),
             false => self.ack_state_of(&held.state.after_burial()),
         };
-        (state, letters)
+        (state, letters, self.receipts.begin(&self.spec.name))
+    }
+
+    /// Of the events behind its floor none up to here is with receipts, as far as was looked.
+    pub(super) fn no_receipts_until(&self) -> Cursor {
+        Cursor::new(self.no_receipts_until.load(Ordering::Relaxed))
+    }
+
+    /// That was looked up, from the floor or [`Durable::no_receipts_until`] on.
+    pub(super) fn found_no_receipts(&self, until: Cursor) {
+        self.no_receipts_until.fetch_max(until.get(), Ordering::Relaxed);
     }
 
     /// The commit is durable, with this floor, or it has failed. Gives what died with it.
@@ -349,48 +381,6 @@ impl Durable {
         let mut held = self.lock();
         held.deleted = true;
         held.wake_all();
-    }
-
-    /// Takes acks. `from` is the session's token, or `None` over HTTP. Gives how long after its first
-    /// delivery the oldest of the events is acknowledged, where that is known.
-    ///
-    /// # Errors
-    /// [`AckError::Unknown`] when it was deleted or changed meanwhile; [`AckError::TooManyRanges`], with
-    /// nothing taken beyond the bound.
-    pub fn ack(&self, target: &Target, from: Option<Token>) -> Result<Option<Duration>, AckError> {
-        let mut held = self.lock();
-        self.check_alive(&held)?;
-        if !held.may_ack(from) {
-            return Ok(None);
-        }
-        let is_in_order = !self.is_shared() && !self.is_by_priority();
-        if !is_in_order && matches!(target, Target::UpTo(_)) {
-            return Err(AckError::NotCumulative);
-        }
-        let delivered_ms = match target {
-            Target::UpTo(offset) => held.state.delivered_ms(..=offset.get()),
-            Target::These(offsets) => offsets
-                .iter()
-                .min()
-                .and_then(|oldest| held.state.delivered_ms(oldest.get()..=oldest.get())),
-        };
-        match target {
-            Target::UpTo(offset) => held.state.ack_up_to(offset.get()),
-            Target::These(offsets) => {
-                for offset in offsets {
-                    if self.is_elsewhere(&held, *offset, from) {
-                        continue;
-                    }
-                    if !held.state.ack(offset.get()) {
-                        return Err(AckError::TooManyRanges { max: super::durable::RANGES_MAX });
-                    }
-                }
-            }
-        }
-        // There may be room for more in flight now.
-        held.wake_all();
-        let after_ms = delivered_ms.map(|then| clock::monotonic_ms().saturating_sub(then));
-        Ok(after_ms.map(Duration::from_millis))
     }
 
     /// Lets events come again.

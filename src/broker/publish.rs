@@ -1,6 +1,7 @@
 //! Publishing: what the protocol allows, then one append.
 
 use std::{
+    collections::HashSet,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use super::{
     Broker,
     error::PublishError,
+    receipts::{MATCHING_MAX, topic_of},
     scheduled::{AHEAD_MS_MAX, Place},
 };
 use crate::{
@@ -60,6 +62,7 @@ impl Broker {
     ) -> Result<PublishTicket, PublishError> {
         let now = clock::now();
         check(&batch, now)?;
+        self.check_receipts(subject, &batch)?;
         if let [publish] = &*batch
             && publish.deliver_at.is_some()
         {
@@ -75,6 +78,31 @@ impl Broker {
         }
         let ticket = self.log.append(drafts).await?;
         Ok(PublishTicket { ticket, ids, _place: None })
+    }
+
+    /// Whether whoever wishes for receipts can be told, and by not too many.
+    fn check_receipts(&self, subject: &str, batch: &[Publish]) -> Result<(), PublishError> {
+        let invalid = |problem: String| Err(PublishError::Invalid { field: "receipts", problem });
+        let mut wishing = batch.iter().filter(|publish| publish.receipts).peekable();
+        if wishing.peek().is_some() && topic_of(subject).is_none() {
+            let problem =
+                "your subject is too long to be a token of a topic: leave it out and ask for them";
+            return invalid(problem.to_owned());
+        }
+        let mut topics: HashSet<&Topic> = HashSet::new();
+        for publish in wishing {
+            let topic = &publish.event.topic;
+            if !topics.insert(topic) {
+                continue;
+            }
+            let matching = self.matching(topic);
+            if matching > MATCHING_MAX {
+                return invalid(format!(
+                    "{matching} durable subscriptions match {topic}, and {MATCHING_MAX} at most may: leave it out and ask for them"
+                ));
+            }
+        }
+        Ok(())
     }
 
     async fn schedule(
@@ -104,7 +132,7 @@ fn check(batch: &[Publish], now: Timestamp) -> Result<(), PublishError> {
         return Err(PublishError::EmptyBatch);
     }
     let invalid = |field, problem: String| Err(PublishError::Invalid { field, problem });
-    let mut topics: std::collections::HashSet<&Topic> = std::collections::HashSet::new();
+    let mut topics: HashSet<&Topic> = HashSet::new();
     for publish in batch {
         let topic = &publish.event.topic;
         if publish.expect_last.is_some() && topics.contains(topic) {
@@ -118,10 +146,6 @@ fn check(batch: &[Publish], now: Timestamp) -> Result<(), PublishError> {
         }
         if let Some(deliver_at) = publish.deliver_at {
             check_schedule(publish, deliver_at, now, batch.len())?;
-        }
-        if publish.receipts {
-            let problem = "this version of the broker does not push receipts yet: leave it out and ask for them";
-            return invalid("receipts", problem.to_owned());
         }
     }
     Ok(())

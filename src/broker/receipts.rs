@@ -1,9 +1,18 @@
-//! Receipts: who has acknowledged an event, computed from cursors.
+//! Receipts: who has acknowledged an event, computed from cursors; and told to publishers who wish for it.
+
+mod flagged;
+mod push;
+mod queue;
 
 use std::sync::Arc;
 
 use tidings_proto::message::{Receipt, ReceiptState};
 
+pub(super) use self::{
+    flagged::Flagged,
+    push::{MATCHING_MAX, Step, topic_of},
+    queue::{ReceiptQueue, Wish},
+};
 use super::{Broker, durable::DurableState, selection::Selection};
 use crate::log::Stored;
 

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod commit;
 mod error;
 mod faults;
+mod marks;
 mod queue;
 pub mod retention;
 pub mod tail;
@@ -422,25 +423,6 @@ impl LogHandle {
             Ok(record) => Ok(record.map(|record| Arc::new(Stored::new(record)))),
             Err(offset) => Err(Offset::new(offset).map_or(ReadError::Closed, ReadError::Damaged)),
         }
-    }
-
-    /// Up to `limit` of the offsets in (`after`, `until`] whose events match and have this priority, and how far was
-    /// looked.
-    ///
-    /// # Errors
-    /// What the storage finds, see [`StorageError`].
-    pub async fn lane(
-        &self,
-        after: Cursor,
-        until: Cursor,
-        filters: &Filters,
-        priority: tidings_proto::Priority,
-        limit: usize,
-    ) -> Result<(Vec<Offset>, Cursor), ReadError> {
-        let until = until.min(self.committed());
-        let filters = filters.clone();
-        let bits = priority.to_bits();
-        self.on_disk(move |reader| reader.lane(after, until, &filters, bits, limit)).await
     }
 
     /// How the loss of what is damaged behind `requested` up to `until` is told.

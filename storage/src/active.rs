@@ -37,6 +37,11 @@ impl Slot {
     pub(crate) fn priority(self) -> u8 {
         u8::try_from(self.0 >> POSITION_BITS & 3).unwrap_or(0)
     }
+
+    /// Whether its publisher wishes for receipts.
+    pub(crate) fn receipts(self) -> bool {
+        self.0 >> POSITION_BITS & 4 != 0
+    }
 }
 
 /// The largest position a slot can hold.

@@ -89,6 +89,16 @@ proptest! {
                     cursor = next;
                 }
             }
+            // And those with receipts.
+            let (mut cursor, mut of_receipts) = (after, Vec::new());
+            while cursor < end {
+                let (found, next) = reader.with_receipts(cursor, end, &filters, events).unwrap();
+                prop_assert!(next > cursor && found.len() <= events, "it stands still at {:?}", cursor);
+                of_receipts.extend(found.iter().map(|offset| offset.get()));
+                cursor = next;
+            }
+            let with_receipts = wanted.iter().copied().filter(|offset| all[offset].flags.receipts());
+            prop_assert_eq!(of_receipts, with_receipts.collect::<Vec<_>>());
             of_lanes.sort_unstable();
             prop_assert_eq!(&of_lanes, &wanted);
             // What lies behind a cursor, with all the looks there are and with few.

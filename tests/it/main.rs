@@ -35,6 +35,7 @@ mod presence;
 mod prometheus;
 mod publish;
 mod real_input;
+mod receipts;
 mod request;
 mod retention;
 mod scheduled;

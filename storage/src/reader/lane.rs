@@ -1,4 +1,5 @@
-//! The records of one priority, found by the marks beside their places: a record of another priority is not read.
+//! The records of one priority, or those with receipts, found by the marks beside their places: the others are not
+//! read.
 
 use std::collections::BTreeSet;
 
@@ -14,11 +15,29 @@ const SLOTS_MAX: usize = 1 << 20;
 /// How many records one call reads to learn their topics.
 const READS_MAX: usize = 4096;
 
+/// What the records have that are looked for.
+#[derive(Clone, Copy)]
+enum Mark {
+    /// This priority, 0 to 3.
+    Priority(u8),
+    /// A publisher who wishes for receipts.
+    Receipts,
+}
+
+impl Mark {
+    fn is_on(self, slot: Slot) -> bool {
+        match self {
+            Mark::Priority(priority) => slot.priority() == priority,
+            Mark::Receipts => slot.receipts(),
+        }
+    }
+}
+
 /// What is looked for, and what was found.
 struct Search<'a> {
     filters: &'a Filters,
     topics: Option<BTreeSet<Topic>>,
-    priority: u8,
+    mark: Mark,
     limit: usize,
     found: Vec<Offset>,
     cursor: Cursor,
@@ -41,11 +60,36 @@ impl Reader {
         priority: u8,
         limit: usize,
     ) -> Result<(Vec<Offset>, Cursor), Error> {
+        self.marked(after, until, filters, Mark::Priority(priority), limit)
+    }
+
+    /// The same for the records whose publishers wish for receipts.
+    ///
+    /// # Errors
+    /// As [`Reader::lane`].
+    pub fn with_receipts(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        limit: usize,
+    ) -> Result<(Vec<Offset>, Cursor), Error> {
+        self.marked(after, until, filters, Mark::Receipts, limit)
+    }
+
+    fn marked(
+        &self,
+        after: Cursor,
+        until: Cursor,
+        filters: &Filters,
+        mark: Mark,
+        limit: usize,
+    ) -> Result<(Vec<Offset>, Cursor), Error> {
         let until = until.min(self.last());
         let mut search = Search {
             filters,
             topics: self.shared.catalog.read().resolve(filters, LOOKS_MAX),
-            priority,
+            mark,
             limit,
             found: Vec::new(),
             cursor: after,
@@ -113,7 +157,7 @@ impl Search<'_> {
             let slot = segment.slot(rel, Patience::Wait)?;
             self.slots_left = self.slots_left.saturating_sub(1);
             let offset = Cursor::new((segment.base + u64::from(rel)).saturating_sub(1)).next();
-            if slot.position().is_some() && slot.priority() == self.priority {
+            if slot.position().is_some() && self.mark.is_on(slot) {
                 self.found.push(offset);
             }
             self.cursor = offset.cursor();
@@ -149,7 +193,7 @@ impl Search<'_> {
     fn look(&mut self, segment: &Segment, rel: u32, slot: Slot) -> Result<(), Error> {
         let offset = Cursor::new((segment.base + u64::from(rel)).saturating_sub(1)).next();
         self.slots_left = self.slots_left.saturating_sub(1);
-        let position = slot.position().filter(|_| slot.priority() == self.priority);
+        let position = slot.position().filter(|_| self.mark.is_on(slot));
         if let Some(position) = position {
             self.reads_left = self.reads_left.saturating_sub(1);
             match segment.read(position, offset.get()) {

@@ -66,7 +66,9 @@ impl Sample {
             topic: &self.topic,
             key: &self.key,
             dedupe: self.dedupe,
-            flags: Flags::EMPTY.with_priority((self.body.len() % 4) as u8),
+            flags: Flags::EMPTY
+                .with_priority((self.body.len() % 4) as u8)
+                .with_receipts(self.body.len().is_multiple_of(3)),
             body: &self.body,
         }
     }
