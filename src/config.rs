@@ -62,7 +62,7 @@ pub struct Config {
     /// Of every session.
     pub limits: session::Limits,
     /// The most durable subscriptions there may be.
-    pub durables_max: usize,
+    pub durables_max: session::DurablesMax,
     /// The most events that may wait for their moment.
     pub scheduled_max: usize,
     /// Who is listed on topics, for how long.
@@ -312,7 +312,10 @@ impl Values {
                 retention: self.retention()?,
             },
             durables_shown: self.durables_shown()?,
-            durables_max: self.size("limits.durables_max", 1, 10_000_000)?,
+            durables_max: session::DurablesMax {
+                all: self.size("limits.durables_max", 1, 10_000_000)?,
+                of_subject: self.size("limits.durables_per_subject", 1, 10_000_000)?,
+            },
             scheduled_max: self.size("limits.scheduled", 1, 1_000_000)?,
             presence: session::PresenceOptions {
                 grace: self.duration("limits.presence_grace", 100, 600_000)?,

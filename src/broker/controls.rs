@@ -129,6 +129,11 @@ impl BrokerControls {
         self.ledger.lock().projection().count()
     }
 
+    /// How many of them this subject has made.
+    pub(super) fn durables_of(&self, subject: &str) -> usize {
+        self.ledger.lock().projection().count_of(subject)
+    }
+
     /// A number that no durable has had.
     pub(super) fn next_number(&self) -> u64 {
         self.ledger.lock().projection().next_number()

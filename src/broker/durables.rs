@@ -57,6 +57,15 @@ pub struct DurableInfo {
     pub paused: bool,
 }
 
+/// How many durables there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct DurablesMax {
+    /// Together.
+    pub all: usize,
+    /// Made by one subject.
+    pub of_subject: usize,
+}
+
 /// Whether a durable was made or was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PutOutcome {
@@ -172,8 +181,8 @@ impl Broker {
             return Ok(PutOutcome::Kept);
         }
         let found = self.controls.find(name);
-        if found.is_none() && self.controls.durables() >= self.durables_max {
-            return Err(SubscribeError::TooMany { max: self.durables_max });
+        if found.is_none() {
+            self.check_count(subject)?;
         }
         let (number, start, state_until) = match &found {
             Some(entry) => (entry.spec.number, entry.spec.start, entry.spec.state_until),
@@ -204,6 +213,19 @@ impl Broker {
             drop(self.acks.submit(&changed));
         }
         Ok(if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created })
+    }
+
+    /// Whether one more may be made by this subject.
+    fn check_count(&self, subject: &str) -> Result<(), SubscribeError> {
+        let DurablesMax { all, of_subject } = self.durables_max;
+        let setting = if self.controls.durables() >= all {
+            (all, "limits.durables_max")
+        } else if self.controls.durables_of(subject) >= of_subject {
+            (of_subject, "limits.durables_per_subject")
+        } else {
+            return Ok(());
+        };
+        Err(SubscribeError::TooMany { max: setting.0, setting: setting.1 })
     }
 
     /// Whether the durable is there with these options. An error where it is not to be changed.

@@ -94,11 +94,13 @@ pub enum SubscribeError {
     },
     /// There are as many durables as there may be.
     #[error(
-        "durable: there are {max} durable subscriptions, the most this broker keeps (limits.durables_max): delete one"
+        "durable: there are {max} durable subscriptions, the most there may be ({setting}): delete one"
     )]
     TooMany {
         /// The bound.
         max: usize,
+        /// The setting that says so.
+        setting: &'static str,
     },
     /// There are as many members as there may be.
     #[error("presence: {of} has {max} members, the most it may have ({setting})")]

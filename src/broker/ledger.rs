@@ -63,6 +63,8 @@ pub(super) struct Ledger {
     names: HashMap<u64, Arc<DurableSpec>>,
     /// Those that are forgotten when nobody uses them.
     expiring: BTreeSet<u64>,
+    /// How many each subject has made.
+    owners: HashMap<String, usize>,
     last_number: u64,
     changed: BTreeSet<String>,
     presence: Listings,
@@ -105,6 +107,11 @@ impl Ledger {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.durables.len()
+    }
+
+    /// How many of them this subject has made.
+    pub(super) fn count_of(&self, subject: &str) -> usize {
+        self.owners.get(subject).copied().unwrap_or(0)
     }
 
     /// A number that no durable has had.
@@ -196,7 +203,8 @@ impl Ledger {
             }
             SubscriptionChange::Deleted { name, number } => {
                 if self.durables.get(&name).is_some_and(|entry| entry.spec.number == number) {
-                    self.durables.remove(&name);
+                    let gone = self.durables.remove(&name);
+                    gone.iter().for_each(|gone| self.disown(&gone.spec.owner));
                     self.names.remove(&number);
                     self.expiring.remove(&number);
                     self.changed.insert(name);
@@ -212,12 +220,23 @@ impl Ledger {
             0 => self.expiring.remove(&number),
             _ => self.expiring.insert(number),
         };
-        if let Some(before) = self.durables.insert(entry.spec.name.clone(), entry)
-            && before.spec.number != number
-        {
+        *self.owners.entry(entry.spec.owner.clone()).or_default() += 1;
+        let Some(before) = self.durables.insert(entry.spec.name.clone(), entry) else { return };
+        self.disown(&before.spec.owner);
+        if before.spec.number != number {
             // An earlier life of the name.
             self.names.remove(&before.spec.number);
             self.expiring.remove(&before.spec.number);
+        }
+    }
+
+    /// This subject has one less.
+    fn disown(&mut self, subject: &str) {
+        if let Some(count) = self.owners.get_mut(subject) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.owners.remove(subject);
+            }
         }
     }
 

@@ -70,7 +70,7 @@ use self::{
 };
 pub use self::{
     acks::AckTicket,
-    durables::{DurableInfo, PutOutcome},
+    durables::{DurableInfo, DurablesMax, PutOutcome},
     fetch::Fetched,
     held::{Durable, Target, Token},
     interest::Ready,
@@ -112,7 +112,7 @@ pub struct Broker {
     retention: retention::Retention,
     graves: Arc<Graves>,
     idle: Idle,
-    durables_max: usize,
+    durables_max: DurablesMax,
     stop: CancellationToken,
 }
 
@@ -129,7 +129,7 @@ pub struct Running {
 /// What the storage refuses, see [`StorageError`].
 pub fn start(
     options: &log::Options,
-    durables_max: usize,
+    durables_max: DurablesMax,
     shown: Vec<String>,
     presence: PresenceOptions,
     scheduled_max: usize,
@@ -171,7 +171,7 @@ type Rooms = (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>, Arc<Sc
 /// The core over a log whose commits somebody makes, and what stops it. Wakes whom they concern.
 fn assemble(
     (log, controls, acks, presence, schedule): Rooms,
-    durables_max: usize,
+    durables_max: DurablesMax,
     shown: Vec<String>,
     retention: &log::retention::Options,
 ) -> (Arc<Broker>, CancellationToken) {

@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 33] = [
+pub const SETTINGS: [Setting; 34] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -131,6 +131,12 @@ pub const SETTINGS: [Setting; 33] = [
     ),
     setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
     setting("limits.durables_max", "100000", "1 to 10000000", "durable subscriptions"),
+    setting(
+        "limits.durables_per_subject",
+        "100000",
+        "1 to 10000000",
+        "durable subscriptions that one subject has made",
+    ),
     setting(
         "limits.ping_interval",
         "25s",

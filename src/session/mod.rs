@@ -20,8 +20,8 @@ mod scheduled;
 use std::{sync::Arc, time::Duration};
 
 pub use crate::broker::{
-    Delivery, DurableInfo, Erased, Fetched, From as ReadFrom, PlacedLetter, PresenceOptions,
-    PutOutcome, Read, Ready, RuleInfo, Subscription,
+    Delivery, DurableInfo, DurablesMax, Erased, Fetched, From as ReadFrom, PlacedLetter,
+    PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};

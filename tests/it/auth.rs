@@ -782,3 +782,30 @@ async fn s1_retention_and_erasure_are_for_the_admin() {
         assert!(statuses[1].is_success(), "{method} {path}: {}", statuses[1]);
     }
 }
+
+#[tokio::test]
+async fn a_subject_makes_so_many_durables_and_no_more() {
+    let guarded = guarded(&["--set", "limits.durables_per_subject=2"]);
+    let grants = json!({"subscribe": ["a"], "durable": ["*"]});
+    let (alice, bob) = (token("alice", grants.clone()), token("bob", grants));
+    let subscribe = async |token: &str, name: &str| {
+        let mut socket = guarded.open(token).await;
+        socket.call("subscribe", json!({"filters": ["a"], "durable": name})).await
+    };
+    for name in ["a1", "a2"] {
+        assert!(subscribe(&alice, name).await["subscribed"].is_object());
+    }
+    let refused = subscribe(&alice, "a3").await;
+    assert_eq!(refused["error"]["code"], "too_large", "{refused}");
+    let said = refused["error"]["message"].as_str().unwrap();
+    assert!(said.contains("limits.durables_per_subject"), "{said}");
+    // What is there is there, somebody else has a count of his own, and one that is gone makes room.
+    assert!(subscribe(&alice, "a1").await["subscribed"].is_object());
+    assert!(subscribe(&bob, "b1").await["subscribed"].is_object());
+    let bearer = format!("Bearer {alice}");
+    let headers = [("authorization", bearer.as_str())];
+    let path = "/v1/subscriptions/a2";
+    let gone = http::request(&guarded.broker.public, Method::DELETE, path, &headers, b"").await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT, "{}", gone.text());
+    assert!(subscribe(&alice, "a3").await["subscribed"].is_object());
+}

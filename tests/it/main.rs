@@ -26,6 +26,7 @@ mod disk;
 mod durable;
 mod durable_edges;
 mod encodings;
+mod examples;
 mod http;
 mod lanes;
 mod manager;

@@ -77,7 +77,7 @@ impl World {
         let committer = opener.stepped(controls.clone());
         let (broker, stop) = assemble(
             (handle, controls, acks, presence, schedule),
-            100,
+            super::super::DurablesMax { all: 100, of_subject: 100 },
             Vec::new(),
             &options.retention,
         );
