@@ -6,6 +6,7 @@ use smallvec::smallvec;
 use tidings_proto::{
     Cursor, Filters, Offset, Start, SubscribeOptions, Topic,
     control::{DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
+    subscribe::OnGap,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -105,6 +106,10 @@ impl Broker {
         // Everything by this one object: a change meanwhile ends it, and the session is told.
         let durable = self.durable(&name)?;
         let filters = durable.spec.options.filters.clone();
+        let floor = durable.lock().state.floor();
+        if options.on_gap == OnGap::Error && self.log.trimmed(&filters, floor).is_some() {
+            return Err(self.gone(floor));
+        }
         let registration = self.interest.register(&filters, ready, number);
         let snapshot = self.state_of(&durable).await?;
         let trims = self.log.trims_version();
@@ -173,6 +178,7 @@ impl Broker {
         subject: &str,
         change: bool,
     ) -> Result<PutOutcome, SubscribeError> {
+        self.idle.used(name);
         if self.is_kept(name, options, change)? {
             return Ok(PutOutcome::Kept);
         }
@@ -264,8 +270,18 @@ impl Broker {
     /// # Errors
     /// When it could not be stored.
     pub async fn delete_durable(&self, name: &str) -> Result<bool, AppendError> {
+        self.delete_durable_if(name, |_| true).await
+    }
+
+    /// The same where this holds of it; nobody makes or changes it meanwhile.
+    pub(super) async fn delete_durable_if(
+        &self,
+        name: &str,
+        holds: impl Fn(&LedgerEntry) -> bool,
+    ) -> Result<bool, AppendError> {
         let _one_at_a_time = self.changing.lock().await;
-        let Some(entry) = self.controls.find(name) else { return Ok(false) };
+        let Some(entry) = self.controls.find(name).filter(holds) else { return Ok(false) };
+        self.idle.used(name);
         let change =
             SubscriptionChange::Deleted { name: name.to_owned(), number: entry.spec.number };
         self.record(&change).await?;

@@ -68,7 +68,7 @@ impl Broker {
         let token = durable.attach_fetch(registration.entry().clone());
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
-        let gone = self.pass_trimmed(&durable).await?;
+        let gone = self.pass_trimmed_once(&durable).await?;
         let mut gone = gone.map(|(requested, reason)| self.gap(requested, reason));
         loop {
             while ready.pop().is_some() {}

@@ -61,6 +61,8 @@ pub struct Held {
     /// What is delivered and acknowledged.
     pub state: DurableState,
     holder: Holder,
+    /// What is gone up to here was told to somebody who fetches.
+    told_trimmed: Cursor,
     /// What waits, by priority; made when it is first asked for.
     lanes: Option<Box<Lanes>>,
     members: Members,
@@ -128,6 +130,7 @@ impl Durable {
             durable_floor: state.floor(),
             state,
             holder: Holder::Nobody,
+            told_trimmed: Cursor::START,
             lanes: None,
             members: Members::default(),
             last_token: 0,
@@ -426,6 +429,10 @@ impl Durable {
             None => held.state.dead().keys().copied().collect(),
         };
         offsets.retain(|offset| held.state.redrive(*offset));
+        if let Some(lowest) = offsets.iter().min() {
+            // Their receipts are looked for again.
+            self.no_receipts_until.fetch_min(lowest.saturating_sub(1), Ordering::Relaxed);
+        }
         held.wake_all();
         Ok(offsets)
     }
@@ -477,6 +484,13 @@ impl Held {
     /// How many sessions are attached.
     pub fn sessions(&self) -> usize {
         self.members.len()
+    }
+
+    /// Whether nobody who fetches was told that what is up to here is gone; from here on one is.
+    pub(super) fn is_news(&mut self, trimmed: Cursor) -> bool {
+        let is_news = trimmed > self.told_trimmed;
+        self.told_trimmed = self.told_trimmed.max(trimmed);
+        is_news
     }
 
     /// Whether nothing is delivered.

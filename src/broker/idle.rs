@@ -70,7 +70,9 @@ impl Broker {
 
     async fn expire(&self, entry: &LedgerEntry) {
         let spec = &entry.spec;
-        match self.delete_durable(&spec.name).await {
+        // Somebody may have come meanwhile, or made it anew.
+        let is_same = |now: &LedgerEntry| now.spec.number == spec.number && self.has_expired(now);
+        match self.delete_durable_if(&spec.name, is_same).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -78,7 +80,6 @@ impl Broker {
                 return;
             }
         }
-        self.idle.used(&spec.name);
         metrics::durable_expired();
         let idle_expiry_ms = spec.options.idle_expiry_ms;
         tracing::info!(durable = spec.name, idle_expiry_ms, "an idle durable is forgotten");

@@ -196,6 +196,8 @@ pub(super) async fn next(
             if !is_its(&held) {
                 return Ok(Next::Lost);
             }
+            // A lease that has ended takes no share any more.
+            held.state.ripen(clock::monotonic_ms());
             let has_room = durable.room(&held, token) > 0 || durable.room_again(&held, token) > 0;
             if !has_room {
                 return Ok(Next::Events(Vec::new()));

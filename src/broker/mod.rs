@@ -155,7 +155,6 @@ pub fn start(
     let parts = (handle, controls, acks, presence.clone(), schedule);
     let (broker, stop) = assemble(parts, durables_max, shown, &options.retention);
     tokio::spawn(idle::watch(broker.clone(), stop.clone()));
-    tokio::spawn(scheduled::fire(broker.clone(), stop.clone()));
     tokio::spawn(retention::keep(broker.clone(), stop.clone()));
     tokio::spawn(durables::keep(broker.clone(), stop.clone()));
     tokio::spawn(presence::keep(presence, stop.clone()));

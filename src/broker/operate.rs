@@ -16,6 +16,7 @@ impl Broker {
     pub async fn pause_durable(&self, name: &str, paused: bool) -> Result<bool, AppendError> {
         let _one_at_a_time = self.changing.lock().await;
         let Some(entry) = self.controls.find(name) else { return Ok(false) };
+        self.idle.used(name);
         if entry.paused != paused {
             let (name, number) = (name.to_owned(), entry.spec.number);
             self.record(&SubscriptionChange::Paused { name, number, paused }).await?;

@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use smallvec::smallvec;
 use tidings_proto::{
     Cursor, Filter, Filters, Offset, Topic,
-    control::{DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SubscriptionChange},
+    control::{
+        DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SCHEDULED_TOPIC,
+        SubscriptionChange,
+    },
     message::GapReason,
 };
 use tokio_util::sync::CancellationToken;
@@ -92,6 +95,10 @@ impl Needs for OfLedger<'_> {
 
     fn is_listed(&self, topic: &str, join: Offset) -> bool {
         self.controls.is_listed(topic, join)
+    }
+
+    fn is_scheduled(&self, publish: Offset) -> bool {
+        self.controls.with_scheduled(|pending| pending.due_ms(publish.get()).is_some())
     }
 
     fn is_stopping(&self) -> bool {
@@ -225,9 +232,23 @@ impl Broker {
     async fn retention_pass(&self) -> Result<Removed, RetentionError> {
         let _turn = self.retention.turn.lock().await;
         let mut removed = Removed::default();
+        let passed = self.pass().await;
+        // After what makes room, and none of them holds up the next pass for ever.
         for (topic, upto) in self.controls.retention().erased.into_values() {
-            removed += self.erase_now(&topic, upto).await?;
+            let erasing = tokio::time::timeout(ERASE_WAIT, self.erase_now(&topic, upto)).await;
+            match erasing {
+                Ok(Ok(done)) => removed += done,
+                Ok(Err(error)) => tracing::warn!(%topic, %error, "a topic is not erased yet"),
+                Err(_) => tracing::warn!(%topic, "a topic is not erased yet: it takes long"),
+            }
         }
+        removed += passed?;
+        Ok(removed)
+    }
+
+    /// What the rules say.
+    async fn pass(&self) -> Result<Removed, RetentionError> {
+        let mut removed = Removed::default();
         let of = self.retention_rules().into_iter();
         let rules = of.map(|info| (info.filter.to_string(), (info.filter, info.rule))).collect();
         let rules = Rules::new(rules, RetentionRule::default());
@@ -269,7 +290,9 @@ impl Broker {
             info.is_some_and(|info| upto.covers(info.first))
         };
         let mut kept = self.log.kept();
-        while is_left() {
+        // Once also where the catalog has none: what was scheduled for it is not in there.
+        let mut is_first = self.log.topic(SCHEDULED_TOPIC).is_some();
+        while std::mem::take(&mut is_first) || is_left() {
             kept.borrow_and_update();
             let trimmer = self.log.trimmer();
             let is_active = trimmer.sealed_end() <= upto.get();
@@ -285,9 +308,13 @@ impl Broker {
                 continue;
             }
             let of = topic.clone();
-            let done = self.with_keeper(move |keeper| keeper.erase(&of, upto)).await?;
+            let (controls, stop) = (self.controls.clone(), self.stop.clone());
+            let erasing = self.with_keeper(move |keeper| {
+                keeper.erase(&of, upto, &OfLedger { controls: &controls, stop: &stop })
+            });
+            let done = erasing.await?;
             removed += done;
-            if done.events == 0 {
+            if done.events == 0 && is_left() {
                 tracing::error!(%topic, "the catalog has events of a topic that no segment has");
                 break;
             }
@@ -313,10 +340,14 @@ impl Broker {
             let spec = Box::new((*entry.spec).clone());
             self.record(&SubscriptionChange::Put(spec)).await?;
         }
-        for name in entries(&|entry| is_old(entry.paused_at)) {
+        // A fold knows nothing of a pause that stands before all that says how the durable was made.
+        let is_due = |entry: &LedgerEntry| {
+            let (at, made) = (entry.paused_at, entry.places.0);
+            is_old(at) || (at > 0 && at < made)
+        };
+        for name in entries(&is_due) {
             let _one_at_a_time = self.changing.lock().await;
-            let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.paused_at))
-            else {
+            let Some(entry) = self.controls.find(&name).filter(is_due) else {
                 continue;
             };
             let number = entry.spec.number;
@@ -355,6 +386,22 @@ impl Broker {
         &self,
         durable: &Arc<Durable>,
     ) -> Result<Option<(Cursor, GapReason)>, ReadError> {
+        Ok(self.trimmed_of(durable).await?.map(|(floor, reason, _)| (floor, reason)))
+    }
+
+    /// The same for those who fetch: each loss is told to one of them, once.
+    pub(super) async fn pass_trimmed_once(
+        &self,
+        durable: &Arc<Durable>,
+    ) -> Result<Option<(Cursor, GapReason)>, ReadError> {
+        let Some((floor, reason, upto)) = self.trimmed_of(durable).await? else { return Ok(None) };
+        Ok(durable.lock().is_news(upto).then_some((floor, reason)))
+    }
+
+    async fn trimmed_of(
+        &self,
+        durable: &Arc<Durable>,
+    ) -> Result<Option<(Cursor, GapReason, Cursor)>, ReadError> {
         let floor = durable.lock().state.floor();
         let filters = &durable.spec.options.filters;
         let Some((reason, upto)) = self.log.trimmed(filters, floor) else { return Ok(None) };
@@ -370,7 +417,7 @@ impl Broker {
             // Whoever waits for it learns of it with the next ack.
             drop(self.submit(durable));
         }
-        Ok(Some((floor, reason)))
+        Ok(Some((floor, reason, upto)))
     }
 
     /// How far from `floor` up to `upto` there is nothing left that matches.

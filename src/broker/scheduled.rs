@@ -150,12 +150,6 @@ struct Due {
 }
 
 impl Broker {
-    /// The lowest offset of the records on `$scheduled` whose events still wait: retention keeps everything from
-    /// there on that is on `$scheduled`.
-    pub fn lowest_pending_scheduled(&self) -> Option<Offset> {
-        self.controls.with_scheduled(Pending::lowest)
-    }
-
     /// How many events wait for their moment.
     pub fn scheduled(&self) -> usize {
         self.controls.with_scheduled(Pending::count)
@@ -273,7 +267,8 @@ impl Broker {
         for one in due {
             let is_it = |offset: Offset| offset.get() == one.offset;
             if found.left.iter().any(|offset| is_it(*offset)) {
-                continue;
+                // Those behind it wait with it, so that all come in the order of their moments.
+                break;
             }
             let event = found.events.iter().find(|event| is_it(event.offset()));
             match self.fire_one(one, event).await {

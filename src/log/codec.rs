@@ -321,6 +321,17 @@ pub fn is_scheduled(record: &Record) -> bool {
     record.topic.as_str() == SCHEDULED_TOPIC && record.key.is_empty()
 }
 
+/// Whether this is what [`schedule`] made of an event for `topic`.
+pub(super) fn is_scheduled_for(on: &str, key: &[u8], body: &[u8], topic: &Topic) -> bool {
+    #[derive(Deserialize)]
+    struct For {
+        topic: Topic,
+    }
+    let stored = (on == SCHEDULED_TOPIC && key.is_empty()).then(|| data_of(body)).flatten();
+    let publish = stored.and_then(|data| serde_json::from_slice::<For>(data).ok());
+    publish.is_some_and(|publish| publish.topic == *topic)
+}
+
 /// When an event that waits is due, in milliseconds since the epoch; `None` when it cannot be read.
 pub fn due_ms(record: &Record) -> Option<u64> {
     #[derive(Deserialize)]

@@ -9,7 +9,7 @@ impl LogHandle {
     /// looked.
     ///
     /// # Errors
-    /// What the storage finds, see [`StorageError`].
+    /// What the storage finds, see [`ReadError`].
     pub async fn lane(
         &self,
         after: Cursor,
@@ -28,7 +28,7 @@ impl LogHandle {
     /// and how far was looked.
     ///
     /// # Errors
-    /// What the storage finds, see [`StorageError`].
+    /// What the storage finds, see [`ReadError`].
     pub async fn with_receipts(
         &self,
         after: Cursor,

@@ -3,10 +3,11 @@
 //! - Everything is decided by segments: one is over a rule's limit when the newer ones alone have as much as the rule
 //!   keeps, or when its last event is too old. So a rule keeps what it says and up to a segment more.
 //! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
-//! - Work of one pass is bounded: [`DROPS_MAX`] segments dropped, `pass_bytes` of segments rewritten, one looked into.
+//! - Work of one pass is bounded: 64 segments dropped, `pass_bytes` of segments rewritten, one looked into.
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
 
 mod age;
+mod fates;
 mod rules;
 
 use std::{
@@ -17,13 +18,13 @@ use std::{
 
 use tidings_proto::{
     Cursor, Filter, Offset, Topic,
-    control::{DeadLetter, RETENTION_TOPIC, RetentionRule, SUBSCRIPTIONS_TOPIC},
+    control::{DeadLetter, RetentionRule, SCHEDULED_TOPIC, SUBSCRIPTIONS_TOPIC},
 };
 pub use tidings_storage::Removed;
-use tidings_storage::{Fate, Sealed, Seen, total_bytes};
+use tidings_storage::{Fate, Sealed, total_bytes};
 
 pub use self::rules::{Rules, parse_age, parse_rule};
-use self::{age::AgeClock, rules::Class};
+use self::{age::AgeClock, fates::Fates, rules::Class};
 use super::{LogHandle, StorageError, codec};
 use crate::clock;
 
@@ -88,6 +89,8 @@ pub trait Needs {
     fn is_dead(&self, letter: &DeadLetter) -> bool;
     /// Whether the join at this offset of `$presence.<topic>` is that of a member who has not left.
     fn is_listed(&self, topic: &str, join: Offset) -> bool;
+    /// Whether this event of `$scheduled` still waits for its moment.
+    fn is_scheduled(&self, publish: Offset) -> bool;
     /// Whether the rest of a pass is to be left to the next one.
     fn is_stopping(&self) -> bool;
 }
@@ -267,31 +270,51 @@ impl Keeper {
         Ok(removed)
     }
 
-    /// Takes all events of a topic out of the sealed segments, up to an offset.
+    /// Takes all events of a topic out of the sealed segments, up to an offset; also as they were stored to wait for
+    /// their moment, but for those that still do.
     ///
     /// # Errors
-    /// What the storage finds; another call goes on.
-    pub fn erase(&mut self, topic: &Topic, upto: Cursor) -> Result<Removed, StorageError> {
+    /// What the storage finds: damage, when it has gone through all other segments; another call goes on.
+    pub fn erase(
+        &mut self,
+        topic: &Topic,
+        upto: Cursor,
+        needs: &dyn Needs,
+    ) -> Result<Removed, StorageError> {
         self.check_stopped()?;
         let mut removed = Removed::default();
         let trimmer = self.log.trimmer();
         let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
+        let mut damage = None;
         for sealed in trimmer.sealed() {
-            let has_it = trimmer.topics(sealed.base)?.iter().any(|(name, _)| name == topic);
+            let is_its = |name: &Topic| name == topic || name.as_str() == SCHEDULED_TOPIC;
+            let has_it = trimmer.topics(sealed.base)?.iter().any(|(name, _)| is_its(name));
             if sealed.base > upto.get() || !has_it {
                 continue;
             }
-            let done = trimmer.rewrite(sealed.base, now_ms, &mut |seen| match seen.topic
-                == topic.as_str()
-                && upto.covers(seen.offset)
-            {
-                true => Fate::Erase,
-                false => Fate::Keep,
-            })?;
-            removed += done;
+            let done = trimmer.rewrite(sealed.base, now_ms, &mut |seen| {
+                if !upto.covers(seen.offset) {
+                    Fate::Keep
+                } else if seen.topic == topic.as_str() {
+                    Fate::Erase
+                } else if codec::is_scheduled_for(seen.topic, seen.key, seen.body, topic)
+                    && !needs.is_scheduled(seen.offset)
+                {
+                    Fate::Pass
+                } else {
+                    Fate::Keep
+                }
+            });
+            match done {
+                Ok(done) => removed += done,
+                Err(error @ StorageError::Corrupt { .. }) => {
+                    damage.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
         self.log.shared.tail.cut(upto);
-        Ok(removed)
+        damage.map_or(Ok(removed), Err)
     }
 
     fn rewrite(
@@ -451,7 +474,7 @@ impl Known {
                 }
             }
             Class::Acks => self.acks += count,
-            Class::Dead | Class::Presence => self.dead += count,
+            Class::Dead | Class::Presence | Class::Scheduled => self.dead += count,
             Class::Careful => self.careful += count,
         }
     }
@@ -471,76 +494,6 @@ impl Known {
 
     fn may_go_whole(&self) -> bool {
         self.careful == 0 && self.dead == 0
-    }
-}
-
-/// What decides over each event of a segment that is rewritten.
-struct Fates<'a> {
-    log: &'a LogHandle,
-    rules: &'a Rules,
-    over: &'a [bool],
-    replaced: &'a HashSet<Offset>,
-    plan: &'a Plan,
-    needs: &'a dyn Needs,
-    is_first_of_subscriptions: bool,
-}
-
-impl Fates<'_> {
-    fn of(&self, seen: &Seen<'_>, class: Class) -> Fate {
-        match class {
-            Class::Rule(index) if self.is_over(index) => Fate::Trim,
-            Class::Rule(_) if self.is_nothing_any_more(seen) => Fate::Pass,
-            Class::Rule(_) => Fate::Keep,
-            Class::Acks if self.plan.carry.covers(seen.offset) => Fate::Pass,
-            Class::Acks => Fate::Keep,
-            Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
-                Fate::Trim
-            }
-            Class::Presence
-                if self.is_over(self.rules.default_index())
-                    && !self.needs.is_listed(seen.topic, seen.offset) =>
-            {
-                Fate::Trim
-            }
-            Class::Dead | Class::Presence => Fate::Keep,
-            Class::Careful => self.of_careful(seen),
-        }
-    }
-
-    fn is_over(&self, index: usize) -> bool {
-        self.over.get(index) == Some(&true)
-    }
-
-    fn is_nothing_any_more(&self, seen: &Seen<'_>) -> bool {
-        let expires = codec::expires_of(seen.body);
-        self.replaced.contains(&seen.offset)
-            || expires.is_some_and(|at| at.as_millis() <= self.plan.now_ms)
-    }
-
-    /// A letter that cannot be read stays.
-    fn is_needed(&self, seen: &Seen<'_>) -> bool {
-        let data = codec::data_of(seen.body);
-        let letter = data.and_then(|data| serde_json::from_slice::<DeadLetter>(data).ok());
-        letter.is_none_or(|letter| self.needs.is_dead(&letter))
-    }
-
-    fn of_careful(&self, seen: &Seen<'_>) -> Fate {
-        match seen.topic {
-            SUBSCRIPTIONS_TOPIC
-                if self.is_first_of_subscriptions && self.plan.carry.covers(seen.offset) =>
-            {
-                Fate::Pass
-            }
-            RETENTION_TOPIC if self.is_replaced_rule(seen) => Fate::Pass,
-            _ => Fate::Keep,
-        }
-    }
-
-    /// Whether a newer event says what holds for its filter or topic.
-    fn is_replaced_rule(&self, seen: &Seen<'_>) -> bool {
-        let Ok(topic) = Topic::parse(RETENTION_TOPIC) else { return false };
-        let newest = self.log.reader().last_on(&topic, Some(seen.key));
-        !seen.key.is_empty() && matches!(newest, Ok(Some(newest)) if newest.offset > seen.offset)
     }
 }
 

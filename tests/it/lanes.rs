@@ -181,3 +181,19 @@ async fn what_contradicts_lanes_is_refused_by_name() {
         assert!(message.starts_with(&format!("{field}: ")), "{message}");
     }
 }
+
+#[tokio::test]
+async fn a_lease_that_ends_with_every_share_full_comes_again() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let only = publish(&mut publisher, "normal", 1).await;
+    let options = json!({"mode": "shared", "max_in_flight": 1, "ack_wait_ms": 100});
+    let mut socket = attach(&broker, options).await;
+    assert_eq!(offsets(&socket.take(1).await), only);
+    // It does nothing with it, and has no room for more: the same one comes again all the same.
+    for attempt in 2..=3 {
+        let batch = socket.events().await;
+        assert_eq!(batch["attempts"][only[0].to_string()], attempt);
+    }
+    ack(&mut socket, &only).await;
+}

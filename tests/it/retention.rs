@@ -270,6 +270,11 @@ async fn g18_an_erased_topic_is_in_no_file_and_begins_anew() {
         socket.publish(json!({"topic": "user.7", "data": data})).await;
         socket.publish(json!({"topic": "user.8", "data": n})).await;
     }
+    // What was stored to wait for its moment has the bytes, too.
+    let later = json!({"topic": "user.7", "data": needle, "deliver_at": "2001-01-01T00:00:00Z"});
+    let answer = socket.call("publish", later).await;
+    assert!(answer["scheduled"].is_object(), "{answer}");
+    eventually("it is published", async || all(&broker, "user.7").await.len() == 61).await;
     assert!(is_in_a_file(&broker.dir, needle.as_bytes()));
     let path = "/v1/topics/user.7";
     let erased = call(&broker, Method::DELETE, path, &json!(null)).await;
@@ -435,8 +440,12 @@ async fn g18_a_durable_whose_making_alone_is_carried_on_keeps_its_acks() {
     publish(&broker, &["a"], 20).await;
     socket.call("ack", json!({"subscription": 1, "offset": job})).await;
     drop(socket);
+    // And so does the pause, a segment behind that.
+    publish(&broker, &["a"], 20).await;
+    let path = "/v1/subscriptions/d/pause";
+    assert_eq!(http::post_json(&broker.public, path, &json!({})).await.status, 200);
     let shown = http::get(&broker.public, "/v1/subscriptions/d").await.json();
-    publish(&broker, &["a"], 60).await;
+    publish(&broker, &["a"], 40).await;
     let first = broker.dir.join(format!("log/{:020}.log", 1));
     eventually("the first segment is gone", async || !first.exists()).await;
     broker.kill();
@@ -444,5 +453,6 @@ async fn g18_a_durable_whose_making_alone_is_carried_on_keeps_its_acks() {
     broker.restart();
     let after = http::get(&broker.public, "/v1/subscriptions/d").await.json();
     assert_eq!(after["cursor"], shown["cursor"], "{after}");
+    assert_eq!(after["paused"], true, "{after}");
     assert!(after["cursor"].as_u64() >= Some(job), "{after}");
 }

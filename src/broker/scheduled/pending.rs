@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_proto::{Offset, control::SCHEDULED_TOPIC};
+use tidings_proto::control::SCHEDULED_TOPIC;
 
 use crate::log::projection::{Change, Entry};
 
@@ -39,11 +39,6 @@ impl Pending {
     /// How many wait.
     pub(in crate::broker) fn count(&self) -> usize {
         self.due.len()
-    }
-
-    /// The lowest offset of those that wait.
-    pub(in crate::broker) fn lowest(&self) -> Option<Offset> {
-        self.due.keys().next().copied().and_then(Offset::new)
     }
 
     /// All that wait, those that are due first before the others: when each is due, and its offset.
@@ -141,8 +136,6 @@ mod tests {
                 by_time.sort_unstable();
                 prop_assert_eq!(pending.by_time().collect::<Vec<_>>(), by_time);
                 prop_assert_eq!(pending.count(), model.len());
-                let lowest = model.keys().next().copied();
-                prop_assert_eq!(pending.lowest().map(Offset::get), lowest);
             }
             store(&mut stored, pending.take_changes());
             let entries: BTreeMap<Vec<u8>, Vec<u8>> = pending.entries().collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tidings_proto::{
     Filter,
-    control::{DEAD_ROOT, LOST_TOPIC, PRESENCE_ROOT, RetentionRule},
+    control::{DEAD_ROOT, LOST_TOPIC, PRESENCE_ROOT, RetentionRule, SCHEDULED_TOPIC},
 };
 
 /// What holds for a topic.
@@ -18,6 +18,8 @@ pub(super) enum Class {
     Dead,
     /// Who came and went: as the default rule says, but for the joins of those who are there.
     Presence,
+    /// What waits for its moment, and that it has come: as the default rule says, but for what still waits.
+    Scheduled,
     /// Only a look at each event says whether it still means something.
     Careful,
 }
@@ -31,7 +33,9 @@ pub struct Rules {
 
 impl Rules {
     /// The rules by filter, and the one for all that no filter matches.
-    pub fn new(of: BTreeMap<String, (Filter, RetentionRule)>, default: RetentionRule) -> Rules {
+    pub fn new(mut of: BTreeMap<String, (Filter, RetentionRule)>, default: RetentionRule) -> Rules {
+        // What is for everything is for the broker's own topics as well, which no filter matches unnamed.
+        let default = of.remove(">").map_or(default, |(_, rule)| rule);
         let mut list: Vec<(Filter, RetentionRule)> = of.into_values().collect();
         list.sort_by_cached_key(|(filter, _)| specificity(filter));
         Rules { list, default }
@@ -57,7 +61,8 @@ impl Rules {
         }
         match (topic.split('.').next().unwrap_or_default(), named) {
             ("$acks", _) => Class::Acks,
-            ("$subscriptions" | "$retention" | "$scheduled", _) => Class::Careful,
+            ("$subscriptions" | "$retention", _) => Class::Careful,
+            (SCHEDULED_TOPIC, _) => Class::Scheduled,
             (DEAD_ROOT, _) => Class::Dead,
             (PRESENCE_ROOT, _) => Class::Presence,
             (_, Some(named)) => Class::Rule(named),
@@ -144,7 +149,8 @@ mod tests {
         assert_eq!(rules.class("$acks"), Class::Acks);
         assert_eq!(rules.class("$dead.a"), Class::Dead);
         assert_eq!(rules.class("$presence.a"), Class::Presence);
-        for topic in ["$subscriptions", "$retention", "$scheduled", "$later"] {
+        assert_eq!(rules.class("$scheduled"), Class::Scheduled);
+        for topic in ["$subscriptions", "$retention", "$later"] {
             assert_eq!(rules.class(topic), Class::Careful, "{topic}");
         }
         assert_eq!(rules.class("$log.lost"), Class::Rule(rules.default_index()));

@@ -1,0 +1,102 @@
+//! What becomes of each event of a segment that is written anew.
+
+use std::collections::HashSet;
+
+use tidings_proto::{
+    Offset, Topic,
+    control::{DeadLetter, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange},
+};
+use tidings_storage::{Fate, Seen};
+
+use super::{
+    Needs, Plan,
+    rules::{Class, Rules},
+};
+use crate::log::{LogHandle, codec};
+
+/// What decides over each event of a segment that is rewritten.
+pub(super) struct Fates<'a> {
+    pub(super) log: &'a LogHandle,
+    pub(super) rules: &'a Rules,
+    pub(super) over: &'a [bool],
+    pub(super) replaced: &'a HashSet<Offset>,
+    pub(super) plan: &'a Plan,
+    pub(super) needs: &'a dyn Needs,
+    pub(super) is_first_of_subscriptions: bool,
+}
+
+impl Fates<'_> {
+    pub(super) fn of(&self, seen: &Seen<'_>, class: Class) -> Fate {
+        match class {
+            Class::Rule(index) if self.is_over(index) => Fate::Trim,
+            Class::Rule(_) if self.is_nothing_any_more(seen) => Fate::Pass,
+            Class::Rule(_) => Fate::Keep,
+            Class::Acks if self.plan.carry.covers(seen.offset) => Fate::Pass,
+            Class::Acks => Fate::Keep,
+            Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
+                Fate::Trim
+            }
+            Class::Presence
+                if self.is_over(self.rules.default_index())
+                    && !self.needs.is_listed(seen.topic, seen.offset) =>
+            {
+                Fate::Trim
+            }
+            Class::Scheduled
+                if self.is_over(self.rules.default_index()) && !self.is_awaited(seen) =>
+            {
+                Fate::Pass
+            }
+            Class::Dead | Class::Presence | Class::Scheduled => Fate::Keep,
+            Class::Careful => self.of_careful(seen),
+        }
+    }
+
+    fn is_over(&self, index: usize) -> bool {
+        self.over.get(index) == Some(&true)
+    }
+
+    fn is_nothing_any_more(&self, seen: &Seen<'_>) -> bool {
+        let expires = codec::expires_of(seen.body);
+        self.replaced.contains(&seen.offset)
+            || expires.is_some_and(|at| at.as_millis() <= self.plan.now_ms)
+    }
+
+    /// A letter that cannot be read stays.
+    fn is_needed(&self, seen: &Seen<'_>) -> bool {
+        let data = codec::data_of(seen.body);
+        let letter = data.and_then(|data| serde_json::from_slice::<DeadLetter>(data).ok());
+        letter.is_none_or(|letter| self.needs.is_dead(&letter))
+    }
+
+    /// Whether it still waits for its moment, or says of something that is still there that it does not: without
+    /// that a fold would have it wait again. What cannot be read stays.
+    fn is_awaited(&self, seen: &Seen<'_>) -> bool {
+        if seen.key.is_empty() {
+            return self.needs.is_scheduled(seen.offset);
+        }
+        let data = codec::data_of(seen.body);
+        let change = data.and_then(|data| serde_json::from_slice::<ScheduleChange>(data).ok());
+        let publish = change.and_then(|change| Offset::new(change.scheduled));
+        publish.is_none_or(|publish| !matches!(self.log.reader().get(publish), Ok(None)))
+    }
+
+    fn of_careful(&self, seen: &Seen<'_>) -> Fate {
+        match seen.topic {
+            SUBSCRIPTIONS_TOPIC
+                if self.is_first_of_subscriptions && self.plan.carry.covers(seen.offset) =>
+            {
+                Fate::Pass
+            }
+            RETENTION_TOPIC if self.is_replaced_rule(seen) => Fate::Pass,
+            _ => Fate::Keep,
+        }
+    }
+
+    /// Whether a newer event says what holds for its filter or topic.
+    fn is_replaced_rule(&self, seen: &Seen<'_>) -> bool {
+        let Ok(topic) = Topic::parse(RETENTION_TOPIC) else { return false };
+        let newest = self.log.reader().last_on(&topic, Some(seen.key));
+        !seen.key.is_empty() && matches!(newest, Ok(Some(newest)) if newest.offset > seen.offset)
+    }
+}
