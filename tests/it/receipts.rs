@@ -26,6 +26,10 @@ async fn ack(broker: &Broker, name: &str, ack: Value) {
 
 /// What the receipts on a topic say, in order: offset and subscription.
 async fn told(broker: &Broker, topic: &str) -> Vec<(u64, String)> {
+    // An ack is answered a moment before its commit may be read; a later publish is answered after.
+    let marker = json!({"topic": "marker"});
+    let marked = http::post_json(&broker.public, "/v1/events", &marker).await;
+    assert!(marked.status.is_success(), "{}", marked.text());
     let (mut told, mut after) = (Vec::new(), 0);
     loop {
         let path = format!("/v1/topics/{topic}/events?after={after}&limit=1000");
