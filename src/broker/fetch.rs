@@ -195,19 +195,13 @@ impl Broker {
             let fetched = Fetched { events: Vec::new(), attempts: Vec::new(), floor, gap: None };
             return Ok((fetched, None));
         };
-        let mut leasing = Leasing::new(durable.clone(), &next);
+        let leasing = Leasing::new(durable.clone(), &next);
         durable.tell_graves();
-        let mut offsets: Vec<Offset> =
-            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        offsets.sort_unstable();
-        let mut found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
-        let mut damaged = found.damaged.drain(..);
-        let gap = damaged.next().map(|at| self.log.damage_gap(at.before(), at.cursor()));
-        found.left.extend(damaged);
         let selection = Selection::of(&durable.spec.options);
-        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &selection);
-        leasing.done();
-        lanes::sort(&mut events, &next);
+        let taken =
+            lanes::read_taken(&self.log, leasing, &next, FETCH_BYTES_MAX, &selection).await?;
+        let lanes::Taken { events, damaged } = taken;
+        let gap = damaged.map(|at| self.log.damage_gap(at.before(), at.cursor()));
         let mut held = durable.lock();
         held.sent(clock::monotonic_ms(), &durable.redelivery, token);
         let floor = held.state.floor();

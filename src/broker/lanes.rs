@@ -11,11 +11,13 @@ use std::{
     sync::Arc,
 };
 
-use tidings_proto::{Cursor, Filters, Priority};
+use tidings_proto::{Cursor, Filters, Offset, Priority};
 
 use super::{
     durable::DurableState,
     held::{Durable, Held, Token},
+    leasing::Leasing,
+    selection::Selection,
 };
 use crate::{
     clock,
@@ -286,8 +288,40 @@ fn rank_of(priority: Priority) -> usize {
     ORDER.iter().position(|other| *other == priority).unwrap_or(ORDER.len() - 1)
 }
 
+/// What of that goes out: the events, in the order they are to go out in.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) events: Vec<Arc<Stored>>,
+    /// One that cannot be read; others that cannot come again, and are named then.
+    pub(super) damaged: Option<Offset>,
+}
+
+/// Reads what [`next`] gave, `leasing` it until that is done.
+///
+/// # Errors
+/// The log could not be read; all are due as before.
+pub(super) async fn read_taken(
+    log: &LogHandle,
+    mut leasing: Leasing,
+    next: &[(u64, u32)],
+    bytes_max: usize,
+    selection: &Selection,
+) -> Result<Taken, ReadError> {
+    let mut offsets: Vec<Offset> =
+        next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
+    offsets.sort_unstable();
+    let mut found = log.get_many(offsets, bytes_max).await?;
+    let mut rest = found.damaged.drain(..);
+    let damaged = rest.next();
+    found.left.extend(rest);
+    let (mut events, _) = leasing.taken(found.events, next, &found.left, selection);
+    leasing.done();
+    sort(&mut events, next);
+    Ok(Taken { events, damaged })
+}
+
 /// Puts events that were read by offset into the order they are to go out in.
-pub(super) fn sort(events: &mut [Arc<Stored>], order: &[(u64, u32)]) {
+fn sort(events: &mut [Arc<Stored>], order: &[(u64, u32)]) {
     let places: HashMap<u64, usize> =
         order.iter().enumerate().map(|(place, (offset, _))| (*offset, place)).collect();
     events.sort_by_key(|event| places.get(&event.offset().get()).copied());

@@ -240,15 +240,15 @@ impl Subscription {
     /// # Errors
     /// The log could not be read; the cursor has not moved.
     pub async fn next(&mut self) -> Result<Option<Delivery>, ReadError> {
-        let now_ms = clock::monotonic_ms();
-        if self.bandwidth.as_mut().is_some_and(|it| it.must_wait(now_ms)) && !self.is_lost() {
+        let waits = self.bandwidth.as_mut().is_some_and(|it| it.must_wait(clock::monotonic_ms()));
+        if waits && !self.is_lost() {
             return Ok(None);
         }
         let mut delivery = self.next_delivery().await?;
         if let (Some(bandwidth), Some(Delivery::Events { events, .. })) =
             (&mut self.bandwidth, &mut delivery)
         {
-            bandwidth.take(events, now_ms);
+            bandwidth.take(events, clock::monotonic_ms());
         }
         Ok(delivery)
     }

@@ -94,7 +94,7 @@ pub struct ResetArgs {
     #[arg(value_parser = parse_name)]
     pub name: String,
     /// Where it goes on: `first`, `now`, after an offset (57 or 57@9f3c21d0), or at a time (RFC 3339).
-    #[arg(long, value_parser = parse_start)]
+    #[arg(long, value_parser = super::subscribe::parse_start)]
     pub to: Start,
 }
 
@@ -243,16 +243,6 @@ fn state_line(state: &Value) -> String {
         dead => format!("  {dead} dead"),
     };
     format!("{name}  at {cursor}  {lag}{more} to do  {sessions} sessions{dead}{paused}")
-}
-
-fn parse_start(text: &str) -> Result<Start, String> {
-    let json = match text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
-        true => text.to_owned(),
-        false => serde_json::Value::from(text).to_string(),
-    };
-    serde_json::from_str(&json).map_err(|_| {
-        "it must be first, now, an offset such as 57 or 57@9f3c21d0, or a time".to_owned()
-    })
 }
 
 /// One line for each event.

@@ -273,16 +273,7 @@ impl Args {
     /// How bytes that come without a content type are to be read.
     fn content_type_of(&self, data: &[u8]) -> &'static str {
         // As JSON a line would lose the blanks around it: it goes as the text that it is.
-        let is_whole = !self.lines || data.trim_ascii() == data;
-        // Depth first: the parser of a raw value recurses.
-        let is_shallow = json_depth(data) <= JSON_DEPTH_MAX;
-        if is_whole && is_shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
-            JSON
-        } else if std::str::from_utf8(data).is_ok() {
-            "text/plain"
-        } else {
-            "application/octet-stream"
-        }
+        content_type_of(data, !self.lines || data.trim_ascii() == data)
     }
 
     /// Says which line it was.
@@ -293,6 +284,19 @@ impl Args {
             )),
             false => error,
         }
+    }
+}
+
+/// How bytes that come without a content type are to be read; as JSON only where they may be.
+pub(super) fn content_type_of(data: &[u8], may_be_json: bool) -> &'static str {
+    // Depth first: the parser of a raw value recurses.
+    let is_shallow = json_depth(data) <= JSON_DEPTH_MAX;
+    if may_be_json && is_shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
+        JSON
+    } else if std::str::from_utf8(data).is_ok() {
+        "text/plain"
+    } else {
+        "application/octet-stream"
     }
 }
 

@@ -4,18 +4,13 @@ use std::ffi::OsString;
 
 use anyhow::Context;
 use bytes::Bytes;
-use serde_json::value::RawValue;
-use tidings_proto::{
-    NewEvent, Priority, Topic,
-    event::{DEFAULT_TYPE, JSON, JSON_DEPTH_MAX, json_depth},
-    message::Publish,
-};
+use tidings_proto::{NewEvent, Priority, Topic, event::DEFAULT_TYPE, message::Publish};
 
 use super::{
     Globals, block_on,
     exit::Usage,
     output::Output,
-    publish::parse_header,
+    publish::{content_type_of, parse_header},
     stdin,
     subscribe::{Format, write_event},
 };
@@ -84,7 +79,7 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
 
 impl Args {
     fn question(&self, data: Option<Vec<u8>>) -> anyhow::Result<NewEvent> {
-        let content_type = data.as_deref().map(content_type_of).map(str::to_owned);
+        let content_type = data.as_deref().map(|data| content_type_of(data, true).to_owned());
         let event = NewEvent {
             kind: self.kind.clone(),
             datacontenttype: content_type,
@@ -96,18 +91,5 @@ impl Args {
         };
         event.check().map_err(|error| Usage::error(error.to_string()))?;
         Ok(event)
-    }
-}
-
-/// How bytes that come without a content type are to be read.
-fn content_type_of(data: &[u8]) -> &'static str {
-    // Depth first: the parser of a raw value recurses.
-    let is_shallow = json_depth(data) <= JSON_DEPTH_MAX;
-    if is_shallow && serde_json::from_slice::<&RawValue>(data).is_ok() {
-        JSON
-    } else if std::str::from_utf8(data).is_ok() {
-        "text/plain"
-    } else {
-        "application/octet-stream"
     }
 }

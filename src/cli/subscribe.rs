@@ -224,7 +224,7 @@ fn parse_since(text: &str) -> Result<Since, String> {
     })
 }
 
-fn parse_start(text: &str) -> Result<Start, String> {
+pub(super) fn parse_start(text: &str) -> Result<Start, String> {
     match text {
         "first" => return Ok(Start::First),
         "now" => return Ok(Start::Now),

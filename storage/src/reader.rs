@@ -280,16 +280,10 @@ impl Reader {
     /// # Errors
     /// The system's, reading an index.
     pub fn count(&self, filters: &Filters, after: Cursor, until: Cursor) -> Result<u64, Error> {
-        let until = until.min(self.last()).get();
+        let until = until.min(self.last());
         let topics = self.shared.catalog.read().resolve(filters, usize::MAX).unwrap_or_default();
-        let segments = self.segments_now();
         let mut count = 0;
-        for (n, segment) in segments.iter().enumerate() {
-            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until);
-            let from = segment.base.max(after.get() + 1);
-            if from > end {
-                continue;
-            }
+        for (segment, from, end) in spans(&self.segments_now(), after, until) {
             let (from, to) = (segment.rel(from), segment.rel(end));
             for topic in &topics {
                 let topic = topic.as_str();
@@ -343,6 +337,19 @@ impl Reader {
     }
 }
 
+/// The segments that (`after`, `until`] reaches into, and from where up to where it does.
+fn spans(
+    segments: &[Arc<Segment>],
+    after: Cursor,
+    until: Cursor,
+) -> impl Iterator<Item = (&Arc<Segment>, u64, u64)> {
+    segments.iter().enumerate().filter_map(move |(n, segment)| {
+        let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
+        let from = segment.base.max(after.get() + 1);
+        (from <= end).then_some((segment, from, end))
+    })
+}
+
 /// One scan on its way.
 struct Run<'a> {
     filters: Option<&'a Filters>,
@@ -378,15 +385,7 @@ impl<'a> Run<'a> {
 
     /// What matches behind the cursor up to `until`; gives how far it has looked.
     fn over(&mut self, segments: &[Arc<Segment>], until: Cursor) -> Result<Cursor, Error> {
-        for (n, segment) in segments.iter().enumerate() {
-            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
-            if end <= self.cursor.get() {
-                continue;
-            }
-            let from = segment.base.max(self.cursor.get() + 1);
-            if from > end {
-                break;
-            }
+        for (segment, from, end) in spans(segments, self.cursor, until) {
             self.segment(segment, from, end)?;
             if self.is_full() {
                 return Ok(self.cursor);

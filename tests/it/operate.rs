@@ -32,13 +32,6 @@ async fn state(broker: &Broker) -> Value {
     http::get(&broker.public, "/v1/subscriptions/d").await.json()
 }
 
-/// The events that a member has got up to now.
-async fn so_far(socket: &mut Socket) -> Vec<u64> {
-    let messages = socket.so_far().await;
-    let batches = messages.iter().filter_map(|message| message["events"]["events"].as_array());
-    offsets(&batches.flatten().cloned().collect::<Vec<_>>())
-}
-
 #[tokio::test]
 async fn what_is_paused_delivers_nothing_on_any_door_and_goes_on_where_it_was() {
     for more in [json!({}), json!({"mode": "shared"}), json!({"mode": "mirror"})] {
@@ -49,7 +42,7 @@ async fn what_is_paused_delivers_nothing_on_any_door_and_goes_on_where_it_was() 
         assert_eq!(offsets(&socket.take(1).await), [first]);
         assert_eq!(done(&broker, "pause", json!({})).await, json!({"paused": true}));
         let second = publisher.publish(json!({"topic": "a"})).await;
-        assert_eq!(so_far(&mut socket).await, [0; 0], "{more}");
+        assert_eq!(offsets(&socket.events_so_far().await), [0; 0], "{more}");
         // Acks are taken all the same.
         let answer = socket.call("ack", json!({"subscription": 1, "offsets": [first]})).await;
         let floor = answer["acked"]["cursor"].as_u64().unwrap();
@@ -61,7 +54,7 @@ async fn what_is_paused_delivers_nothing_on_any_door_and_goes_on_where_it_was() 
         let at = state(&broker).await;
         assert_eq!((&at["paused"], &at["lag"]), (&json!(true), &json!(1)), "{at}");
         let mut socket = attach(&broker, more.clone()).await;
-        assert_eq!(so_far(&mut socket).await, [0; 0], "{more}");
+        assert_eq!(offsets(&socket.events_so_far().await), [0; 0], "{more}");
         assert_eq!(done(&broker, "resume", json!({})).await, json!({"paused": false}));
         assert_eq!(offsets(&socket.take(1).await), [second]);
         assert_eq!(state(&broker).await["paused"], Value::Null);
@@ -77,7 +70,7 @@ async fn a_lease_that_ends_while_it_is_paused_comes_again_when_it_goes_on() {
     assert_eq!(offsets(&socket.take(1).await), [only]);
     done(&broker, "pause", json!({})).await;
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    let _ = so_far(&mut socket).await;
+    let _ = socket.so_far().await;
     done(&broker, "resume", json!({})).await;
     let batch = socket.events().await;
     assert_eq!(offsets(batch["events"].as_array().unwrap()), [only]);

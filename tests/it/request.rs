@@ -26,17 +26,21 @@ fn question(data: &str, priority: Priority) -> Publish {
     })
 }
 
-/// An agent with lanes: it answers what it is asked, one command at a time.
-async fn agent(client: Client) {
-    let filters = Filters::one(Filter::parse("agents.7.commands").unwrap());
-    let options = SubscribeOptions {
+/// The queue of the agent: one command at a time, urgent ones first.
+fn queue(filter: &str) -> SubscribeOptions {
+    let filters = Filters::one(Filter::parse(filter).unwrap());
+    SubscribeOptions {
         durable: Some("agent-7".to_owned()),
         order: Order::Priority,
         max_in_flight: 1,
         start: tidings_proto::Start::First,
         ..SubscribeOptions::to(filters)
-    };
-    let mut commands = client.subscribe(options).await.unwrap();
+    }
+}
+
+/// An agent with lanes: it answers what it is asked, one command at a time.
+async fn agent(client: Client) {
+    let mut commands = client.subscribe(queue("agents.7.commands")).await.unwrap();
     loop {
         let Delivery::Event { event, .. } = commands.next().await.unwrap() else { continue };
         let answer = NewEvent {
@@ -97,15 +101,7 @@ async fn an_interrupt_overtakes_commands_and_what_nobody_waits_for_is_not_worked
     let mut interrupt = question("\"stop\"", Priority::Urgent);
     interrupt.event.kind = "command.interrupt".to_owned();
     let interrupt = client.publish(interrupt).await.unwrap().await.unwrap().offset;
-    let filters = Filters::one(Filter::parse("agents.*.commands").unwrap());
-    let options = SubscribeOptions {
-        durable: Some("agent-7".to_owned()),
-        order: Order::Priority,
-        max_in_flight: 1,
-        start: tidings_proto::Start::First,
-        ..SubscribeOptions::to(filters)
-    };
-    let mut commands = client.subscribe(options).await.unwrap();
+    let mut commands = client.subscribe(queue("agents.*.commands")).await.unwrap();
     let mut got: Vec<Offset> = Vec::new();
     while got.len() < 6 {
         if let Delivery::Event { event, .. } = commands.next().await.unwrap() {

@@ -48,13 +48,6 @@ async fn state(broker: &Broker) -> Value {
     http::get(&broker.public, "/v1/subscriptions/d").await.json()
 }
 
-/// The events that a member has got up to now.
-async fn so_far(socket: &mut Socket) -> Vec<Value> {
-    let messages = socket.so_far().await;
-    let batches = messages.iter().filter_map(|message| message["events"]["events"].as_array());
-    batches.flatten().cloned().collect()
-}
-
 #[tokio::test]
 async fn g3_each_event_goes_to_one_member_and_all_are_done() {
     let broker = Broker::start();
@@ -106,7 +99,7 @@ async fn every_member_has_its_share_and_one_that_goes_leaves_it_to_the_others() 
     let all: BTreeSet<u64> = numbers(&of_first).into_iter().chain(numbers(&of_second)).collect();
     assert_eq!(all, (1..=10).collect(), "ten are in flight, five with each");
     assert_eq!(state(&broker).await["in_flight"], 10);
-    assert_eq!(so_far(&mut first).await, Vec::<Value>::new(), "no more before an ack");
+    assert_eq!(first.events_so_far().await, Vec::<Value>::new(), "no more before an ack");
 
     // What one has it may not settle for the other.
     ack(&mut first, &of_second).await;

@@ -1,7 +1,5 @@
 //! What a durable with lanes has to say.
 
-use tidings_proto::Offset;
-
 use super::{
     Attachment, BATCH_BYTES_MAX, Delivery, LOOKS_A_TURN, Phase, Subscription, attempts_of,
 };
@@ -47,25 +45,17 @@ impl Subscription {
         let is_its = |held: &Held| held.is_held_by(token, mode);
         let found = lanes::next(&self.log, &durable, token, self.events_max, is_its).await?;
         let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
-        let mut leasing = Leasing::new(durable.clone(), &next);
+        let leasing = Leasing::new(durable.clone(), &next);
         durable.tell_graves();
         self.cursor = self.cursor.max(durable.lock().state.cursor());
         if next.is_empty() {
             self.told = self.cursor;
             return Ok(self.caught_up());
         }
-        let mut offsets: Vec<Offset> =
-            next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        offsets.sort_unstable();
-        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
-        // One is named; the others come again and are named then.
-        let mut damaged = found.damaged.drain(..);
-        self.pending_gap =
-            damaged.next().map(|offset| self.damage(offset.before(), offset.cursor()));
-        found.left.extend(damaged);
-        let (mut events, _) = leasing.taken(found.events, &next, &found.left, &self.selection);
-        leasing.done();
-        lanes::sort(&mut events, &next);
+        let taken =
+            lanes::read_taken(&self.log, leasing, &next, BATCH_BYTES_MAX, &self.selection).await?;
+        let lanes::Taken { events, damaged } = taken;
+        self.pending_gap = damaged.map(|offset| self.damage(offset.before(), offset.cursor()));
         let mut attempts = attempts_of(&next);
         metrics::redelivered(attempts.len());
         attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use tidings_proto::{Cursor, Filters, Offset, Topic};
 
-use super::{LOOKS_MAX, Reader, Run, ScanLimit};
+use super::{LOOKS_MAX, Reader, Run, ScanLimit, spans};
 use crate::{Error, active::Slot, disk::Patience, segment::Segment};
 
 /// How many slots are taken from an index at a time.
@@ -97,15 +97,7 @@ impl Reader {
             reads_left: READS_MAX,
         };
         let segments = self.segments_now();
-        for (n, segment) in segments.iter().enumerate() {
-            let end = segments.get(n + 1).map_or(u64::MAX, |next| next.base - 1).min(until.get());
-            if end <= search.cursor.get() {
-                continue;
-            }
-            let from = segment.base.max(search.cursor.get() + 1);
-            if from > end {
-                break;
-            }
+        for (segment, from, end) in spans(&segments, after, until) {
             search.segment(segment, from, end)?;
             if search.is_over() {
                 return Ok((search.found, search.cursor));

@@ -197,6 +197,13 @@ impl Socket {
         self.aside.drain(..).collect()
     }
 
+    /// The events among them.
+    pub async fn events_so_far(&mut self) -> Vec<Value> {
+        let messages = self.so_far().await;
+        let batches = messages.iter().filter_map(|message| message["events"]["events"].as_array());
+        batches.flatten().cloned().collect()
+    }
+
     /// The events up to the first of this topic, which is left out.
     pub async fn events_until(&mut self, topic: &str) -> Vec<Value> {
         let mut events = Vec::new();
