@@ -213,8 +213,9 @@ impl Keeper {
         let (mut drops, mut rewritten) = (0, 0);
         for (sealed, over) in sealed.into_iter().zip(over) {
             let Some(known) = self.known.get(&(sealed.base, sealed.generation)) else { continue };
-            let goes = known.goes(&over, now_ms, self.rules.default_index(), sealed.records);
-            let whole = goes >= u64::from(sealed.records) && known.may_go_whole();
+            let by_rule = known.goes_by_rule(&over, self.rules.default_index());
+            let whole = by_rule >= u64::from(sealed.records) && known.may_go_whole();
+            let goes = by_rule.max(known.goes_by_itself(now_ms, sealed.records));
             let rewrite = goes.saturating_mul(2) > u64::from(sealed.records)
                 && known.vain_at != Some(self.log.trimmer().sealed_end());
             match (whole, rewrite) {
@@ -479,17 +480,22 @@ impl Known {
         }
     }
 
-    /// How many events may go, about.
-    fn goes(&self, over: &[bool], now_ms: u64, default: usize, records: u32) -> u64 {
+    /// How many events may go by the rules alone, about.
+    fn goes_by_rule(&self, over: &[bool], default: usize) -> u64 {
         let by_rule = self.events.iter().zip(over).filter(|(_, over)| **over);
         let limited: u64 = by_rule.map(|(events, _)| events).sum();
         let dead = if over.get(default) == Some(&true) { self.dead } else { 0 };
+        limited.saturating_add(dead + self.acks)
+    }
+
+    /// How many have expired or are replaced, at least: which they are only a look at each says, so that nothing is
+    /// dropped whole for it.
+    fn goes_by_itself(&self, now_ms: u64, records: u32) -> u64 {
         let half_gone_ms = self.looked.and_then(|looked| looked.half_gone_ms);
-        let looked = match half_gone_ms.is_some_and(|half| half <= now_ms) {
+        match half_gone_ms.is_some_and(|half| half <= now_ms) {
             true => u64::from(records) / 2 + 1,
             false => 0,
-        };
-        limited.saturating_add(dead + self.acks).max(looked)
+        }
     }
 
     fn may_go_whole(&self) -> bool {
