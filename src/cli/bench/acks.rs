@@ -23,7 +23,7 @@ use super::{
     http::Metrics,
     made::Made,
     paced::{self, Followers, Pace, Paced},
-    progress::Progress,
+    progress::{Counter, Progress},
     publish::Template,
     report::{Latencies, Report, latencies, round},
     socket::Socket,
@@ -191,6 +191,7 @@ async fn phase(
         rate: args.deliveries.div_ceil(each),
         in_flight: args.in_flight,
         followers: Some(Followers { done, each }),
+        counter: Counter::default(),
         deadline,
     };
     let published = super::answered_by(deadline, paced::publish(publisher, pace)).await?;

@@ -12,7 +12,7 @@ use super::{
     arrival::Total,
     at_least_one,
     paced::{self, Pace},
-    progress::Progress,
+    progress::{Counter, Progress},
     publish::Template,
     report::{Report, latencies},
     socket::Socket,
@@ -111,6 +111,7 @@ pub(super) async fn run(
         rate: args.rate,
         in_flight: args.in_flight,
         followers: None,
+        counter: Counter::default(),
         deadline,
     };
     let published = super::answered_by(deadline, paced::publish(publisher, pace)).await?;

@@ -12,6 +12,7 @@ use std::{
 use tokio::io::AsyncWriteExt;
 
 use super::{
+    progress::Counter,
     publish::Template,
     report::{Latencies, latencies, note},
     socket::Socket,
@@ -33,6 +34,8 @@ pub(super) struct Pace {
     pub(super) in_flight: u64,
     /// Who has to keep up: with nobody, an event is under way until it is answered.
     pub(super) followers: Option<Followers>,
+    /// Where answers are counted for who watches.
+    pub(super) counter: Counter,
     /// When to stop whatever is left.
     pub(super) deadline: Duration,
 }
@@ -106,6 +109,7 @@ pub(super) async fn publish(socket: Socket, mut pace: Pace) -> anyhow::Result<Pa
             }
             _ = turn.tick(), if waits => {}
         }
+        let before = paced.events;
         while let Some(answer) = input.frame()? {
             if !speech.is_published(answer)? {
                 continue;
@@ -116,6 +120,7 @@ pub(super) async fn publish(socket: Socket, mut pace: Pace) -> anyhow::Result<Pa
                 note(&mut paced.took, paced.ended.saturating_sub(sent));
             }
         }
+        pace.counter.add(paced.events - before);
         input.pong_into(&mut out);
     }
 }

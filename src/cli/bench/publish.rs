@@ -1,13 +1,12 @@
 //! Publishes from some connections, each with some in flight.
 
-use std::{collections::VecDeque, time::Duration};
-
-use tokio::{io::AsyncWriteExt, task::JoinSet};
+use tokio::task::JoinSet;
 
 use super::{
     Amount, at_least_one,
-    progress::{Counter, Progress},
-    report::{Latencies, Report, latencies, note},
+    paced::{self, Pace},
+    progress::Progress,
+    report::{Report, latencies},
     socket::Socket,
     speech::{Publish, Speech},
 };
@@ -26,6 +25,9 @@ pub struct Args {
     /// How many publishes each may have unanswered.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_least_one())]
     pub in_flight: u64,
+    /// How many events a second all of them publish together, at least one each; 0 is as many as go.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub rate: u64,
     /// How the messages are written.
     #[arg(long, default_value = "json", value_name = "ENCODING")]
     pub encoding: Speech,
@@ -34,7 +36,8 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings bench pub --connections 64 --events 200000
-  tidings bench pub --in-flight 1000 --events 500000 --encoding protobuf --json";
+  tidings bench pub --in-flight 1000 --events 500000 --encoding protobuf --json
+  tidings bench pub --in-flight 1000 --rate 50000 --events 3000000 --seconds 60";
 
 /// Measures.
 pub(super) async fn run(
@@ -51,27 +54,36 @@ pub(super) async fn run(
     let deadline = args.amount.deadline();
     let begun = clock::monotonic();
     for (number, socket) in (0..).zip(sockets) {
-        let load = Load {
+        let pace = Pace {
             template: Template::new(&args.amount, args.encoding, number),
+            is_stamped: false,
             events: share(args.amount.events, args.connections, number),
+            rate: match args.rate {
+                0 => 0,
+                rate => share(rate, args.connections, number).max(1),
+            },
             in_flight: args.in_flight,
-            deadline,
+            followers: None,
             counter: progress.counter(),
+            deadline,
         };
-        publishers.spawn(super::answered_by(deadline, publish(socket, load)));
+        publishers.spawn(super::answered_by(deadline, paced::publish(socket, pace)));
     }
     let mut all = latencies()?;
     let mut ended = begun;
     while let Some(done) = publishers.join_next().await {
-        let (took, at) = done??;
-        all.add(took)?;
-        ended = ended.max(at);
+        let paced = done??;
+        all.add(paced.took)?;
+        ended = ended.max(paced.ended);
     }
     let mut report = Report::default();
     report.begin("pub");
     report.set("encoding", args.encoding.name());
     report.set("connections", args.connections);
     report.set("in_flight", args.in_flight);
+    if args.rate > 0 {
+        report.set("asked_events_per_second", args.rate);
+    }
     report.set("size", args.amount.size);
     report.set("topics", args.amount.topics);
     report.rate("events", all.len(), ended.saturating_sub(begun));
@@ -131,60 +143,6 @@ impl Template {
         let publish = Publish { id: self.next_id, topic: &self.topic, stamp, filler };
         self.speech.write_publish(&publish, &mut self.message, out);
         self.next_topic = (self.next_topic + 1) % self.topics;
-    }
-}
-
-/// What one connection does.
-struct Load {
-    template: Template,
-    events: u64,
-    in_flight: u64,
-    deadline: Duration,
-    counter: Counter,
-}
-
-/// Publishes with `in_flight` unanswered until all are answered or the time is over; gives how long each
-/// took, and when the last answer came.
-async fn publish(socket: Socket, mut load: Load) -> anyhow::Result<(Latencies, Duration)> {
-    let Socket { mut input, mut output, speech } = socket;
-    let mut took = latencies()?;
-    let mut open: VecDeque<Duration> = VecDeque::new();
-    let (mut out, mut written, mut sent) = (Vec::new(), 0, 0);
-    let mut last = clock::monotonic();
-    loop {
-        if written == out.len() {
-            out.clear();
-            written = 0;
-        }
-        let now = clock::monotonic();
-        let events = if now < load.deadline { load.events } else { sent };
-        while sent < events && (open.len() as u64) < load.in_flight {
-            load.template.write("", &mut out);
-            open.push_back(now);
-            sent += 1;
-        }
-        if sent >= events && open.is_empty() {
-            return Ok((took, last));
-        }
-        tokio::select! {
-            more = input.more() => more?,
-            n = output.write(out.get(written..).unwrap_or_default()), if written < out.len() => {
-                written += n?;
-            }
-        }
-        let mut answered = 0;
-        while let Some(answer) = input.frame()? {
-            if !speech.is_published(answer)? {
-                continue;
-            }
-            answered += 1;
-            last = clock::monotonic();
-            if let Some(sent) = open.pop_front() {
-                note(&mut took, last.saturating_sub(sent));
-            }
-        }
-        load.counter.add(answered);
-        input.pong_into(&mut out);
     }
 }
 
