@@ -121,15 +121,25 @@ impl Retention {
     }
 }
 
-/// Passes until `stop`.
+/// Passes until `stop`: at fixed times, and when a segment is full, so that a fast publisher fills no more between two of
+/// them.
 pub(super) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let mut every = tokio::time::interval(broker.retention.options.every);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut kept = broker.log.kept();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
+            Ok(()) = kept.changed() => {
+                // Where segments are small, not for each of them.
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(broker.retention.options.every / 10) => {}
+                }
+            }
         }
+        kept.borrow_and_update();
         let begun = clock::monotonic();
         match broker.retention_pass().await {
             Ok(removed) => {

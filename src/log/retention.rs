@@ -1,7 +1,8 @@
 //! Retention: which sealed segments may go, and what stays of those that are rewritten.
 //!
-//! - Everything is decided by segments: one is over a rule's limit when the newer ones alone have as much as the rule
-//!   keeps, or when its last event is too old. So a rule keeps what it says and up to a segment more.
+//! - Everything is decided by segments: one is over a rule's limit when it and the newer ones have more than the rule
+//!   keeps and half of that is left without it, or when its last event is too old. So of sealed segments a rule keeps at
+//!   most what it says and at least half of it; where a segment has more than half of it, up to that segment more.
 //! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
 //! - Work of one pass is bounded: 64 segments dropped, `pass_bytes` of segments rewritten, one looked into.
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
@@ -438,13 +439,14 @@ impl Keeper {
             for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
                 let is_old =
                     rule.max_age_ms.is_some_and(|age| known.last_ms < now_ms.saturating_sub(age));
-                let enough = rule.max_events.is_some_and(|max| kept.0 >= max)
-                    || rule.max_bytes.is_some_and(|max| kept.1 >= max);
-                over.push(is_old || enough);
                 let bytes =
                     u128::from(it.bytes) * u128::from(*events) / u128::from(it.records.max(1));
-                kept.0 = kept.0.saturating_add(*events);
-                kept.1 = kept.1.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                let with = (kept.0.saturating_add(*events), kept.1.saturating_add(bytes));
+                let enough = rule.max_events.is_some_and(|max| is_over(kept.0, with.0, max))
+                    || rule.max_bytes.is_some_and(|max| is_over(kept.1, with.1, max));
+                over.push(is_old || enough);
+                *kept = with;
             }
             found.push(over);
         }
@@ -503,6 +505,11 @@ impl Known {
     }
 }
 
+/// Whether a segment is over a limit: `newer` is what the segments behind it have, `with` what it has with them.
+fn is_over(newer: u64, with: u64, max: u64) -> bool {
+    newer >= max || (with > max && newer >= max.div_ceil(2))
+}
+
 /// When more than half of a segment's events are replaced or have expired; 0 where they are already.
 fn look_into(
     log: &LogHandle,
@@ -533,4 +540,31 @@ fn look_into(
 
 fn compacts(rules: &Rules, topic: &str) -> bool {
     matches!(rules.class(topic), Class::Rule(index) if rules.get(index).compact)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::is_over;
+
+    proptest! {
+        #[test]
+        fn a_limit_keeps_half_of_it_and_no_more_than_it_or_one_segment(
+            segments in proptest::collection::vec(1_u64..100, 1..50),
+            max in 1_u64..1000,
+        ) {
+            let mut newer = 0;
+            for size in &segments {
+                if is_over(newer, newer + size, max) {
+                    break;
+                }
+                newer += size;
+            }
+            let all: u64 = segments.iter().sum();
+            prop_assert!(newer >= all.min(max.div_ceil(2)), "of {all} only {newer} are kept");
+            let largest = segments.iter().max().copied().unwrap_or(0);
+            prop_assert!(newer < max.div_ceil(2).saturating_add(largest).max(max + 1), "{newer} are kept");
+        }
+    }
 }

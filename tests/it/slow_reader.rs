@@ -1,4 +1,4 @@
-//! Subscribers that never read while a million events go by: they cost little, and miss nothing.
+//! Subscribers that never read, or slowly, while a million events go by: they cost little, and miss nothing.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -79,26 +79,47 @@ struct Event {
     offset: u64,
 }
 
-/// Reads up to `last`, and that nothing is missing; gives how many events came.
-async fn read_to(reader: &mut Raw, mut cursor: u64, last: u64) -> u64 {
-    let mut count = 0;
-    let mut offset = cursor;
-    while cursor < last {
-        let (first, payload) = reader.frame().await.expect("the socket ended");
-        if first != TEXT {
-            continue;
-        }
-        let message: Message = serde_json::from_slice(&payload).unwrap();
-        let Some(batch) = message.events else { continue };
-        assert_eq!(batch.after, cursor, "the chain is broken");
-        for event in &batch.events {
-            assert!(event.offset > offset);
-            offset = event.offset;
-        }
-        count += batch.events.len() as u64;
-        cursor = batch.cursor;
+/// A subscriber's place, and what it has got to there.
+#[derive(Default)]
+struct Place {
+    cursor: u64,
+    offset: u64,
+    count: u64,
+}
+
+impl Place {
+    fn at(cursor: u64) -> Place {
+        Place { cursor, offset: cursor, count: 0 }
     }
-    count
+
+    /// Reads a batch, and that nothing is missing before it.
+    async fn read(&mut self, reader: &mut Raw) {
+        loop {
+            let (first, payload) = reader.frame().await.expect("the socket ended");
+            if first != TEXT {
+                continue;
+            }
+            let message: Message = serde_json::from_slice(&payload).unwrap();
+            let Some(batch) = message.events else { continue };
+            assert_eq!(batch.after, self.cursor, "the chain is broken");
+            for event in &batch.events {
+                assert!(event.offset > self.offset);
+                self.offset = event.offset;
+            }
+            self.count += batch.events.len() as u64;
+            self.cursor = batch.cursor;
+            return;
+        }
+    }
+}
+
+/// Reads up to `last`, and that nothing is missing; gives how many events came.
+async fn read_to(reader: &mut Raw, cursor: u64, last: u64) -> u64 {
+    let mut place = Place::at(cursor);
+    while place.cursor < last {
+        place.read(reader).await;
+    }
+    place.count
 }
 
 async fn resident_after_load(broker: &Broker) -> u64 {
@@ -128,4 +149,57 @@ async fn g5_heavy_sleeping_readers_cost_little_and_miss_nothing() {
     drop(sleepers);
     let mut back = sleeper(&broker, EVENTS / 2).await;
     assert_eq!(read_to(&mut back, EVENTS / 2, EVENTS).await, EVENTS / 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g5_heavy_a_reader_at_a_hundredth_of_the_speed_ends_complete_in_constant_memory() {
+    /// How much more the broker may have at any later tenth of the load than at the third: what an allocator moves.
+    const MORE_MAX: u64 = 6 << 20;
+    let broker = Broker::with(SETTINGS);
+    let mut slow = sleeper(&broker, 0).await;
+    let mut fast = sleeper(&broker, 0).await;
+    let (tell, mut told) = tokio::sync::watch::channel(0);
+    let following = tokio::spawn(async move {
+        let mut place = Place::default();
+        while place.cursor < EVENTS {
+            place.read(&mut fast).await;
+            tell.send_replace(place.cursor);
+        }
+        place.count
+    });
+    let mut others = told.clone();
+    let crawling = tokio::spawn(async move {
+        let mut place = Place::default();
+        while place.cursor < EVENTS {
+            place.read(&mut slow).await;
+            let due = (place.cursor * 100).min(EVENTS);
+            others.wait_for(|cursor| *cursor >= due).await.unwrap();
+            if *others.borrow() >= EVENTS {
+                break;
+            }
+        }
+        // The others have ended: from here on it is alone.
+        let behind = place.count;
+        while place.cursor < EVENTS {
+            place.read(&mut slow).await;
+        }
+        (behind, place.count)
+    });
+    let mut resident = Vec::new();
+    let watching = async {
+        for tenth in 1..=10 {
+            told.wait_for(|cursor| *cursor >= EVENTS / 10 * tenth).await.unwrap();
+            resident.push(broker.resident_bytes());
+        }
+    };
+    tokio::join!(publish(&broker), watching);
+    assert_eq!(following.await.unwrap(), EVENTS);
+    let (behind, count) = crawling.await.unwrap();
+    eprintln!(
+        "resident at each tenth: {resident:?}; the slow one had {behind} when the others had {EVENTS}"
+    );
+    assert!(behind <= EVENTS / 50, "it was not slow: {behind}");
+    assert_eq!(count, EVENTS);
+    let most = resident[3..].iter().max().unwrap();
+    assert!(*most <= resident[2] + MORE_MAX, "it costs more the longer it lasts: {resident:?}");
 }
