@@ -1,8 +1,10 @@
 //! Retention: which sealed segments may go, and what stays of those that are rewritten.
 //!
 //! - Everything is decided by segments: one is over a rule's limit when it and the newer ones have more than the rule
-//!   keeps and half of that is left without it, or when its last event is too old. So of sealed segments a rule keeps at
-//!   most what it says and at least half of it; where a segment has more than half of it, up to that segment more.
+//!   keeps and half of that is left without it, or when its last event is too old. So a rule keeps at most what it says
+//!   and at least half of it; where a segment has more than half of it, up to that segment more.
+//! - Of bytes the active segment is counted in as if it were as full as the newest sealed one: room for it is made before
+//!   it is sealed.
 //! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
 //! - Work of one pass is bounded: 64 segments dropped, `pass_bytes` of segments rewritten, one looked into.
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
@@ -429,6 +431,15 @@ impl Keeper {
     /// Of each segment, which rules it is over the limit of.
     fn over(&self, sealed: &[Sealed], now_ms: u64) -> Vec<Vec<bool>> {
         let mut newer: Vec<(u64, u64)> = vec![(0, 0); self.rules.count()];
+        if let Some(newest) = sealed.last()
+            && let Some(known) = self.known.get(&(newest.base, newest.generation))
+        {
+            for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
+                // Less than half of the limit: what is sealed is never all over it.
+                let most = rule.max_bytes.map_or(0, |max| max.div_ceil(2).saturating_sub(1));
+                kept.1 = newest.bytes_of(*events).min(most);
+            }
+        }
         let mut found = Vec::with_capacity(sealed.len());
         for it in sealed.iter().rev() {
             let Some(known) = self.known.get(&(it.base, it.generation)) else {
@@ -439,9 +450,7 @@ impl Keeper {
             for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
                 let is_old =
                     rule.max_age_ms.is_some_and(|age| known.last_ms < now_ms.saturating_sub(age));
-                let bytes =
-                    u128::from(it.bytes) * u128::from(*events) / u128::from(it.records.max(1));
-                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                let bytes = it.bytes_of(*events);
                 let with = (kept.0.saturating_add(*events), kept.1.saturating_add(bytes));
                 let enough = rule.max_events.is_some_and(|max| is_over(kept.0, with.0, max))
                     || rule.max_bytes.is_some_and(|max| is_over(kept.1, with.1, max));
@@ -553,15 +562,17 @@ mod tests {
         fn a_limit_keeps_half_of_it_and_no_more_than_it_or_one_segment(
             segments in proptest::collection::vec(1_u64..100, 1..50),
             max in 1_u64..1000,
+            active in 0_u64..100,
         ) {
-            let mut newer = 0;
+            let active = active.min(max.div_ceil(2) - 1);
+            let mut newer = active;
             for size in &segments {
                 if is_over(newer, newer + size, max) {
                     break;
                 }
                 newer += size;
             }
-            let all: u64 = segments.iter().sum();
+            let all = active + segments.iter().sum::<u64>();
             prop_assert!(newer >= all.min(max.div_ceil(2)), "of {all} only {newer} are kept");
             let largest = segments.iter().max().copied().unwrap_or(0);
             prop_assert!(newer < max.div_ceil(2).saturating_add(largest).max(max + 1), "{newer} are kept");

@@ -77,6 +77,14 @@ pub struct Sealed {
     pub bytes: u64,
 }
 
+impl Sealed {
+    /// How many of its bytes so many of its records have, as if all were alike.
+    pub fn bytes_of(&self, records: u64) -> u64 {
+        let bytes = u128::from(self.bytes) * u128::from(records) / u128::from(self.records.max(1));
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
 /// What was taken out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
