@@ -117,37 +117,12 @@ impl Filter {
 
     /// The text before the first wildcard token, with its dot: what every match begins with.
     pub fn literal_prefix(&self) -> &str {
-        let mut end = 0;
-        for token in self.0.split_inclusive('.') {
-            if matches!(token.trim_end_matches('.'), "*" | ">") {
-                break;
-            }
-            end += token.len();
-        }
-        self.0.get(..end).unwrap_or_default()
+        literal_prefix(&self.0)
     }
 
     /// Whether `topic` matches.
     pub fn matches(&self, topic: &str) -> bool {
-        if *self.0 == *topic {
-            return true;
-        }
-        let mut tokens = topic.split('.');
-        let mut first = true;
-        for want in self.0.split('.') {
-            let Some(have) = tokens.next() else { return false };
-            if first && have.starts_with('$') && have != want {
-                return false;
-            }
-            first = false;
-            match want {
-                ">" => return true,
-                "*" => {}
-                literal if literal == have => {}
-                _ => return false,
-            }
-        }
-        tokens.next().is_none()
+        filter_matches(&self.0, topic)
     }
 
     /// Whether every topic that `other` matches is matched by this filter too.
@@ -217,6 +192,41 @@ impl<'a> IntoIterator for &'a Filters {
     fn into_iter(self) -> Self::IntoIter {
         self.0.iter()
     }
+}
+
+/// The same as [`Filter::literal_prefix`] of the text of a filter.
+pub fn literal_prefix(filter: &str) -> &str {
+    let mut end = 0;
+    for token in filter.split_inclusive('.') {
+        if matches!(token.trim_end_matches('.'), "*" | ">") {
+            break;
+        }
+        end += token.len();
+    }
+    filter.get(..end).unwrap_or_default()
+}
+
+/// The same as [`Filter::matches`] of the text of a filter.
+pub fn filter_matches(filter: &str, topic: &str) -> bool {
+    if *filter == *topic {
+        return true;
+    }
+    let mut tokens = topic.split('.');
+    let mut first = true;
+    for want in filter.split('.') {
+        let Some(have) = tokens.next() else { return false };
+        if first && have.starts_with('$') && have != want {
+            return false;
+        }
+        first = false;
+        match want {
+            ">" => return true,
+            "*" => {}
+            literal if literal == have => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
 }
 
 fn check(text: &str, wildcards: bool) -> Result<(), TopicError> {

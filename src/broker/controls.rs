@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     StartError,
     acks::AckBox,
-    ledger::{Ledger, LedgerEntry, Retention},
+    ledger::{Ledger, LedgerEntry, Retention, Seen},
     presence::{Listed, Presence},
     receipts::Flagged,
     scheduled::{Pending, Schedule},
@@ -17,8 +17,9 @@ use crate::log::{
 use parking_lot::Mutex;
 use tidings_proto::{Cursor, Offset, Topic, control::SCHEDULED_TOPIC};
 
-/// How many durables are looked at with the ledger locked.
-const PAGE: usize = 256;
+/// How many durables are looked at with the ledger locked: tens of microseconds, and some hundreds where all are
+/// unpacked.
+const PAGE: usize = 512;
 
 /// The ledger and the ack box, as the commit thread sees them.
 pub(super) struct BrokerControls {
@@ -93,29 +94,77 @@ impl BrokerControls {
 
     /// The durable of this name, as the log knows it.
     pub(super) fn find(&self, name: &str) -> Option<LedgerEntry> {
-        self.ledger.lock().projection().get(name).cloned()
+        self.ledger.lock().projection().get(name)
     }
 
-    /// Up to `limit` durables by name, after the name `after`.
+    /// Up to `limit` durables by name, after the name `after`. The commit thread gets its turn between pages.
     pub(super) fn list(&self, after: Option<&str>, limit: usize) -> Vec<LedgerEntry> {
+        let mut found = Vec::new();
+        let mut after = after.map(str::to_owned);
+        while found.len() < limit {
+            let page = PAGE.min(limit - found.len());
+            let ledger = self.ledger.lock();
+            after = ledger.projection().select(after.as_deref(), page, |_| true, &mut found);
+            drop(ledger);
+            if after.is_none() {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Up to `limit` durables that are forgotten when nobody uses them, by number, from this number on.
+    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<LedgerEntry> {
+        self.ledger.lock().projection().expiring(from, limit)
+    }
+
+    /// Those that `wanted` takes of a page of durables by name, after the name `after`; and the last name, where
+    /// there may be more.
+    pub(super) fn page(
+        &self,
+        after: Option<&str>,
+        wanted: impl FnMut(&Seen<'_>) -> bool,
+    ) -> (Vec<LedgerEntry>, Option<String>) {
+        let mut found = Vec::new();
         let ledger = self.ledger.lock();
-        ledger.projection().after(after).take(limit).map(|(_, entry)| entry.clone()).collect()
+        let after = ledger.projection().select(after, PAGE, wanted, &mut found);
+        (found, after)
     }
 
-    /// Durables that are forgotten when nobody uses them.
-    pub(super) fn expiring(&self) -> Vec<LedgerEntry> {
-        self.ledger.lock().projection().expiring().cloned().collect()
-    }
-
-    /// Those of all durables that `wanted` takes. The commit thread gets its turn between pages.
-    pub(super) fn select(&self, wanted: impl Fn(&LedgerEntry) -> bool) -> Vec<LedgerEntry> {
-        let mut selected = Vec::new();
-        let mut after: Option<String> = None;
+    /// Whether `wanted` takes any of them. Others have their turn while they are looked at.
+    pub(super) async fn any(&self, wanted: impl Fn(&Seen<'_>) -> bool) -> bool {
+        let (mut is_found, mut after) = (false, None);
         loop {
-            let page = self.list(after.as_deref(), PAGE);
-            let Some(last) = page.last() else { return selected };
-            after = Some(last.spec.name.clone());
-            selected.extend(page.into_iter().filter(|entry| wanted(entry)));
+            let look = |seen: &Seen<'_>| {
+                is_found |= wanted(seen);
+                false
+            };
+            after = self.page(after.as_deref(), look).1;
+            if after.is_none() || is_found {
+                return is_found;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How many durables match this topic, or more where they are `max` at most; where they are more, some number
+    /// above it. Others have their turn while it is counted.
+    pub(super) async fn matching(&self, topic: &Topic, max: usize) -> usize {
+        let at_most = self.ledger.lock().projection().matching_at_most(topic.as_str());
+        if at_most <= max {
+            return at_most;
+        }
+        let (mut matching, mut after) = (0, None);
+        loop {
+            let count = |seen: &Seen<'_>| {
+                matching += usize::from(seen.line.matches(topic.as_str()));
+                false
+            };
+            after = self.page(after.as_deref(), count).1;
+            if after.is_none() || matching > max {
+                return matching;
+            }
+            tokio::task::yield_now().await;
         }
     }
 

@@ -27,37 +27,11 @@ use super::{
 };
 use crate::{
     clock,
-    log::{ReadError, ReadLimit, codec},
+    log::{Draft, ReadError, ReadLimit, codec},
 };
 
 /// How often durables that nobody uses are put away and the ledger is checkpointed.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
-/// How many events are read to count the lag of a subscription that wants only some types.
-const LAG_COUNTED_MAX: u64 = 10_000;
-
-/// What is known of a durable subscription.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DurableInfo {
-    /// How it was made.
-    pub spec: Arc<DurableSpec>,
-    /// Everything up to here is acknowledged.
-    pub cursor: Cursor,
-    /// Matching events that are not.
-    pub lag: u64,
-    /// Whether there may be more than `lag`.
-    pub lag_at_least: bool,
-    /// Events with a session or a fetcher.
-    pub in_flight: u64,
-    /// Deliveries that were not the first, since it was taken into use.
-    pub redelivered: u64,
-    /// Events that are dead and were not redriven.
-    pub dead: u64,
-    /// Sessions attached.
-    pub sessions: u64,
-    /// Whether nothing of it is delivered.
-    pub paused: bool,
-}
-
 /// How many durables there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct DurablesMax {
@@ -292,16 +266,7 @@ impl Broker {
     }
 
     pub(super) async fn record(&self, change: &SubscriptionChange) -> Result<(), AppendError> {
-        let (Ok(topic), Ok(data)) = (Topic::parse(SUBSCRIPTIONS_TOPIC), serde_json::to_vec(change))
-        else {
-            return Err(AppendError::Indeterminate);
-        };
-        let kind = match change {
-            SubscriptionChange::Put(_) => "subscription.put",
-            SubscriptionChange::Paused { .. } => "subscription.paused",
-            SubscriptionChange::Deleted { .. } => "subscription.deleted",
-        };
-        let draft = codec::control(topic, kind, data, clock::event_id());
+        let draft = draft_of(change).ok_or(AppendError::Indeterminate)?;
         self.log.append(smallvec![draft]).await?.await?;
         Ok(())
     }
@@ -320,7 +285,8 @@ impl Broker {
         }
         let entry =
             self.controls.find(name).ok_or_else(|| SubscribeError::Unknown(name.to_owned()))?;
-        let durable = Arc::new(Durable::new(entry.spec, &entry.acks, entry.paused, &self.graves));
+        let paused = entry.is_paused();
+        let durable = Arc::new(Durable::new(entry.spec, &entry.acks, paused, &self.graves));
         durables.insert(name.to_owned(), durable.clone());
         Ok(durable)
     }
@@ -440,118 +406,35 @@ impl Broker {
         self.durable(name).map_err(|_| AckError::Unknown(name.to_owned()))
     }
 
-    /// What is known of the durable of this name.
-    ///
-    /// # Errors
-    /// When the log could not be read.
-    pub async fn durable_info(&self, name: &str) -> Result<Option<DurableInfo>, ReadError> {
-        match self.controls.find(name) {
-            Some(entry) => Ok(Some(self.info(entry).await?)),
-            None => Ok(None),
-        }
-    }
-
-    /// Those of the next `limit` durables by name, after the name `after`, that `wanted` takes; and the
-    /// last name that was looked at.
-    ///
-    /// # Errors
-    /// When the log could not be read.
-    pub async fn durable_infos(
-        &self,
-        after: Option<&str>,
-        limit: usize,
-        mut wanted: impl FnMut(&str) -> bool,
-    ) -> Result<(Vec<DurableInfo>, Option<String>), ReadError> {
-        let mut infos = Vec::new();
-        let mut next = None;
-        for entry in self.controls.list(after, limit) {
-            next = Some(entry.spec.name.clone());
-            if wanted(&entry.spec.name) {
-                infos.push(self.info(entry).await?);
-            }
-        }
-        Ok((infos, next))
-    }
-
     /// The filters a durable has, for whoever must check rights to them.
     pub fn durable_filters(&self, name: &str) -> Option<Filters> {
         self.controls.find(name).map(|entry| entry.spec.options.filters.clone())
     }
 
-    async fn info(&self, entry: LedgerEntry) -> Result<DurableInfo, ReadError> {
-        let in_use = self.durables.lock().get(&entry.spec.name).cloned();
-        let durable = in_use.unwrap_or_else(|| {
-            Arc::new(Durable::new(entry.spec.clone(), &entry.acks, entry.paused, &self.graves))
-        });
-        let (state, sessions, paused) = {
-            let held = durable.lock();
-            (held.state.clone(), held.sessions(), held.is_paused())
-        };
-        let filters = &entry.spec.options.filters;
-        let (floor, last) = (state.floor(), self.log.committed());
-        let selection = Selection::of(&entry.spec.options);
-        let (lag, lag_at_least) = if selection.is_all() {
-            let mut ranges = vec![(floor, last)];
-            let acks = state.to_ack_state(&entry.spec.name, entry.spec.number, |at| at);
-            ranges.extend(
-                acks.ranges
-                    .iter()
-                    .map(|&(first, until)| (Cursor::new(first - 1), Cursor::new(until))),
-            );
-            let counts = self.log.count(filters, ranges).await?;
-            let mut counts = counts.into_iter();
-            let all = counts.next().unwrap_or(0);
-            (all.saturating_sub(counts.sum()), false)
-        } else {
-            self.count_selected(filters, &selection, &state, last).await?
-        };
-        Ok(DurableInfo {
-            spec: entry.spec,
-            cursor: floor,
-            lag,
-            lag_at_least,
-            in_flight: u64::try_from(state.in_flight()).unwrap_or(u64::MAX),
-            redelivered: state.redelivered(),
-            dead: u64::try_from(state.dead().len()).unwrap_or(u64::MAX),
-            sessions: u64::try_from(sessions).unwrap_or(u64::MAX),
-            paused,
-        })
-    }
-
-    /// Counts by reading, up to a bound: the postings know topics, not types.
-    async fn count_selected(
-        &self,
-        filters: &Filters,
-        selection: &Selection,
-        state: &super::durable::DurableState,
-        last: Cursor,
-    ) -> Result<(u64, bool), ReadError> {
-        let (mut cursor, mut count, mut seen) = (state.floor(), 0, 0);
-        let now = clock::now();
-        while cursor < last {
-            let limit = ReadLimit { events: 1000, bytes: 1 << 20 };
-            let batch = self.log.read(cursor, last, filters, limit).await?;
-            for event in &batch.events {
-                seen += 1;
-                let counts = selection.wants(event) && !has_expired(event, now);
-                count += u64::from(counts && !state.is_acked(event.offset().get()));
-                if seen >= LAG_COUNTED_MAX {
-                    return Ok((count, true));
-                }
-            }
-            cursor = batch.damaged.unwrap_or(batch.cursor);
-        }
-        Ok((count, false))
-    }
-
     /// Durables without sessions, leases and waiting acks are with the ledger alone. What was put away is
     /// in the ledger: the box holds a durable until its state is committed.
     pub(super) fn put_away(&self) {
-        self.durables.lock().retain(|_, durable| {
+        let mut durables = self.durables.lock();
+        durables.retain(|_, durable| {
             // The box and every session hold it too.
             Arc::strong_count(durable) > 1 || !durable.lock().is_idle()
         });
+        // Where very many were in use at a time.
+        let few = durables.len().saturating_mul(4);
+        durables.shrink_to(few);
     }
+}
+
+/// The event of a change; `None` never.
+pub(super) fn draft_of(change: &SubscriptionChange) -> Option<Draft> {
+    let topic = Topic::parse(SUBSCRIPTIONS_TOPIC).ok()?;
+    let data = serde_json::to_vec(change).ok()?;
+    let kind = match change {
+        SubscriptionChange::Put(_) => "subscription.put",
+        SubscriptionChange::Paused { .. } => "subscription.paused",
+        SubscriptionChange::Deleted { .. } => "subscription.deleted",
+    };
+    Some(codec::control(topic, kind, data, clock::event_id()))
 }
 
 /// The options as they are kept: what a durable is, not where it was asked to begin.

@@ -2,9 +2,15 @@
 //!
 //! - Used is one that a session is attached to, is fetched from, acknowledged or operated. A look at it is no use.
 //! - Since when nobody has used it is not in the log: a start of the broker begins the time anew.
+//! - A bounded number is looked at every second: each of them, where they are not very many.
 //! - The notice is the event `subscription.expired` on `$audit`, and a line in the log of the process.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use smallvec::smallvec;
@@ -18,23 +24,30 @@ use crate::{clock, log::codec, metrics};
 pub(super) const IDLE_EXPIRY_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
 /// How often is looked.
 const EVERY: Duration = Duration::from_secs(1);
+/// How many are looked at in one go, with the ledger locked.
+const PAGE: usize = 256;
+/// And how often in a row: with a million of them each is looked at once a minute.
+const PAGES: usize = 64;
 /// Where the notice is.
 const AUDIT_TOPIC: &str = "$audit";
 
-/// Since when durables that may be forgotten were not used. Bounded by their number.
+/// Since when durables that may be forgotten were not used, by the hash of their names. Bounded by their number. Two
+/// names with one hash would count as used when one of them is, and that does not happen.
 #[derive(Debug, Default)]
-pub(super) struct Idle(Mutex<HashMap<String, u64>>);
+pub(super) struct Idle {
+    since: Mutex<HashMap<u64, u64>>,
+    hasher: RandomState,
+}
 
 impl Idle {
     /// Somebody uses it.
     pub(super) fn used(&self, name: &str) {
-        self.0.lock().remove(name);
+        self.since.lock().remove(&self.hasher.hash_one(name));
     }
 
     /// For how long nobody has used it.
     fn for_ms(&self, name: &str, now_ms: u64) -> u64 {
-        let mut idle = self.0.lock();
-        let since = *idle.entry(name.to_owned()).or_insert(now_ms);
+        let since = *self.since.lock().entry(self.hasher.hash_one(name)).or_insert(now_ms);
         now_ms.saturating_sub(since)
     }
 }
@@ -43,15 +56,26 @@ impl Idle {
 pub(super) async fn watch(broker: Arc<Broker>, stop: CancellationToken) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // The number that is looked at next.
+    let mut from = 0;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
         }
-        for entry in broker.controls.expiring() {
-            if broker.has_expired(&entry) {
-                broker.expire(&entry).await;
+        for _ in 0..PAGES {
+            let page = broker.controls.expiring(from, PAGE);
+            for entry in &page {
+                if broker.has_expired(entry) {
+                    broker.expire(entry).await;
+                }
             }
+            let is_end = page.len() < PAGE;
+            from = page.last().filter(|_| !is_end).map_or(0, |last| last.spec.number + 1);
+            if is_end {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tidings_proto::{Cursor, Mode, Offset, control::AckState};
+use tidings_proto::{Cursor, Mode, Offset, control::AckState, subscribe::Order};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, ledger::LedgerEntry};
@@ -162,6 +162,12 @@ impl Broker {
         let mut looks = LOOKS_MAX;
         let filters = &entry.spec.options.filters;
         let done: u64 = acks.ranges.iter().map(|(first, last)| last - first + 1).sum();
+        if entry.spec.options.order == Order::Priority {
+            return open_in_lanes(acks, |place| {
+                let behind = self.log.reader().behind(filters, place, &mut looks)?;
+                Ok(Matching { events: behind.records, first: behind.first, exact: behind.exact })
+            });
+        }
         let is_mirror = entry.spec.options.mode == Mode::Mirror;
         let looked = match acks.ranges.last() {
             // All between the acknowledged ranges of an exclusive one was delivered, and so it matches.
@@ -188,6 +194,38 @@ impl Broker {
     }
 }
 
+/// What matches behind a place.
+#[derive(Clone, Copy)]
+struct Matching {
+    events: u64,
+    first: Option<Offset>,
+    /// Whether they are not fewer.
+    exact: bool,
+}
+
+/// How many events are not acknowledged, and the oldest of them, where they are delivered by lanes: what is
+/// acknowledged above the floor is among events that do not match and events of other lanes. Where counting takes too
+/// long it is too high.
+fn open_in_lanes(
+    acks: &AckState,
+    mut behind: impl FnMut(Cursor) -> Result<Matching, StorageError>,
+) -> Result<(u64, Option<Offset>), StorageError> {
+    let all = behind(acks.floor)?;
+    let (mut events, mut oldest) = (all.events, all.first);
+    for &(first, last) in &acks.ranges {
+        let from = behind(Cursor::new(first.saturating_sub(1)))?;
+        let until = behind(Cursor::new(last))?;
+        if !(all.exact && from.exact && until.exact) {
+            return Ok((events, None));
+        }
+        events = events.saturating_sub(from.events.saturating_sub(until.events));
+        if oldest.is_some_and(|oldest| (first..=last).contains(&oldest.get())) {
+            oldest = until.first;
+        }
+    }
+    Ok((events, oldest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +235,32 @@ mod tests {
         let lag = Lag::new(vec!["billing".to_owned(), "team-*".to_owned()]);
         assert!(lag.shows("billing") && lag.shows("team-") && lag.shows("team-a"));
         assert!(!lag.shows("billing2") && !lag.shows("ateam-"));
+    }
+
+    #[test]
+    fn events_of_others_between_lanes_are_not_counted() {
+        // What matches; the others on the way are on other topics.
+        let matching = [3_u64, 10, 20, 21, 30, 41];
+        let open = |ranges: Vec<(u64, u64)>, counted_from: u64| {
+            let acks = AckState { floor: Cursor::new(5), ranges, ..AckState::default() };
+            let behind = |place: Cursor| {
+                let behind = matching.iter().filter(|at| **at > place.get());
+                Ok(Matching {
+                    events: behind.clone().count() as u64,
+                    first: behind.min().copied().and_then(Offset::new),
+                    exact: place.get() >= counted_from,
+                })
+            };
+            let (events, oldest) = open_in_lanes(&acks, behind).unwrap();
+            (events, oldest.map(Offset::get))
+        };
+        assert_eq!(open(vec![], 0), (5, Some(10)));
+        // Two urgent ones first.
+        assert_eq!(open(vec![(20, 20), (41, 41)], 0), (3, Some(10)));
+        // What does not match is passed over with what is acknowledged.
+        assert_eq!(open(vec![(6, 10), (12, 20), (25, 40)], 0), (2, Some(21)));
+        assert_eq!(open(vec![(6, 50)], 0), (0, None));
+        // Too far to be counted.
+        assert_eq!(open(vec![(41, 41)], 20), (5, None));
     }
 }

@@ -15,6 +15,7 @@ pub mod error;
 mod fetch;
 mod held;
 mod idle;
+mod infos;
 mod interest;
 mod lag;
 mod lanes;
@@ -70,9 +71,10 @@ use self::{
 };
 pub use self::{
     acks::AckTicket,
-    durables::{DurableInfo, DurablesMax, PutOutcome},
+    durables::{DurablesMax, PutOutcome},
     fetch::Fetched,
     held::{Durable, Target, Token},
+    infos::DurableInfo,
     interest::Ready,
     letters::PlacedLetter,
     presence::Options as PresenceOptions,

@@ -17,7 +17,7 @@ impl Broker {
         let _one_at_a_time = self.changing.lock().await;
         let Some(entry) = self.controls.find(name) else { return Ok(false) };
         self.idle.used(name);
-        if entry.paused != paused {
+        if entry.is_paused() != paused {
             let (name, number) = (name.to_owned(), entry.spec.number);
             self.record(&SubscriptionChange::Paused { name, number, paused }).await?;
         }

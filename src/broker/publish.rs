@@ -62,7 +62,7 @@ impl Broker {
     ) -> Result<PublishTicket, PublishError> {
         let now = clock::now();
         check(&batch, now)?;
-        self.check_receipts(subject, &batch)?;
+        self.check_receipts(subject, &batch).await?;
         if let [publish] = &*batch
             && publish.deliver_at.is_some()
         {
@@ -81,24 +81,19 @@ impl Broker {
     }
 
     /// Whether whoever wishes for receipts can be told, and by not too many.
-    fn check_receipts(&self, subject: &str, batch: &[Publish]) -> Result<(), PublishError> {
+    async fn check_receipts(&self, subject: &str, batch: &[Publish]) -> Result<(), PublishError> {
         let invalid = |problem: String| Err(PublishError::Invalid { field: "receipts", problem });
-        let mut wishing = batch.iter().filter(|publish| publish.receipts).peekable();
-        if wishing.peek().is_some() && topic_of(subject).is_none() {
+        let wishing = batch.iter().filter(|publish| publish.receipts);
+        let topics: HashSet<&Topic> = wishing.map(|publish| &publish.event.topic).collect();
+        if !topics.is_empty() && topic_of(subject).is_none() {
             let problem =
                 "your subject is too long to be a token of a topic: leave it out and ask for them";
             return invalid(problem.to_owned());
         }
-        let mut topics: HashSet<&Topic> = HashSet::new();
-        for publish in wishing {
-            let topic = &publish.event.topic;
-            if !topics.insert(topic) {
-                continue;
-            }
-            let matching = self.matching(topic);
-            if matching > MATCHING_MAX {
+        for topic in topics {
+            if self.controls.matching(topic, MATCHING_MAX).await > MATCHING_MAX {
                 return invalid(format!(
-                    "{matching} durable subscriptions match {topic}, and {MATCHING_MAX} at most may: leave it out and ask for them"
+                    "more than {MATCHING_MAX} durable subscriptions match {topic}: leave it out and ask for them"
                 ));
             }
         }

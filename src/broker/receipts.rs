@@ -13,31 +13,35 @@ pub(super) use self::{
     push::{MATCHING_MAX, Step, topic_of},
     queue::{ReceiptQueue, Wish},
 };
-use super::{Broker, durable::DurableState, selection::Selection};
+use super::{Broker, durable::DurableState, ledger::LedgerEntry, selection::Selection};
 use crate::log::Stored;
 
 impl Broker {
     /// How far this event has come with each durable subscription that it matches and that began before it.
     pub fn receipts(&self, event: &Arc<Stored>) -> Vec<Receipt> {
         let offset = event.offset();
-        let matching = self.controls.select(|entry| {
-            !entry.spec.start.covers(offset)
-                && entry.spec.options.filters.matches(event.topic().as_str())
-                && Selection::of(&entry.spec.options).wants(event)
-        });
-        matching
-            .into_iter()
-            .map(|entry| {
-                let in_use = self.durables.lock().get(&entry.spec.name).cloned();
-                let state = match in_use {
-                    Some(durable) => receipt_state(&durable.lock().state, offset.get()),
-                    None => {
-                        receipt_state(&DurableState::restore(&entry.acks, |at| at), offset.get())
-                    }
-                };
-                Receipt { subscription: entry.spec.name.clone(), state }
-            })
-            .collect()
+        let (mut receipts, mut after) = (Vec::new(), None);
+        loop {
+            let (page, last) = self.controls.page(after.as_deref(), |seen| {
+                !seen.line.start().covers(offset) && seen.line.matches(event.topic().as_str())
+            });
+            let wanting =
+                page.into_iter().filter(|entry| Selection::of(&entry.spec.options).wants(event));
+            receipts.extend(wanting.map(|entry| self.receipt_of(&entry, offset.get())));
+            after = last;
+            if after.is_none() {
+                return receipts;
+            }
+        }
+    }
+
+    fn receipt_of(&self, entry: &LedgerEntry, offset: u64) -> Receipt {
+        let in_use = self.durables.lock().get(&entry.spec.name).cloned();
+        let state = match in_use {
+            Some(durable) => receipt_state(&durable.lock().state, offset),
+            None => receipt_state(&DurableState::restore(&entry.acks, |at| at), offset),
+        };
+        Receipt { subscription: entry.spec.name.clone(), state }
     }
 }
 

@@ -19,11 +19,17 @@ use tidings_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, Durable, controls::BrokerControls, error::AppendError, ledger::LedgerEntry};
+use super::{
+    Broker, Durable,
+    controls::BrokerControls,
+    durables::draft_of,
+    error::AppendError,
+    ledger::{LedgerEntry, Seen},
+};
 use crate::{
     clock,
     log::{
-        LogHandle, ReadError, ReadLimit, StorageError, codec,
+        Drafts, LogHandle, ReadError, ReadLimit, StorageError, codec,
         retention::{Keeper, Needs, Options, Removed, Rules},
     },
     metrics,
@@ -33,6 +39,12 @@ use crate::{
 const RULES_MAX: usize = 256;
 /// How long an erasure is waited for; after that the passes carry it out.
 const ERASE_WAIT: Duration = Duration::from_secs(30);
+
+/// The most durables of which a pass writes anew how they were made, that they are paused, or how far they are
+/// acknowledged.
+const CARRIED_MAX: usize = 65_536;
+/// About how many bytes of them are appended at a time.
+const CARRIED_BYTES: usize = 256 * 1024;
 
 /// What retention needs to be carried out.
 #[derive(Debug)]
@@ -333,61 +345,95 @@ impl Broker {
         Ok(removed)
     }
 
-    /// Writes the newest states of durables that stand up to here anew.
+    /// Writes the newest states of durables that stand up to here anew, of [`CARRIED_MAX`] at most.
+    ///
+    /// # Errors
+    /// [`AppendError::Busy`] where there are more, or one has changed in this very moment: this pass takes nothing out,
+    /// and the next one goes on with the others.
     async fn carry_forward(&self, upto: Cursor) -> Result<(), RetentionError> {
         let is_old = |place: u64| place > 0 && place <= upto.get();
-        let entries = |wanted: &dyn Fn(&LedgerEntry) -> bool| -> Vec<String> {
-            let found = self.controls.select(wanted);
-            found.into_iter().map(|entry| entry.spec.name.clone()).collect()
-        };
-        for name in entries(&|entry| is_old(entry.places.0)) {
-            let _one_at_a_time = self.changing.lock().await;
-            // Deleted or changed meanwhile: then there is a newer one.
-            let Some(entry) = self.controls.find(&name).filter(|entry| is_old(entry.places.0))
-            else {
-                continue;
-            };
-            let spec = Box::new((*entry.spec).clone());
-            self.record(&SubscriptionChange::Put(spec)).await?;
-        }
+        let mut left = CARRIED_MAX;
+        let put = |entry: LedgerEntry| SubscriptionChange::Put(Box::new((*entry.spec).clone()));
+        self.carry_changes(&mut left, |seen| is_old(seen.line.made_at()), put).await?;
         // A fold knows nothing of a pause that stands before all that says how the durable was made.
-        let is_due = |entry: &LedgerEntry| {
-            let (at, made) = (entry.paused_at, entry.places.0);
+        let is_due = |seen: &Seen<'_>| {
+            let (at, made) = (seen.line.paused_at(), seen.line.made_at());
             is_old(at) || (at > 0 && at < made)
         };
-        for name in entries(&is_due) {
-            let _one_at_a_time = self.changing.lock().await;
-            let Some(entry) = self.controls.find(&name).filter(is_due) else {
-                continue;
-            };
-            let number = entry.spec.number;
-            self.record(&SubscriptionChange::Paused { name, number, paused: true }).await?;
-        }
-        let mut tickets = Vec::new();
-        // A fold knows nothing of a state that stands before all that says how the durable was made.
-        let is_before = |(made, acked): (u64, u64)| acked > 0 && acked < made;
-        for name in entries(&|entry| is_old(entry.places.1) || is_before(entry.places)) {
-            let Ok(durable) = self.take_into_use(&name) else { continue };
-            tickets.extend(self.submit(&durable).ok());
-            // Those that are read in for this are put away again: not all at a time.
-            if tickets.len() >= 1000 {
-                for ticket in tickets.drain(..) {
-                    ticket.await?;
-                }
-                self.put_away();
-            }
-        }
-        for ticket in tickets {
-            ticket.await?;
-        }
-        // Changed in this very moment: then this pass takes nothing out.
-        let is_left = |entry: &LedgerEntry| {
-            [entry.places.0, entry.places.1, entry.paused_at].into_iter().any(is_old)
+        let paused = |entry: LedgerEntry| SubscriptionChange::Paused {
+            name: entry.spec.name.clone(),
+            number: entry.spec.number,
+            paused: true,
         };
-        match self.controls.select(is_left).is_empty() {
-            true => Ok(()),
-            false => Err(RetentionError::Append(AppendError::Busy)),
+        self.carry_changes(&mut left, is_due, paused).await?;
+        // Nor of a state that stands before that.
+        let is_before = |(made, acked): (u64, u64)| acked > 0 && acked < made;
+        let mut after = None;
+        while left > 0 {
+            let wanted = |seen: &Seen<'_>| is_old(seen.places().1) || is_before(seen.places());
+            let (found, last) = self.controls.page(after.as_deref(), wanted);
+            left = left.saturating_sub(found.len());
+            let mut tickets = Vec::with_capacity(found.len());
+            for entry in found {
+                let Ok(durable) = self.take_into_use(&entry.spec.name) else { continue };
+                tickets.extend(self.submit(&durable).ok());
+            }
+            for ticket in tickets {
+                ticket.await?;
+            }
+            after = last;
+            if after.is_none() {
+                break;
+            }
+            // Those that were read in for this are put away again: not all at a time.
+            self.put_away();
+            tokio::task::yield_now().await;
         }
+        let is_left = |seen: &Seen<'_>| {
+            let (made, acked) = seen.places();
+            [made, acked, seen.line.paused_at()].into_iter().any(is_old)
+        };
+        match self.controls.any(is_left).await {
+            false => Ok(()),
+            true => Err(RetentionError::Append(AppendError::Busy)),
+        }
+    }
+
+    /// Appends this change of each durable that is due, many at a time, up to `left`; takes them from it.
+    async fn carry_changes(
+        &self,
+        left: &mut usize,
+        is_due: impl Fn(&Seen<'_>) -> bool,
+        change: impl Fn(LedgerEntry) -> SubscriptionChange,
+    ) -> Result<(), AppendError> {
+        let mut after = None;
+        while *left > 0 {
+            // Nobody changes or deletes one between a look at it and what is written of it.
+            let one_at_a_time = self.changing.lock().await;
+            let (found, last) = self.controls.page(after.as_deref(), &is_due);
+            *left = left.saturating_sub(found.len());
+            let mut drafts = Drafts::new();
+            let mut bytes = 0;
+            for entry in found {
+                let draft = draft_of(&change(entry)).ok_or(AppendError::Indeterminate)?;
+                bytes += draft.cost_bytes();
+                drafts.push(draft);
+                if bytes >= CARRIED_BYTES {
+                    self.log.append(std::mem::take(&mut drafts)).await?.await?;
+                    bytes = 0;
+                }
+            }
+            if !drafts.is_empty() {
+                self.log.append(drafts).await?.await?;
+            }
+            drop(one_at_a_time);
+            after = last;
+            if after.is_none() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// What of a durable's events was taken out below its floor, and moves the floor over it, as far as nothing

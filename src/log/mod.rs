@@ -22,6 +22,7 @@ mod trims;
 mod upkeep;
 
 use std::{
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -447,18 +448,30 @@ impl LogHandle {
         self.shared.reader.topics(filter, after, limit)
     }
 
-    /// How many events in (`after`, `until`] match, by the topics alone.
+    /// Fills in how many matching events lie in (place, `until`], for all places of all filters in one go.
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`].
-    pub async fn count(
+    pub async fn count_behind(
         &self,
-        filters: &Filters,
-        ranges: Vec<(Cursor, Cursor)>,
-    ) -> Result<Vec<u64>, ReadError> {
-        let filters = filters.clone();
+        mut places: HashMap<Filters, BTreeMap<Cursor, u64>>,
+        until: Cursor,
+    ) -> Result<HashMap<Filters, BTreeMap<Cursor, u64>>, ReadError> {
+        if places.is_empty() {
+            return Ok(places);
+        }
         self.on_disk(move |reader| {
-            ranges.into_iter().map(|(after, until)| reader.count(&filters, after, until)).collect()
+            for (filters, places) in &mut places {
+                let (mut end, mut behind) = (until, 0);
+                for (place, found) in places.iter_mut().rev() {
+                    if *place < end {
+                        behind += reader.count(filters, *place, end)?;
+                        end = *place;
+                    }
+                    *found = behind;
+                }
+            }
+            Ok(places)
         })
         .await
     }

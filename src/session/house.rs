@@ -236,7 +236,7 @@ impl Drop for Counted {
 
 impl Session {
     /// Looks at up to `limit` durable subscriptions by name, after the name `after`: gives those
-    /// they may use, and the name to go on after where there may be more.
+    /// they may use, and the name to go on after where there are more.
     ///
     /// # Errors
     /// As the protocol says.
@@ -245,13 +245,8 @@ impl Session {
         after: Option<&str>,
         limit: usize,
     ) -> Result<(Vec<DurableInfo>, Option<String>), WireError> {
-        let mut looked = 0;
-        let wanted = |name: &str| {
-            looked += 1;
-            self.identity.grants.may_use_durable(name)
-        };
+        let wanted = |name: &str| self.identity.grants.may_use_durable(name);
         let found = self.broker().durable_infos(after, limit, wanted).await;
-        let (infos, last) = found.map_err(|error| of_read(&error))?;
-        Ok((infos, last.filter(|_| looked >= limit)))
+        found.map_err(|error| of_read(&error))
     }
 }

@@ -150,9 +150,4 @@ impl Broker {
         }
         Ok(wishes)
     }
-
-    /// How many durables match this topic.
-    pub(in crate::broker) fn matching(&self, topic: &Topic) -> usize {
-        self.controls.select(|entry| entry.spec.options.filters.matches(topic.as_str())).len()
-    }
 }
