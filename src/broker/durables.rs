@@ -112,21 +112,25 @@ impl Broker {
         Ok(Subscription::new(parts))
     }
 
-    /// The state that a durable is still to be given before what follows it.
+    /// The state that a durable is still to be given before what follows it: gathered once, for all who ask.
     pub(super) async fn state_of(
         &self,
         durable: &Durable,
-    ) -> Result<Option<Box<Snapshot>>, SubscribeError> {
-        let (floor, is_reset) = {
+    ) -> Result<Option<Arc<Snapshot>>, SubscribeError> {
+        let (floor, looked, is_reset) = {
             let held = durable.lock();
-            (held.state.floor(), held.state.generation() > 0)
+            (held.state.floor(), held.state.cursor(), held.state.generation() > 0)
         };
-        let until = durable.spec.state_until.filter(|until| floor < *until && !is_reset);
-        let Some(until) = until else { return Ok(None) };
+        // What was delivered and comes again is read by itself.
+        let until = durable.spec.state_until.filter(|until| looked < *until && !is_reset);
+        let Some(until) = until else {
+            durable.first_state.is_done().await;
+            return Ok(None);
+        };
         let options = &durable.spec.options;
         let (filters, selection) = (&options.filters, Selection::of(options));
-        let state = Snapshot::gather(&self.log, filters, &selection, floor, until).await?;
-        Ok(Some(Box::new(state)))
+        let gathering = Snapshot::gather(&self.log, filters, &selection, floor, until);
+        Ok(Some(durable.first_state.get_or(gathering).await?))
     }
 
     /// Makes the durable, or changes its options.
@@ -336,6 +340,11 @@ impl Broker {
         let mut events = if conflating.is_some() { 256 } else { 1 };
         loop {
             let (floor, last) = (durable.lock().state.floor(), self.log.committed());
+            // Nor does it pass what is gone before somebody was told of that.
+            let trimmed = self.log.trimmed(filters, floor);
+            if trimmed.is_some_and(|(_, upto)| !durable.lock().has_told(upto)) {
+                return Ok(());
+            }
             let limit = ReadLimit { events, bytes: 1 << 20 };
             let batch = self.log.read(floor, last, filters, limit).await?;
             let now = clock::now();

@@ -117,7 +117,7 @@ impl Broker {
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
-        let (again, mut cursor, room) = {
+        let (again, mut cursor, is_free) = {
             let mut held = durable.lock();
             let again = match mirror {
                 true => Vec::new(),
@@ -127,9 +127,8 @@ impl Broker {
                 }
             };
             let is_free = mirror && !held.is_paused();
-            let room = if is_free { limit } else { durable.room(&held, token) };
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
-            (again, cursor, room)
+            (again, cursor, is_free)
         };
         durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
@@ -142,9 +141,13 @@ impl Broker {
         }
         let mut gap = (found.damaged.first())
             .map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
-        let (mut events, _) = leasing.taken(found.events, &again, &found.left, &selection);
+        let (mut events, more_due) = leasing.taken(found.events, &again, &found.left, &selection);
         let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
         let mut attempts = again;
+        // What has expired or is gone takes none any more.
+        let room = if is_free { limit } else { durable.room(&durable.lock(), token) };
+        // Nothing new goes before what comes again.
+        let room = if more_due { 0 } else { room };
         let mut room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         while cursor < committed && room > 0 && bytes < FETCH_BYTES_MAX && gap.is_none() {
@@ -189,17 +192,24 @@ impl Broker {
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mode = durable.spec.options.mode;
         let is_its = |held: &Held| held.is_fetched(mode);
-        let found = lanes::next(&self.log, durable, token, limit, is_its).await?;
-        let lanes::Next::Events(next) = found else {
-            let floor = durable.lock().state.floor();
-            let fetched = Fetched { events: Vec::new(), attempts: Vec::new(), floor, gap: None };
-            return Ok((fetched, None));
-        };
-        let leasing = Leasing::new(durable.clone(), &next);
-        durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
-        let taken =
-            lanes::read_taken(&self.log, leasing, &next, FETCH_BYTES_MAX, &selection).await?;
+        let (next, taken) = loop {
+            let found = lanes::next(&self.log, durable, token, limit, is_its).await?;
+            let lanes::Next::Events(next) = found else {
+                let floor = durable.lock().state.floor();
+                let (events, attempts) = (Vec::new(), Vec::new());
+                return Ok((Fetched { events, attempts, floor, gap: None }, None));
+            };
+            let leasing = Leasing::new(durable.clone(), &next);
+            durable.tell_graves();
+            let taken =
+                lanes::read_taken(&self.log, leasing, &next, FETCH_BYTES_MAX, &selection).await?;
+            if next.is_empty() || !taken.events.is_empty() || taken.damaged.is_some() {
+                break (next, taken);
+            }
+            // All of it has expired or is gone, and there may be more behind it.
+            tokio::task::yield_now().await;
+        };
         let lanes::Taken { events, damaged } = taken;
         let gap = damaged.map(|at| self.log.damage_gap(at.before(), at.cursor()));
         let mut held = durable.lock();
@@ -232,7 +242,11 @@ impl Broker {
     ) -> Result<Batch, ReadError> {
         if let Some(snapshot) = snapshot.filter(|snapshot| after < snapshot.until()) {
             let limit = ReadLimit { events, bytes: BATCH_BYTES_MAX };
-            return snapshot.next(&self.log, after, limit).await;
+            let mut batch = snapshot.next(&self.log, after, limit).await?;
+            // Since it was gathered.
+            let now = clock::now();
+            batch.events.retain(|event| !has_expired(event, now));
+            return Ok(batch);
         }
         if let Some(conflating) = self.conflating(durable, selection) {
             let limit = ReadLimit { events, bytes: FETCH_BYTES_MAX };

@@ -32,6 +32,7 @@ use super::{
     letters::Graves,
     members::Members,
     receipts::ReceiptQueue,
+    snapshot::FirstState,
 };
 use crate::{
     clock,
@@ -52,6 +53,8 @@ pub struct Durable {
     /// Of the events behind its floor none up to here is with receipts: an offset.
     no_receipts_until: AtomicU64,
     graves: Arc<Graves>,
+    /// What it is given before all that follows, as long as that is being given out.
+    pub(super) first_state: FirstState,
     held: Mutex<Held>,
 }
 
@@ -61,7 +64,7 @@ pub struct Held {
     /// What is delivered and acknowledged.
     pub state: DurableState,
     holder: Holder,
-    /// What is gone up to here was told to somebody who fetches.
+    /// What is gone up to here was told to somebody.
     told_trimmed: Cursor,
     /// What waits, by priority; made when it is first asked for.
     lanes: Option<Box<Lanes>>,
@@ -147,6 +150,7 @@ impl Durable {
             receipts: ReceiptQueue::new(),
             no_receipts_until: AtomicU64::new(0),
             graves: graves.clone(),
+            first_state: FirstState::default(),
             held: Mutex::new(held),
         }
     }
@@ -486,7 +490,12 @@ impl Held {
         self.members.len()
     }
 
-    /// Whether nobody who fetches was told that what is up to here is gone; from here on one is.
+    /// Whether somebody was told that what is up to here is gone.
+    pub(super) fn has_told(&self, trimmed: Cursor) -> bool {
+        trimmed <= self.told_trimmed
+    }
+
+    /// Whether nobody was told that what is up to here is gone; from here on somebody is.
     pub(super) fn is_news(&mut self, trimmed: Cursor) -> bool {
         let is_news = trimmed > self.told_trimmed;
         self.told_trimmed = self.told_trimmed.max(trimmed);

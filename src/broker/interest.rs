@@ -271,6 +271,8 @@ impl Registration {
     }
 
     fn arm_for(&self, cursor: Cursor, enough: Enough) -> bool {
+        #[cfg(test)]
+        before_arming::run();
         // Counts first: an arm that is seen has them.
         self.entry.bytes_left.store(enough.bytes, Ordering::SeqCst);
         self.entry.events_left.store(enough.events, Ordering::SeqCst);
@@ -386,6 +388,28 @@ impl Node {
             star.visit_all(visit);
         }
         self.children.values().for_each(|child| child.visit_all(visit));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod before_arming {
+    //! What happens in the moment between a read that found nothing and the arm that follows it, on this thread.
+
+    use std::cell::RefCell;
+
+    thread_local! {
+        static NEXT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    }
+
+    /// The next arm is preceded by this, once.
+    pub(in crate::broker) fn set(what: impl FnOnce() + 'static) {
+        NEXT.set(Some(Box::new(what)));
+    }
+
+    pub(super) fn run() {
+        if let Some(what) = NEXT.take() {
+            what();
+        }
     }
 }
 

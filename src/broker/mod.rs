@@ -331,9 +331,9 @@ impl Broker {
         filters: &Filters,
         selection: &Selection,
         after: Cursor,
-    ) -> Result<Box<Snapshot>, SubscribeError> {
+    ) -> Result<Arc<Snapshot>, SubscribeError> {
         let until = self.log.committed();
-        Ok(Box::new(Snapshot::gather(&self.log, filters, selection, after, until).await?))
+        Ok(Arc::new(Snapshot::gather(&self.log, filters, selection, after, until).await?))
     }
 
     /// Reads for one request, waiting up to `wait` for the first match.

@@ -251,7 +251,8 @@ impl Broker {
         Ok(())
     }
 
-    async fn retention_pass(&self) -> Result<Removed, RetentionError> {
+    /// One pass: what the rules say, and erasures that were cut off.
+    pub(super) async fn retention_pass(&self) -> Result<Removed, RetentionError> {
         let _turn = self.retention.turn.lock().await;
         let mut removed = Removed::default();
         let passed = self.pass().await;
@@ -442,7 +443,9 @@ impl Broker {
         &self,
         durable: &Arc<Durable>,
     ) -> Result<Option<(Cursor, GapReason)>, ReadError> {
-        Ok(self.trimmed_of(durable).await?.map(|(floor, reason, _)| (floor, reason)))
+        let Some((floor, reason, upto)) = self.trimmed_of(durable).await? else { return Ok(None) };
+        durable.lock().is_news(upto);
+        Ok(Some((floor, reason)))
     }
 
     /// The same for those who fetch: each loss is told to one of them, once.

@@ -4,8 +4,9 @@
 //!   nothing.
 //! - What was replaced while the state was gathered is left out: its newer event follows.
 //! - The cursor passes what is left out, so plain `after` resumes.
+//! - A durable gathers its state once, however many fetches and sessions it is given out over.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use tidings_proto::{Cursor, Filters, Offset};
 
@@ -31,6 +32,38 @@ pub(super) struct Snapshot {
     offsets: Vec<Offset>,
 }
 
+/// The state of one durable while it is being given out: [`SLOTS_MAX`] offsets of eight bytes at most. It goes with the
+/// durable when that is put away, and is gathered anew then.
+#[derive(Debug, Default)]
+pub(super) struct FirstState(tokio::sync::Mutex<Option<Arc<Snapshot>>>);
+
+impl FirstState {
+    /// What was gathered before; `gathering` is waited for where nothing was. Who asks meanwhile waits for the first.
+    ///
+    /// # Errors
+    /// Those of `gathering`; whoever asks next tries again.
+    pub(super) async fn get_or(
+        &self,
+        gathering: impl Future<Output = Result<Snapshot, SubscribeError>>,
+    ) -> Result<Arc<Snapshot>, SubscribeError> {
+        let mut state = self.0.lock().await;
+        if let Some(state) = &*state {
+            return Ok(state.clone());
+        }
+        Ok(state.insert(Arc::new(gathering.await?)).clone())
+    }
+
+    #[cfg(test)]
+    pub(super) async fn is_empty(&self) -> bool {
+        self.0.lock().await.is_none()
+    }
+
+    /// All of it was given out.
+    pub(super) async fn is_done(&self) {
+        self.0.lock().await.take();
+    }
+}
+
 impl Snapshot {
     /// Gathers the state of (`after`, `until`]. Takes as long as reading all that matches.
     ///
@@ -43,6 +76,8 @@ impl Snapshot {
         after: Cursor,
         until: Cursor,
     ) -> Result<Snapshot, SubscribeError> {
+        #[cfg(test)]
+        gathered::one_more();
         let mut newest = HashMap::new();
         let now = clock::now();
         let mut cursor = after;
@@ -103,5 +138,24 @@ impl Snapshot {
         let is_damaged = events.is_empty() && damaged == Some(end);
         let damaged = is_damaged.then(|| end.cursor());
         Ok(Batch { events, cursor: end.before(), damaged })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod gathered {
+    //! How many states this thread has gathered.
+
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn one_more() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    pub(in crate::broker) fn count() -> usize {
+        COUNT.get()
     }
 }

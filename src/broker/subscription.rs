@@ -10,7 +10,7 @@
 
 mod in_lanes;
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use tidings_proto::{
     Cursor, Filters, Offset,
@@ -69,7 +69,7 @@ pub struct Subscription {
     /// Where what is live may wait for more.
     pace: Option<Box<Pace>>,
     /// The state that comes first, as long as the cursor is in it.
-    snapshot: Option<Box<Snapshot>>,
+    snapshot: Option<Arc<Snapshot>>,
     /// Where the subscriber's line is to be spared.
     bandwidth: Option<Box<Bandwidth>>,
 }
@@ -161,7 +161,7 @@ pub(super) struct Parts {
     /// Where what is live may wait for more.
     pub(super) pace: Option<Box<Pace>>,
     /// The state that comes first.
-    pub(super) snapshot: Option<Box<Snapshot>>,
+    pub(super) snapshot: Option<Arc<Snapshot>>,
     /// Where the subscriber's line is to be spared.
     pub(super) bandwidth: Option<Box<Bandwidth>>,
 }
@@ -401,30 +401,46 @@ impl Subscription {
     /// for more has waited long enough.
     pub fn next_due_ms(&self) -> Option<u64> {
         let batch = self.pace.as_ref().and_then(|pace| pace.due_ms());
-        let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
-        let lease = leasing.and_then(|Attachment { durable, token, .. }| {
-            durable.next_due(&mut durable.lock(), *token)
-        });
+        let lease = self.durable_due_ms();
         let free = self.bandwidth.as_ref().and_then(|bandwidth| bandwidth.due_ms());
         // What is due earlier cannot be sent before.
         free.or_else(|| [batch, lease].into_iter().flatten().min())
     }
 
+    /// When something of its durable is due again.
+    fn durable_due_ms(&self) -> Option<u64> {
+        let leasing = self.durable.as_ref().filter(|attachment| !attachment.durable.is_mirror());
+        leasing.and_then(|Attachment { durable, token, .. }| {
+            durable.next_due(&mut durable.lock(), *token)
+        })
+    }
+
     /// What only a durable has to say before new events: it was taken over, the floor moved, events come again.
     async fn next_of_durable(&mut self) -> Result<Option<Delivery>, ReadError> {
-        let Some(attachment) = &mut self.durable else { return Ok(None) };
+        loop {
+            match self.again_of_durable().await? {
+                ControlFlow::Break(delivery) => return Ok(delivery),
+                ControlFlow::Continue(()) => tokio::task::yield_now().await,
+            }
+        }
+    }
+
+    /// The same; goes on where what was due has expired, is gone or was replaced, and there is more: nothing new goes
+    /// before that.
+    async fn again_of_durable(&mut self) -> Result<ControlFlow<Option<Delivery>>, ReadError> {
+        let Some(attachment) = &mut self.durable else { return Ok(ControlFlow::Break(None)) };
         let mirror = attachment.durable.is_mirror();
         let again = {
             let mut held = attachment.durable.lock();
             if !held.is_held_by(attachment.token, attachment.durable.spec.options.mode) {
                 drop(held);
-                return Ok(Some(self.end()));
+                return Ok(ControlFlow::Break(Some(self.end())));
             }
             if mirror {
                 let floor = held.durable_floor();
                 let moved = floor > attachment.told_floor;
                 attachment.told_floor = attachment.told_floor.max(floor);
-                return Ok(moved.then_some(Delivery::Acked(floor)));
+                return Ok(ControlFlow::Break(moved.then_some(Delivery::Acked(floor))));
             }
             // Acks above what was delivered, and fetchers, move the durable's cursor too.
             self.cursor = self.cursor.max(held.state.cursor());
@@ -434,7 +450,7 @@ impl Subscription {
         };
         attachment.durable.tell_graves();
         if again.is_empty() {
-            return Ok(None);
+            return Ok(ControlFlow::Break(None));
         }
         let durable = attachment.durable.clone();
         let mut leasing = Leasing::new(durable.clone(), &again);
@@ -451,7 +467,11 @@ impl Subscription {
         self.pending_gap =
             found.damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
         if events.is_empty() {
-            return Ok(self.pending_gap.take().map(Delivery::Gap));
+            let gap = self.pending_gap.take().map(Delivery::Gap);
+            return Ok(match gap {
+                None if more_due => ControlFlow::Continue(()),
+                gap => ControlFlow::Break(gap),
+            });
         }
         // More of the same to come: the cursor must not pass it.
         let last = events.last().map_or(self.told, |event| event.offset().cursor());
@@ -461,12 +481,12 @@ impl Subscription {
         // Some have expired meanwhile, or newer ones have replaced them.
         attempts.retain(|(at, _)| events.binary_search_by_key(at, |event| event.offset()).is_ok());
         // How late these are is another matter than how long a delivery takes.
-        Ok(Some(Delivery::Events {
+        Ok(ControlFlow::Break(Some(Delivery::Events {
             range: Some((after, cursor)),
             events,
             attempts,
             durable_at: None,
-        }))
+        })))
     }
 
     /// How many events may go out.
@@ -559,7 +579,10 @@ impl Subscription {
             return None;
         }
         let requested = self.cursor;
-        let (reason, _) = self.log.trimmed(&self.filters, requested)?;
+        let (reason, upto) = self.log.trimmed(&self.filters, requested)?;
+        if let Some(attachment) = &self.durable {
+            attachment.durable.lock().is_news(upto);
+        }
         Some(Gap {
             subscription: Some(self.number),
             requested,

@@ -3,6 +3,9 @@
 //! - [`model`] says what they mean, over plain data;
 //! - [`agreement`] does random things to both and compares;
 //! - [`simulator`] lets many publishers and subscribers run over kills, and looks at what each has seen;
+//! - [`first_state`] counts how often the state of a durable is gathered;
+//! - [`retention`] looks at what must stay when events are taken out;
+//! - [`waking`] commits between a look and the wait that follows it;
 //! - [`world`] is the real broker over the real log, on a simulated disk and a clock that a test moves.
 
 /// Ends a judgement where something does not hold.
@@ -11,6 +14,9 @@ macro_rules! ensure {
 }
 
 mod agreement;
+mod first_state;
 mod model;
+mod retention;
 mod simulator;
+mod waking;
 mod world;

@@ -344,6 +344,7 @@ impl Keeper {
             plan,
             needs,
             is_first_of_subscriptions: self.is_first_of_subscriptions(base),
+            before: Cursor::new(base.saturating_sub(1)),
         };
         let mut classes: HashMap<Box<str>, Class> = HashMap::new();
         let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {

@@ -16,8 +16,15 @@ impl Subscription {
             if let Some(gap) = self.trimmed() {
                 return Ok(Some(Delivery::Gap(gap)));
             }
-            if let Some(delivery) = self.next_by_priority().await? {
-                return Ok(Some(delivery));
+            loop {
+                if let Some(delivery) = self.next_by_priority().await? {
+                    return Ok(Some(delivery));
+                }
+                // What was due may have expired or be gone, and there is more.
+                if self.durable_due_ms() != Some(0) {
+                    break;
+                }
+                tokio::task::yield_now().await;
             }
             if self.room() == 0 {
                 // An ack ends that.

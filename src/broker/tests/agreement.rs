@@ -3,56 +3,117 @@
 //!
 //! `TIDINGS_CASES` says how many cases there are in all (3,000 unless said; a full run has 100,000).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tidings_proto::{
-    Cursor, Mode, Offset, Position, Priority, Start, SubscribeOptions,
+    Cursor, Filter, Mode, Offset, Position, Priority, Start, SubscribeOptions, Timestamp, Topic,
+    control::RetentionRule,
+    event::Expiry,
     message::ReceiptState,
     subscribe::{After, Order, PartitionBy},
 };
 
 use super::{
     super::{Ready, Subscription, Target, Token, publish::PublishTicket, subscription::Delivery},
-    model::{self, Item, Judged, Model, Spec, Status},
+    model::{FETCHERS, Item, Judged, Model, Status},
     world::{World, event, filters, number, offset, outcome, run},
 };
-use crate::clock::held;
+use crate::clock::{self, held};
 
 mod found;
 
 const NAME: &str = "d";
-const FETCHERS: u64 = 1 << 32;
+const TOPICS: [&str; 3] = ["t.0", "t.1", "t.2"];
 const PRIORITIES: [Priority; 4] =
     [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
 
 /// Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
 enum Op {
-    Publish { topic: u8, key: u8, priority: u8 },
+    Publish {
+        topic: u8,
+        key: u8,
+        priority: u8,
+        ttl_ms: Option<u64>,
+    },
     Commit,
-    Attach { slot: usize },
-    Detach { slot: usize },
-    Pull { slot: usize, turns: u8, sent: bool },
-    Sent { slot: usize },
-    Fetch { limit: usize },
-    Ack { slot: usize, events: Vec<usize>, up_to: bool },
-    Nack { slot: usize, events: Vec<usize>, delay_ms: Option<u64> },
-    Advance { ms: u64 },
-    Redrive { event: Option<usize> },
-    Pause { paused: bool },
-    Reset { to: Option<usize> },
-    Kill { seed: u64 },
-    Read { from: Option<usize>, last_per_key: bool },
-    ReadOn { turns: u8 },
+    Attach {
+        slot: usize,
+    },
+    Detach {
+        slot: usize,
+    },
+    Pull {
+        slot: usize,
+        turns: u8,
+        sent: bool,
+    },
+    Sent {
+        slot: usize,
+    },
+    Fetch {
+        limit: usize,
+    },
+    Ack {
+        slot: usize,
+        events: Vec<usize>,
+        up_to: bool,
+    },
+    Nack {
+        slot: usize,
+        events: Vec<usize>,
+        delay_ms: Option<u64>,
+    },
+    Advance {
+        ms: u64,
+    },
+    Redrive {
+        event: Option<usize>,
+    },
+    Pause {
+        paused: bool,
+    },
+    Reset {
+        to: Option<usize>,
+    },
+    Kill {
+        seed: u64,
+    },
+    Read {
+        from: Option<usize>,
+        last_per_key: bool,
+    },
+    ReadOn {
+        turns: u8,
+    },
+    /// All of a topic goes.
+    Erase {
+        topic: u8,
+    },
+    /// What is older than so many events goes, of one topic or of all.
+    Retain {
+        topic: Option<u8>,
+        events: u64,
+    },
+    Change {
+        topics: u8,
+        min_priority: Option<u8>,
+        max_in_flight: u32,
+        ack_wait_ms: u64,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
     let slot = 0..3_usize;
     let events = prop::collection::vec(0..60_usize, 1..4);
     prop_oneof![
-        12 => (0..3_u8, 0..3_u8, 0..4_u8)
-            .prop_map(|(topic, key, priority)| Op::Publish { topic, key, priority }),
+        12 => (0..3_u8, 0..3_u8, 0..4_u8, prop::option::weighted(0.2, 1..60_u64))
+            .prop_map(|(topic, key, priority, ttl_ms)| Op::Publish { topic, key, priority, ttl_ms }),
         8 => Just(Op::Commit),
         4 => slot.clone().prop_map(|slot| Op::Attach { slot }),
         2 => slot.clone().prop_map(|slot| Op::Detach { slot }),
@@ -72,15 +133,20 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (prop::option::of(0..40_usize), any::<bool>())
             .prop_map(|(from, last_per_key)| Op::Read { from, last_per_key }),
         4 => (1..5_u8).prop_map(|turns| Op::ReadOn { turns }),
+        1 => (0..3_u8).prop_map(|topic| Op::Erase { topic }),
+        1 => (prop::option::of(0..3_u8), 0..3_u64)
+            .prop_map(|(topic, events)| Op::Retain { topic, events }),
+        1 => (1..4_u8, prop::option::weighted(0.2, 1..3_u8), 1..8_u32, prop_oneof![Just(0), 10..60_u64])
+            .prop_map(|(topics, min_priority, max_in_flight, ack_wait_ms)| {
+                Op::Change { topics, min_priority, max_in_flight, ack_wait_ms }
+            }),
     ]
 }
 
 /// What is the same for all ops of a case.
 #[derive(Clone, Debug)]
 struct Case {
-    spec: Spec,
-    batch_max: u32,
-    last_per_key: bool,
+    options: SubscribeOptions,
     /// How many events there are to begin with.
     before: u8,
     tail_bytes: usize,
@@ -88,37 +154,42 @@ struct Case {
 }
 
 fn case(kind: &'static str) -> impl Strategy<Value = Case> {
-    let limits = (1..8_usize, prop_oneof![Just(0), 10..60_u64], 0..4_u32);
+    let limits = (1..8_u32, prop_oneof![Just(0), 10..60_u64], 0..4_u32);
     let backoff = prop::collection::vec(0..50_u64, 0..3);
     let how = (any::<bool>(), 1..6_u32, prop_oneof![Just(1), Just(1 << 20)], 1..4_u8);
     (limits, backoff, how, prop::collection::vec(op(), 1..70)).prop_map(
         move |(
             (max_in_flight, ack_wait_ms, max),
             backoff_ms,
-            (coin, batch_max, tail, topics),
+            (coin, batch_max, tail_bytes, topics),
             ops,
         )| {
+            let has_lanes = kind == "lanes";
             let mode = match kind {
-                "mirror" => model::Mode::Mirror,
-                "shared" | "partitioned" => model::Mode::Shared,
-                "lanes" if coin => model::Mode::Shared,
-                _ => model::Mode::Exclusive,
+                "mirror" => Mode::Mirror,
+                "shared" | "partitioned" => Mode::Shared,
+                "lanes" if coin => Mode::Shared,
+                _ => Mode::Exclusive,
             };
-            let spec = Spec {
+            let last_per_key = kind == "states" && !coin;
+            let options = SubscribeOptions {
+                durable: Some(NAME.to_owned()),
                 mode,
-                partitioned: kind == "partitioned",
-                lanes: kind == "lanes",
-                conflate_ms: if kind == "states" && coin { 20 } else { 0 },
-                topics,
-                max_in_flight: if kind == "lanes" { 5 * max_in_flight } else { max_in_flight },
+                partition_by: (kind == "partitioned").then_some(PartitionBy::Key),
+                order: if has_lanes { Order::Priority } else { Order::Log },
+                conflate_ms: if coin && ["states", "mirror"].contains(&kind) { 20 } else { 0 },
+                max_in_flight: if has_lanes { 5 * max_in_flight } else { max_in_flight },
                 ack_wait_ms,
                 max_deliveries: if kind == "mirror" { 0 } else { max },
                 backoff_ms,
+                batch_max,
+                last_per_key,
+                start: if last_per_key { Start::Now } else { Start::First },
+                ..SubscribeOptions::to(filters(&TOPICS[..usize::from(topics)]))
             };
-            let last_per_key = kind == "states" && !coin;
             // A state, or more than one turn of the lanes.
-            let before = if kind == "lanes" { 24 } else { u8::from(last_per_key) * 6 };
-            Case { spec, batch_max, last_per_key, before, tail_bytes: tail, ops }
+            let before = if has_lanes { 24 } else { u8::from(last_per_key) * 6 };
+            Case { options, before, tail_bytes, ops }
         },
     )
 }
@@ -135,80 +206,63 @@ struct Session {
 
 struct Reader {
     subscription: Subscription,
-    expected: std::collections::VecDeque<u64>,
+    expected: VecDeque<u64>,
     told: u64,
-    topics: u8,
+    /// Up to here it was told of what is gone.
+    told_gone: u64,
+    topics: usize,
 }
 
 struct Test {
-    case: Case,
+    /// It was made with `last_per_key`.
+    is_of_state: bool,
     world: Option<World>,
     model: Model,
-    all: Vec<Item>,
     tickets: Vec<(PublishTicket, Item)>,
     sessions: BTreeMap<usize, Session>,
     reader: Option<Reader>,
     ready: Arc<Ready>,
     owners: u64,
     now: u64,
+    /// Something was said that is not in the log.
+    is_dirty: bool,
+    saved_at: u64,
     deaths: usize,
 }
 
-fn texts(topics: u8) -> Vec<&'static str> {
-    ["t.0", "t.1", "t.2"].into_iter().take(usize::from(topics)).collect()
-}
-
-fn options(case: &Case) -> SubscribeOptions {
-    let spec = &case.spec;
-    SubscribeOptions {
-        durable: Some(NAME.to_owned()),
-        mode: match spec.mode {
-            model::Mode::Exclusive => Mode::Exclusive,
-            model::Mode::Shared => Mode::Shared,
-            model::Mode::Mirror => Mode::Mirror,
-        },
-        partition_by: spec.partitioned.then_some(PartitionBy::Key),
-        order: if spec.lanes { Order::Priority } else { Order::Log },
-        conflate_ms: spec.conflate_ms,
-        max_in_flight: u32::try_from(spec.max_in_flight).unwrap(),
-        ack_wait_ms: spec.ack_wait_ms,
-        max_deliveries: spec.max_deliveries,
-        backoff_ms: spec.backoff_ms.clone(),
-        batch_max: case.batch_max,
-        last_per_key: case.last_per_key,
-        start: if case.last_per_key { Start::Now } else { Start::First },
-        ..SubscribeOptions::to(filters(&texts(spec.topics)))
-    }
-}
-
 impl Test {
-    async fn new(case: Case) -> Test {
+    async fn new(case: &Case) -> Test {
         let mut world = World::new(1, case.tail_bytes);
-        let mut all = Vec::new();
+        let (mut log, options) = (Vec::new(), case.options.clone());
         for n in 0..case.before {
-            let priority = if case.spec.lanes && n > 0 { 1 + n % 3 } else { u8::from(n > 0) };
-            let urgency = PRIORITIES[usize::from(priority)];
-            let ticket = world.publish(event(n % 3, n % 2, urgency, None)).await;
-            let placed = world.drive(ticket).await.unwrap();
-            all.push(Item::new(placed[0].offset.get(), n % 3, n % 2, priority, 1_000));
+            let has_lanes = options.order == Order::Priority;
+            let priority = if has_lanes && n > 0 { 1 + n % 3 } else { u8::from(n > 0) };
+            let priority = PRIORITIES[usize::from(priority)];
+            let (topic, key, at) = (n % 3, n % 2, 1_000);
+            let ticket = world.publish(event(topic, key, priority, None)).await;
+            let offset = world.drive(ticket).await.unwrap()[0].offset.get();
+            let topic = TOPICS[usize::from(topic)];
+            log.push(Item { offset, topic, key, priority, at, ..Item::default() });
         }
         let until = world.broker.log().committed().get();
-        let made = options(&case);
         let broker = world.broker.clone();
-        world.drive(broker.put_durable(NAME, &made, "alice")).await.unwrap();
-        let until = if case.last_per_key { until } else { 0 };
-        let model = Model::new(case.spec.clone(), all.clone(), 0, until);
+        world.drive(broker.put_durable(NAME, &options, "alice")).await.unwrap();
+        let is_of_state = options.last_per_key;
+        let until = if is_of_state { until } else { 0 };
+        // It is made so; whoever attaches asks for nothing.
+        let options = SubscribeOptions { last_per_key: false, ..options };
         Test {
-            case,
+            is_of_state,
             world: Some(world),
-            model,
-            all,
+            model: Model::new(options, log, until),
             tickets: Vec::new(),
             sessions: BTreeMap::new(),
             reader: None,
             ready: Ready::new(),
             owners: 0,
             now: 1_000,
+            is_dirty: false,
+            saved_at: 0,
             deaths: 0,
         }
     }
@@ -217,33 +271,47 @@ impl Test {
         self.world.as_mut().unwrap()
     }
 
-    /// A commit has been: the events stand where the tickets say.
-    fn committed(&mut self, anyway: bool) {
-        self.model.commit(anyway);
-        for (mut ticket, item) in std::mem::take(&mut self.tickets) {
-            let placed = outcome(&mut ticket).unwrap().unwrap();
-            let item =
-                Item::new(placed[0].offset.get(), item.topic, item.key, item.priority, self.now);
-            self.all.push(item.clone());
-            if let Some(reader) = self.reader.as_mut().filter(|reader| item.topic < reader.topics) {
-                reader.expected.push_back(item.offset);
-            }
-            self.model.published(item);
+    /// A commit has been: the events stand where the tickets say, and the newest state where the ledger says.
+    fn committed(&mut self) {
+        let place = self.place();
+        let is_saved = std::mem::replace(&mut self.saved_at, place) != place;
+        assert!(is_saved || !self.is_dirty, "what was said is not in the log");
+        if is_saved {
+            let (floor, cursor) = (self.floor(), self.cursor());
+            self.model.commit(floor, cursor);
+            self.is_dirty = false;
         }
+        for (mut ticket, item) in std::mem::take(&mut self.tickets) {
+            let offset = outcome(&mut ticket).unwrap().unwrap()[0].offset.get();
+            let item = Item { offset, at: self.now, ..item };
+            if let Some(reader) =
+                self.reader.as_mut().filter(|reader| TOPICS[..reader.topics].contains(&item.topic))
+            {
+                reader.expected.push_back(offset);
+            }
+            self.model.items.push(item);
+        }
+        self.model.look(self.now);
     }
 
     async fn step(&mut self, op: Op) -> Judged {
         match op {
-            Op::Publish { topic, key, priority } => {
-                let urgency = PRIORITIES[usize::from(priority)];
-                let ticket = self.world().publish(event(topic, key, urgency, None)).await;
-                self.tickets.push((ticket, Item::new(0, topic, key, priority, 0)));
+            Op::Publish { topic, key, priority, ttl_ms } => {
+                let priority = PRIORITIES[usize::from(priority)];
+                let mut publish = event(topic, key, priority, None);
+                let ends = |ms| Timestamp::from_millis(clock::now().as_millis() + ms);
+                publish.event.expires = ttl_ms.map(|ms| Expiry::At(ends(ms)));
+                let expires = ttl_ms.map(|ms| self.now + ms);
+                let ticket = self.world().publish(publish).await;
+                let topic = TOPICS[usize::from(topic)];
+                self.tickets
+                    .push((ticket, Item { topic, key, priority, expires, ..Item::default() }));
             }
             Op::Commit => {
                 self.world().step();
-                self.committed(false);
+                self.committed();
             }
-            Op::Attach { slot } => self.attach(slot).await,
+            Op::Attach { slot } => self.attach(slot).await?,
             Op::Detach { slot } => self.detach(slot),
             Op::Pull { slot, turns, sent } => self.pull(slot, turns, sent).await?,
             Op::Sent { slot } => self.sent(slot),
@@ -258,34 +326,61 @@ impl Test {
                 world.drive(broker.pause_durable(NAME, paused)).await.unwrap();
                 let wrote = std::mem::replace(&mut self.model.paused, paused) != paused;
                 if wrote {
-                    self.committed(false);
+                    self.committed();
                 }
             }
             Op::Reset { to } => self.reset(to).await?,
             Op::Kill { seed } => self.kill(seed),
             Op::Read { from, last_per_key } => self.read(from, last_per_key).await,
             Op::ReadOn { turns } => self.read_on(turns).await?,
+            Op::Erase { topic } => self.erase(topic).await?,
+            Op::Retain { topic, events } => self.retain(topic, events).await?,
+            Op::Change { topics, min_priority, max_in_flight, ack_wait_ms } => {
+                let options = SubscribeOptions {
+                    filters: filters(&TOPICS[..usize::from(topics)]),
+                    min_priority: min_priority.map(|n| PRIORITIES[usize::from(n)]),
+                    max_in_flight,
+                    ack_wait_ms,
+                    ..self.model.options.clone()
+                };
+                self.change(options).await?;
+            }
         }
         self.world().settle().await;
         Ok(())
     }
 
-    async fn attach(&mut self, slot: usize) {
+    fn floor(&mut self) -> u64 {
+        let durable = self.world().broker.durable_by_name(NAME).unwrap();
+        durable.lock().state.floor().get()
+    }
+
+    /// Where the newest state of the durable stands in the log.
+    fn place(&mut self) -> u64 {
+        let entry = self.world().broker.controls.find(NAME);
+        entry.map_or(0, |entry| entry.places.1)
+    }
+
+    fn cursor(&mut self) -> u64 {
+        let durable = self.world().broker.durable_by_name(NAME).unwrap();
+        durable.lock().state.cursor().get()
+    }
+
+    async fn attach(&mut self, slot: usize) -> Judged {
         self.detach(slot);
-        let made = options(&self.case);
-        let made = match self.case.last_per_key {
-            // It was made so; attaching asks for nothing.
-            true => SubscribeOptions { last_per_key: false, ..made },
-            false => made,
-        };
-        let ready = self.ready.clone();
-        let subscription = self.world().subscribe(&made, &ready, 1).await.unwrap();
+        let (options, ready) = (self.model.options.clone(), self.ready.clone());
+        let subscription = self.world().subscribe(&options, &ready, 1).await.unwrap();
         self.owners += 1;
         let owner = self.owners;
         let token = subscription.durable().unwrap().1;
         self.model.attach(owner);
         let session = Session { subscription, owner, token, is_old: false, told: None };
         self.sessions.insert(slot, session);
+        // Who attaches is told first of what is gone.
+        match self.model.items.iter().any(|item| item.gone) {
+            true => self.pull(slot, 1, false).await,
+            false => Ok(()),
+        }
     }
 
     fn detach(&mut self, slot: usize) {
@@ -293,8 +388,9 @@ impl Test {
             let (durable, token) = session.subscription.durable().unwrap();
             let had = durable.lock().state.in_flight_of(token);
             drop(session.subscription);
-            // Its name is told, whatever has become of it.
-            self.model.dirty |= session.is_old && had > 0 && self.case.spec.max_deliveries > 0;
+            // What it had is told, whatever has become of it.
+            let is_counted = had > 0 && self.model.options.max_deliveries > 0;
+            self.is_dirty |= is_counted && !session.is_old;
             if !session.is_old {
                 self.model.detach(session.owner);
             }
@@ -320,16 +416,10 @@ impl Test {
     /// False when there was nothing more.
     fn judge(&mut self, session: &mut Session, delivery: Option<Delivery>) -> Result<bool, String> {
         let (owner, now) = (session.owner, self.now);
-        let is_mirror = self.case.spec.mode == model::Mode::Mirror;
-        let is_its = !session.is_old && self.model.is_holder(owner);
+        let is_mirror = self.model.options.mode == Mode::Mirror;
+        let is_its = !session.is_old && self.model.is_its(owner);
         match delivery {
             None if !is_its => return Ok(false),
-            None if is_mirror => {
-                if !self.model.paused {
-                    self.model.mirrored(owner, &[], u64::MAX >> 1)?;
-                }
-                return Ok(false);
-            }
             None => {
                 self.model.nothing(owner, now)?;
                 let due = session.subscription.next_due_ms();
@@ -353,10 +443,13 @@ impl Test {
                     );
                 }
                 match is_mirror {
-                    true => self.model.mirrored(owner, &events, until)?,
+                    true => self.model.mirrored(owner, &events, until, now)?,
                     false => {
                         self.model.delivered(owner, &given, now)?;
-                        self.model.pass(until, now, owner)?;
+                        // In lanes nothing is said of what was passed.
+                        if until > 0 {
+                            self.model.passes(owner, until + 1, false, now)?;
+                        }
                     }
                 }
             }
@@ -365,7 +458,18 @@ impl Test {
                 ensure!(floor.get() <= high, "the floor was told as {floor} before {high}");
             }
             Some(Delivery::CaughtUp(_)) => {}
-            Some(Delivery::Gap(gap)) => return Err(format!("a gap: {gap:?}")),
+            Some(Delivery::Gap(gap)) => {
+                let after = gap.requested.get();
+                ensure!(
+                    session.told.is_none_or(|told| told <= after),
+                    "a gap behind {after}, not {:?}",
+                    session.told
+                );
+                // One who is about to be superseded may hear of it too.
+                if is_its {
+                    self.model.gap(owner, after)?;
+                }
+            }
         }
         Ok(true)
     }
@@ -373,7 +477,7 @@ impl Test {
     fn sent(&mut self, slot: usize) {
         if let Some(session) = self.sessions.get(&slot) {
             session.subscription.sent();
-            if !session.is_old && self.model.is_holder(session.owner) {
+            if !session.is_old && self.model.is_its(session.owner) {
                 self.model.sent(session.owner, self.now);
             }
         }
@@ -383,14 +487,17 @@ impl Test {
         let broker = self.world().broker.clone();
         self.owners += 1;
         let owner = FETCHERS + self.owners;
-        self.model.attach_fetch();
+        self.model.attach(owner);
         let fetched = broker.fetch(NAME, limit, Duration::ZERO).await.unwrap();
+        if let Some(gap) = &fetched.gap {
+            self.model.gap(owner, gap.requested.get())?;
+        }
         let attempts: BTreeMap<Offset, u32> = fetched.attempts.into_iter().collect();
         let given = fetched.events.iter().map(|event| {
             (event.offset().get(), attempts.get(&event.offset()).copied().unwrap_or(1))
         });
         let given: Vec<(u64, u32)> = given.collect();
-        if self.case.spec.mode == model::Mode::Mirror {
+        if self.model.options.mode == Mode::Mirror {
             ensure!(
                 given.iter().all(|(at, _)| self
                     .model
@@ -411,7 +518,7 @@ impl Test {
 
     /// Any events there are, matching or not.
     fn named(&self, events: &[usize]) -> Vec<u64> {
-        let last = self.all.last().map_or(0, |item| item.offset);
+        let last = self.model.items.last().map_or(0, |item| item.offset);
         events.iter().map(|event| 1 + *event as u64).filter(|offset| *offset <= last).collect()
     }
 
@@ -435,9 +542,9 @@ impl Test {
         };
         let (owner, is_old) = session.map_or((None, false), |it| (Some(it.owner), it.is_old));
         let taken = broker.ack(&durable, &target, from).await;
-        let spec = &self.case.spec;
-        let is_cumulative = spec.mode != model::Mode::Shared && !spec.lanes;
-        let may = self.model.may_settle(owner);
+        let (mode, order) = (self.model.options.mode, self.model.options.order);
+        let is_cumulative = mode != Mode::Shared && order == Order::Log;
+        let may = self.model.may_settle(None, owner);
         if is_old || up_to && !is_cumulative && may {
             ensure!(taken.is_err(), "an ack that is to be refused was taken");
             return Ok(());
@@ -445,6 +552,7 @@ impl Test {
         ensure!(taken.is_ok(), "an ack was refused: {taken:?}");
         let given = if up_to { &offsets[..1] } else { &offsets[..] };
         self.model.ack(given, up_to, owner);
+        self.is_dirty = true;
         Ok(())
     }
 
@@ -466,7 +574,10 @@ impl Test {
         let taken = broker.nack(&durable, &named, delay_ms, None, from);
         ensure!(taken.is_err() == is_old, "a nack: {taken:?}, of an old session: {is_old}");
         if !is_old {
-            self.model.nack(&offsets, delay_ms, self.now, owner);
+            self.is_dirty = true;
+            for offset in offsets {
+                self.model.nack(offset, delay_ms, self.now, owner);
+            }
         }
         Ok(())
     }
@@ -479,10 +590,11 @@ impl Test {
         durable.lock().state.ripen(self.now);
         durable.tell_graves();
         self.model.ripen(self.now);
+        self.model.look(self.now);
     }
 
     fn redrive(&mut self, event: Option<usize>) -> Judged {
-        if self.case.spec.mode == model::Mode::Mirror {
+        if self.model.options.mode == Mode::Mirror {
             return Ok(());
         }
         let dead: Vec<u64> = self
@@ -492,13 +604,19 @@ impl Test {
             .filter(|item| item.status == Status::Dead)
             .map(|item| item.offset)
             .collect();
-        let these = event.map(|event| dead.get(event % dead.len().max(1)).map_or(1, |at| *at));
+        let named: Option<Vec<u64>> =
+            event.map(|event| vec![dead.get(event % dead.len().max(1)).map_or(1, |at| *at)]);
+        let expected: Vec<u64> = match &named {
+            Some(named) => dead.iter().copied().filter(|at| named.contains(at)).collect(),
+            None => dead,
+        };
         let broker = self.world().broker.clone();
         let durable = broker.durable_by_name(NAME).unwrap();
-        let named = these.map(|at| vec![offset(at)]);
+        let named: Option<Vec<Offset>> = named.map(|named| named.into_iter().map(offset).collect());
         let (_, redriven) = broker.redrive(&durable, named.as_deref()).unwrap();
-        let expected = self.model.redrive(these.map(|at| vec![at]).as_deref());
         ensure!(redriven == expected, "redriven {redriven:?}, not {expected:?}");
+        redriven.into_iter().for_each(|at| self.model.redrive(at));
+        self.is_dirty = true;
         Ok(())
     }
 
@@ -512,11 +630,93 @@ impl Test {
         };
         let world = self.world();
         let broker = world.broker.clone();
-        let floor = world.drive(broker.reset_durable(NAME, &start)).await.unwrap();
-        ensure!(floor.get() == to.unwrap_or(last), "reset to {floor}");
-        self.model.reset(floor.get());
+        let first = broker.log().first().get() - 1;
+        let reset = world.drive(broker.reset_durable(NAME, &start)).await;
+        let matches = |topic| self.model.options.filters.matches(topic);
+        let is_lost = |item: &Item| item.gone && matches(item.topic);
+        if let Some(to) = to.filter(|to| {
+            *to > 0 && self.model.items.iter().any(|item| is_lost(item) && item.offset > *to)
+        }) {
+            ensure!(reset.is_err(), "reset to {to}, behind which something is gone: {reset:?}");
+            return Ok(());
+        }
+        let floor = reset.unwrap().get();
+        let expected = if to == Some(0) { first } else { to.unwrap_or(last) };
+        ensure!(floor == expected, "reset to {floor}, not {expected}");
+        self.model.reset(floor);
         self.sessions.values_mut().for_each(|session| session.is_old = true);
-        self.committed(true);
+        self.committed();
+        Ok(())
+    }
+
+    async fn change(&mut self, options: SubscribeOptions) -> Judged {
+        if options == self.model.options {
+            return Ok(());
+        }
+        let world = self.world();
+        let broker = world.broker.clone();
+        world.drive(broker.put_durable(NAME, &options, "alice")).await.unwrap();
+        self.committed();
+        let cursor = self.cursor();
+        self.sessions.values_mut().for_each(|session| session.is_old = true);
+        self.model.change(options, cursor);
+        Ok(())
+    }
+
+    async fn erase(&mut self, topic: u8) -> Judged {
+        self.world().step();
+        self.committed();
+        let topic = TOPICS[usize::from(topic)];
+        let world = self.world();
+        let broker = world.broker.clone();
+        let erased = world.drive(broker.erase(&Topic::parse(topic).unwrap())).await.unwrap();
+        ensure!(erased.done, "{topic} is not erased");
+        self.note_gone(|item| item.topic == topic).await?;
+        self.save().await;
+        let left = self.model.items.iter().find(|item| item.topic == topic && !item.gone);
+        ensure!(left.is_none(), "an erasure has left {left:?}");
+        Ok(())
+    }
+
+    async fn retain(&mut self, topic: Option<u8>, events: u64) -> Judged {
+        let filter = topic.map_or("t.>", |topic| TOPICS[usize::from(topic)]);
+        let filter = Filter::parse(filter).unwrap();
+        let rule = RetentionRule { max_events: Some(events), ..RetentionRule::default() };
+        let world = self.world();
+        let broker = world.broker.clone();
+        world.drive(broker.put_retention(filter.clone(), rule)).await.unwrap();
+        broker.log().seal();
+        world.step();
+        world.drive(broker.retention_pass()).await.unwrap();
+        world.drive(broker.delete_retention(filter.clone())).await.unwrap();
+        self.committed();
+        let of_rule = |item: &Item| filter.matches(item.topic) && !item.gone;
+        let there = self.model.items.iter().rev().filter(|item| of_rule(item));
+        let newest: Vec<u64> =
+            there.take(usize::try_from(events).unwrap()).map(|item| item.offset).collect();
+        self.note_gone(|item| filter.matches(item.topic) && !newest.contains(&item.offset)).await?;
+        self.save().await;
+        Ok(())
+    }
+
+    /// The state is in the log: what is taken out may have had it carried on.
+    async fn save(&mut self) {
+        let world = self.world();
+        let broker = world.broker.clone();
+        let durable = broker.durable_by_name(NAME).unwrap();
+        let ticket = broker.submit(&durable).unwrap();
+        world.drive(ticket).await.unwrap();
+        self.committed();
+    }
+
+    /// What is gone, which only these may be.
+    async fn note_gone(&mut self, may_go: impl Fn(&Item) -> bool) -> Judged {
+        let broker = self.world().broker.clone();
+        for item in self.model.items.iter_mut().filter(|item| !item.gone) {
+            item.gone = broker.get(offset(item.offset)).await.unwrap().is_none();
+            ensure!(!item.gone || may_go(item), "{item:?} is gone");
+        }
+        self.model.look(self.now);
         Ok(())
     }
 
@@ -528,6 +728,8 @@ impl Test {
         let world = self.world.take().unwrap();
         self.world = Some(world.kill(seed));
         self.ready = Ready::new();
+        self.is_dirty = false;
+        self.saved_at = self.place();
         self.model.restart();
     }
 
@@ -535,38 +737,56 @@ impl Test {
         let last = self.world().broker.log().committed().get();
         let from = from.map(|from| from as u64).filter(|from| *from <= last);
         let topics = 2;
-        let matching = || self.all.iter().filter(|item| item.topic < topics);
+        let now = self.now;
+        let there = |item: &&Item| !item.gone && item.expires.is_none_or(|at| at > now);
+        let matching = || {
+            let items = self.model.items.iter();
+            items.filter(move |item| TOPICS[..topics].contains(&item.topic))
+        };
         let expected = match (last_per_key, from) {
             (true, _) => {
-                let slots: BTreeMap<(u8, u8), u64> =
-                    matching().map(|item| ((item.topic, item.key), item.offset)).collect();
+                let slot = |item: &Item| ((item.topic, item.key), item.offset);
+                let slots: BTreeMap<(&str, u8), u64> = matching().filter(there).map(slot).collect();
                 let mut state: Vec<u64> = slots.into_values().collect();
                 state.sort_unstable();
                 state.into()
             }
-            (false, None) => std::collections::VecDeque::new(),
+            (false, None) => VecDeque::new(),
             (false, Some(from)) => {
-                matching().map(|item| item.offset).filter(|offset| *offset > from).collect()
+                // From the first there is: nothing is gone then.
+                let is_after = |item: &&Item| item.offset > from && (from > 0 || !item.gone);
+                matching().filter(is_after).map(|item| item.offset).collect()
             }
         };
         let after = from.filter(|_| !last_per_key);
         let wanted = SubscribeOptions {
             after: after.map(|at| After(Position { cursor: Cursor::new(at), log: None })),
             last_per_key,
-            batch_max: self.case.batch_max,
-            ..SubscribeOptions::to(filters(&texts(topics)))
+            batch_max: self.model.options.batch_max,
+            ..SubscribeOptions::to(filters(&TOPICS[..topics]))
         };
         let ready = self.ready.clone();
         self.reader = None;
         let subscription = self.world().subscribe(&wanted, &ready, 2).await.unwrap();
         let told = subscription.cursor().get();
-        self.reader = Some(Reader { subscription, expected, told, topics });
+        self.reader = Some(Reader { subscription, expected, told, told_gone: 0, topics });
     }
 
     async fn read_on(&mut self, turns: u8) -> Judged {
         let Some(reader) = &mut self.reader else { return Ok(()) };
+        let (items, now) = (&self.model.items, self.now);
+        let is_lost = |item: &Item, topics| item.gone && TOPICS[..topics].contains(&item.topic);
         for _ in 0..turns {
-            match reader.subscription.next().await.unwrap() {
+            let delivery = reader.subscription.next().await.unwrap();
+            // What has expired is owed to nobody, nor what is gone where that was told.
+            let told_gone = reader.told_gone;
+            let is_void = |offset: &u64| {
+                items.iter().find(|item| item.offset == *offset).is_some_and(|item| {
+                    item.gone && *offset <= told_gone || item.expires.is_some_and(|at| at <= now)
+                })
+            };
+            reader.expected.retain(|offset| !is_void(offset));
+            match delivery {
                 None => {
                     ensure!(reader.expected.is_empty(), "a reader lacks {:?}", reader.expected);
                     break;
@@ -588,6 +808,12 @@ impl Test {
                     ensure!(!passed, "the cursor {until} has passed {:?}", reader.expected);
                 }
                 Some(Delivery::CaughtUp(_)) => {}
+                Some(Delivery::Gap(gap)) => {
+                    let lost = items.iter().rfind(|item| is_lost(item, reader.topics));
+                    let lost = lost.map_or(0, |item| item.offset);
+                    ensure!(lost > gap.requested.get(), "a reader was told of {gap:?}");
+                    reader.told_gone = lost;
+                }
                 Some(other) => return Err(format!("a reader got {other:?}")),
             }
         }
@@ -595,12 +821,18 @@ impl Test {
     }
 
     /// Floor, lag, receipts, dead.
-    async fn compare(&mut self) -> Judged {
+    async fn compare(&mut self, is_ack: bool) -> Judged {
+        self.model.look(self.now);
         let broker = self.world().broker.clone();
         let info = broker.durable_info(NAME).await.unwrap().unwrap();
         let ((least, most), (low, high)) = self.model.lag();
         ensure!((least..=most).contains(&info.lag), "lag {}, not {least} to {most}", info.lag);
         let floor = info.cursor.get();
+        // The floor of a mirror goes up with an ack only, and not before somebody was told of what is gone.
+        let is_told =
+            self.model.items.iter().all(|item| !item.gone || item.offset <= self.model.told);
+        let may_stay = self.model.options.mode == Mode::Mirror && !(is_ack && is_told);
+        let low = if may_stay { 0 } else { low };
         ensure!((low..=high).contains(&floor), "floor {floor}, not {low} to {high}");
         ensure!(info.paused == self.model.paused, "paused: {}", info.paused);
         let dead = |item: &&Item| item.status == Status::Dead;
@@ -612,21 +844,24 @@ impl Test {
             letters.iter().map(|letter| (letter.letter.offset, letter.letter.attempts)).collect();
         lettered.sort_unstable();
         let expected: Vec<(u64, u32)> =
-            dead.iter().map(|at| (*at, self.case.spec.max_deliveries)).collect();
+            dead.iter().map(|at| (*at, self.model.options.max_deliveries)).collect();
         ensure!(lettered == expected, "letters of {lettered:?}, not {expected:?}");
         self.deaths += dead.len();
-        for item in self.model.items.clone() {
+        let is_maybe = self.is_of_state || self.model.options.conflate_ms > 0;
+        for item in self.model.items.iter().filter(|item| self.model.wants(item)) {
+            if is_maybe || item.gone || item.void || item.expires.is_some_and(|at| at <= self.now) {
+                continue;
+            }
             let stored = broker.get(offset(item.offset)).await.unwrap().unwrap();
             let receipts = broker.receipts(&stored);
             let state = receipts.first().map(|receipt| receipt.state);
             let expected = match item.status {
                 Status::Dead => ReceiptState::Dead,
                 Status::Done => ReceiptState::Acked,
-                Status::Sending(_) | Status::Leased(..) => ReceiptState::InFlight,
+                Status::Sending | Status::Leased => ReceiptState::InFlight,
                 _ => ReceiptState::Pending,
             };
-            let is_maybe = self.case.last_per_key || self.case.spec.conflate_ms > 0;
-            ensure!(is_maybe || state == Some(expected), "receipt {state:?}: {item:?}");
+            ensure!(state == Some(expected), "receipt {state:?}: {item:?}");
         }
         Ok(())
     }
@@ -635,11 +870,11 @@ impl Test {
 fn agree(case: Case) -> Judged {
     run(async {
         let ops = case.ops.clone();
-        let mut test = Test::new(case).await;
+        let mut test = Test::new(&case).await;
         for (n, op) in ops.into_iter().enumerate() {
-            let text = format!("{op:?}");
+            let (text, is_ack) = (format!("{op:?}"), matches!(op, Op::Ack { .. }));
             let judged = match test.step(op).await {
-                Ok(()) => test.compare().await,
+                Ok(()) => test.compare(is_ack).await,
                 wrong => wrong,
             };
             judged.map_err(|wrong| format!("at {n}, {text}: {wrong}"))?;

@@ -1,298 +1,446 @@
-//! What the words of docs/protocol.md mean, over plain data: every event of the log and what became of it.
+//! What the words of docs/protocol.md mean: the log as a list, and what became of each event for one durable.
 //!
-//! It does not say what comes next: [`judge`] says whether what came was right, and whether something is owed.
+//! It does not say what comes next: it says whether what came was right, and whether something is owed. Nobody is owed
+//! what is *void*: gone, expired or replaced. When the broker finds that out is its own matter.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-mod judge;
-mod words;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use Status::{Dead, Done, Dying, Held, Leased, Open, Sending};
-pub(super) use words::{Item, Judged, Mode, Owner, Spec, Status};
+use tidings_proto::{Mode, Priority, SubscribeOptions, subscribe::Order};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
-    Nobody,
-    Session(Owner),
-    Fetch,
+pub(super) type Judged = Result<(), String>;
+/// A session, or somebody who fetches: those are from [`FETCHERS`] on. 0 is nobody.
+pub(super) type Owner = u64;
+pub(super) const FETCHERS: Owner = 1 << 32;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Status {
+    #[default]
+    Open, // To be delivered, not before `due`.
+    Held,    // Redriven: to be delivered when there is room.
+    Sending, // On its way to `owner`.
+    Leased,  // With `owner` until `due`.
+    Dying,   // Its letter is to be written.
+    Dead,
+    Done,
+}
+
+/// An event of the log, and what became of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Item {
+    pub(super) offset: u64,
+    pub(super) topic: &'static str,
+    pub(super) key: u8, // 0 is none.
+    pub(super) priority: Priority,
+    pub(super) at: u64,
+    pub(super) expires: Option<u64>,
+    pub(super) gone: bool, // Retention or an erasure has taken it out.
+    pub(super) void: bool,
+    pub(super) status: Status,
+    pub(super) attempts: u32,
+    pub(super) owner: Owner,
+    pub(super) due: u64,
+    pub(super) taken: bool,  // It had its turn.
+    pub(super) unseen: bool, // Redriven, and no socket has taken it since.
+    pub(super) free: bool,   // Redriven: its key counts no longer.
+}
+
+impl Item {
+    fn anew(&self) -> Item {
+        let Item { offset, topic, key, priority, at, expires, gone, .. } = *self;
+        Item { offset, topic, key, priority, at, expires, gone, ..Item::default() }
+    }
+    fn owner(&self) -> Option<Owner> {
+        matches!(self.status, Sending | Leased).then_some(self.owner)
+    }
+    pub(super) fn is_open(&self) -> bool {
+        !matches!(self.status, Done | Dead)
+    }
+    fn is_due(&self, now: u64) -> bool {
+        self.status == Held || self.status == Open && self.due <= now
+    }
+    fn has_slot(&self, other: &Item) -> bool {
+        (self.key, self.topic) == (other.key, other.topic)
+    }
+}
+
+fn wants(options: &SubscribeOptions, item: &Item) -> bool {
+    let min = options.min_priority.unwrap_or(Priority::Low);
+    options.filters.matches(item.topic) && item.priority >= min
 }
 
 /// A durable subscription.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
-    pub spec: Spec,
-    /// The matching events, by offset.
-    pub items: Vec<Item>,
-    /// What the log has of it.
-    saved: BTreeMap<u64, (Status, u32)>,
-    saved_floor: u64,
-    pub dirty: bool,
-    holder: Holder,
-    sockets: BTreeSet<Owner>,
-    /// How far the sessions of a mirror have come.
-    cursors: BTreeMap<Owner, u64>,
-    pub paused: bool,
-    /// Events up to here are a state that comes first.
-    state_until: u64,
+    pub(super) options: SubscribeOptions,
+    pub(super) items: Vec<Item>, // By offset.
+    pub(super) paused: bool,
+    pub(super) state_until: u64, // Events up to here are a state that comes first.
+    pub(super) told: u64,        // Up to here somebody was told of what is gone.
+    saved: (Vec<Item>, u64),     // As they come back after a kill, and `told`.
+    life: Life,
+}
+
+/// What a kill, a reset and a change forget.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    holder: Owner,
+    sockets: BTreeMap<Owner, (u64, u64)>, // How far each of a mirror has come, and its `told`.
     since_oldest: u32,
 }
 
+// What is said.
 impl Model {
-    pub(super) fn new(spec: Spec, mut items: Vec<Item>, start: u64, state_until: u64) -> Model {
-        items.retain(|item| item.topic < spec.topics);
-        items.iter_mut().filter(|item| item.offset <= start).for_each(|item| item.status = Done);
-        let mut model = Model {
-            spec,
-            items,
-            saved: BTreeMap::new(),
-            saved_floor: 0,
-            dirty: true,
-            holder: Holder::Nobody,
-            sockets: BTreeSet::new(),
-            cursors: BTreeMap::new(),
-            paused: false,
-            state_until,
-            since_oldest: 0,
-        };
-        model.commit(true);
-        model
-    }
-
-    pub(super) fn published(&mut self, item: Item) {
-        if item.topic < self.spec.topics {
-            self.items.push(item);
-        }
-    }
-
-    fn at(&mut self, offset: u64) -> Option<&mut Item> {
-        self.items.iter_mut().find(|item| item.offset == offset)
-    }
-
-    fn open(&self) -> impl Iterator<Item = &Item> {
-        self.items.iter().filter(|item| item.is_open())
-    }
-
-    /// Whether it may be left out: a newer one of its topic and key is there.
-    fn is_replaced(&self, item: &Item) -> bool {
-        (self.spec.conflate_ms > 0 && item.key > 0 || item.offset <= self.state_until)
-            && self.items.iter().any(|newer| {
-                let same = if item.key > 0 {
-                    newer.has_slot(item)
-                } else {
-                    newer.key == 0 && newer.topic == item.topic
-                };
-                newer.offset > item.offset && same
-            })
+    pub(super) fn new(options: SubscribeOptions, items: Vec<Item>, state_until: u64) -> Model {
+        let (saved, life) = ((items.clone(), 0), Life::default());
+        Model { options, items, paused: false, state_until, told: 0, saved, life }
     }
 
     pub(super) fn attach(&mut self, owner: Owner) {
-        match self.spec.mode {
-            Mode::Exclusive => {
-                if self.holder != Holder::Fetch {
-                    self.release(None);
-                }
-                self.holder = Holder::Session(owner);
-            }
-            Mode::Shared => {}
-            Mode::Mirror => drop(self.cursors.insert(owner, 0)),
+        if self.options.mode == Mode::Exclusive {
+            let is_ousted = self.life.holder < FETCHERS;
+            self.end(|item| is_ousted && item.owner().is_some());
+            self.life.holder = owner;
         }
-        self.sockets.insert(owner);
-    }
-
-    pub(super) fn attach_fetch(&mut self) {
-        if self.spec.mode == Mode::Exclusive && self.holder != Holder::Fetch {
-            self.release(None);
-            self.holder = Holder::Fetch;
+        if owner < FETCHERS {
+            self.life.sockets.insert(owner, (0, self.told));
         }
     }
 
     pub(super) fn detach(&mut self, owner: Owner) {
-        let had = self.sockets.remove(&owner);
-        let releases = match self.spec.mode {
-            Mode::Exclusive => self.holder == Holder::Session(owner),
-            Mode::Shared => had,
-            Mode::Mirror => false,
-        };
-        if releases {
-            self.holder = Holder::Nobody;
-            self.dirty |= self.spec.max_deliveries > 0
-                && self.items.iter().any(|item| item.owner() == Some(owner));
-            self.release(Some(owner));
-        }
-    }
-
-    pub(super) fn is_holder(&self, owner: Owner) -> bool {
-        self.sockets.contains(&owner)
-            && (self.spec.mode != Mode::Exclusive || self.holder == Holder::Session(owner))
-    }
-
-    fn release(&mut self, of: Option<Owner>) {
-        let max = self.spec.max_deliveries;
-        for item in self
-            .items
-            .iter_mut()
-            .filter(|item| item.owner().is_some_and(|owner| of.is_none_or(|of| of == owner)))
-        {
-            let is_last = max > 0 && item.attempts >= max;
-            match item.status {
-                // Nobody can say that it was delivered.
-                Sending(_) if is_last => {
-                    (item.attempts, item.status) = (item.attempts - 1, Open(0))
-                }
-                _ if is_last => item.status = Dying,
-                _ => item.status = Open(0),
-            }
-        }
+        self.end(|item| item.owner() == Some(owner));
+        self.life.sockets.remove(&owner);
+        self.life.holder = if self.life.holder == owner { 0 } else { self.life.holder };
     }
 
     pub(super) fn ripen(&mut self, now: u64) {
-        let max = self.spec.max_deliveries;
-        for item in &mut self.items {
-            if matches!(item.status, Leased(_, Some(at)) if at <= now) {
-                item.status = if max > 0 && item.attempts >= max { Dying } else { Open(0) };
-            } else if item.taken && matches!(item.status, Open(at) if at <= now) {
-                item.status = Open(0);
-            }
+        let has_time = |item: &Item| item.status == Leased || item.status == Open && item.taken;
+        self.end(|item| has_time(item) && item.due <= now);
+    }
+
+    /// Deliveries and waits end. Of what was not sent nobody can say that it was delivered.
+    fn end(&mut self, ends: impl Fn(&Item) -> bool) {
+        let max = self.options.max_deliveries;
+        for item in self.items.iter_mut().filter(|item| ends(item)) {
+            let is_last = max > 0 && item.attempts >= max;
+            item.attempts -= u32::from(is_last && item.status == Sending);
+            item.status = if is_last && item.status == Leased { Dying } else { Open };
+            item.due = 0;
         }
     }
 
     pub(super) fn sent(&mut self, owner: Owner, now: u64) {
-        let at = (self.spec.ack_wait_ms > 0).then_some(now + self.spec.ack_wait_ms);
-        for item in self.items.iter_mut().filter(|item| item.status == Sending(owner)) {
-            (item.status, item.unseen) = (Leased(owner, at), false);
+        let is_its = |item: &&mut Item| item.status == Sending && item.owner == owner;
+        for item in self.items.iter_mut().filter(is_its) {
+            let wait_ms = self.options.ack_wait_ms;
+            item.due = if wait_ms > 0 { now + wait_ms } else { u64::MAX };
+            (item.status, item.unseen) = (Leased, false);
         }
     }
 
-    pub(super) fn may_settle(&self, from: Option<Owner>) -> bool {
-        match (from, self.holder) {
-            (Some(from), Holder::Session(holder)) => from == holder,
-            (Some(_), Holder::Fetch) => false,
-            _ => true,
-        }
-    }
-
-    fn is_elsewhere(&self, item: &Item, from: Option<Owner>) -> bool {
-        self.spec.mode == Mode::Shared
-            && from.is_some()
-            && item.owner().is_some_and(|owner| Some(owner) != from)
+    /// Whether this one may say something of what is with another, or with this one.
+    pub(super) fn may_settle(&self, has: Option<Owner>, from: Option<Owner>) -> bool {
+        let holder = Some(self.life.holder).filter(|holder| *holder > 0);
+        let is_shared = self.options.mode == Mode::Shared;
+        from.is_none()
+            || [holder, has.filter(|_| is_shared)].iter().all(|it| it.is_none() || *it == from)
     }
 
     pub(super) fn ack(&mut self, offsets: &[u64], up_to: bool, from: Option<Owner>) {
-        self.dirty = true;
-        if !self.may_settle(from) {
-            return;
-        }
-        for index in 0..self.items.len() {
-            let item = &self.items[index];
-            let named = if up_to {
-                item.offset <= offsets[0] && !item.unseen
-            } else {
-                offsets.contains(&item.offset)
-            };
-            if named && item.is_open() && !self.is_elsewhere(item, from) {
-                self.items[index].status = Done;
+        for at in 0..self.items.len() {
+            let may_settle = self.may_settle(self.items[at].owner(), from);
+            let item = &mut self.items[at];
+            let is_passed = up_to && item.offset <= offsets[0] && may_settle;
+            let is_named = is_passed && !item.unseen || !up_to && offsets.contains(&item.offset);
+            if is_named && may_settle && item.is_open() {
+                item.status = Done;
             }
-            self.items[index].taken |= up_to && self.items[index].offset <= offsets[0];
-        }
-        if self.spec.mode == Mode::Mirror {
-            let settled = self.items.iter_mut().take_while(|item| !item.is_open());
-            settled.for_each(|item| item.taken = true);
+            item.taken |= is_passed;
         }
     }
 
-    pub(super) fn nack(
-        &mut self,
-        offsets: &[u64],
-        delay_ms: Option<u64>,
-        now: u64,
-        from: Option<Owner>,
-    ) {
-        self.dirty = true;
-        if !self.may_settle(from) || self.spec.mode == Mode::Mirror {
+    pub(super) fn nack(&mut self, offset: u64, ms: Option<u64>, now: u64, from: Option<Owner>) {
+        let Some(at) = self.at(offset) else { return };
+        let (item, is_last) = (&self.items[at], self.is_last(&self.items[at]));
+        let is_known = item.status == Open && (item.taken || item.attempts > 0);
+        if !(is_known || item.owner().is_some()) || !self.may_settle(item.owner(), from) {
             return;
         }
-        for offset in offsets {
-            let Some(item) = self.at(*offset).cloned() else { continue };
-            let is_known = item.owner().is_some()
-                || matches!(item.status, Open(_)) && (item.taken || item.attempts > 0);
-            if !is_known || self.is_elsewhere(&item, from) {
-                continue;
-            }
-            let is_last = self.is_last(&item) && item.taken;
-            let steps = &self.spec.backoff_ms;
-            let step = steps
-                .get(item.attempts.saturating_sub(1) as usize)
-                .or(steps.last())
-                .copied()
-                .unwrap_or(0);
-            let wait = delay_ms.unwrap_or(step);
-            let status = if is_last { Dying } else { Open(if wait == 0 { 0 } else { now + wait }) };
-            if let Some(item) = self.at(*offset) {
-                item.status = status;
-            }
-        }
+        let steps = &self.options.backoff_ms;
+        let step = steps.get(item.attempts.saturating_sub(1) as usize).or(steps.last()).copied();
+        let item = &mut self.items[at];
+        item.due = ms.or(step).filter(|ms| *ms > 0).map_or(0, |ms| now + ms);
+        item.status = if is_last && item.taken { Dying } else { Open };
     }
 
-    pub(super) fn redrive(&mut self, offsets: Option<&[u64]>) -> Vec<u64> {
-        self.dirty = true;
-        let mut redriven = Vec::new();
-        for item in self.items.iter_mut().filter(|item| {
-            item.status == Dead && offsets.is_none_or(|these| these.contains(&item.offset))
-        }) {
-            (item.status, item.attempts, item.taken, item.unseen, item.free) =
-                (Held, 0, true, true, true);
-            redriven.push(item.offset);
+    pub(super) fn redrive(&mut self, offset: u64) {
+        for item in self.items.iter_mut().filter(|item| item.offset == offset) {
+            let (status, taken, unseen, free, void) = (Held, true, true, true, item.void);
+            *item = Item { status, taken, unseen, free, void, ..item.anew() };
         }
-        redriven
     }
 
     pub(super) fn reset(&mut self, floor: u64) {
         for item in &mut self.items {
-            let status = if item.offset <= floor { Done } else { Open(0) };
-            *item = Item {
-                status,
-                taken: status == Done,
-                ..Item::new(item.offset, item.topic, item.key, item.priority, item.at)
-            };
+            let taken = item.offset <= floor;
+            *item = Item { status: if taken { Done } else { Open }, taken, ..item.anew() };
         }
-        (self.state_until, self.holder, self.since_oldest) = (0, Holder::Nobody, 0);
-        self.sockets.clear();
-        self.commit(true);
+        (self.state_until, self.told, self.life) = (0, 0, Life::default());
     }
 
-    /// A commit: letters are written, and what was said is in the log.
-    pub(super) fn commit(&mut self, anyway: bool) {
-        let is_dying = self.items.iter().any(|item| item.status == Dying);
-        if !(self.dirty || is_dying || anyway) {
-            return;
+    /// Other options hold, for all behind `cursor`: up to there everything had its turn.
+    pub(super) fn change(&mut self, options: SubscribeOptions, cursor: u64) {
+        self.end(|item| item.owner().is_some());
+        let old = std::mem::replace(&mut self.options, options);
+        self.life = Life::default();
+        for at in 0..self.items.len() {
+            let was = wants(&old, &self.items[at]);
+            let is_wanted = self.wants(&self.items[at]);
+            let item = &mut self.items[at];
+            if !item.taken && item.is_open() && item.offset <= cursor {
+                (item.status, item.taken) = (Done, true);
+            }
+            // What was known of it may be known no more.
+            let is_known = item.taken || item.attempts > 0;
+            item.void = (is_known || was) && !is_wanted || is_known && item.void;
         }
-        self.items
-            .iter_mut()
-            .filter(|item| item.status == Dying)
-            .for_each(|item| item.status = Dead);
-        let limited = self.spec.max_deliveries > 0;
-        let kept = |item: &Item| {
-            let counts = item.attempts >= if limited && item.owner().is_none() { 1 } else { 2 };
-            let delayed = matches!(item.status, Open(at) if at > 0);
-            let status = if !item.is_open() || delayed { item.status } else { Open(0) };
-            (item.offset, (status, if counts || delayed { item.attempts } else { 0 }))
+    }
+
+    /// A commit: letters are written, and what was said is in the log; everything up to `cursor` had its turn.
+    pub(super) fn commit(&mut self, floor: u64, cursor: u64) {
+        let dying = |item: &&mut Item| item.status == Dying;
+        self.items.iter_mut().filter(dying).for_each(|item| item.status = Dead);
+        let is_limited = self.options.max_deliveries > 0;
+        let save = |item: &Item| {
+            let counts = item.attempts >= if is_limited && item.owner().is_none() { 1 } else { 2 };
+            let due = if item.status == Open { item.due } else { 0 };
+            let attempts = if counts || due > 0 { item.attempts } else { 0 };
+            let taken = item.offset <= floor;
+            let is_passed = item.offset <= cursor && !self.wants(item) && !item.taken;
+            let status = match item.is_open() {
+                true if is_passed => Done,
+                true => Open,
+                false => item.status,
+            };
+            Item { status, attempts, due, taken, ..item.anew() }
         };
-        self.saved = self.items.iter().map(kept).collect();
-        (self.dirty, self.saved_floor) = (false, self.lag().1.0);
+        self.saved = (self.items.iter().map(save).collect(), self.told);
     }
 
     /// The broker was killed and started again.
     pub(super) fn restart(&mut self) {
-        for item in &mut self.items {
-            let (status, attempts) = self.saved.get(&item.offset).copied().unwrap_or((Open(0), 0));
-            *item = Item {
-                status,
-                attempts,
-                taken: item.offset <= self.saved_floor,
-                ..Item::new(item.offset, item.topic, item.key, item.priority, item.at)
+        for (at, item) in self.items.iter_mut().enumerate() {
+            let saved = self.saved.0.get(at).cloned().unwrap_or_else(|| item.anew());
+            *item = Item { gone: item.gone, void: item.void, ..saved };
+        }
+        (self.told, self.life) = (self.saved.1, Life::default());
+    }
+}
+
+// What is right.
+impl Model {
+    fn at(&self, offset: u64) -> Option<usize> {
+        self.items.iter().position(|item| item.offset == offset)
+    }
+
+    pub(super) fn wants(&self, item: &Item) -> bool {
+        wants(&self.options, item)
+    }
+
+    pub(super) fn is_its(&self, owner: Owner) -> bool {
+        let is_held = self.options.mode != Mode::Exclusive || self.life.holder == owner;
+        self.life.sockets.contains_key(&owner) && is_held
+    }
+
+    /// What is open: with `all` also what nobody is owed.
+    fn open(&self, all: bool) -> impl Iterator<Item = &Item> {
+        let counts = move |it: &Item| match all {
+            true => self.wants(it) || it.taken,
+            false => self.wants(it) && !it.void,
+        };
+        self.items.iter().filter(move |item| item.is_open() && counts(item))
+    }
+
+    fn is_last(&self, item: &Item) -> bool {
+        self.options.max_deliveries > 0 && item.attempts >= self.options.max_deliveries
+    }
+
+    /// Whether it may be left out for such a newer one of its topic and key.
+    fn is_replaced(&self, item: &Item, by: impl Fn(&Item) -> bool) -> bool {
+        let is_of_state = item.offset <= self.state_until;
+        let conflates = self.options.conflate_ms > 0 && item.key > 0;
+        let is_newer = |it: &&Item| it.offset > item.offset && it.has_slot(item) && self.wants(it);
+        (is_of_state || conflates) && self.items.iter().filter(is_newer).any(by)
+    }
+
+    /// What is void by now.
+    pub(super) fn look(&mut self, now: u64) {
+        for at in 0..self.items.len() {
+            let item = &self.items[at];
+            let has_expired = item.expires.is_some_and(|at| at <= now);
+            let is_void = item.gone || has_expired || self.is_replaced(item, |_| true);
+            self.items[at].void |= is_void;
+        }
+    }
+
+    /// Whether anybody may be given it: a state does not follow the one that has replaced it.
+    fn is_there(&self, item: &Item, now: u64) -> bool {
+        let was_sent = |it: &Item| !it.is_open() || it.taken && it.attempts > 0;
+        let is_overtaken = self.options.conflate_ms > 0 && self.is_replaced(item, was_sent);
+        let has_expired = item.expires.is_some_and(|at| at <= now);
+        self.wants(item) && item.is_open() && !item.gone && !has_expired && !is_overtaken
+    }
+
+    fn is_young(&self, item: &Item, now: u64) -> bool {
+        self.options.conflate_ms > 0 && item.at + self.options.conflate_ms > now
+    }
+
+    /// How many more this one may be given. What is void takes room until that is found: `all` counts it.
+    fn room(&self, owner: Owner, is_new: bool, all: bool) -> usize {
+        let max = self.options.max_in_flight as usize;
+        let out = self.open(all).filter(|item| item.taken && item.status != Held).count();
+        let room = if is_new { max.saturating_sub(out) } else { usize::MAX };
+        let room = if self.paused { 0 } else { room };
+        if self.options.mode != Mode::Shared {
+            return room;
+        }
+        // Those who fetch are one member.
+        let sockets = &self.life.sockets;
+        let member = |of: Owner| if sockets.contains_key(&of) { of } else { FETCHERS };
+        let with: Vec<Owner> = self.items.iter().filter_map(Item::owner).map(member).collect();
+        let is_fetching = member(owner) == FETCHERS || with.contains(&FETCHERS);
+        let share = (max / (sockets.len() + usize::from(is_fetching)).max(1)).max(1);
+        let has = with.into_iter().filter(|other| *other == member(owner)).count();
+        room.min(share.saturating_sub(has))
+    }
+
+    /// Whether another of its key must be settled first, or is with somebody else.
+    fn is_blocked(&self, item: &Item, owner: Owner, all: bool) -> bool {
+        let is_partitioned = self.options.partition_by.is_some() && item.key > 0;
+        let comes_first = |it: &Item| match it.owner() {
+            Some(has) => has != owner || all && item.taken,
+            None => it.offset < item.offset,
+        };
+        let blocks = |it: &Item| (all || !it.free) && it.has_slot(item) && comes_first(it);
+        let mut others = self.open(all).filter(|it| it.offset != item.offset);
+        is_partitioned && (all || !item.free) && others.any(blocks)
+    }
+
+    /// What goes before this offset, and everything before the highest, is not given to this one now: there must be a
+    /// reason. With `again` also for what had its turn.
+    pub(super) fn passes(&mut self, owner: Owner, before: u64, again: bool, now: u64) -> Judged {
+        let (has_lanes, is_all) = (self.options.order == Order::Priority, before == u64::MAX);
+        let is_waiting =
+            |it: &Item| it.is_due(u64::MAX) && (it.taken && again || self.wants(it) && !it.taken);
+        let lane = |it: &Item| has_lanes.then_some(Reverse(it.priority));
+        let mut turns: Vec<Item> = self.items.iter().filter(|it| is_waiting(it)).cloned().collect();
+        turns.sort_by_key(|it| (lane(it), !it.taken, it.offset));
+        for (n, item) in turns.iter().enumerate() {
+            let oldest = turns[n..].iter().filter(|it| !it.taken).map(|it| it.offset).min();
+            let is_behind = !item.taken && item.offset >= before;
+            if is_behind && !has_lanes
+                || has_lanes && [oldest, Some(item.offset)].contains(&Some(before))
+            {
+                break;
+            }
+            let has_room = self.room(owner, !item.taken || item.status == Held, true) > 0;
+            if is_all && !item.taken && (!has_room || self.is_young(item, now)) {
+                continue;
+            }
+            let is_free = item.is_due(now) && !self.is_blocked(item, owner, true);
+            let is_last = self.is_last(item);
+            let may_wait = item.void || is_last || !is_free || item.taken && !has_room;
+            ensure!(may_wait, "{owner} was not given {item:?}");
+            let is_told = item.taken || !item.gone || item.offset <= self.told;
+            ensure!(is_told, "nobody was told that it is gone: {item:?}");
+            let is_found = !item.taken || is_all && is_free && has_room;
+            let dies = is_last && (item.taken || !item.void || has_lanes);
+            let item =
+                self.items.iter_mut().find(|it| it.offset == item.offset).expect("it is there");
+            item.taken = true;
+            item.status = match is_found {
+                true if dies => Dying,
+                true if item.void => Done,
+                _ => item.status,
             };
         }
-        (self.holder, self.since_oldest, self.dirty) = (Holder::Nobody, 0, false);
-        self.sockets.clear();
+        Ok(())
+    }
+
+    /// These were given to this one, in this order, with these numbers of the delivery.
+    pub(super) fn delivered(&mut self, owner: Owner, events: &[(u64, u32)], now: u64) -> Judged {
+        let mut last = 0;
+        for &(offset, attempts) in events {
+            let Some(at) = self.at(offset) else { return Err(format!("{offset} is not there")) };
+            let item = self.items[at].clone();
+            let is_free = item.is_due(now) && !self.is_blocked(&item, owner, false);
+            let is_in_order = self.options.order == Order::Priority || offset > last || !item.taken;
+            let is_its_turn = is_in_order && item.attempts + 1 == attempts && !self.is_last(&item);
+            let is_right = self.is_there(&item, now) && is_free && is_its_turn;
+            ensure!(is_right, "{owner} was given number {attempts} of {item:?} behind {last}");
+            if !item.taken {
+                self.passes(owner, offset, self.options.conflate_ms == 0, now)?;
+                let waits = |it: &Item| !it.taken && it.offset < offset;
+                let is_oldest = !self.open(false).any(waits);
+                self.life.since_oldest = if is_oldest { 0 } else { self.life.since_oldest + 1 };
+                ensure!(self.life.since_oldest < 16, "the oldest waits too long");
+            }
+            let has_room = self.room(owner, !item.taken, false) > 0;
+            ensure!(has_room, "{owner} was given too much: {item:?}");
+            let item = &mut self.items[at];
+            (item.status, item.owner, item.attempts) = (Sending, owner, attempts);
+            (item.taken, last) = (true, offset);
+        }
+        Ok(())
+    }
+
+    /// There is nothing for this one now.
+    pub(super) fn nothing(&mut self, owner: Owner, now: u64) -> Judged {
+        if self.options.mode != Mode::Mirror || self.paused {
+            return self.passes(owner, u64::MAX, true, now);
+        }
+        let young = self.open(true).find(|item| self.is_young(item, now));
+        self.mirrored(owner, &[], young.map_or(u64::MAX, |young| young.offset - 1), now)
+    }
+
+    /// Of a mirror, a session was given these, and nothing else up to `until`.
+    pub(super) fn mirrored(&mut self, to: Owner, events: &[u64], until: u64, now: u64) -> Judged {
+        let (cursor, told) = self.life.sockets.get(&to).copied().unwrap_or_default();
+        let until = until.max(events.last().copied().unwrap_or(0));
+        for item in self.items.iter().filter(|item| item.offset <= until) {
+            let is_new = item.offset > cursor && item.is_open() && self.wants(item);
+            let may_lack = !is_new || item.void && (!item.gone || item.offset <= told);
+            let is_given = events.contains(&item.offset);
+            let is_right = if is_given { is_new && self.is_there(item, now) } else { may_lack };
+            ensure!(is_right && events.is_sorted(), "{to} was given {events:?}: {item:?}");
+        }
+        let last = self.items.last().map_or(0, |item| item.offset);
+        self.life.sockets.insert(to, (cursor.max(until.min(last)), told));
+        Ok(())
+    }
+
+    /// This one was told that something behind `after` is gone.
+    pub(super) fn gap(&mut self, owner: Owner, after: u64) -> Judged {
+        let matches = |topic| self.options.filters.matches(topic);
+        let is_lost = |item: &&Item| item.gone && item.offset > after && matches(item.topic);
+        let lost = self.items.iter().rfind(is_lost).map_or(0, |item| item.offset);
+        ensure!(lost > 0, "{owner} was told of a gap behind {after}");
+        self.told = self.told.max(lost);
+        self.life.sockets.entry(owner).and_modify(|(_, told)| *told = lost.max(*told));
+        Ok(())
+    }
+
+    /// How many matching events are open, at least and at most; and between which offsets the floor is.
+    pub(super) fn lag(&self) -> ((u64, u64), (u64, u64)) {
+        let most = self.open(true).filter(|item| self.wants(item) && !item.gone).count();
+        let high = self.open(false).next().map_or(u64::MAX, |item| item.offset - 1);
+        let is_mirror = self.options.mode == Mode::Mirror;
+        let is_passed = |item: &&Item| match item.is_open() {
+            true => !self.wants(item) && !item.taken && !item.void,
+            false => item.taken || is_mirror,
+        };
+        let passed = self.items.iter().take_while(is_passed).filter(|item| !item.is_open());
+        let low = passed.last().map_or(0, |item| item.offset);
+        ((self.open(false).count() as u64, most as u64), (low, high))
     }
 }

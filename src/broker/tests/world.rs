@@ -5,7 +5,9 @@
 //!   called after each step of a test.
 
 use std::{
+    cell::RefCell,
     pin::pin,
+    rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{
     Broker, Ready, Subscription, acks::AckBox, assemble, controls::BrokerControls,
-    error::SubscribeError, presence::Presence, publish::PublishTicket,
+    error::SubscribeError, interest::before_arming, presence::Presence, publish::PublishTicket,
 };
 use crate::{
     clock::held,
@@ -31,7 +33,7 @@ pub(super) struct World {
     pub(super) broker: Arc<Broker>,
     disk: SimDisk,
     options: log::Options,
-    committer: Stepped,
+    committer: Rc<RefCell<Stepped>>,
     stop: CancellationToken,
 }
 
@@ -81,7 +83,7 @@ impl World {
             Vec::new(),
             &options.retention,
         );
-        World { broker, disk, options, committer, stop }
+        World { broker, disk, options, committer: Rc::new(RefCell::new(committer)), stop }
     }
 
     /// Everything in memory is gone, and what was not synced, in pieces.
@@ -100,7 +102,22 @@ impl World {
 
     /// Commits what waits.
     pub(super) fn step(&mut self) {
-        self.committer.step();
+        self.committer.borrow_mut().step();
+    }
+
+    /// From here on nothing is announced but by [`World::commit_before_arming`].
+    pub(super) async fn stop_pump(&self) {
+        self.stop.cancel();
+        tokio::task::yield_now().await;
+    }
+
+    /// When somebody who found nothing is next about to wait, what is queued is committed and announced just before.
+    pub(super) fn commit_before_arming(&self) {
+        let (committer, broker) = (self.committer.clone(), self.broker.clone());
+        before_arming::set(move || {
+            committer.borrow_mut().step();
+            drop(broker.interest.announce(broker.log().committed()));
+        });
     }
 
     /// Lets the pump and the writer of letters run.
@@ -119,7 +136,7 @@ impl World {
             if let Poll::Ready(done) = polled.await {
                 return done;
             }
-            self.committer.step();
+            self.step();
             tokio::task::yield_now().await;
         }
     }

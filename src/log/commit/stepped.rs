@@ -28,5 +28,7 @@ impl Stepped {
         let work = queue.take(BATCH_EVENTS_MAX, BATCH_BYTES_MAX, Duration::ZERO);
         self.committer.commit(work.jobs);
         self.committer.look_after();
+        // What is to be done beside the commit path was done here and now.
+        self.committer.shared.kept.send_replace(());
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use tidings_proto::{
-    Offset, Topic,
-    control::{DeadLetter, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange},
+    Cursor, Offset, Topic,
+    control::{DeadLetter, PresenceChange, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange},
 };
 use tidings_storage::{Fate, Seen};
 
@@ -23,6 +23,8 @@ pub(super) struct Fates<'a> {
     pub(super) plan: &'a Plan,
     pub(super) needs: &'a dyn Needs,
     pub(super) is_first_of_subscriptions: bool,
+    /// What stands before the segment.
+    pub(super) before: Cursor,
 }
 
 impl Fates<'_> {
@@ -38,7 +40,8 @@ impl Fates<'_> {
             }
             Class::Presence
                 if self.is_over(self.rules.default_index())
-                    && !self.needs.is_listed(seen.topic, seen.offset) =>
+                    && !self.needs.is_listed(seen.topic, seen.offset)
+                    && !self.is_leave_of_older(seen) =>
             {
                 Fate::Trim
             }
@@ -79,6 +82,17 @@ impl Fates<'_> {
         let change = data.and_then(|data| serde_json::from_slice::<ScheduleChange>(data).ok());
         let publish = change.and_then(|change| Offset::new(change.scheduled));
         publish.is_none_or(|publish| !matches!(self.log.reader().get(publish), Ok(None)))
+    }
+
+    /// Whether it says that somebody has left whose join may still stand in an older segment: without it a fold would
+    /// have that member listed again.
+    fn is_leave_of_older(&self, seen: &Seen<'_>) -> bool {
+        let data = codec::data_of(seen.body);
+        let change = data.and_then(|data| serde_json::from_slice::<PresenceChange>(data).ok());
+        let is_leave = change.is_some_and(|change| change.reason.is_some());
+        let older =
+            |topic| self.log.reader().last_until(&topic, seen.key, self.before);
+        is_leave && Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
     }
 
     fn of_careful(&self, seen: &Seen<'_>) -> Fate {

@@ -29,10 +29,31 @@ impl Reader {
                 },
             };
         };
-        let until = self.last();
+        self.newest_of(topic, key, self.last().min(info.last.cursor()))
+    }
+
+    /// The newest record with this topic and key up to `until`; `None` where there is none.
+    ///
+    /// # Errors
+    /// As with [`Reader::last_on`].
+    pub fn last_until(
+        &self,
+        topic: &Topic,
+        key: &[u8],
+        until: Cursor,
+    ) -> Result<Option<Record>, Error> {
+        self.newest_of(topic, key, until.min(self.last()))
+    }
+
+    fn newest_of(
+        &self,
+        topic: &Topic,
+        key: &[u8],
+        until: Cursor,
+    ) -> Result<Option<Record>, Error> {
         let hash = key_hash(topic.as_str(), key);
         for segment in self.segments_now().iter().rev() {
-            if segment.base > info.last.get() || segment.base > until.get() {
+            if segment.base > until.get() {
                 continue;
             }
             let hint = segment

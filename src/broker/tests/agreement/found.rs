@@ -1,28 +1,29 @@
 //! What random operations have found, as small as it gets: each was wrong once.
 
-use super::{super::model::Mode, Case, Op, Spec, agree};
+use tidings_proto::{
+    Mode, Start, SubscribeOptions,
+    subscribe::{Order, PartitionBy},
+};
 
-fn exclusive() -> Spec {
-    Spec {
-        mode: Mode::Exclusive,
-        partitioned: false,
-        lanes: false,
-        conflate_ms: 0,
-        topics: 2,
+use super::{Case, NAME, Op, TOPICS, agree, filters};
+
+fn exclusive() -> SubscribeOptions {
+    SubscribeOptions {
+        durable: Some(NAME.to_owned()),
+        start: Start::First,
         max_in_flight: 3,
         ack_wait_ms: 0,
-        max_deliveries: 0,
-        backoff_ms: Vec::new(),
+        batch_max: 4,
+        ..SubscribeOptions::to(filters(&TOPICS[..2]))
     }
 }
 
-fn agrees(spec: Spec, ops: Vec<Op>) {
-    agree(Case { spec, batch_max: 4, last_per_key: false, before: 0, tail_bytes: 1 << 20, ops })
-        .unwrap();
+fn agrees(options: SubscribeOptions, ops: Vec<Op>) {
+    agree(Case { options, before: 0, tail_bytes: 1 << 20, ops }).unwrap();
 }
 
 fn publish(key: u8, priority: u8) -> Op {
-    Op::Publish { topic: 0, key, priority }
+    Op::Publish { topic: 0, key, priority, ttl_ms: None }
 }
 
 fn attach(slot: usize) -> Op {
@@ -44,74 +45,126 @@ const SAVE: Op = Op::Redrive { event: None };
 
 #[test]
 fn what_a_fetch_finds_to_be_dead_gets_its_letter_at_once() {
-    let spec = Spec { max_deliveries: 2, ..exclusive() };
+    let options = SubscribeOptions { max_deliveries: 2, ..exclusive() };
     let twice = [publish(0, 0), COMMIT, fetch(1), attach(0), fetch(1), SAVE, COMMIT];
-    agrees(spec, twice.into_iter().chain([KILL, fetch(1), COMMIT]).collect());
+    agrees(options, twice.into_iter().chain([KILL, fetch(1), COMMIT]).collect());
 }
 
 #[test]
 fn a_fetch_counts_what_dies_against_the_limit() {
-    let spec = Spec { max_deliveries: 1, max_in_flight: 2, ..exclusive() };
+    let options = SubscribeOptions { max_deliveries: 1, max_in_flight: 2, ..exclusive() };
     let nack = Op::Nack { slot: 3, events: vec![1], delay_ms: Some(50) };
     let ops = [publish(0, 0), COMMIT, fetch(1), nack, publish(0, 0), publish(0, 0), publish(0, 0)];
-    agrees(spec.clone(), ops.clone().into_iter().chain([COMMIT, KILL, fetch(3)]).collect());
+    agrees(options.clone(), ops.clone().into_iter().chain([COMMIT, KILL, fetch(3)]).collect());
     // Nor is what waits for its moment left out.
-    let spec = Spec { max_deliveries: 0, ..spec };
-    agrees(spec, ops.into_iter().chain([COMMIT, KILL, fetch(3)]).collect());
+    let options = SubscribeOptions { max_deliveries: 0, ..options };
+    agrees(options, ops.into_iter().chain([COMMIT, KILL, fetch(3)]).collect());
 }
 
 #[test]
 fn what_comes_again_goes_before_what_is_new_and_lower() {
-    let spec = Spec { lanes: true, ack_wait_ms: 10, ..exclusive() };
+    let options = SubscribeOptions { order: Order::Priority, ack_wait_ms: 10, ..exclusive() };
     let due = [publish(0, 1), COMMIT, fetch(1), publish(0, 2), publish(0, 0)];
-    agrees(spec, due.into_iter().chain([Op::Advance { ms: 10 }, COMMIT, fetch(2)]).collect());
+    agrees(options, due.into_iter().chain([Op::Advance { ms: 10 }, COMMIT, fetch(2)]).collect());
 }
 
 #[test]
 fn what_was_acknowledged_ahead_lets_nothing_new_go_before_what_comes_again() {
-    let spec = Spec { lanes: true, ack_wait_ms: 10, ..exclusive() };
+    let options = SubscribeOptions { order: Order::Priority, ack_wait_ms: 10, ..exclusive() };
     let known = [publish(0, 0), publish(0, 0), publish(0, 1), COMMIT];
     // The put of the durable is event 1.
     let acked = Op::Ack { slot: 3, events: vec![3], up_to: false };
     let ops = [acked, fetch(1), Op::Advance { ms: 10 }, fetch(1)];
-    agrees(spec.clone(), known.into_iter().chain(ops).collect());
+    agrees(options.clone(), known.into_iter().chain(ops).collect());
     let later = [publish(0, 0), publish(0, 0), COMMIT, fetch(1), publish(0, 1), COMMIT];
     let acked = Op::Ack { slot: 3, events: vec![3], up_to: false };
-    agrees(spec, later.into_iter().chain([acked, Op::Advance { ms: 10 }, fetch(1)]).collect());
+    agrees(options, later.into_iter().chain([acked, Op::Advance { ms: 10 }, fetch(1)]).collect());
 }
 
 #[test]
 fn a_nacked_event_whose_key_is_elsewhere_comes_when_its_delay_is_over() {
-    let spec = Spec { mode: Mode::Shared, partitioned: true, ..exclusive() };
+    let options = SubscribeOptions {
+        mode: Mode::Shared,
+        partition_by: Some(PartitionBy::Key),
+        ..exclusive()
+    };
     let nack = Op::Nack { slot: 0, events: vec![2], delay_ms: Some(5) };
     let ops = [attach(0), attach(1), publish(1, 0), publish(1, 0), COMMIT];
     let one = Op::Pull { slot: 1, turns: 1, sent: true };
     agrees(
-        spec,
+        options,
         ops.into_iter().chain([one, fetch(1), nack, Op::Detach { slot: 1 }, pull(0)]).collect(),
     );
 }
 
 #[test]
 fn a_member_whose_share_is_used_up_does_not_look_again_at_once() {
-    let spec = Spec { mode: Mode::Shared, ..exclusive() };
+    let options = SubscribeOptions { mode: Mode::Shared, ..exclusive() };
     let members = (0..3).map(attach);
     let events = [publish(0, 0), publish(0, 0), publish(0, 0), COMMIT];
     let ops = [pull(0), pull(1), pull(2), Op::Detach { slot: 2 }, pull(0), pull(1)];
-    agrees(spec, members.chain(events).chain(ops).collect());
+    agrees(options, members.chain(events).chain(ops).collect());
 }
 
 #[test]
 fn a_fetch_goes_on_behind_what_was_replaced() {
-    let spec = Spec { conflate_ms: 20, ..exclusive() };
+    let options = SubscribeOptions { conflate_ms: 20, ..exclusive() };
     let twice = [publish(1, 0), COMMIT, publish(1, 0), fetch(1), attach(0), COMMIT];
-    agrees(spec, twice.into_iter().chain([pull(0), fetch(1)]).collect());
+    agrees(options, twice.into_iter().chain([pull(0), fetch(1)]).collect());
 }
 
 #[test]
 fn what_dies_in_its_turn_does_not_end_what_comes_by_lanes() {
-    let spec = Spec { lanes: true, max_deliveries: 2, ..exclusive() };
+    let options = SubscribeOptions { order: Order::Priority, max_deliveries: 2, ..exclusive() };
     let one = Op::Pull { slot: 0, turns: 1, sent: true };
     let twice = [publish(0, 3), COMMIT, attach(0), one, fetch(1), publish(0, 1), SAVE, COMMIT];
-    agrees(spec, twice.into_iter().chain([KILL, fetch(1)]).collect());
+    agrees(options, twice.into_iter().chain([KILL, fetch(1)]).collect());
+}
+
+#[test]
+fn a_fetch_goes_on_in_the_room_of_what_it_finds_to_be_wanted_no_longer() {
+    let options = SubscribeOptions { max_in_flight: 1, ..exclusive() };
+    let of_other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let narrowed = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let known = [of_other, COMMIT, publish(0, 0), COMMIT, attach(0), pull(0)];
+    agrees(options.clone(), known.into_iter().chain([narrowed, fetch(1)]).collect());
+    // Nor has expired.
+    let options = SubscribeOptions { ack_wait_ms: 10, ..options };
+    let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(20) };
+    let known = [expires, COMMIT, publish(0, 0), COMMIT, fetch(1), Op::Advance { ms: 30 }];
+    agrees(options, known.into_iter().chain([fetch(1)]).collect());
+}
+
+#[test]
+fn nothing_new_goes_before_what_comes_again_behind_what_has_expired() {
+    let options = SubscribeOptions { ack_wait_ms: 10, batch_max: 1, ..exclusive() };
+    let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(20) };
+    let known = [expires, publish(0, 0), COMMIT, attach(0), pull(0), publish(0, 0), COMMIT];
+    for next in [fetch(1), Op::Pull { slot: 0, turns: 1, sent: true }] {
+        let ops = known.clone().into_iter().chain([Op::Advance { ms: 30 }, next]);
+        agrees(options.clone(), ops.collect());
+    }
+}
+
+#[test]
+fn the_floor_of_a_mirror_passes_nothing_that_is_gone_before_somebody_was_told() {
+    let options = SubscribeOptions { mode: Mode::Mirror, ..exclusive() };
+    let ack = Op::Ack { slot: 3, events: vec![0], up_to: false };
+    let ops = [publish(0, 0), COMMIT, Op::Erase { topic: 0 }, ack, COMMIT];
+    for next in [attach(0), fetch(1)] {
+        let next = [next, pull(0), SAVE, COMMIT, KILL, attach(0), pull(0)];
+        agrees(options.clone(), ops.clone().into_iter().chain(next).collect());
+    }
+}
+
+#[test]
+fn a_fetch_by_lanes_goes_on_behind_what_has_expired() {
+    let options = SubscribeOptions { order: Order::Priority, ..exclusive() };
+    let expires = Op::Publish { topic: 0, key: 0, priority: 3, ttl_ms: Some(20) };
+    let ops = [expires, publish(0, 0), COMMIT, Op::Advance { ms: 30 }, fetch(1)];
+    agrees(options.clone(), ops.into_iter().collect());
+    // Nor is a session that finds such things due again told to look at once.
+    let gone = [publish(0, 0), publish(0, 0), COMMIT, fetch(2), Op::Erase { topic: 0 }];
+    let ops = gone.into_iter().chain([attach(0), attach(1), pull(1)]);
+    agrees(SubscribeOptions { batch_max: 1, ..options }, ops.collect());
 }
