@@ -13,6 +13,10 @@ impl Subscription {
     /// As [`Subscription::next`], of a durable with lanes.
     pub(super) async fn next_in_lanes(&mut self) -> Result<Option<Delivery>, ReadError> {
         for _ in 0..LOOKS_A_TURN {
+            // Whoever has it now is told of what is gone.
+            if self.is_lost() {
+                return Ok(Some(self.end()));
+            }
             if let Some(gap) = self.trimmed() {
                 return Ok(Some(Delivery::Gap(gap)));
             }

@@ -202,7 +202,7 @@ impl Model {
             }
             // What was known of it may be known no more.
             let is_known = item.taken || item.attempts > 0;
-            item.void = (is_known || was) && !is_wanted || is_known && item.void;
+            item.void = (is_known || was || item.void) && !is_wanted || is_known && item.void;
         }
     }
 
@@ -389,7 +389,7 @@ impl Model {
             ensure!(has_room, "{owner} was given too much: {item:?}");
             let item = &mut self.items[at];
             (item.status, item.owner, item.attempts) = (Sending, owner, attempts);
-            (item.taken, last) = (true, offset);
+            (item.taken, item.void, last) = (true, false, offset);
         }
         Ok(())
     }

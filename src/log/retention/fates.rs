@@ -90,8 +90,7 @@ impl Fates<'_> {
         let data = codec::data_of(seen.body);
         let change = data.and_then(|data| serde_json::from_slice::<PresenceChange>(data).ok());
         let is_leave = change.is_some_and(|change| change.reason.is_some());
-        let older =
-            |topic| self.log.reader().last_until(&topic, seen.key, self.before);
+        let older = |topic| self.log.reader().last_until(&topic, seen.key, self.before);
         is_leave && Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
     }
 

@@ -45,12 +45,7 @@ impl Reader {
         self.newest_of(topic, key, until.min(self.last()))
     }
 
-    fn newest_of(
-        &self,
-        topic: &Topic,
-        key: &[u8],
-        until: Cursor,
-    ) -> Result<Option<Record>, Error> {
+    fn newest_of(&self, topic: &Topic, key: &[u8], until: Cursor) -> Result<Option<Record>, Error> {
         let hash = key_hash(topic.as_str(), key);
         for segment in self.segments_now().iter().rev() {
             if segment.base > until.get() {

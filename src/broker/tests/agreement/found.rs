@@ -168,3 +168,11 @@ fn a_fetch_by_lanes_goes_on_behind_what_has_expired() {
     let ops = gone.into_iter().chain([attach(0), attach(1), pull(1)]);
     agrees(SubscribeOptions { batch_max: 1, ..options }, ops.collect());
 }
+
+#[test]
+fn who_was_superseded_is_not_the_one_who_is_told_of_a_gap() {
+    let options = SubscribeOptions { order: Order::Priority, ..exclusive() };
+    let known = [publish(0, 0), publish(0, 0), COMMIT, attach(0), fetch(1)];
+    let ops = [Op::Erase { topic: 0 }, pull(0), fetch(1)];
+    agrees(options, known.into_iter().chain(ops).collect());
+}
