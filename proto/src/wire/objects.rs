@@ -21,6 +21,9 @@ pub(super) use write::{List, Object, Syntax};
 
 /// An event's data as an encoding gives it in the attribute `data`.
 pub(super) trait Payload: Sized {
+    /// Whether what [`Payload::bytes`] gives for this is valid JSON wherever the content type says JSON.
+    const IS_PARSED: bool;
+
     /// Whether it is the encoding's word for nothing, which is no data for a publisher to give.
     fn is_null(&self) -> bool;
 

@@ -46,6 +46,8 @@ pub fn encode_publish(publish: &Publish, out: &mut Vec<u8>) {
 }
 
 impl Payload for &RawValue {
+    const IS_PARSED: bool = true;
+
     fn is_null(&self) -> bool {
         self.get() == "null"
     }

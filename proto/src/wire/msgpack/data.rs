@@ -21,6 +21,8 @@ pub(super) enum Given<'a> {
 }
 
 impl Payload for Given<'_> {
+    const IS_PARSED: bool = false;
+
     /// Nil is no value of `data` to begin with.
     fn is_null(&self) -> bool {
         false

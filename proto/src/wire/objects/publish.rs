@@ -92,6 +92,7 @@ impl<D: Payload> WirePublish<D> {
         if self.data.as_ref().is_some_and(Payload::is_null) {
             return Err(Fault::new("data", "is null: leave it out"));
         }
+        let is_parsed = D::IS_PARSED && self.data.is_some();
         let default = if self.data.is_some() { JSON } else { OCTETS };
         let data = D::bytes(self.datacontenttype.as_deref(), self.data, self.data_base64)?;
         let datacontenttype =
@@ -109,7 +110,11 @@ impl<D: Payload> WirePublish<D> {
             correlation: self.correlation,
             headers: self.headers.unwrap_or_default(),
         };
-        event.check()?;
+        if is_parsed {
+            event.check_parsed()?
+        } else {
+            event.check()?
+        }
         Ok(Publish {
             event,
             expect_last: self.expect_last,

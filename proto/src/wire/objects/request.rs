@@ -138,8 +138,10 @@ impl<D: Payload> Envelope<D> {
 
     fn into_request(self) -> Result<Request, WireError> {
         let given = self.given();
-        if given.len() != 1 {
-            return Err(not_one(&given));
+        if given.iter().filter(|(_, is_given)| *is_given).count() != 1 {
+            let names: Vec<_> =
+                given.into_iter().filter(|(_, is_given)| *is_given).map(|(name, _)| name).collect();
+            return Err(not_one(&names));
         }
         if let Some(publish) = self.publish {
             let publish = publish.into_publish().map_err(|fault| fault.under("publish"))?;
@@ -169,9 +171,9 @@ impl<D: Payload> Envelope<D> {
         rest.into_iter().flatten().next().ok_or_else(|| not_one(&[]))
     }
 
-    /// The names of the requests that are there.
-    fn given(&self) -> Vec<&'static str> {
-        let all = [
+    /// The names of all requests, and whether they are there.
+    fn given(&self) -> [(&'static str, bool); 12] {
+        [
             ("connect", self.connect.is_some()),
             ("publish", self.publish.is_some()),
             ("publish_batch", self.publish_batch.is_some()),
@@ -184,8 +186,7 @@ impl<D: Payload> Envelope<D> {
             ("receipts", self.receipts.is_some()),
             ("cancel", self.cancel.is_some()),
             ("ping", self.ping.is_some()),
-        ];
-        all.into_iter().filter(|&(_, is_given)| is_given).map(|(name, _)| name).collect()
+        ]
     }
 }
 
