@@ -73,7 +73,12 @@ fn describe() {
         }
     }
     process().describe();
-    gauge!(table::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("commit", env!("BUILD_COMMIT")),
+        ("rustc", env!("BUILD_RUSTC")),
+    ];
+    gauge!(table::BUILD_INFO.name, &build).set(1.0);
     gauge!(table::START_TIME.name).set(clock::now().as_millis() as f64 / 1000.0);
     // What is zero is there from the start: a rate over it sees its first step.
     for result in ["ok", "refused"] {

@@ -45,7 +45,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// tidings: a persistent, event-sourced notification broker, and its client.
 #[derive(Debug, clap::Parser)]
-#[command(name = "tidings", version, after_help = EXAMPLES)]
+#[command(name = "tidings", version = version::VERSION, after_help = EXAMPLES)]
 pub struct Cli {
     /// What every command takes.
     #[command(flatten)]

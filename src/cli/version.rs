@@ -2,6 +2,17 @@
 
 use super::{Globals, output::print};
 
+/// Version, commit and compiler, as `tidings --version` says them. The last two are `unknown` where the build could
+/// not know them (`build.rs`).
+pub const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("BUILD_COMMIT"),
+    ", rustc ",
+    env!("BUILD_RUSTC"),
+    ")"
+);
+
 /// What `tidings version` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -17,9 +28,15 @@ Examples:
 /// # Errors
 /// When stdout cannot be written.
 pub fn run(_: &Args, globals: &Globals) -> anyhow::Result<()> {
-    let version = env!("CARGO_PKG_VERSION");
     match globals.json {
-        true => print(&format!("{{\"version\":\"{version}\"}}")),
-        false => print(&format!("tidings {version}")),
+        true => print(
+            &serde_json::json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "commit": env!("BUILD_COMMIT"),
+                "rustc": env!("BUILD_RUSTC"),
+            })
+            .to_string(),
+        ),
+        false => print(&format!("tidings {VERSION}")),
     }
 }

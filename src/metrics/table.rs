@@ -64,7 +64,7 @@ macro_rules! table {
 use Kind::{Counter, Gauge};
 
 table! {
-    BUILD_INFO = "tidings_build_info", Gauge, "version", "1, with the version";
+    BUILD_INFO = "tidings_build_info", Gauge, "version, commit, rustc", "1, with the version, its commit and its compiler";
     START_TIME = "tidings_start_time_seconds", Gauge, "", "When the process began, in seconds since the epoch";
     READY = "tidings_ready", Gauge, "", "1 when publishes are taken";
 

@@ -19,6 +19,29 @@ fn publish_lines(broker: &Broker, input: &str, more: &[&str]) -> (Option<i32>, S
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
+#[test]
+fn it_says_what_it_was_built_from() {
+    let said = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidings"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let parts: Value = serde_json::from_str(&said(&["version", "--json"])).unwrap();
+    let part = |name: &str| parts[name].as_str().unwrap().to_owned();
+    assert_eq!(part("version"), env!("CARGO_PKG_VERSION"));
+    let commit = part("commit");
+    // The tests are no release of a packager: they run in a checkout or in none.
+    let is_hash = commit.len() >= 12 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert!(is_hash || commit == "unknown", "{commit}");
+    assert!(part("rustc").starts_with("1."), "{parts}");
+    let line = format!("tidings {} (commit {commit}, rustc {})\n", part("version"), part("rustc"));
+    assert_eq!(said(&["version"]), line);
+    assert_eq!(said(&["--version"]), line);
+}
+
 async fn count(broker: &Broker) -> u64 {
     let page = http::get(&broker.public, "/v1/topics?filter=a").await.json();
     page["topics"].as_array().unwrap().first().map_or(0, |topic| topic["count"].as_u64().unwrap())

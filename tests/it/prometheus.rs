@@ -137,6 +137,7 @@ async fn the_linter_of_prometheus_finds_nothing() {
     assert!(!clean || !said.is_empty());
     for name in [
         "tidings_build_info{version=",
+        concat!("commit=\"", env!("BUILD_COMMIT"), "\",rustc=\"", env!("BUILD_RUSTC"), "\"} 1"),
         "tidings_disk_free_bytes",
         "tidings_auth_total{result=\"refused\"} 0",
         "process_resident_memory_bytes",
