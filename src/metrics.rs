@@ -266,11 +266,11 @@ pub fn storage_failed(op: &'static str, kind: &'static str) {
     counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).increment(1);
 }
 
-/// A publish was answered.
-pub fn publish_answered(transport: &'static str, outcome: Outcome) {
+/// So many publishes were answered.
+pub fn publish_answered(transport: &'static str, outcome: Outcome, publishes: usize) {
     let of = HANDLES.get().and_then(|handles| handles.of(transport));
     if let Some(counter) = of.and_then(|of| of.publish(outcome)) {
-        counter.increment(1);
+        counter.increment(count(publishes));
     }
 }
 

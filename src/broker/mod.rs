@@ -78,7 +78,7 @@ pub use self::{
     interest::Ready,
     letters::PlacedLetter,
     presence::Options as PresenceOptions,
-    publish::PublishTicket,
+    publish::{PublishTicket, Run, RunTicket},
     retention::{Erased, RetentionError, RuleInfo},
     subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };

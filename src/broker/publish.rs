@@ -22,8 +22,15 @@ use super::{
 };
 use crate::{
     clock,
-    log::{self, Draft, Drafts, Ticket},
+    log::{self, Draft, Drafts, Ticket, Tickets},
 };
+
+/// The most events of a [`Run`]: their answers go out in one piece.
+const RUN_EVENTS_MAX: usize = 128;
+/// Once a run has so many bytes it is queued.
+const RUN_BYTES: usize = 64 * 1024;
+/// An event with more data than this is in no run: it is queued alone.
+const RUN_DATA_BYTES_MAX: usize = 16 * 1024;
 
 /// Accepted: a future of where the events stand.
 pub struct PublishTicket {
@@ -39,13 +46,71 @@ impl Future for PublishTicket {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let committed = ready!(Pin::new(&mut self.ticket).poll(context))?;
-        let published = |(place, id): (&log::Place, String)| Published {
-            offset: place.offset,
-            id,
-            duplicate: place.duplicate,
-        };
         let ids = std::mem::take(&mut self.ids);
-        Poll::Ready(Ok(committed.places.iter().zip(ids).map(published).collect()))
+        let places = committed.places.iter().zip(ids);
+        Poll::Ready(Ok(places.map(|(place, id)| published(place, id)).collect()))
+    }
+}
+
+fn published(place: &log::Place, id: String) -> Published {
+    Published { offset: place.offset, id, duplicate: place.duplicate }
+}
+
+/// Events of one publisher that came together, each a publish of its own: they are queued in one piece, so that what
+/// it costs to queue and to be answered is paid once. Empty it holds no memory.
+#[derive(Default)]
+pub struct Run {
+    units: Vec<Drafts>,
+    ids: Vec<RunId>,
+    bytes: usize,
+}
+
+/// Written out when it is answered: until then a made one takes 16 bytes.
+enum RunId {
+    Made(Uuid),
+    Given(EventId),
+}
+
+impl Run {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Whether it is to be queued before more comes.
+    pub fn is_full(&self) -> bool {
+        self.units.len() >= RUN_EVENTS_MAX || self.bytes >= RUN_BYTES
+    }
+
+    /// Whether this may be in one: not what has to be looked into first.
+    pub fn takes(publish: &Publish) -> bool {
+        let data_bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
+        publish.deliver_at.is_none() && !publish.receipts && data_bytes <= RUN_DATA_BYTES_MAX
+    }
+}
+
+/// Accepted: a future of where each event stands, or why it does not.
+pub struct RunTicket {
+    tickets: Tickets,
+    ids: Vec<RunId>,
+}
+
+impl Future for RunTicket {
+    type Output = Vec<Result<Published, PublishError>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcomes = ready!(Pin::new(&mut self.tickets).poll(context));
+        let ids = std::mem::take(&mut self.ids);
+        let one = |(outcome, id): (Result<log::Committed, log::AppendError>, RunId)| {
+            let committed = outcome?;
+            let place = committed.places.first().ok_or(log::AppendError::Indeterminate)?;
+            let id = match id {
+                RunId::Made(id) => id.to_string(),
+                RunId::Given(id) => id.as_str().to_owned(),
+            };
+            Ok(published(place, id))
+        };
+        Poll::Ready(outcomes.into_iter().zip(ids).map(one).collect())
     }
 }
 
@@ -78,6 +143,27 @@ impl Broker {
         }
         let ticket = self.log.append(drafts).await?;
         Ok(PublishTicket { ticket, ids, _place: None })
+    }
+
+    /// Adds an event that a run [takes](Run::takes); it is not queued yet.
+    pub fn add(&self, run: &mut Run, subject: &str, publish: Publish) {
+        let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
+        // Only a time to live needs to know how late it is.
+        let now = publish.event.expires.map_or(Timestamp::from_millis(0), |_| clock::now());
+        let draft = log::draft(&publish.event, made, subject, now, publish.receipts);
+        run.bytes += draft.cost_bytes();
+        let draft = Draft { expect_last: publish.expect_last, ..draft };
+        run.units.push(SmallVec::from_buf([draft]));
+        run.ids.push(publish.event.id.map_or(RunId::Made(made), RunId::Given));
+    }
+
+    /// Queues the events of a run, in their order.
+    ///
+    /// # Errors
+    /// See [`PublishError`], for all of them.
+    pub async fn publish_run(&self, run: Run) -> Result<RunTicket, PublishError> {
+        let tickets = self.log.append_each(run.units).await?;
+        Ok(RunTicket { tickets, ids: run.ids })
     }
 
     /// Whether whoever wishes for receipts can be told, and by not too many.

@@ -187,7 +187,7 @@ impl Stored {
         }
         let body = self.body()?;
         let bytes = exactly(|out| json::encode_event(&self.place(), &body, out));
-        let encoded = Encoded { bytes, expires: body.expires };
+        let encoded = Encoded { bytes: bytes.into(), expires: body.expires };
         Ok(self.json.get_or_init(|| encoded))
     }
 
@@ -202,7 +202,7 @@ impl Stored {
         }
         let body = self.body()?;
         let bytes = exactly(|out| encode(&self.place(), &body, out));
-        Ok(place.get_or_init(|| bytes))
+        Ok(place.get_or_init(|| bytes.into()))
     }
 
     fn place(&self) -> stored::Place<'_> {
@@ -217,14 +217,14 @@ impl Stored {
 }
 
 /// What is written, in memory of just that size: it may stay as long as the log's tail reaches back.
-fn exactly(write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+fn exactly(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     const KEEP_BYTES: usize = 64 * 1024;
     thread_local! {
         static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     }
     let mut out = SCRATCH.take();
     write(&mut out);
-    let bytes = Bytes::copy_from_slice(&out);
+    let bytes = out.as_slice().to_vec();
     if out.capacity() <= KEEP_BYTES {
         out.clear();
         SCRATCH.set(out);
@@ -246,8 +246,9 @@ pub fn draft(
         Expiry::TtlMs(ms) => now.plus_millis(ms),
     });
     let made_id = event.id.is_none().then_some(made_id);
-    let mut body = Vec::with_capacity(event.data.as_ref().map_or(0, Bytes::len) + 128);
-    stored::encode(&stored::Draft { event, made_id, subject, expires }, &mut body);
+    let draft = stored::Draft { event, made_id, subject, expires };
+    // Of its size exactly: it becomes shared memory as it is, and stays as long as the tail reaches back.
+    let body = exactly(|out| stored::encode(&draft, out));
     let dedupe = event.id.as_ref().map(|id| dedupe_hash(subject, id.as_str()));
     Draft {
         topic: event.topic.clone(),

@@ -16,6 +16,7 @@ use std::{
 use smallvec::SmallVec;
 use tidings_proto::{Cursor, Offset, Timestamp, Topic};
 use tidings_storage::{Error as StorageError, Flags, Log, NewRecord};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     AppendError, Committed, Health, Place, Shared,
@@ -105,6 +106,9 @@ enum Spot {
 }
 
 type Spots = SmallVec<[Spot; 1]>;
+
+/// The units of one job.
+type Admitted = SmallVec<[Result<Spots, AppendError>; 1]>;
 
 /// Tells everybody that the thread has ended, also where it ended by a bug.
 struct LastWords {
@@ -204,11 +208,18 @@ impl Committer {
 
     fn commit(&mut self, jobs: Vec<Job>) {
         let started = clock::monotonic();
-        let mut staged = Staged::default();
+        let events = jobs.iter().flat_map(|job| &job.units).map(Drafts::len).sum();
+        let mut staged = Staged { drafts: Vec::with_capacity(events), ..Staged::default() };
         let mut answers = Vec::with_capacity(jobs.len());
+        let mut room: Option<OwnedSemaphorePermit> = None;
         for job in jobs {
-            let spots = self.admit(job.drafts, &mut staged);
-            answers.push((job.done, job._room, spots));
+            let units = job.units.into_iter();
+            let spots: Admitted = units.map(|drafts| self.admit(drafts, &mut staged)).collect();
+            answers.push((job.done, spots));
+            match &mut room {
+                Some(room) => room.merge(job.room),
+                None => room = Some(job.room),
+            }
         }
         let controls = self.controls.drain();
         let outcome = self.write(staged.drafts, controls);
@@ -218,18 +229,21 @@ impl Committer {
             self.appended.add(appended);
             metrics::committed(events.len(), clock::monotonic().saturating_sub(started));
         }
-        for (done, room, spots) in answers {
-            let answer = spots.and_then(|spots| match &outcome {
+        drop(room);
+        let answer = |spots: Result<Spots, AppendError>| {
+            spots.and_then(|spots| match &outcome {
                 Ok(events) => Ok(places(&spots, events)),
                 // Nothing new in it: the answer does not hang on this write.
                 Err(_) if spots.iter().all(|spot| matches!(spot, Spot::Known(_))) => {
                     Ok(places(&spots, &[]))
                 }
                 Err(error) => Err(error.clone()),
-            });
-            drop(room);
+            })
+        };
+        // The last first: a publisher waits for its oldest, and is woken once, when all of its answers are there.
+        for (done, admitted) in answers.into_iter().rev() {
             // A publisher that has gone does not want to know.
-            let _ = done.send(answer);
+            let _ = done.send(admitted.into_iter().map(answer).collect());
         }
     }
 

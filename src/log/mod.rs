@@ -29,6 +29,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use smallvec::smallvec;
 use tidings_proto::{
     Cursor, Filter, Filters, LogId, Offset, Topic,
     message::{Gap, GapReason},
@@ -42,12 +43,13 @@ pub use self::{
     codec::{Stored, draft},
     commit::{Controls, Draft, Drafts},
     error::{AppendError, ReadError},
-    ticket::{Committed, Place, Ticket},
+    ticket::{Committed, Place, Ticket, Tickets},
 };
 use self::{
     commit::Committer,
-    queue::{Job, Queue},
+    queue::{Job, Queue, Units},
     tail::Tail,
+    ticket::Outcomes,
 };
 use crate::metrics;
 
@@ -207,16 +209,30 @@ impl LogHandle {
     /// [`AppendError::Busy`] when there was no room for five seconds, [`AppendError::TooLarge`] when
     /// there never will be, and what [`Health`] says.
     pub async fn append(&self, drafts: Drafts) -> Result<Ticket, AppendError> {
+        self.queue(smallvec![drafts]).await.map(Ticket)
+    }
+
+    /// Queues events of which each is appended for itself, in this order: what came together waits together, and is
+    /// answered together.
+    ///
+    /// # Errors
+    /// As [`LogHandle::append`], for all of them; [`AppendError::TooLarge`] for what together is more than one batch.
+    pub async fn append_each(&self, units: Vec<Drafts>) -> Result<Tickets, AppendError> {
+        let count = units.len();
+        let outcomes = self.queue(units.into()).await?;
+        Ok(Tickets { outcomes, count })
+    }
+
+    async fn queue(&self, units: Units) -> Result<oneshot::Receiver<Outcomes>, AppendError> {
         self.check_health()?;
-        let bytes: usize = drafts.iter().map(Draft::cost_bytes).sum();
-        if drafts.len() > commit::BATCH_EVENTS_MAX || bytes > self.shared.room_bytes {
-            return Err(AppendError::TooLarge { events: drafts.len(), bytes });
+        let (events, bytes) = queue::cost(&units);
+        if events > commit::BATCH_EVENTS_MAX || bytes > self.shared.room_bytes {
+            return Err(AppendError::TooLarge { events, bytes });
         }
         let room = self.room(bytes).await?;
-        let (done, outcome) = oneshot::channel();
-        let job = Job { drafts, done, _room: room };
-        self.shared.queue.push(job).map_err(|_| AppendError::Closed)?;
-        Ok(Ticket(outcome))
+        let (done, outcomes) = oneshot::channel();
+        self.shared.queue.push(Job { units, done, room }).map_err(|_| AppendError::Closed)?;
+        Ok(outcomes)
     }
 
     async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, AppendError> {

@@ -7,21 +7,33 @@
 use std::{collections::VecDeque, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
+use smallvec::SmallVec;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{
-    AppendError, Committed,
     commit::{Draft, Drafts},
+    ticket::Outcomes,
 };
 
 /// How long acks alone wait for a publish to share its sync with.
 const NUDGE_WAIT: Duration = Duration::from_millis(5);
 
-/// Events that are appended together or not at all.
+/// What is queued and answered at once: mostly one unit.
 pub(crate) struct Job {
-    pub(crate) drafts: Drafts,
-    pub(crate) done: oneshot::Sender<Result<Committed, AppendError>>,
-    pub(crate) _room: OwnedSemaphorePermit,
+    /// Each of them is appended whole or not at all.
+    pub(crate) units: Units,
+    /// Takes an outcome for each unit.
+    pub(crate) done: oneshot::Sender<Outcomes>,
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// Of one job.
+pub(crate) type Units = SmallVec<[Drafts; 1]>;
+
+/// How many events these are, and what it costs to have them wait, in bytes.
+pub(crate) fn cost(units: &[Drafts]) -> (usize, usize) {
+    let drafts = units.iter().flatten();
+    drafts.fold((0, 0), |(events, bytes), draft: &Draft| (events + 1, bytes + draft.cost_bytes()))
 }
 
 /// The jobs that wait, in order.
@@ -97,8 +109,8 @@ impl Queue {
         state.nudged = false;
         let (mut events, mut bytes, mut count) = (0, 0, 0);
         for job in &state.jobs {
-            events += job.drafts.len();
-            bytes += job.drafts.iter().map(Draft::cost_bytes).sum::<usize>();
+            events += job.units.iter().map(Drafts::len).sum::<usize>();
+            bytes += job.room.num_permits();
             if count > 0 && (events > events_max || bytes > bytes_max) {
                 break;
             }

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    frame::{self, Frame, Limits, Message, OpenFrame, Payload, Reader, Role},
+    frame::{self, Frame, Limits, Message, OpenFrame, Payload, ReadError, Reader, Role},
     progress::Progress,
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
     session::{
         Greeting, House, Ready, Transport,
         answers::{self, Answers},
-        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Verdict},
+        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Taken, Verdict},
         encoding::Encoding,
         outbox::{Filled, Frames, Item, Outbox},
     },
@@ -67,6 +67,9 @@ pub struct Start {
     /// Who it is.
     pub peer: SocketAddr,
 }
+
+/// What the reader gives.
+type Read = Result<Option<Message>, ReadError>;
 
 /// How a socket ends: the close code and reason to send, or nothing when the peer has gone.
 type Ending = Option<(u16, String)>;
@@ -177,8 +180,7 @@ impl Ears {
         drop(token);
         let ending = match begun {
             Verdict::GoOn => self.converse().await,
-            Verdict::Close(code, reason) => Some((code, reason.to_owned())),
-            Verdict::Gone => None,
+            other => ending(other),
         };
         let ending = ending?;
         self.conversation.closes_with(ending.0);
@@ -190,63 +192,112 @@ impl Ears {
     async fn converse(&mut self) -> Ending {
         let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
         loop {
-            let deadline = self.deadline(connect_by);
-            let message = tokio::select! {
-                message = self.reader.next() => message,
-                () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
-                    Some(ending) => return Some(ending),
-                    None => continue,
+            // What was read in one piece is taken before anything else is looked at: a piece is small.
+            let message = match self.reader.ready() {
+                Ok(None) => match self.flush().await {
+                    Verdict::GoOn => match self.more(connect_by).await {
+                        Ok(Some(message)) => message,
+                        Ok(None) => continue,
+                        Err(ending) => return ending,
+                    },
+                    other => return ending(other),
                 },
-                () = self.house.stop.cancelled() => return Some((CLOSE_GOING_AWAY, "shutting down".to_owned())),
+                read => read,
             };
-            self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
             let verdict = match message {
-                // Boxed: what a message needs to be carried out is not kept by a socket that says nothing.
                 Ok(Some(Message::Text(text))) if !self.encoding.is_binary() => {
-                    Box::pin(self.conversation.text(&text)).await
+                    let taken = self.conversation.text(&text);
+                    self.carry_out(taken).await
                 }
                 Ok(Some(Message::Binary(frame))) if self.encoding.is_binary() => {
-                    Box::pin(self.conversation.binary(self.encoding, &frame)).await
+                    let taken = self.conversation.binary(self.encoding, &frame);
+                    self.carry_out(taken).await
                 }
-                Ok(Some(Message::Text(_) | Message::Binary(_))) => {
-                    let kind = if self.encoding.is_binary() { "binary" } else { "text" };
-                    let reason = format!(
-                        "this socket speaks {} in {kind} frames",
-                        self.encoding.subprotocol()
-                    );
-                    return Some((CLOSE_UNSUPPORTED, reason));
-                }
-                Ok(Some(Message::Ping(payload))) => {
-                    let pong = Item::Pong(payload.as_ref().into());
-                    if Box::pin(self.answers.send(pong)).await {
-                        Verdict::GoOn
-                    } else {
-                        Verdict::Gone
-                    }
-                }
-                Ok(Some(Message::Pong(_))) => {
-                    self.shared.ponged();
-                    Verdict::GoOn
-                }
-                Ok(Some(Message::Close(code))) => {
-                    return Some((code.map_or(CLOSE_NORMAL, |(code, _)| code), String::new()));
-                }
-                Ok(None) => return None,
-                Err(error) => return error.close_code().map(|code| (code, error.to_string())),
+                other => match self.flush().await {
+                    Verdict::GoOn => match self.control(other).await {
+                        Ok(verdict) => verdict,
+                        Err(ending) => return ending,
+                    },
+                    other => other,
+                },
             };
             match verdict {
                 Verdict::GoOn => {}
-                Verdict::Close(code, reason) => return Some((code, reason.to_owned())),
-                Verdict::Gone => return None,
+                other => return ending(other),
             }
+        }
+    }
+
+    /// Waits for the next message; `None` where it is only late for something.
+    async fn more(&mut self, connect_by: tokio::time::Instant) -> Result<Option<Read>, Ending> {
+        let deadline = self.deadline(connect_by);
+        let message = tokio::select! {
+            message = self.reader.next() => message,
+            () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
+                Some(ending) => return Err(Some(ending)),
+                None => return Ok(None),
+            },
+            () = self.house.stop.cancelled() => {
+                return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
+            }
+        };
+        self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
+        Ok(Some(message))
+    }
+
+    /// Boxed, as all of these: what a message needs to be carried out is not kept by a socket that says nothing.
+    async fn carry_out(&mut self, taken: Option<Taken>) -> Verdict {
+        match taken {
+            Some(taken) => Box::pin(self.conversation.carry_out(taken)).await,
+            None if self.conversation.is_full() => {
+                let verdict = self.flush().await;
+                // Who sends without end gives way: to its own answers, and to other sockets.
+                tokio::task::yield_now().await;
+                verdict
+            }
+            None => Verdict::GoOn,
+        }
+    }
+
+    /// Has carried out what was taken and waits.
+    async fn flush(&mut self) -> Verdict {
+        match self.conversation.is_flushed() {
+            true => Verdict::GoOn,
+            false => Box::pin(self.conversation.flush()).await,
+        }
+    }
+
+    /// What is no message of this socket's encoding.
+    async fn control(&mut self, read: Read) -> Result<Verdict, Ending> {
+        match read {
+            Ok(Some(Message::Text(_) | Message::Binary(_))) => {
+                let kind = if self.encoding.is_binary() { "binary" } else { "text" };
+                let subprotocol = self.encoding.subprotocol();
+                let reason = format!("this socket speaks {subprotocol} in {kind} frames");
+                Err(Some((CLOSE_UNSUPPORTED, reason)))
+            }
+            Ok(Some(Message::Ping(payload))) => {
+                let pong = Item::Pong(payload.as_ref().into());
+                let sent = Box::pin(self.answers.send(pong)).await;
+                Ok(if sent { Verdict::GoOn } else { Verdict::Gone })
+            }
+            Ok(Some(Message::Pong(_))) => {
+                self.shared.ponged();
+                Ok(Verdict::GoOn)
+            }
+            Ok(Some(Message::Close(code))) => {
+                Err(Some((code.map_or(CLOSE_NORMAL, |(code, _)| code), String::new())))
+            }
+            Ok(None) => Err(None),
+            Err(error) => Err(error.close_code().map(|code| (code, error.to_string()))),
         }
     }
 
     /// When something is late: the connect, or the end of the token.
     fn deadline(&self, connect_by: tokio::time::Instant) -> Option<tokio::time::Instant> {
-        let now = tokio::time::Instant::now();
         let connect = (!self.conversation.is_connected()).then_some(connect_by);
-        let token = self.conversation.deadline().map(|at| now + until(at));
+        let token = self.conversation.deadline();
+        let token = token.map(|at| tokio::time::Instant::now() + until(at));
         [connect, token].into_iter().flatten().min()
     }
 
@@ -254,10 +305,7 @@ impl Ears {
         if !self.conversation.is_connected() && tokio::time::Instant::now() >= connect_by {
             return Some((CLOSE_UNAUTHENTICATED, "no connect in time".to_owned()));
         }
-        match self.conversation.time(clock::now()).await {
-            Verdict::Close(code, reason) => Some((code, reason.to_owned())),
-            Verdict::GoOn | Verdict::Gone => None,
-        }
+        ending(self.conversation.time(clock::now()).await)
     }
 }
 
@@ -394,6 +442,14 @@ impl Frames for Buffer {
 
     fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+/// How it ends after this verdict.
+fn ending(verdict: Verdict) -> Ending {
+    match verdict {
+        Verdict::Close(code, reason) => Some((code, reason.to_owned())),
+        Verdict::GoOn | Verdict::Gone => None,
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Greeting, Session,
+    Greeting, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
@@ -42,6 +42,8 @@ pub struct Conversation {
     subscriptions: HashMap<u32, Option<(Arc<Durable>, Token)>>,
     last_number: u32,
     bad_in_a_row: u32,
+    /// Publishes that have come and are not queued yet.
+    run: Run,
     by_itself: Option<Box<SubscribeOptions>>,
     warned: bool,
 }
@@ -55,6 +57,16 @@ pub enum Verdict {
     Close(u16, &'static str),
     /// Nobody takes the answers any more.
     Gone,
+}
+
+/// A message that waits for nothing.
+pub struct Taken(What);
+
+enum What {
+    Request(Option<RequestId>, Request),
+    /// A publish that is not allowed.
+    Refused(Option<RequestId>, WireError),
+    Bad(BadRequest),
 }
 
 impl Conversation {
@@ -73,6 +85,7 @@ impl Conversation {
             subscriptions: HashMap::new(),
             last_number: 0,
             bad_in_a_row: 0,
+            run: Run::default(),
             by_itself,
             warned: false,
         }
@@ -106,26 +119,68 @@ impl Conversation {
         }
     }
 
-    /// Carries out the message of a text frame.
-    pub async fn text(&mut self, text: &str) -> Verdict {
-        self.message(Encoding::decode_text(text)).await
+    /// Takes the message of a text frame; gives what of it is to be [carried out](Conversation::carry_out) at once.
+    #[must_use]
+    pub fn text(&mut self, text: &str) -> Option<Taken> {
+        self.take(Encoding::decode_text(text))
     }
 
-    /// Carries out the message of a binary frame in this encoding.
-    pub async fn binary(&mut self, encoding: Encoding, frame: &[u8]) -> Verdict {
-        self.message(encoding.decode_binary(frame)).await
+    /// The same with a binary frame in this encoding.
+    #[must_use]
+    pub fn binary(&mut self, encoding: Encoding, frame: &[u8]) -> Option<Taken> {
+        self.take(encoding.decode_binary(frame))
     }
 
-    async fn message(&mut self, decoded: Result<Incoming, BadRequest>) -> Verdict {
-        let sent = match decoded {
-            Ok(incoming) => {
-                self.bad_in_a_row = 0;
-                match self.carry_out(incoming.id, incoming.request).await {
-                    Ok(verdict) => return verdict,
-                    Err(error) => self.answer(incoming.id, Reply::Error(error)).await,
-                }
+    /// A publish waits for those that come with it, until [`Conversation::flush`]; all else does not wait.
+    fn take(&mut self, decoded: Result<Incoming, BadRequest>) -> Option<Taken> {
+        let Incoming { id, request } = match decoded {
+            Ok(incoming) => incoming,
+            Err(bad) => return Some(Taken(What::Bad(bad))),
+        };
+        self.bad_in_a_row = 0;
+        match (request, &self.session) {
+            (Request::Publish(publish), Some(session)) if Run::takes(&publish) => {
+                let refused = session.add(&mut self.run, id, *publish).err()?;
+                Some(Taken(What::Refused(id, refused)))
             }
-            Err(bad) => {
+            (request, _) => Some(Taken(What::Request(id, request))),
+        }
+    }
+
+    /// Whether enough waits that it is to be [flushed](Conversation::flush) before more is taken.
+    pub fn is_full(&self) -> bool {
+        self.run.is_full()
+    }
+
+    /// Whether nothing waits to be [flushed](Conversation::flush).
+    pub fn is_flushed(&self) -> bool {
+        self.run.is_empty()
+    }
+
+    /// Queues the publishes that wait.
+    pub async fn flush(&mut self) -> Verdict {
+        let run = std::mem::take(&mut self.run);
+        let Some(session) = &self.session else { return Verdict::GoOn };
+        if run.is_empty() {
+            return Verdict::GoOn;
+        }
+        let pending = Pending::run(session.publish_run(run).await);
+        verdict(self.send(Item::Pending(None, pending)).await)
+    }
+
+    /// Carries out what was taken, after what waits.
+    pub async fn carry_out(&mut self, taken: Taken) -> Verdict {
+        match self.flush().await {
+            Verdict::GoOn => {}
+            other => return other,
+        }
+        let sent = match taken.0 {
+            What::Request(id, request) => match self.request(id, request).await {
+                Ok(verdict) => return verdict,
+                Err(error) => self.answer(id, Reply::Error(error)).await,
+            },
+            What::Refused(id, error) => self.answer(id, Reply::Error(error)).await,
+            What::Bad(bad) => {
                 self.bad_in_a_row += 1;
                 self.answer(bad.id, Reply::Error(bad.error)).await
             }
@@ -175,7 +230,7 @@ impl Conversation {
         }
     }
 
-    async fn carry_out(
+    async fn request(
         &mut self,
         id: Option<RequestId>,
         request: Request,

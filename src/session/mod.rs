@@ -26,7 +26,7 @@ pub use crate::broker::{
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
-pub use publishing::Publishing;
+pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use smallvec::SmallVec;
 use tidings_proto::{

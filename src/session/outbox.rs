@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Publishing, Transport,
+    Publishing, PublishingRun, Transport,
     answers::{AnswerQueue, Queued},
     encoding::Encoding,
     internal, of_append, of_read,
@@ -67,6 +67,7 @@ pub struct Pending {
 
 enum Of {
     Publish { ticket: Publishing, form: Form },
+    Run(PublishingRun),
     Ack { ticket: AckTicket, reply: Option<Box<Reply>> },
 }
 
@@ -87,6 +88,11 @@ impl Pending {
         Pending { of: Of::Publish { ticket, form }, results: events }
     }
 
+    /// Of publishes that are answered each for itself.
+    pub fn run(run: PublishingRun) -> Pending {
+        Pending { results: run.publishes(), of: Of::Run(run) }
+    }
+
     /// Of an ack or nack.
     pub fn acked(ticket: AckTicket, reply: Reply) -> Pending {
         Pending { of: Of::Ack { ticket, reply: Some(Box::new(reply)) }, results: 1 }
@@ -98,13 +104,24 @@ impl Pending {
     }
 }
 
-impl Future for Pending {
-    type Output = Reply;
+/// What [`Pending`] comes to.
+pub enum Outcome {
+    /// An answer to the one request.
+    One(Reply),
+    /// An answer to each.
+    Each(<PublishingRun as Future>::Output),
+}
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
-        Poll::Ready(match &mut self.of {
+impl Future for Pending {
+    type Output = Outcome;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        Poll::Ready(Outcome::One(match &mut self.of {
             Of::Publish { ticket, form } => {
                 published(ready!(Pin::new(ticket).poll(context)), *form)
+            }
+            Of::Run(run) => {
+                return Poll::Ready(Outcome::Each(ready!(Pin::new(run).poll(context))));
             }
             Of::Ack { ticket, reply } => match ready!(Pin::new(ticket).poll(context)) {
                 Ok(()) => match reply.take() {
@@ -113,7 +130,7 @@ impl Future for Pending {
                 },
                 Err(error) => Reply::Error(of_append(&error)),
             },
-        })
+        }))
     }
 }
 
@@ -242,9 +259,9 @@ impl Outbox {
         let stopped = self.stop.is_cancelled();
         tokio::select! {
             biased;
-            reply = outcome(&mut self.pending), if waits => {
+            outcome = outcome(&mut self.pending), if waits => {
                 let id = self.pending.take().and_then(|waiting| waiting.id);
-                write_reply(self.encoding, id, &reply, frames);
+                write_outcome(self.encoding, id, outcome, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
                 Some(queued) => self.take(*queued, frames),
@@ -269,8 +286,8 @@ impl Outbox {
     fn take_answers(&mut self, frames: &mut impl Frames) {
         while frames.bytes() < FILL_BYTES {
             if let Some(waiting) = &mut self.pending {
-                let Some(reply) = (&mut waiting.pending).now_or_never() else { return };
-                write_reply(self.encoding, waiting.id, &reply, frames);
+                let Some(outcome) = (&mut waiting.pending).now_or_never() else { return };
+                write_outcome(self.encoding, waiting.id, outcome, frames);
                 self.pending = None;
             }
             match self.answers.try_recv() {
@@ -362,7 +379,7 @@ impl Outbox {
     }
 }
 
-async fn outcome(pending: &mut Option<Waiting>) -> Reply {
+async fn outcome(pending: &mut Option<Waiting>) -> Outcome {
     match pending {
         Some(waiting) => (&mut waiting.pending).await,
         None => std::future::pending().await,
@@ -373,6 +390,23 @@ async fn sleep(duration: Option<Duration>) {
     match duration {
         Some(duration) => tokio::time::sleep(duration).await,
         None => std::future::pending().await,
+    }
+}
+
+fn write_outcome(
+    encoding: Encoding,
+    id: Option<RequestId>,
+    outcome: Outcome,
+    frames: &mut impl Frames,
+) {
+    match outcome {
+        Outcome::One(reply) => write_reply(encoding, id, &reply, frames),
+        Outcome::Each(results) => {
+            for (id, result) in results {
+                let reply = result.map_or_else(Reply::Error, Reply::Published);
+                write_reply(encoding, id, &reply, frames);
+            }
+        }
     }
 }
 

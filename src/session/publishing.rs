@@ -8,11 +8,14 @@ use std::{
 };
 
 use smallvec::SmallVec;
-use tidings_proto::{Code, WireError, message::Published};
+use tidings_proto::{
+    Code, WireError,
+    message::{Publish, Published, RequestId},
+};
 
-use super::{Transport, of_publish};
+use super::{Session, Transport, of_publish};
 use crate::{
-    broker::PublishTicket,
+    broker::{self, PublishTicket, RunTicket},
     metrics::{self, Outcome},
 };
 
@@ -38,7 +41,7 @@ impl Future for Publishing {
             Ok(results) => {
                 let is_known = results.iter().all(|published| published.duplicate);
                 let outcome = if is_known { Outcome::Duplicate } else { Outcome::Ok };
-                metrics::publish_answered(self.transport.as_str(), outcome);
+                metrics::publish_answered(self.transport.as_str(), outcome, 1);
             }
             Err(error) => refused(self.transport, error),
         }
@@ -48,7 +51,101 @@ impl Future for Publishing {
 
 /// Counts a publish that was refused.
 pub(super) fn refused(transport: Transport, error: &WireError) {
-    metrics::publish_answered(transport.as_str(), outcome(error.code));
+    metrics::publish_answered(transport.as_str(), outcome(error.code), 1);
+}
+
+/// Publishes of one client that came together; each is answered for itself. Empty it holds no memory.
+#[derive(Default)]
+pub struct Run {
+    events: broker::Run,
+    requests: Vec<Option<RequestId>>,
+}
+
+impl Run {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Whether it is to be published before more comes.
+    pub fn is_full(&self) -> bool {
+        self.events.is_full()
+    }
+
+    /// Whether this may be in one.
+    pub fn takes(publish: &Publish) -> bool {
+        broker::Run::takes(publish)
+    }
+}
+
+/// A run on its way.
+pub struct PublishingRun {
+    /// Why none of it was accepted, where it was not.
+    ticket: Result<RunTicket, WireError>,
+    requests: Vec<Option<RequestId>>,
+    transport: Transport,
+}
+
+impl PublishingRun {
+    /// How many publishes it holds.
+    pub fn publishes(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+impl Future for PublishingRun {
+    type Output = Vec<(Option<RequestId>, Result<Published, WireError>)>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let results: Vec<Result<Published, WireError>> = match &mut self.ticket {
+            Ok(ticket) => {
+                let results = ready!(Pin::new(ticket).poll(context)).into_iter();
+                results.map(|result| result.map_err(|error| of_publish(&error))).collect()
+            }
+            Err(error) => vec![Err(error.clone()); self.requests.len()],
+        };
+        let is_new = |result: &&Result<Published, WireError>| {
+            result.as_ref().is_ok_and(|published| !published.duplicate)
+        };
+        let new = results.iter().filter(is_new).count();
+        metrics::publish_answered(self.transport.as_str(), Outcome::Ok, new);
+        for result in results.iter().filter(|result| !is_new(result)) {
+            let outcome =
+                result.as_ref().map_or_else(|error| outcome(error.code), |_| Outcome::Duplicate);
+            metrics::publish_answered(self.transport.as_str(), outcome, 1);
+        }
+        let requests = std::mem::take(&mut self.requests);
+        Poll::Ready(requests.into_iter().zip(results).collect())
+    }
+}
+
+impl Session {
+    /// Adds a publish that a run [takes](Run::takes); it is not published yet.
+    ///
+    /// # Errors
+    /// As [`Session::publish`]; the run is as before.
+    pub fn add(
+        &self,
+        run: &mut Run,
+        id: Option<RequestId>,
+        publish: Publish,
+    ) -> Result<(), WireError> {
+        let checked = self.check_publish(&publish);
+        checked.inspect_err(|error| refused(self.counted.transport, error))?;
+        self.broker().add(&mut run.events, &self.identity.subject, publish);
+        run.requests.push(id);
+        Ok(())
+    }
+
+    /// Queues the events of a run. In the order of the calls, also of those of [`Session::publish`].
+    pub async fn publish_run(&self, run: Run) -> PublishingRun {
+        let ticket = self.broker().publish_run(run.events).await;
+        PublishingRun {
+            ticket: ticket.map_err(|error| of_publish(&error)),
+            requests: run.requests,
+            transport: self.counted.transport,
+        }
+    }
 }
 
 fn outcome(code: Code) -> Outcome {

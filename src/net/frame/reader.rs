@@ -1,6 +1,6 @@
 //! The [`Reader`]: messages from a stream.
 //!
-//! - It asks the stream only when all bytes before are decoded, and takes at most 8 KiB at a time.
+//! - It asks the stream only when all bytes before are decoded, and takes at most 32 KiB at a time.
 //! - All state is in the reader, none in its futures.
 
 use std::{
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::{Decoder, FrameError, Limits, Message, Role};
 
 /// What one read takes from the stream at most; it lies on the stack.
-const READ_BYTES: usize = 8 * 1024;
+const READ_BYTES: usize = 32 * 1024;
 
 /// Reads messages from a stream, see the module's rules.
 ///
@@ -43,6 +43,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// failed read.
     pub async fn next(&mut self) -> Result<Option<Message>, ReadError> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next message of what has been read already; `None` when more is to be read.
+    ///
+    /// # Errors
+    /// The peer's violation, as of [`Reader::next`].
+    pub fn ready(&mut self) -> Result<Option<Message>, ReadError> {
+        Ok(self.decoder.next()?)
     }
 
     /// [`Reader::next`] as a poll.
