@@ -43,6 +43,51 @@ async fn g2_the_first_offset_is_1_and_publishes_leave_no_holes() {
 }
 
 #[tokio::test]
+async fn what_comes_together_is_answered_each_for_itself_and_in_order() {
+    let broker = Broker::start();
+    let mut socket = Socket::open(&broker.public).await;
+    let mut requests = vec![
+        json!({"publish": {"topic": "a", "data": 0}}),
+        json!({"publish": {"topic": "a", "id": "x", "data": 1}}),
+        json!({"publish": {"topic": "a", "id": "x", "data": 1}}),
+        json!({"publish": {"topic": "a", "id": "x", "data": 2}}),
+        json!({"publish": {"topic": "$acks", "data": 0}}),
+        json!({"publish": {"topic": "a", "expect_last": 9, "data": 0}}),
+        json!({"publish": {"topic": "a", "expect_last": 2, "data": 3}}),
+        json!({"publish_batch": {"events": [{"topic": "a"}, {"topic": "b"}]}}),
+        json!({"ping": {}}),
+        json!({"publish": {"topic": "b", "data": null}}),
+    ];
+    // More than are queued in one piece.
+    requests.extend((0..300).map(|n| json!({"publish": {"topic": "c", "data": n}})));
+    for (id, request) in requests.iter_mut().enumerate() {
+        request["id"] = json!(id);
+    }
+    socket.send_together(&requests).await;
+    let mut answers = Vec::new();
+    for id in 0..requests.len() {
+        let answer = socket.next().await.unwrap();
+        assert_eq!(answer["reply"], id, "{answer}");
+        answers.push(answer);
+    }
+    let published = |at: usize| &answers[at]["published"]["offset"];
+    assert_eq!([published(0), published(1), published(2), published(6)], [1, 2, 2, 3]);
+    assert_eq!(answers[2]["published"]["duplicate"], true);
+    for (at, code) in
+        [(3, "conflict"), (4, "permission_denied"), (5, "conflict"), (9, "invalid_argument")]
+    {
+        assert_eq!(answers[at]["error"]["code"], code, "{}", answers[at]);
+    }
+    assert_eq!(offsets(answers[7]["published_batch"]["results"].as_array().unwrap()), [4, 5]);
+    assert!(answers[8]["pong"].is_object(), "{}", answers[8]);
+    let rest: Vec<u64> = (10..310).map(|at| published(at).as_u64().unwrap()).collect();
+    assert_eq!(rest, (6..306).collect::<Vec<u64>>());
+    let stored: Vec<Value> =
+        read(&broker, "c").await.iter().map(|event| event["data"].clone()).collect();
+    assert_eq!(stored, (0..300).map(Value::from).collect::<Vec<Value>>());
+}
+
+#[tokio::test]
 async fn an_id_is_the_publishers_or_a_uuid_of_version_7() {
     let broker = Broker::start();
     let mut socket = Socket::open(&broker.public).await;

@@ -47,6 +47,14 @@ impl Socket {
         self.stream.send(Message::text(text)).await.unwrap();
     }
 
+    /// Several messages in one write.
+    pub async fn send_together(&mut self, messages: &[Value]) {
+        for message in messages {
+            self.stream.feed(Message::text(message.to_string())).await.unwrap();
+        }
+        self.stream.flush().await.unwrap();
+    }
+
     pub async fn send_raw(&mut self, message: Message) {
         self.stream.send(message).await.unwrap();
     }
