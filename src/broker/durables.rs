@@ -22,7 +22,6 @@ use super::{
     pace::Pace,
     receipts::Step,
     selection::{Selection, has_expired},
-    snapshot::Snapshot,
     subscription::{Parts, Subscription},
 };
 use crate::{
@@ -110,27 +109,6 @@ impl Broker {
             bandwidth,
         };
         Ok(Subscription::new(parts))
-    }
-
-    /// The state that a durable is still to be given before what follows it: gathered once, for all who ask.
-    pub(super) async fn state_of(
-        &self,
-        durable: &Durable,
-    ) -> Result<Option<Arc<Snapshot>>, SubscribeError> {
-        let (floor, looked, is_reset) = {
-            let held = durable.lock();
-            (held.state.floor(), held.state.cursor(), held.state.generation() > 0)
-        };
-        // What was delivered and comes again is read by itself.
-        let until = durable.spec.state_until.filter(|until| looked < *until && !is_reset);
-        let Some(until) = until else {
-            durable.first_state.is_done().await;
-            return Ok(None);
-        };
-        let options = &durable.spec.options;
-        let (filters, selection) = (&options.filters, Selection::of(options));
-        let gathering = Snapshot::gather(&self.log, filters, &selection, floor, until);
-        Ok(Some(durable.first_state.get_or(gathering).await?))
     }
 
     /// Makes the durable, or changes its options.

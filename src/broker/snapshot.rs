@@ -11,6 +11,7 @@ use std::{collections::HashMap, sync::Arc};
 use tidings_proto::{Cursor, Filters, Offset};
 
 use super::{
+    Broker, Durable,
     error::SubscribeError,
     selection::{Selection, has_expired},
 };
@@ -138,6 +139,29 @@ impl Snapshot {
         let is_damaged = events.is_empty() && damaged == Some(end);
         let damaged = is_damaged.then(|| end.cursor());
         Ok(Batch { events, cursor: end.before(), damaged })
+    }
+}
+
+impl Broker {
+    /// The state that a durable is still to be given before what follows it: gathered once, for all who ask.
+    pub(super) async fn state_of(
+        &self,
+        durable: &Durable,
+    ) -> Result<Option<Arc<Snapshot>>, SubscribeError> {
+        let (floor, looked, is_reset) = {
+            let held = durable.lock();
+            (held.state.floor(), held.state.cursor(), held.state.generation() > 0)
+        };
+        // What was delivered and comes again is read by itself.
+        let until = durable.spec.state_until.filter(|until| looked < *until && !is_reset);
+        let Some(until) = until else {
+            durable.first_state.is_done().await;
+            return Ok(None);
+        };
+        let options = &durable.spec.options;
+        let (filters, selection) = (&options.filters, Selection::of(options));
+        let gathering = Snapshot::gather(&self.log, filters, &selection, floor, until);
+        Ok(Some(durable.first_state.get_or(gathering).await?))
     }
 }
 

@@ -336,7 +336,8 @@ impl Model {
         let mut turns: Vec<Item> = self.items.iter().filter(|it| is_waiting(it)).cloned().collect();
         turns.sort_by_key(|it| (lane(it), !it.taken, it.offset));
         for (n, item) in turns.iter().enumerate() {
-            let oldest = turns[n..].iter().filter(|it| !it.taken).map(|it| it.offset).min();
+            let oldest =
+                turns[n..].iter().filter(|it| !it.taken && !it.void).map(|it| it.offset).min();
             let is_behind = !item.taken && item.offset >= before;
             if is_behind && !has_lanes
                 || has_lanes && [oldest, Some(item.offset)].contains(&Some(before))
