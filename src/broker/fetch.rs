@@ -117,7 +117,7 @@ impl Broker {
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
-        let (again, mut cursor, is_free) = {
+        let (again, mut cursor) = {
             let mut held = durable.lock();
             let again = match mirror {
                 true => Vec::new(),
@@ -126,9 +126,8 @@ impl Broker {
                     held.state.deliver_again(clock::monotonic_ms(), most, token)
                 }
             };
-            let is_free = mirror && !held.is_paused();
             let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
-            (again, cursor, is_free)
+            (again, cursor)
         };
         durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
@@ -144,10 +143,8 @@ impl Broker {
         let (mut events, more_due) = leasing.taken(found.events, &again, &found.left, &selection);
         let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
         let mut attempts = again;
-        // What has expired or is gone takes none any more.
-        let room = if is_free { limit } else { durable.room(&durable.lock(), token) };
-        // Nothing new goes before what comes again.
-        let room = if more_due { 0 } else { room };
+        // What has expired or is gone takes none any more; nothing new goes before what comes again.
+        let room = if more_due { 0 } else { room_for_new(durable, token) };
         let mut room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         while cursor < committed && room > 0 && bytes < FETCH_BYTES_MAX && gap.is_none() {
@@ -260,6 +257,15 @@ impl Broker {
         let now = clock::now();
         batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
         Ok(batch)
+    }
+}
+
+/// How many new events this one may be given.
+fn room_for_new(durable: &Durable, token: Token) -> usize {
+    let held = durable.lock();
+    match durable.is_mirror() && !held.is_paused() {
+        true => usize::MAX,
+        false => durable.room(&held, token),
     }
 }
 
