@@ -1,10 +1,11 @@
 //! Retention: which sealed segments may go, and what stays of those that are rewritten.
 //!
-//! - Everything is decided by segments: one is over a rule's limit when it and the newer ones have more than the rule
-//!   keeps and half of that is left without it, or when its last event is too old. So a rule keeps at most what it says
-//!   and at least half of it; where a segment has more than half of it, up to that segment more.
-//! - Of bytes the active segment is counted in as if it were as full as the newest sealed one: room for it is made before
-//!   it is sealed.
+//! - Everything is decided by segments: one is over a rule's limit when its last event is too old, or when the newer ones
+//!   alone have as many events as the rule keeps: so it keeps these, and up to a segment more.
+//! - Bytes are for the disk: a segment is over them also when it and the newer ones have more and half of the limit is
+//!   left without it. So a rule keeps at most what it says and at least half of it; where a segment has more than half of
+//!   it, up to that segment more. The active segment is counted in as if it were as full as the newest sealed one: room
+//!   for it is made before it is sealed.
 //! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
 //! - Work of one pass is bounded: 64 segments dropped, `pass_bytes` of segments rewritten, one looked into.
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
@@ -453,7 +454,7 @@ impl Keeper {
                     rule.max_age_ms.is_some_and(|age| known.last_ms < now_ms.saturating_sub(age));
                 let bytes = it.bytes_of(*events);
                 let with = (kept.0.saturating_add(*events), kept.1.saturating_add(bytes));
-                let enough = rule.max_events.is_some_and(|max| is_over(kept.0, with.0, max))
+                let enough = rule.max_events.is_some_and(|max| kept.0 >= max)
                     || rule.max_bytes.is_some_and(|max| is_over(kept.1, with.1, max));
                 over.push(is_old || enough);
                 *kept = with;
@@ -515,7 +516,7 @@ impl Known {
     }
 }
 
-/// Whether a segment is over a limit: `newer` is what the segments behind it have, `with` what it has with them.
+/// Whether a segment is over a limit of bytes: `newer` have the segments behind it, `with` it and they.
 fn is_over(newer: u64, with: u64, max: u64) -> bool {
     newer >= max || (with > max && newer >= max.div_ceil(2))
 }

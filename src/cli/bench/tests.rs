@@ -28,7 +28,7 @@ fn an_option_is_taken_or_refused() {
         "--attach",
     ];
     for (command, taken) in [
-        (&["pub"][..], "--events --size --topics --seconds --connections --in-flight"),
+        (&["pub"][..], "--events --size --topics --seconds --connections --in-flight --rate"),
         (&["fanout"], "--events --size --topics --seconds --subscribers --in-flight --rate"),
         (&["resume"], "--events --size --topics --seconds"),
         (&["resume", "--no-publish"], "--seconds"),
