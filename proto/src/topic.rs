@@ -211,6 +211,9 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
     if *filter == *topic {
         return true;
     }
+    if !filter.ends_with('>') && !filter.contains('*') {
+        return false;
+    }
     let mut tokens = topic.split('.');
     let mut first = true;
     for want in filter.split('.') {

@@ -26,6 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::dues::Dues;
 use super::{
     Publishing, PublishingRun, Transport,
     answers::{AnswerQueue, Queued},
@@ -38,6 +39,8 @@ use crate::{
     log::Stored,
     metrics,
 };
+
+mod dues;
 
 /// Once this many bytes are there they are written: with one batch more than this, what a socket that takes
 /// nothing holds stays below 64 KiB.
@@ -179,6 +182,9 @@ pub struct Outbox {
     answers: AnswerQueue,
     pending: Option<Waiting>,
     subscriptions: HashMap<u32, Box<Subscription>>,
+    dues: Dues,
+    /// Those that something is written of.
+    writing: Vec<u32>,
     ready: Arc<Ready>,
     tick: Interval,
     stop: CancellationToken,
@@ -208,6 +214,8 @@ impl Outbox {
             answers,
             pending: None,
             subscriptions: HashMap::new(),
+            dues: Dues::default(),
+            writing: Vec::new(),
             ready,
             tick,
             stop,
@@ -240,7 +248,11 @@ impl Outbox {
 
     /// The socket has taken everything.
     pub fn sent(&mut self) {
-        self.subscriptions.values().for_each(|subscription| subscription.sent());
+        for number in std::mem::take(&mut self.writing) {
+            let Some(subscription) = self.subscriptions.get(&number) else { continue };
+            subscription.sent();
+            self.dues.set(number, subscription.next_due_ms());
+        }
         if let Some(durable_at) = self.durable_at.take() {
             metrics::delivery_took(Transport::WebSocket.as_str(), durable_at);
         }
@@ -248,11 +260,7 @@ impl Outbox {
 
     /// Waits for a reason to look again; true when it is time for a ping.
     async fn wait(&mut self, frames: &mut impl Frames) -> bool {
-        let due = self
-            .subscriptions
-            .values()
-            .filter_map(|sub| Some((sub.next_due_ms()?, sub.number())))
-            .min();
+        let due = self.dues.first();
         let due_in = due
             .map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms())));
         let waits = self.pending.is_some();
@@ -319,6 +327,7 @@ impl Outbox {
                 if let Some(subscription) = self.subscriptions.remove(&number) {
                     subscription.unsubscribe();
                 }
+                self.dues.set(number, None);
                 write_reply(
                     self.encoding,
                     id,
@@ -345,10 +354,13 @@ impl Outbox {
                 if over {
                     self.forget(number);
                 } else {
+                    if self.writing.last() != Some(&number) {
+                        self.writing.push(number);
+                    }
                     self.ready.push(number);
                 }
             }
-            Ok(None) => {}
+            Ok(None) => self.dues.set(number, subscription.next_due_ms()),
             Err(error) => {
                 let error = WireError {
                     message: format!("subscription {number} ends: {error}"),
@@ -366,6 +378,7 @@ impl Outbox {
             // The session goes on without it: nobody comes back for it.
             subscription.unsubscribe();
         }
+        self.dues.set(number, None);
         self.answers.ended(number);
     }
 

@@ -284,16 +284,25 @@ impl DurableState {
         true
     }
 
+    /// How many may be outstanding.
+    fn in_flight_max(&self) -> usize {
+        match self.dead.in_flight_max {
+            0 => usize::MAX,
+            max => max,
+        }
+    }
+
+    /// Whether something was redriven that there is room for.
+    pub(super) fn may_let_in(&self) -> bool {
+        !self.dead.held_back.is_empty() && self.outstanding() < self.in_flight_max()
+    }
+
     /// Lets in what was redriven, as far as there is room.
     pub(super) fn let_in(&mut self) {
         if self.dead.held_back.is_empty() {
             return;
         }
-        let max = match self.dead.in_flight_max {
-            0 => usize::MAX,
-            max => max,
-        };
-        for _ in self.outstanding()..max {
+        for _ in self.outstanding()..self.in_flight_max() {
             let Some(offset) = self.dead.held_back.pop_first() else { return };
             self.due.insert(offset);
         }

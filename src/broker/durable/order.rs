@@ -38,7 +38,10 @@ impl DurableState {
 
     /// When the next event is due again.
     pub fn next_due(&self) -> Option<u64> {
-        if self.due.is_empty() { self.next_timer() } else { Some(0) }
+        match self.due.is_empty() && !self.may_let_in() {
+            true => self.next_timer(),
+            false => Some(0),
+        }
     }
 
     /// When the next of those ends that are not due yet.

@@ -40,14 +40,18 @@ impl Durable {
         };
         let mut open = wishes;
         open.retain(|wish| !held.state.is_acked(wish.offset));
+        // In the one lane of one session only room lets more go out.
+        let had_room =
+            is_in_order && !self.is_mirror() && held.state.outstanding() < self.max_in_flight();
         let taken = self.take(&mut held, target, from);
         // Also where not all was taken. What is dead needs no ack.
         let is_acked =
             |wish: &Wish| held.state.is_acked(wish.offset) && !held.state.is_dead(wish.offset);
         self.receipts.add(open.into_iter().filter(is_acked));
         taken?;
-        // There may be room for more in flight now.
-        held.wake_all();
+        if !had_room || held.state.next_due() == Some(0) {
+            held.wake_all();
+        }
         let after_ms = delivered_ms.map(|then| clock::monotonic_ms().saturating_sub(then));
         Ok(after_ms.map(Duration::from_millis))
     }

@@ -10,8 +10,12 @@ impl Durable {
         if held.paused {
             return 0;
         }
-        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
-        if self.is_shared() { held.share_left(token, max) } else { usize::MAX }
+        if self.is_shared() { held.share_left(token, self.max_in_flight()) } else { usize::MAX }
+    }
+
+    /// How many events may be outstanding.
+    pub(super) fn max_in_flight(&self) -> usize {
+        usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX)
     }
 
     /// When this session is to look again. What is due waits for room: whoever makes some wakes all.
@@ -22,8 +26,7 @@ impl Durable {
 
     /// How many new events may go to this session now.
     pub fn room(&self, held: &Held, token: Token) -> usize {
-        let max = usize::try_from(self.spec.options.max_in_flight).unwrap_or(usize::MAX);
-        let left = max.saturating_sub(held.state.outstanding());
+        let left = self.max_in_flight().saturating_sub(held.state.outstanding());
         left.min(self.room_again(held, token))
     }
 }

@@ -64,6 +64,10 @@ impl Item {
     }
 }
 
+fn has_expired(item: &Item, now: u64) -> bool {
+    item.expires.is_some_and(|at| at <= now)
+}
+
 fn wants(options: &SubscribeOptions, item: &Item) -> bool {
     let min = options.min_priority.unwrap_or(Priority::Low);
     options.filters.matches(item.topic) && item.priority >= min
@@ -277,8 +281,7 @@ impl Model {
     pub(super) fn look(&mut self, now: u64) {
         for at in 0..self.items.len() {
             let item = &self.items[at];
-            let has_expired = item.expires.is_some_and(|at| at <= now);
-            let is_void = item.gone || has_expired || self.is_replaced(item, |_| true);
+            let is_void = item.gone || has_expired(item, now) || self.is_replaced(item, |_| true);
             self.items[at].void |= is_void;
         }
     }
@@ -287,8 +290,8 @@ impl Model {
     fn is_there(&self, item: &Item, now: u64) -> bool {
         let was_sent = |it: &Item| !it.is_open() || it.taken && it.attempts > 0;
         let is_overtaken = self.options.conflate_ms > 0 && self.is_replaced(item, was_sent);
-        let has_expired = item.expires.is_some_and(|at| at <= now);
-        self.wants(item) && item.is_open() && !item.gone && !has_expired && !is_overtaken
+        let is_left = !item.gone && !has_expired(item, now) && !is_overtaken;
+        self.wants(item) && item.is_open() && is_left
     }
 
     fn is_young(&self, item: &Item, now: u64) -> bool {
@@ -352,7 +355,9 @@ impl Model {
             let is_last = self.is_last(item);
             let may_wait = item.void || is_last || !is_free || item.taken && !has_room;
             ensure!(may_wait, "{owner} was not given {item:?}");
-            let is_told = item.taken || !item.gone || item.offset <= self.told;
+            // What has expired is missed by nobody.
+            let is_missed = item.gone && !item.taken && !has_expired(item, now);
+            let is_told = !is_missed || item.offset <= self.told;
             ensure!(is_told, "nobody was told that it is gone: {item:?}");
             let is_found = !item.taken || is_all && is_free && has_room;
             let dies = is_last && (item.taken || !item.void || has_lanes);

@@ -176,3 +176,22 @@ fn who_was_superseded_is_not_the_one_who_is_told_of_a_gap() {
     let ops = [Op::Erase { topic: 0 }, pull(0), fetch(1)];
     agrees(options, known.into_iter().chain(ops).collect());
 }
+
+#[test]
+fn what_is_redriven_and_gone_keeps_nothing_behind_it_waiting() {
+    let options = SubscribeOptions { max_deliveries: 1, max_in_flight: 1, ..exclusive() };
+    let other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let die = [fetch(1), attach(0), attach(0), SAVE, COMMIT];
+    let first = [other, COMMIT].into_iter().chain(die.clone());
+    let second = [publish(0, 0), COMMIT].into_iter().chain(die);
+    let both = first.chain(second).chain([Op::Erase { topic: 1 }, SAVE]);
+    agrees(options, both.chain([fetch(1)]).collect());
+}
+
+#[test]
+fn what_had_expired_before_it_went_is_missed_by_nobody() {
+    let options = SubscribeOptions { order: Order::Priority, ..exclusive() };
+    let short = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) };
+    let ops = [short, publish(0, 0), attach(0), Op::Advance { ms: 1 }, COMMIT, pull(0)];
+    agrees(options, ops.into_iter().chain([Op::Erase { topic: 0 }, pull(0)]).collect());
+}
