@@ -133,17 +133,26 @@ impl AckBox {
         !self.inner.lock().durables.is_empty()
     }
 
+    /// The commit has ended: everybody is told how.
     pub(super) fn finish(&self, outcome: &Result<(), AppendError>) {
-        let (waiters, floors) = {
-            let mut inner = self.inner.lock();
-            (std::mem::take(&mut inner.writing), std::mem::take(&mut inner.floors))
-        };
+        self.settle(outcome.is_ok());
+        self.answer(outcome);
+    }
+
+    /// What is in the commit is durable, or not: the durables know it.
+    pub(super) fn settle(&self, is_durable: bool) {
+        let floors = std::mem::take(&mut self.inner.lock().floors);
         for (durable, floor) in floors {
-            durable.receipts.end(outcome.is_ok());
-            for cause in durable.committed(outcome.is_ok().then_some(floor)) {
+            durable.receipts.end(is_durable);
+            for cause in durable.committed(is_durable.then_some(floor)) {
                 metrics::dead_lettered(cause.as_str());
             }
         }
+    }
+
+    /// Those who wait for the commit are told.
+    pub(super) fn answer(&self, outcome: &Result<(), AppendError>) {
+        let waiters = std::mem::take(&mut self.inner.lock().writing);
         for (_, waiter) in waiters {
             // Whoever has gone does not want to know.
             let _ = waiter.send(outcome.clone());

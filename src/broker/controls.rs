@@ -234,7 +234,11 @@ impl Controls for BrokerControls {
         }
         let flagged = events.iter().filter(|event| event.record().flags.receipts());
         self.flagged.add(flagged.map(|event| event.offset()));
-        self.acks.finish(&Ok(()));
+        self.acks.settle(true);
+    }
+
+    fn readable(&self) {
+        self.acks.answer(&Ok(()));
         if self.acks.is_waiting() {
             self.log.nudge();
         }

@@ -63,8 +63,10 @@ impl Draft {
 pub trait Controls: Send + Sync {
     /// The events to append with the next commit.
     fn drain(&self) -> Vec<Draft>;
-    /// These events are durable; what [`Controls::drain`] gave is among them.
+    /// These events are durable, and nobody can read them yet; what [`Controls::drain`] gave is among them.
     fn committed(&self, events: &[Arc<Stored>]);
+    /// They can be read: whoever waits for them may be told.
+    fn readable(&self);
     /// What [`Controls::drain`] gave could not be appended.
     fn failed(&self, error: &AppendError);
     /// Nothing is drained any more.
@@ -407,6 +409,7 @@ impl Committer {
         self.shared.tail.push(events);
         self.controls.committed(events);
         self.shared.committed.send_replace(cursor);
+        self.controls.readable();
     }
 
     fn set_health(&self, health: Health) {
