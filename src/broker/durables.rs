@@ -237,10 +237,10 @@ impl Broker {
     ) -> Result<bool, AppendError> {
         let _one_at_a_time = self.changing.lock().await;
         let Some(entry) = self.controls.find(name).filter(holds) else { return Ok(false) };
-        self.idle.used(name);
         let change =
             SubscriptionChange::Deleted { name: name.to_owned(), number: entry.spec.number };
         self.record(&change).await?;
+        self.idle.used(name);
         if let Some(durable) = self.durables.lock().remove(name) {
             durable.delete();
         }

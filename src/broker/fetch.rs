@@ -176,7 +176,7 @@ impl Broker {
         drop(held);
         durable.tell_graves();
         let attempts = attempts_of(attempts, &events);
-        let scanned = (room > 0).then_some(cursor);
+        let scanned = (room > 0 || more_due).then_some(cursor);
         Ok((Fetched { events, attempts, floor, gap }, scanned))
     }
 

@@ -54,7 +54,12 @@ impl Leasing {
         let is_left = |offset: u64| left.iter().any(|left| left.get() == offset);
         let looked_at = again.iter().map(|(offset, _)| *offset).filter(|offset| !is_left(*offset));
         let mut held = self.durable.lock();
+        let before = held.state.outstanding();
         held.state.ack_missing(looked_at, &events);
+        if held.state.outstanding() < before {
+            // Another may wait for the room.
+            held.wake_all();
+        }
         held.state.give_back(left.iter().map(|offset| offset.get()));
         let more_due = held.state.next_due() == Some(0);
         drop(held);

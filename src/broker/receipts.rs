@@ -18,7 +18,8 @@ use crate::log::Stored;
 
 impl Broker {
     /// How far this event has come with each durable subscription that it matches and that began before it.
-    pub fn receipts(&self, event: &Arc<Stored>) -> Vec<Receipt> {
+    /// Others have their turn between pages of durables.
+    pub async fn receipts(&self, event: &Arc<Stored>) -> Vec<Receipt> {
         let offset = event.offset();
         let (mut receipts, mut after) = (Vec::new(), None);
         loop {
@@ -32,6 +33,7 @@ impl Broker {
             if after.is_none() {
                 return receipts;
             }
+            tokio::task::yield_now().await;
         }
     }
 

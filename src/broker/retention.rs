@@ -52,6 +52,8 @@ pub(super) struct Retention {
     options: Options,
     /// A pass or an erasure is under way.
     turn: tokio::sync::Mutex<()>,
+    /// Up to where the states of durables are being written anew, when that takes more than one pass.
+    carrying: tokio::sync::Mutex<Option<Cursor>>,
     keeper: Arc<Mutex<Keeper>>,
 }
 
@@ -123,6 +125,7 @@ impl Retention {
         Retention {
             options: options.clone(),
             turn: tokio::sync::Mutex::new(()),
+            carrying: tokio::sync::Mutex::default(),
             keeper: Arc::new(Mutex::new(Keeper::new(log, options))),
         }
     }
@@ -275,16 +278,24 @@ impl Broker {
         let of = self.retention_rules().into_iter();
         let rules = of.map(|info| (info.filter.to_string(), (info.filter, info.rule))).collect();
         let rules = Rules::new(rules, RetentionRule::default());
-        let plan = self.with_keeper(move |keeper| keeper.plan(rules)).await?;
+        let mut plan = self.with_keeper(move |keeper| keeper.plan(rules)).await?;
         if plan.seal {
             self.log.seal();
         }
         if plan.is_empty() {
             return Ok(removed);
         }
-        if plan.carry > Cursor::START {
-            self.carry_forward(plan.carry).await?;
+        let mut carrying = self.retention.carrying.lock().await;
+        if let Some(upto) = *carrying {
+            // What was begun is ended first: else it would begin anew with all that has come since.
+            plan.carry_at_most(Some(upto));
         }
+        *carrying = None;
+        if plan.carry > Cursor::START && !self.carry_forward(plan.carry).await? {
+            *carrying = Some(plan.carry);
+            plan.carry_at_most(None);
+        }
+        drop(carrying);
         let (controls, stop) = (self.controls.clone(), self.stop.clone());
         let carrying_out = self.with_keeper(move |keeper| {
             keeper.carry_out(&plan, &OfLedger { controls: &controls, stop: &stop })
@@ -346,12 +357,9 @@ impl Broker {
         Ok(removed)
     }
 
-    /// Writes the newest states of durables that stand up to here anew, of [`CARRIED_MAX`] at most.
-    ///
-    /// # Errors
-    /// [`AppendError::Busy`] where there are more, or one has changed in this very moment: this pass takes nothing out,
-    /// and the next one goes on with the others.
-    async fn carry_forward(&self, upto: Cursor) -> Result<(), RetentionError> {
+    /// Writes the newest states of durables that stand up to here anew, of [`CARRIED_MAX`] at most. False where there
+    /// are more, or one has changed in this very moment: then nothing that has such states may go yet.
+    async fn carry_forward(&self, upto: Cursor) -> Result<bool, RetentionError> {
         let is_old = |place: u64| place > 0 && place <= upto.get();
         let mut left = CARRIED_MAX;
         let put = |entry: LedgerEntry| SubscriptionChange::Put(Box::new((*entry.spec).clone()));
@@ -390,14 +398,14 @@ impl Broker {
             self.put_away();
             tokio::task::yield_now().await;
         }
+        // Neither what stands in what goes, nor what a fold would pass over by what was carried.
         let is_left = |seen: &Seen<'_>| {
-            let (made, acked) = seen.places();
-            [made, acked, seen.line.paused_at()].into_iter().any(is_old)
+            let ((made, acked), paused_at) = (seen.places(), seen.line.paused_at());
+            [made, acked, paused_at].into_iter().any(is_old)
+                || is_before((made, acked))
+                || (paused_at > 0 && paused_at < made)
         };
-        match self.controls.any(is_left).await {
-            false => Ok(()),
-            true => Err(RetentionError::Append(AppendError::Busy)),
-        }
+        Ok(!self.controls.any(is_left).await)
     }
 
     /// Appends this change of each durable that is due, many at a time, up to `left`; takes them from it.

@@ -330,7 +330,10 @@ impl Subscription {
     async fn read(&mut self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
         let bytes = self.bandwidth.as_ref().map_or(BATCH_BYTES_MAX, |it| it.batch_bytes());
         let limit = ReadLimit { events: events_max, bytes };
-        self.snapshot.take_if(|snapshot| self.cursor >= snapshot.until());
+        let passed = self.snapshot.take_if(|snapshot| self.cursor >= snapshot.until());
+        if let (Some(_), Some(attachment)) = (passed, &self.durable) {
+            attachment.durable.first_state.is_done().await;
+        }
         if let Some(snapshot) = &self.snapshot {
             return Box::pin(snapshot.next(&self.log, self.cursor, limit)).await;
         }

@@ -111,6 +111,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Leaves out what needs states beyond this to be written anew; with `None` what needs any.
+    pub fn carry_at_most(&mut self, upto: Option<Cursor>) {
+        let upto = upto.unwrap_or(Cursor::START);
+        self.work.retain(|work| !work.carries || work.sealed.end - 1 <= upto.get());
+        self.carry = self.carry.min(upto);
+    }
+
     /// Whether there is nothing to take out.
     pub fn is_empty(&self) -> bool {
         self.work.is_empty()
@@ -121,6 +128,8 @@ impl Plan {
 struct Work {
     sealed: Sealed,
     whole: bool,
+    /// States of durables stand in it.
+    carries: bool,
     /// By rule, whether it is over its limit.
     over: Vec<bool>,
 }
@@ -227,10 +236,11 @@ impl Keeper {
                 (false, true) if rewritten < self.pass_bytes => rewritten += sealed.bytes,
                 _ => continue,
             }
-            if known.acks > 0 || known.has_subscriptions {
+            let carries = known.acks > 0 || known.has_subscriptions;
+            if carries {
                 plan.carry = plan.carry.max(Cursor::new(sealed.end - 1));
             }
-            plan.work.push(Work { sealed, whole, over });
+            plan.work.push(Work { sealed, whole, carries, over });
         }
         Ok(plan)
     }

@@ -263,7 +263,7 @@ impl Session {
         {
             return Err(none());
         }
-        Ok(Receipts { offset, receipts: self.broker().receipts(&found) })
+        Ok(Receipts { offset, receipts: self.broker().receipts(&found).await })
     }
 
     /// Who is listed on a topic, and up to where in the log that is so.

@@ -48,10 +48,10 @@ impl Durable {
         let is_acked =
             |wish: &Wish| held.state.is_acked(wish.offset) && !held.state.is_dead(wish.offset);
         self.receipts.add(open.into_iter().filter(is_acked));
-        taken?;
         if !had_room || held.state.next_due() == Some(0) {
             held.wake_all();
         }
+        taken?;
         let after_ms = delivered_ms.map(|then| clock::monotonic_ms().saturating_sub(then));
         Ok(after_ms.map(Duration::from_millis))
     }

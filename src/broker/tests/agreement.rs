@@ -868,7 +868,7 @@ impl Test {
                 continue;
             }
             let stored = broker.get(offset(item.offset)).await.unwrap().unwrap();
-            let receipts = broker.receipts(&stored);
+            let receipts = broker.receipts(&stored).await;
             let state = receipts.first().map(|receipt| receipt.state);
             let expected = match item.status {
                 Status::Dead => ReceiptState::Dead,
