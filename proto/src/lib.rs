@@ -5,6 +5,7 @@
 //! ([`message`]) are plain data; [`wire`] turns both into bytes and back.
 
 pub mod control;
+pub mod documents;
 pub mod error;
 pub mod event;
 pub mod message;

@@ -9,6 +9,7 @@ mod body;
 mod cors;
 mod dead;
 mod demo;
+mod documents;
 mod durables;
 mod event;
 mod events;
@@ -120,10 +121,12 @@ fn status_label(status: StatusCode) -> &'static str {
     }
 }
 
-/// What every answer says: it is what its content type says, and it is not to be kept.
+/// What every answer says: it is what its content type says, and it is not to be kept unless it
+/// says how.
 pub(super) fn seal(headers: &mut HeaderMap) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let kept = headers.entry(header::CACHE_CONTROL);
+    kept.or_insert(HeaderValue::from_static("no-store"));
 }
 
 async fn route(
@@ -194,6 +197,8 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::Scheduled => scheduled::cancel(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),
+        Route::Openapi => documents::openapi(&call),
+        Route::Asyncapi => documents::asyncapi(&call),
         Route::Demo => demo::page(),
         // These are answered before.
         Route::Socket | Route::FilterSocket => {

@@ -23,6 +23,7 @@ mod cli;
 mod crash;
 mod dead;
 mod disk;
+mod documents;
 mod durable;
 mod durable_edges;
 mod encodings;

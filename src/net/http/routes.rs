@@ -57,6 +57,10 @@ pub(super) enum Route {
     Status,
     /// What the broker can do.
     Capabilities,
+    /// The document of the calls.
+    Openapi,
+    /// The document of the WebSocket.
+    Asyncapi,
     /// The demo page; only where it was asked for.
     Demo,
     /// A WebSocket.
@@ -65,7 +69,12 @@ pub(super) enum Route {
     FilterSocket,
 }
 
-const TABLE: [(&str, Route); 26] = [
+/// Where the document of the calls is.
+pub(super) const OPENAPI: &str = "/v1/openapi.json";
+/// Where the document of the WebSocket is.
+pub(super) const ASYNCAPI: &str = "/v1/asyncapi.json";
+
+const TABLE: [(&str, Route); 28] = [
     ("/v1/topics/{name}/events", Route::TopicEvents),
     ("/v1/topics/{name}/last", Route::TopicLast),
     ("/v1/events", Route::Events),
@@ -86,6 +95,8 @@ const TABLE: [(&str, Route); 26] = [
     ("/v1/presence/{name}", Route::Presence),
     ("/v1/status", Route::Status),
     ("/v1/capabilities", Route::Capabilities),
+    (OPENAPI, Route::Openapi),
+    (ASYNCAPI, Route::Asyncapi),
     ("/v1/ws", Route::Socket),
     ("/v1/ws/{name}", Route::FilterSocket),
     ("/v1/topics/{name}", Route::Topic),
@@ -109,6 +120,8 @@ impl Route {
             | Route::Presence
             | Route::Status
             | Route::Capabilities
+            | Route::Openapi
+            | Route::Asyncapi
             | Route::Demo => &[Method::GET, Method::HEAD],
             Route::Topic => &[Method::DELETE],
             Route::Subscription | Route::Rule => {
@@ -185,7 +198,34 @@ impl Routes {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// As the table has it, where a document gives the variable segment a name of its own.
+    fn unnamed(path: &str) -> String {
+        let segments = path.split('/');
+        let segments = segments.map(|it| if it.starts_with('{') { "{name}" } else { it });
+        segments.collect::<Vec<_>>().join("/")
+    }
+
+    #[test]
+    fn the_document_has_every_call_and_no_other() {
+        let document: serde_json::Value =
+            serde_json::from_str(tidings_proto::documents::OPENAPI).unwrap();
+        let mut documented = BTreeSet::new();
+        for (path, calls) in document["paths"].as_object().unwrap() {
+            for method in calls.as_object().unwrap().keys() {
+                documented.insert(format!("{} {}", method.to_uppercase(), unnamed(path)));
+            }
+        }
+        let mut there_are = BTreeSet::new();
+        for (path, route) in TABLE.into_iter().chain([("/", Route::Demo)]) {
+            let methods = route.allowed().to_string();
+            there_are.extend(methods.split(", ").map(|method| format!("{method} {path}")));
+        }
+        assert_eq!(documented, there_are);
+    }
 
     #[test]
     fn every_call_is_found() {

@@ -8,6 +8,7 @@ use super::{
     Body, Call,
     query::{LIMIT_MAX, WAIT_MAX},
     respond,
+    routes::{ASYNCAPI, OPENAPI},
 };
 use crate::{
     net::problem::Refusal,
@@ -116,6 +117,7 @@ struct Capabilities {
     compress: [&'static str; 0],
     auth: Auth,
     limits: Limits,
+    documents: Documents,
 }
 
 #[derive(Serialize)]
@@ -133,6 +135,13 @@ struct Limits {
     max_limit: usize,
     max_wait_ms: u64,
     ping_interval_ms: u64,
+}
+
+/// Where the documents of the doors are, as paths.
+#[derive(Serialize)]
+struct Documents {
+    openapi: &'static str,
+    asyncapi: &'static str,
 }
 
 /// `GET /v1/capabilities`: for everybody.
@@ -160,6 +169,7 @@ pub(super) fn capabilities(call: &Call) -> Result<Response<Body>, Refusal> {
             max_wait_ms: millis(WAIT_MAX),
             ping_interval_ms: millis(limits.ping_interval),
         },
+        documents: Documents { openapi: OPENAPI, asyncapi: ASYNCAPI },
     };
     Ok(respond::of(StatusCode::OK, &capabilities)?)
 }
