@@ -41,7 +41,7 @@ fn cases(file: &str) -> Vec<(String, Value)> {
     let path = format!("{}/vectors/{file}.json", env!("CARGO_MANIFEST_DIR"));
     let cases: Vec<BTreeMap<String, Value>> =
         serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let read = |case: BTreeMap<String, Value>| {
+    let read = |case: BTreeMap<String, Value>| -> Option<(String, Value)> {
         let json = serde_json::from_str(case["json"].as_str().unwrap()).ok()?;
         Some((case["name"].as_str().unwrap().to_owned(), json))
     };
