@@ -81,6 +81,21 @@ async fn gone(broker: &Broker, before: u64) {
 }
 
 #[tokio::test]
+async fn numbers_in_presence_data_keep_their_digits() {
+    let broker = Broker::start();
+    // As texts: whoever reads them as numbers may round them itself.
+    let data = "[4.226819805803057e+103,7.983627106921452e-123,8.807131848421165e-51]";
+    let mut socket = Socket::open(&broker.public).await;
+    let subscribe = format!(
+        "{{\"id\":1,\"subscribe\":{{\"filters\":[\"{ROOM}\"],\"presence\":{{\"data\":{data}}}}}}}"
+    );
+    socket.send_text(&subscribe).await;
+    assert!(socket.answer(1).await["subscribed"].is_object());
+    let listed = get(&broker.public, &format!("/v1/presence/{ROOM}")).await.text();
+    assert!(listed.contains(data), "{listed}");
+}
+
+#[tokio::test]
 async fn joins_and_leaves_stand_in_one_order_with_all_other_events() {
     let broker = Broker::start();
     let mut watcher = watcher(&broker).await;
