@@ -3,7 +3,7 @@
 //! - A vector of a request, reply, push or event is valid by the schema of its message; one that is refused is not, but
 //!   for what no schema can say ([`UNSAID`]).
 
-#![expect(clippy::unwrap_used, reason = "all of it is a test")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "all of it is a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
