@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use util::{
     Broker,
     raw::{Raw, TEXT, frame},
-    ws::Socket,
+    ws::{Socket, inboxes},
 };
 
 const ROUNDS: usize = 7;
@@ -94,23 +94,6 @@ async fn beside_sleepers() {
     println!("publish p99 with sleepers / without: {:.2} (median of {ROUNDS})", median(ratios));
 }
 
-/// Sockets with a subscription on each of many topics.
-async fn subscribers(broker: &Broker) -> Vec<Socket> {
-    let mut sockets = Vec::new();
-    for n in 0..SOCKETS {
-        let mut socket = Socket::open(&broker.public).await;
-        for m in 0..EACH {
-            let topic = format!("user.{}.inbox", n * EACH + m);
-            socket.start("subscribe", json!({ "filters": [topic] })).await;
-        }
-        for _ in 0..EACH {
-            socket.expect("caught_up").await;
-        }
-        sockets.push(socket);
-    }
-    sockets
-}
-
 /// How long events take from the publish to the subscriber of their topic, one at a time.
 async fn deliver(publisher: &mut Socket, sockets: &mut [Socket]) -> Vec<Duration> {
     let mut took = Vec::with_capacity(EVENTS);
@@ -128,7 +111,7 @@ async fn deliver(publisher: &mut Socket, sockets: &mut [Socket]) -> Vec<Duration
 
 async fn beside_a_wildcard() {
     let broker = Broker::start();
-    let mut sockets = subscribers(&broker).await;
+    let mut sockets = inboxes(&broker.public, SOCKETS, EACH).await;
     let mut publisher = Socket::open(&broker.public).await;
     deliver(&mut publisher, &mut sockets).await;
     let mut ratios = (Vec::new(), Vec::new());

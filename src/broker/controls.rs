@@ -133,15 +133,26 @@ impl BrokerControls {
 
     /// Whether `wanted` takes any of them. Others have their turn while they are looked at.
     pub(super) async fn any(&self, wanted: impl Fn(&Seen<'_>) -> bool) -> bool {
-        let (mut is_found, mut after) = (false, None);
+        let mut is_found = false;
+        self.walk(|seen| {
+            is_found |= wanted(seen);
+            is_found
+        })
+        .await;
+        is_found
+    }
+
+    /// Looks at all of them, page by page, until `has_enough`. Others have their turn between pages.
+    async fn walk(&self, mut has_enough: impl FnMut(&Seen<'_>) -> bool) {
+        let (mut is_over, mut after) = (false, None);
         loop {
             let look = |seen: &Seen<'_>| {
-                is_found |= wanted(seen);
+                is_over |= has_enough(seen);
                 false
             };
             after = self.page(after.as_deref(), look).1;
-            if after.is_none() || is_found {
-                return is_found;
+            if after.is_none() || is_over {
+                return;
             }
             tokio::task::yield_now().await;
         }
@@ -154,18 +165,13 @@ impl BrokerControls {
         if at_most <= max {
             return at_most;
         }
-        let (mut matching, mut after) = (0, None);
-        loop {
-            let count = |seen: &Seen<'_>| {
-                matching += usize::from(seen.line.matches(topic.as_str()));
-                false
-            };
-            after = self.page(after.as_deref(), count).1;
-            if after.is_none() || matching > max {
-                return matching;
-            }
-            tokio::task::yield_now().await;
-        }
+        let mut matching = 0;
+        self.walk(|seen| {
+            matching += usize::from(seen.line.matches(topic.as_str()));
+            matching > max
+        })
+        .await;
+        matching
     }
 
     /// All of its events up to here are in the ledger.

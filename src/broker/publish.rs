@@ -136,10 +136,9 @@ impl Broker {
         let mut drafts = Drafts::with_capacity(batch.len());
         let mut ids = SmallVec::with_capacity(batch.len());
         for publish in &batch {
-            let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
+            let (made, draft) = drafted(publish, subject, now);
             ids.push(id_of(publish, made));
-            let draft = log::draft(&publish.event, made, subject, now, publish.receipts);
-            drafts.push(Draft { expect_last: publish.expect_last, ..draft });
+            drafts.push(draft);
         }
         let ticket = self.log.append(drafts).await?;
         Ok(PublishTicket { ticket, ids, _place: None })
@@ -147,12 +146,10 @@ impl Broker {
 
     /// Adds an event that a run [takes](Run::takes); it is not queued yet.
     pub fn add(&self, run: &mut Run, subject: &str, publish: Publish) {
-        let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
         // Only a time to live needs to know how late it is.
         let now = publish.event.expires.map_or(Timestamp::from_millis(0), |_| clock::now());
-        let draft = log::draft(&publish.event, made, subject, now, publish.receipts);
+        let (made, draft) = drafted(&publish, subject, now);
         run.bytes += draft.cost_bytes();
-        let draft = Draft { expect_last: publish.expect_last, ..draft };
         run.units.push(SmallVec::from_buf([draft]));
         run.ids.push(publish.event.id.map_or(RunId::Made(made), RunId::Given));
     }
@@ -198,6 +195,13 @@ impl Broker {
         let ticket = self.log.append(draft.into_iter().collect()).await?;
         Ok(PublishTicket { ticket, ids, _place: Some(place) })
     }
+}
+
+/// What is to be appended, and the id that was made for it; nil where the publisher gave one.
+fn drafted(publish: &Publish, subject: &str, now: Timestamp) -> (Uuid, Draft) {
+    let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
+    let draft = log::draft(&publish.event, made, subject, now, publish.receipts);
+    (made, Draft { expect_last: publish.expect_last, ..draft })
 }
 
 fn id_of(publish: &Publish, made: Uuid) -> String {

@@ -53,7 +53,7 @@ pub(super) struct Retention {
     /// A pass or an erasure is under way.
     turn: tokio::sync::Mutex<()>,
     /// Up to where the states of durables are being written anew, when that takes more than one pass.
-    carrying: tokio::sync::Mutex<Option<Cursor>>,
+    carrying: Mutex<Option<Cursor>>,
     keeper: Arc<Mutex<Keeper>>,
 }
 
@@ -125,7 +125,7 @@ impl Retention {
         Retention {
             options: options.clone(),
             turn: tokio::sync::Mutex::new(()),
-            carrying: tokio::sync::Mutex::default(),
+            carrying: Mutex::default(),
             keeper: Arc::new(Mutex::new(Keeper::new(log, options))),
         }
     }
@@ -285,17 +285,15 @@ impl Broker {
         if plan.is_empty() {
             return Ok(removed);
         }
-        let mut carrying = self.retention.carrying.lock().await;
-        if let Some(upto) = *carrying {
+        let begun = self.retention.carrying.lock().take();
+        if begun.is_some() {
             // What was begun is ended first: else it would begin anew with all that has come since.
-            plan.carry_at_most(Some(upto));
+            plan.carry_at_most(begun);
         }
-        *carrying = None;
         if plan.carry > Cursor::START && !self.carry_forward(plan.carry).await? {
-            *carrying = Some(plan.carry);
+            *self.retention.carrying.lock() = Some(plan.carry);
             plan.carry_at_most(None);
         }
-        drop(carrying);
         let (controls, stop) = (self.controls.clone(), self.stop.clone());
         let carrying_out = self.with_keeper(move |keeper| {
             keeper.carry_out(&plan, &OfLedger { controls: &controls, stop: &stop })
@@ -361,26 +359,25 @@ impl Broker {
     /// are more, or one has changed in this very moment: then nothing that has such states may go yet.
     async fn carry_forward(&self, upto: Cursor) -> Result<bool, RetentionError> {
         let is_old = |place: u64| place > 0 && place <= upto.get();
+        // A fold knows nothing of a pause or a state that stands before all that says how the durable was made.
+        let is_due = |at: u64, made: u64| is_old(at) || (at > 0 && at < made);
         let mut left = CARRIED_MAX;
         let put = |entry: LedgerEntry| SubscriptionChange::Put(Box::new((*entry.spec).clone()));
         self.carry_changes(&mut left, |seen| is_old(seen.line.made_at()), put).await?;
-        // A fold knows nothing of a pause that stands before all that says how the durable was made.
-        let is_due = |seen: &Seen<'_>| {
-            let (at, made) = (seen.line.paused_at(), seen.line.made_at());
-            is_old(at) || (at > 0 && at < made)
+        let pause_is_due = |seen: &Seen<'_>| is_due(seen.line.paused_at(), seen.line.made_at());
+        let state_is_due = |seen: &Seen<'_>| {
+            let (made, acked) = seen.places();
+            is_due(acked, made)
         };
         let paused = |entry: LedgerEntry| SubscriptionChange::Paused {
             name: entry.spec.name.clone(),
             number: entry.spec.number,
             paused: true,
         };
-        self.carry_changes(&mut left, is_due, paused).await?;
-        // Nor of a state that stands before that.
-        let is_before = |(made, acked): (u64, u64)| acked > 0 && acked < made;
+        self.carry_changes(&mut left, pause_is_due, paused).await?;
         let mut after = None;
         while left > 0 {
-            let wanted = |seen: &Seen<'_>| is_old(seen.places().1) || is_before(seen.places());
-            let (found, last) = self.controls.page(after.as_deref(), wanted);
+            let (found, last) = self.controls.page(after.as_deref(), state_is_due);
             left = left.saturating_sub(found.len());
             let mut tickets = Vec::with_capacity(found.len());
             for entry in found {
@@ -400,10 +397,7 @@ impl Broker {
         }
         // Neither what stands in what goes, nor what a fold would pass over by what was carried.
         let is_left = |seen: &Seen<'_>| {
-            let ((made, acked), paused_at) = (seen.places(), seen.line.paused_at());
-            [made, acked, paused_at].into_iter().any(is_old)
-                || is_before((made, acked))
-                || (paused_at > 0 && paused_at < made)
+            is_old(seen.line.made_at()) || pause_is_due(seen) || state_is_due(seen)
         };
         Ok(!self.controls.any(is_left).await)
     }

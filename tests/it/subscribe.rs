@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::util::{
     Broker,
     random::Random,
-    ws::{Socket, offsets},
+    ws::{Socket, inboxes, offsets},
 };
 
 fn datas(events: &[Value]) -> Vec<&Value> {
@@ -624,20 +624,7 @@ async fn an_event_wakes_only_who_wants_it() {
     const SOCKETS: usize = 20;
     const EACH: usize = 500;
     let broker = Broker::start();
-    let mut sockets = Vec::new();
-    for n in 0..SOCKETS {
-        let mut socket = Socket::open(&broker.public).await;
-        for m in 0..EACH {
-            let topic = format!("user.{}.inbox", n * EACH + m);
-            socket.start("subscribe", json!({ "filters": [topic] })).await;
-        }
-        let mut waiting = EACH;
-        while waiting > 0 {
-            let message = socket.next().await.unwrap();
-            waiting -= usize::from(message["caught_up"].is_object());
-        }
-        sockets.push(socket);
-    }
+    let mut sockets = inboxes(&broker.public, SOCKETS, EACH).await;
     let mut publisher = Socket::open(&broker.public).await;
     let before = wakes(&broker).await;
     for n in [7_777, 0, 9_999] {

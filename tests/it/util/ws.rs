@@ -226,3 +226,22 @@ impl Socket {
         }
     }
 }
+
+/// Sockets with `each` subscriptions, each of those on a topic `user.N.inbox` of its own; all are caught up.
+pub async fn inboxes(address: &str, sockets: usize, each: usize) -> Vec<Socket> {
+    let mut opened = Vec::new();
+    for n in 0..sockets {
+        let mut socket = Socket::open(address).await;
+        for m in 0..each {
+            let topic = format!("user.{}.inbox", n * each + m);
+            socket.start("subscribe", json!({ "filters": [topic] })).await;
+        }
+        let mut waiting = each;
+        while waiting > 0 {
+            let message = socket.next().await.unwrap();
+            waiting -= usize::from(message["caught_up"].is_object());
+        }
+        opened.push(socket);
+    }
+    opened
+}
