@@ -208,28 +208,28 @@ pub fn literal_prefix(filter: &str) -> &str {
 
 /// The same as [`Filter::matches`] of the text of a filter.
 pub fn filter_matches(filter: &str, topic: &str) -> bool {
-    if *filter == *topic {
-        return true;
-    }
-    if !filter.ends_with('>') && !filter.contains('*') {
+    // The broker's own topics are matched by name alone, in the first place.
+    if topic.starts_with('$') && filter.starts_with(['*', '>']) {
         return false;
     }
-    let mut tokens = topic.split('.');
-    let mut first = true;
-    for want in filter.split('.') {
-        let Some(have) = tokens.next() else { return false };
-        if first && have.starts_with('$') && have != want {
-            return false;
-        }
-        first = false;
-        match want {
-            ">" => return true,
-            "*" => {}
-            literal if literal == have => {}
-            _ => return false,
-        }
+    let mut left = topic.as_bytes();
+    for want in filter.bytes() {
+        left = match want {
+            b'>' => return !left.is_empty(),
+            b'*' => {
+                let token = left.iter().position(|byte| *byte == b'.').unwrap_or(left.len());
+                if token == 0 {
+                    return false;
+                }
+                left.get(token..).unwrap_or_default()
+            }
+            byte => match left.split_first() {
+                Some((have, rest)) if *have == byte => rest,
+                _ => return false,
+            },
+        };
     }
-    tokens.next().is_none()
+    left.is_empty()
 }
 
 fn check(text: &str, wildcards: bool) -> Result<(), TopicError> {

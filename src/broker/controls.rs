@@ -15,7 +15,10 @@ use crate::log::{
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
 use parking_lot::Mutex;
-use tidings_proto::{Cursor, Offset, Topic, control::SCHEDULED_TOPIC};
+use tidings_proto::{
+    Cursor, Offset, Topic,
+    control::{DurableSpec, SCHEDULED_TOPIC},
+};
 
 /// How many durables are looked at with the ledger locked: tens of microseconds, and some hundreds where all are
 /// unpacked.
@@ -97,37 +100,28 @@ impl BrokerControls {
         self.ledger.lock().projection().get(name)
     }
 
-    /// Up to `limit` durables by name, after the name `after`. The commit thread gets its turn between pages.
-    pub(super) fn list(&self, after: Option<&str>, limit: usize) -> Vec<LedgerEntry> {
-        let mut found = Vec::new();
-        let mut after = after.map(str::to_owned);
-        while found.len() < limit {
-            let page = PAGE.min(limit - found.len());
-            let ledger = self.ledger.lock();
-            after = ledger.projection().select(after.as_deref(), page, |_| true, &mut found);
-            drop(ledger);
-            if after.is_none() {
-                break;
-            }
-        }
-        found
+    /// The first durable by name after the name `after`.
+    pub(super) fn next(&self, after: Option<&str>) -> Option<LedgerEntry> {
+        self.page(after, 1, |_| true).0.pop()
     }
 
-    /// Up to `limit` durables that are forgotten when nobody uses them, by number, from this number on.
-    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<LedgerEntry> {
+    /// How up to `limit` durables were made that are forgotten when nobody uses them, by number, from this number on.
+    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<DurableSpec> {
         self.ledger.lock().projection().expiring(from, limit)
     }
 
-    /// Those that `wanted` takes of a page of durables by name, after the name `after`; and the last name, where
-    /// there may be more.
+    /// Those that `wanted` takes of a page of up to `limit` durables by name, after the name `after`; and the last
+    /// name that was looked at, where there may be more. A page has fewer than `limit` where that is more than are
+    /// looked at in one go, or where much is known of their acks.
     pub(super) fn page(
         &self,
         after: Option<&str>,
+        limit: usize,
         wanted: impl FnMut(&Seen<'_>) -> bool,
     ) -> (Vec<LedgerEntry>, Option<String>) {
         let mut found = Vec::new();
         let ledger = self.ledger.lock();
-        let after = ledger.projection().select(after, PAGE, wanted, &mut found);
+        let after = ledger.projection().select(after, limit.min(PAGE), wanted, &mut found);
         (found, after)
     }
 
@@ -150,7 +144,7 @@ impl BrokerControls {
                 is_over |= has_enough(seen);
                 false
             };
-            after = self.page(after.as_deref(), look).1;
+            after = self.page(after.as_deref(), usize::MAX, look).1;
             if after.is_none() || is_over {
                 return;
             }

@@ -233,7 +233,7 @@ impl Broker {
     pub(super) async fn delete_durable_if(
         &self,
         name: &str,
-        holds: impl Fn(&LedgerEntry) -> bool,
+        holds: impl FnOnce(&LedgerEntry) -> bool,
     ) -> Result<bool, AppendError> {
         let _one_at_a_time = self.changing.lock().await;
         let Some(entry) = self.controls.find(name).filter(holds) else { return Ok(false) };

@@ -14,7 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use smallvec::smallvec;
-use tidings_proto::Topic;
+use tidings_proto::{Topic, control::DurableSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, ledger::LedgerEntry};
@@ -65,13 +65,13 @@ pub(super) async fn watch(broker: Arc<Broker>, stop: CancellationToken) {
         }
         for _ in 0..PAGES {
             let page = broker.controls.expiring(from, PAGE);
-            for entry in &page {
-                if broker.has_expired(entry) {
-                    broker.expire(entry).await;
+            for spec in &page {
+                if broker.has_expired(spec) {
+                    broker.expire(spec).await;
                 }
             }
             let is_end = page.len() < PAGE;
-            from = page.last().filter(|_| !is_end).map_or(0, |last| last.spec.number + 1);
+            from = page.last().filter(|_| !is_end).map_or(0, |last| last.number + 1);
             if is_end {
                 break;
             }
@@ -81,21 +81,24 @@ pub(super) async fn watch(broker: Arc<Broker>, stop: CancellationToken) {
 }
 
 impl Broker {
-    fn has_expired(&self, entry: &LedgerEntry) -> bool {
-        let name = &entry.spec.name;
+    fn has_expired(&self, spec: &DurableSpec) -> bool {
+        let name = &spec.name;
         let in_use = self.durables.lock().get(name).cloned();
         if in_use.is_some_and(|durable| durable.lock().sessions() > 0) {
             self.idle.used(name);
             return false;
         }
         let idle_ms = self.idle.for_ms(name, clock::monotonic_ms());
-        idle_ms >= entry.spec.options.idle_expiry_ms
+        idle_ms >= spec.options.idle_expiry_ms
     }
 
-    async fn expire(&self, entry: &LedgerEntry) {
-        let spec = &entry.spec;
+    async fn expire(&self, spec: &DurableSpec) {
+        let mut cursor = spec.start;
         // Somebody may have come meanwhile, or made it anew.
-        let is_same = |now: &LedgerEntry| now.spec.number == spec.number && self.has_expired(now);
+        let is_same = |now: &LedgerEntry| {
+            cursor = now.acks.floor;
+            now.spec.number == spec.number && self.has_expired(&now.spec)
+        };
         match self.delete_durable_if(&spec.name, is_same).await {
             Ok(true) => {}
             Ok(false) => return,
@@ -110,7 +113,7 @@ impl Broker {
         let data = serde_json::json!({
             "durable": spec.name,
             "owner": spec.owner,
-            "cursor": entry.acks.floor,
+            "cursor": cursor,
             "idle_expiry_ms": idle_expiry_ms,
         });
         let Ok(topic) = Topic::parse(AUDIT_TOPIC) else { return };

@@ -1,7 +1,8 @@
 //! What is told of durables: of one, or of a page of them.
 //!
 //! - What lies behind the cursors of a page is counted in one go: durables that have the same filters share what is
-//!   counted, between the places where one of them stands and the next.
+//!   counted, between the places where one of them stands and the next. Where much is known of their acks a page is
+//!   gone through in parts, so that what is remembered of it is bounded.
 //! - Of a durable that wants only some of the events on its topics they are read, up to a bound.
 
 use std::{
@@ -103,12 +104,22 @@ impl Broker {
         limit: usize,
         mut wanted: impl FnMut(&str) -> bool,
     ) -> Result<(Vec<DurableInfo>, Option<String>), ReadError> {
-        let mut entries = self.controls.list(after, limit.saturating_add(1));
-        let is_more = entries.len() > limit;
-        entries.truncate(limit);
-        let last = entries.last().filter(|_| is_more).map(|last| last.spec.name.clone());
-        entries.retain(|entry| wanted(&entry.spec.name));
-        Ok((self.infos(entries).await?, last))
+        let (mut infos, mut looked) = (Vec::new(), 0);
+        let mut after = after.map(str::to_owned);
+        while looked < limit {
+            let left = limit - looked;
+            let (found, last) = self.controls.page(after.as_deref(), left, |seen| {
+                looked += 1;
+                wanted(seen.line.name())
+            });
+            infos.extend(self.infos(found).await?);
+            after = last;
+            if after.is_none() {
+                break;
+            }
+        }
+        let is_more = after.is_some() && self.controls.next(after.as_deref()).is_some();
+        Ok((infos, after.filter(|_| is_more)))
     }
 
     async fn infos(&self, entries: Vec<LedgerEntry>) -> Result<Vec<DurableInfo>, ReadError> {

@@ -105,7 +105,7 @@ fn piece(broker: &Broker, mut round: Round) -> Result<Round, Round> {
     let begun = clock::monotonic();
     loop {
         // One at a time: the ledger is the commit thread's.
-        let Some(entry) = broker.controls.list(round.after.as_deref(), 1).pop() else {
+        let Some(entry) = broker.controls.next(round.after.as_deref()) else {
             return Ok(round);
         };
         round.after = Some(entry.spec.name.clone());

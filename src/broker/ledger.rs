@@ -35,6 +35,9 @@ use crate::log::{
     projection::{Change, Entry, Projection, ProjectionError},
 };
 
+/// How many packed bytes of acks are unpacked in one go: some ten times as many when they are.
+const ACKS_BYTES: usize = 256 * 1024;
+
 /// A durable subscription as the log knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct LedgerEntry {
@@ -88,8 +91,8 @@ impl Ledger {
         self.durables.get(name)
     }
 
-    /// Looks at up to `limit` of them by name, after the name `after`, and unpacks those that `wanted` takes. Gives the
-    /// last name where there may be more.
+    /// Looks at up to `limit` of them by name, after the name `after`, and unpacks those that `wanted` takes, until
+    /// their acks have [`ACKS_BYTES`]. Gives the last name where there may be more.
     pub(super) fn select(
         &self,
         after: Option<&str>,
@@ -97,13 +100,14 @@ impl Ledger {
         mut wanted: impl FnMut(&Seen<'_>) -> bool,
         found: &mut Vec<LedgerEntry>,
     ) -> Option<String> {
-        let (mut looked, mut last) = (0, None);
+        let (mut looked, mut acks_bytes, mut last) = (0, 0, None);
         let _ = self.durables.walk(after, |line| {
             if wanted(&Seen { line, durables: &self.durables }) {
+                acks_bytes += self.durables.acks_bytes(line);
                 found.extend(self.durables.entry(line));
             }
             looked += 1;
-            if looked < limit {
+            if looked < limit && acks_bytes < ACKS_BYTES {
                 return ControlFlow::Continue(());
             }
             last = Some(line.name().to_owned());
@@ -112,8 +116,8 @@ impl Ledger {
         last
     }
 
-    /// Up to `limit` of those that are forgotten when nobody uses them, by number, from this number on.
-    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<LedgerEntry> {
+    /// How up to `limit` of those were made that are forgotten when nobody uses them, by number, from this number on.
+    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<DurableSpec> {
         self.durables.expiring(from, limit)
     }
 

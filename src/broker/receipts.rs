@@ -23,7 +23,7 @@ impl Broker {
         let offset = event.offset();
         let (mut receipts, mut after) = (Vec::new(), None);
         loop {
-            let (page, last) = self.controls.page(after.as_deref(), |seen| {
+            let (page, last) = self.controls.page(after.as_deref(), usize::MAX, |seen| {
                 !seen.line.start().covers(offset) && seen.line.matches(event.topic().as_str())
             });
             let wanting =

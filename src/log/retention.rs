@@ -12,9 +12,11 @@
 
 mod age;
 mod fates;
+mod plan;
 mod rules;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
@@ -27,8 +29,11 @@ use tidings_proto::{
 pub use tidings_storage::Removed;
 use tidings_storage::{Fate, Sealed, total_bytes};
 
-pub use self::rules::{Rules, parse_age, parse_rule};
-use self::{age::AgeClock, fates::Fates, rules::Class};
+use self::{age::AgeClock, fates::Fates, plan::Work, rules::Class};
+pub use self::{
+    plan::Plan,
+    rules::{Rules, parse_age, parse_rule},
+};
 use super::{LogHandle, StorageError, codec};
 use crate::clock;
 
@@ -97,41 +102,6 @@ pub trait Needs {
     fn is_scheduled(&self, publish: Offset) -> bool;
     /// Whether the rest of a pass is to be left to the next one.
     fn is_stopping(&self) -> bool;
-}
-
-/// What a pass is to do.
-#[derive(Debug, Default)]
-pub struct Plan {
-    work: Vec<Work>,
-    /// The newest states of durables up to here must be written anew before it is carried out.
-    pub carry: Cursor,
-    /// Events in the active segment are too old: it is to be sealed.
-    pub seal: bool,
-    now_ms: u64,
-}
-
-impl Plan {
-    /// Leaves out what needs states beyond this to be written anew; with `None` what needs any.
-    pub fn carry_at_most(&mut self, upto: Option<Cursor>) {
-        let upto = upto.unwrap_or(Cursor::START);
-        self.work.retain(|work| !work.carries || work.sealed.end - 1 <= upto.get());
-        self.carry = self.carry.min(upto);
-    }
-
-    /// Whether there is nothing to take out.
-    pub fn is_empty(&self) -> bool {
-        self.work.is_empty()
-    }
-}
-
-#[derive(Debug)]
-struct Work {
-    sealed: Sealed,
-    whole: bool,
-    /// States of durables stand in it.
-    carries: bool,
-    /// By rule, whether it is over its limit.
-    over: Vec<bool>,
 }
 
 /// What is known of a sealed segment; as long as it is not rewritten it does not change.
@@ -356,6 +326,7 @@ impl Keeper {
             needs,
             is_first_of_subscriptions: self.is_first_of_subscriptions(base),
             before: Cursor::new(base.saturating_sub(1)),
+            older_joins: RefCell::default(),
         };
         let mut classes: HashMap<Box<str>, Class> = HashMap::new();
         let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {

@@ -92,13 +92,7 @@ impl Durables {
 
     /// What stands on this line, unpacked.
     pub(super) fn entry(&self, line: &Line) -> Option<LedgerEntry> {
-        let spec = match line.spec() {
-            Ok(spec) => spec,
-            Err(error) => {
-                tracing::error!(durable = line.name(), %error, "a durable cannot be unpacked");
-                return None;
-            }
-        };
+        let spec = spec_of(line)?;
         let (acks, acked_at) = self.slots.acks(spec.number);
         let acks = AckState { name: spec.name.clone(), ..acks };
         Some(LedgerEntry {
@@ -114,10 +108,15 @@ impl Durables {
         self.slots.acked_at(line.number())
     }
 
-    /// Up to `limit` of those that are forgotten when nobody uses them, by number, from this number on.
-    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<LedgerEntry> {
+    /// In how many bytes it is packed how far the durable of this line is acknowledged, beyond its floor.
+    pub(super) fn acks_bytes(&self, line: &Line) -> usize {
+        self.slots.more_bytes(line.number())
+    }
+
+    /// How up to `limit` of those were made that are forgotten when nobody uses them, by number, from this number on.
+    pub(super) fn expiring(&self, from: u64, limit: usize) -> Vec<DurableSpec> {
         let numbers = self.slots.expiring(from).take(limit);
-        numbers.filter_map(|number| self.entry(&self.line_of(number)?)).collect()
+        numbers.filter_map(|number| spec_of(&self.line_of(number)?)).collect()
     }
 
     /// It was made so, or changed, by the event at `at`. Of a life that goes on all else stays.
@@ -321,5 +320,16 @@ impl Durables {
         let blocks: usize = self.blocks.values().map(|bytes| bytes.len()).sum();
         let each = 2 * (size_of::<Box<str>>() + size_of::<u32>()) + 32;
         (blocks + each * self.blocks.len()) as u64 + self.slots.room()
+    }
+}
+
+/// How the durable of this line was made.
+fn spec_of(line: &Line) -> Option<DurableSpec> {
+    match line.spec() {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            tracing::error!(durable = line.name(), %error, "a durable cannot be unpacked");
+            None
+        }
     }
 }

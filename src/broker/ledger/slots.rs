@@ -66,6 +66,11 @@ impl Slots {
         (state.unwrap_or(plain), whole(slot.acked_at))
     }
 
+    /// In how many bytes it is packed what of it is acknowledged beyond its floor.
+    pub(super) fn more_bytes(&self, number: u64) -> usize {
+        self.more.get(&number).map_or(0, |bytes| bytes.len())
+    }
+
     /// Where the newest event stands that says how far it is acknowledged; 0 where none does.
     pub(super) fn acked_at(&self, number: u64) -> u64 {
         self.slot(number).map_or(0, |slot| whole(slot.acked_at))

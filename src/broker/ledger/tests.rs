@@ -238,11 +238,11 @@ impl Model {
             assert!(packed.matching_at_most(topic) >= matching, "{topic}");
         }
         let expiring = self.entries.values().filter(|entry| entry.spec.options.idle_expiry_ms > 0);
-        let mut expiring: Vec<LedgerEntry> = expiring.cloned().collect();
-        expiring.sort_by_key(|entry| entry.spec.number);
+        let mut expiring: Vec<DurableSpec> = expiring.map(|entry| (*entry.spec).clone()).collect();
+        expiring.sort_by_key(|spec| spec.number);
         assert_eq!(packed.expiring(0, usize::MAX), expiring);
         if let [_, rest @ ..] = &*expiring {
-            let from = expiring[0].spec.number + 1;
+            let from = expiring[0].number + 1;
             assert_eq!(packed.expiring(from, 2), rest[..rest.len().min(2)]);
         }
     }

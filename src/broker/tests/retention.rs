@@ -1,13 +1,15 @@
 //! What must stay, and what must not be told, when retention takes a log to pieces.
 
+use std::time::Duration;
+
 use tidings_proto::{
-    Cursor, Filter, Priority, SubscribeOptions, Timestamp, Topic, control::RetentionRule,
+    Cursor, Filter, Priority, Start, SubscribeOptions, Timestamp, Topic, control::RetentionRule,
     event::Expiry,
 };
 use uuid::Uuid;
 
 use super::{
-    super::Ready,
+    super::{Ready, Target},
     world::{World, event, filters, offset, run},
 };
 
@@ -95,6 +97,62 @@ fn a_small_segment_of_what_has_expired_goes_without_a_gap() {
             assert_eq!(there, expected, "{left} of {of} had not expired");
             let gap = broker.log().trimmed(&filters(&["t.0"]), Cursor::START);
             assert_eq!(gap, None, "a gap where {left} of {of} had not expired");
+        });
+    }
+}
+
+#[test]
+fn a_segment_stays_until_all_states_in_it_are_carried_however_many_passes_that_takes() {
+    for is_killed_in_between in [false, true] {
+        run(async {
+            let mut world = World::new(1, 1 << 20);
+            let (start, names) = (Start::First, (0..11).map(|n| format!("d{n}")));
+            let names: Vec<String> = names.collect();
+            let options = SubscribeOptions { start, ..SubscribeOptions::to(filters(&["t.0"])) };
+            for name in &names {
+                let broker = world.broker.clone();
+                world.drive(broker.put_durable(name, &options, "alice")).await.unwrap();
+            }
+            let first = publish(&mut world, 0, None).await;
+            for name in &names {
+                let broker = world.broker.clone();
+                let fetched = broker.fetch(name, 1, Duration::ZERO).await.unwrap();
+                assert_eq!(fetched.events.len(), 1);
+                let durable = broker.durable_by_name(name).unwrap();
+                let these = Target::These(vec![offset(first)]);
+                let (ticket, _) = broker.ack(&durable, &these, None).await.unwrap();
+                world.drive(ticket).await.unwrap();
+            }
+            // Most of the segment is to go.
+            for _ in 0..20 {
+                publish(&mut world, 1, None).await;
+            }
+            let paused = world.broker.clone();
+            world.drive(paused.pause_durable("d3", true)).await.unwrap();
+            drop(paused);
+            seal(&mut world);
+            keep(&mut world, ">", 0).await;
+            let mut passes = 0;
+            loop {
+                let broker = world.broker.clone();
+                world.drive(broker.retention_pass()).await.unwrap();
+                passes += 1;
+                let is_there = broker.get(offset(first)).await.unwrap().is_some();
+                drop(broker);
+                if is_killed_in_between || !is_there {
+                    world = world.kill(passes);
+                }
+                for name in &names {
+                    let info = world.broker.durable_info(name).await.unwrap();
+                    let info = info.unwrap_or_else(|| panic!("{name} is lost in pass {passes}"));
+                    assert_eq!((info.cursor.get(), info.paused), (first, name == "d3"), "{name}");
+                }
+                if !is_there {
+                    break;
+                }
+                assert!(passes < 20, "what was carried is carried again and again");
+            }
+            assert!(passes > 4, "a pass carried more than its share: {passes}");
         });
     }
 }

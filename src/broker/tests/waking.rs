@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use tidings_proto::{
-    Cursor, Position, Priority, Start, SubscribeOptions,
+    Cursor, Mode, Offset, Position, Priority, Start, SubscribeOptions, Timestamp,
+    event::Expiry,
     subscribe::{After, Order},
 };
 
@@ -13,7 +14,10 @@ use super::{
     super::{From, Ready, Subscription, subscription::Delivery},
     world::{World, event, filters, run},
 };
-use crate::{clock::held, log::ReadLimit};
+use crate::{
+    clock::{self, held},
+    log::ReadLimit,
+};
 
 /// Long enough that nobody mistakes the end of a wait for a wake.
 const WAIT: Duration = Duration::from_secs(2);
@@ -127,5 +131,42 @@ fn a_read_that_is_about_to_wait_finds_what_comes_meanwhile() {
         let read = broker.read(&options, &From::Now, limit, WAIT).await.unwrap();
         assert!(begun.elapsed() < WAIT, "a wake-up was lost");
         assert_eq!(read.batch.events.len(), 1);
+    });
+}
+
+#[test]
+fn room_that_is_found_in_what_has_expired_wakes_who_waits_for_it() {
+    run(async {
+        let mut world = World::new(1, 1 << 20);
+        let options =
+            SubscribeOptions { max_in_flight: 2, mode: Mode::Shared, ..durable(Order::Log) };
+        let mut members = Vec::new();
+        for number in 1..=2 {
+            let (broker, ready) = (world.broker.clone(), Ready::new());
+            let subscribing = broker.subscribe(&options, "alice", ready.clone(), number);
+            members.push((world.drive(subscribing).await.unwrap(), ready));
+        }
+        // Both have their share, and more waits.
+        for ttl_ms in [Some(20), None, None] {
+            let mut publish = event(0, 0, Priority::Normal, None);
+            let ends = |ms| Timestamp::from_millis(clock::now().as_millis() + ms);
+            publish.event.expires = ttl_ms.map(|ms| Expiry::At(ends(ms)));
+            drop(world.publish(publish).await);
+        }
+        world.step();
+        for (member, _) in &mut members {
+            assert_eq!(drain(member).await, 1);
+        }
+        world.stop_pump().await;
+        let [(first, _), (_, ready)] = &mut *members else { panic!("two members") };
+        first.sent();
+        held::set(Some(1_100));
+        // The one of the first has expired: it comes again and is found to be gone.
+        let offset = Offset::new(world.broker.log().committed().get() - 2).unwrap();
+        let durable = world.broker.durable_by_name("d").unwrap();
+        durable.nack(&[offset], None, None, None).unwrap();
+        while ready.pop().is_some() {}
+        assert_eq!(drain(first).await, 1, "the room of what is gone");
+        assert!(ready.pop().is_some(), "nobody was told of the room");
     });
 }

@@ -1,6 +1,12 @@
 //! How long somebody waits for what was published: until all is there, or nothing comes any more.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use super::LATE;
 
@@ -14,6 +20,23 @@ pub(super) struct Total {
     pub(super) events: u64,
     /// When the last was answered.
     pub(super) at: Duration,
+}
+
+/// When the last of many that wait has got something. Who waits long for its first is one of very many, as long as
+/// others get theirs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Newest(Arc<AtomicU64>);
+
+impl Newest {
+    /// One has got something at this moment.
+    pub(super) fn came(&self, at: Duration) {
+        self.0.fetch_max(u64::try_from(at.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// When the last came to any of them.
+    pub(super) fn at(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// When nothing more is waited for.
@@ -35,5 +58,14 @@ mod tests {
         assert_eq!(give_up_at(total, seconds(69), seconds(60)), seconds(70));
         // The publisher itself came late.
         assert_eq!(give_up_at(total, seconds(24), seconds(10)), seconds(29));
+    }
+
+    #[test]
+    fn who_waits_goes_by_what_any_of_them_got_last() {
+        let newest = Newest::default();
+        let other = newest.clone();
+        other.came(Duration::from_secs(7));
+        newest.came(Duration::from_secs(3));
+        assert_eq!(newest.at(), Duration::from_secs(7));
     }
 }

@@ -9,7 +9,7 @@ use tokio::{sync::watch, task::JoinSet};
 use self::subscriber::Got;
 use super::{
     Amount,
-    arrival::Total,
+    arrival::{Newest, Total},
     at_least_one,
     paced::{self, Pace},
     progress::{Counter, Progress},
@@ -51,7 +51,7 @@ Examples:
   tidings bench fanout --subscribers 1000 --rate 50 --events 1000
 
 The data of an event begins with the moment of its publish, so that --size is 21 at least. It fails when a
-delivery is missing: when a subscriber is cut off, or gets nothing for 5 seconds after the last publish.";
+delivery is missing: when a subscriber is cut off, or none of them gets anything for 5 seconds after the last publish.";
 
 /// Subscribers did not get what was published.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,6 +91,7 @@ pub(super) async fn run(
     progress.begin("fanout", "deliveries");
     let mut subscribers = JoinSet::new();
     let (total, published) = watch::channel(None);
+    let newest = Newest::default();
     let mut sockets = Vec::new();
     for _ in 0..args.subscribers {
         let mut socket = Socket::open(globals, args.encoding).await?;
@@ -101,7 +102,8 @@ pub(super) async fn run(
     let deadline = args.amount.deadline();
     for socket in sockets {
         let counter = progress.counter();
-        subscribers.spawn(subscriber::read(socket, published.clone(), deadline, counter));
+        let (published, newest) = (published.clone(), newest.clone());
+        subscribers.spawn(subscriber::read(socket, published, deadline, newest, counter));
     }
     let begun = clock::monotonic();
     let pace = Pace {

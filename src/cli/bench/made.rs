@@ -11,8 +11,10 @@ use crate::{cli::Globals, clock};
 
 /// How many connections make and forget them.
 const CONNECTIONS: u64 = 16;
-/// How long forgetting them may take.
-const FORGET_WAIT: Duration = Duration::from_secs(120);
+/// How long forgetting them may take: so long,
+const FORGET_WAIT: Duration = Duration::from_secs(60);
+/// and a second more for so many of them. Each is a commit of its own.
+const FORGOTTEN_A_SECOND: u64 = 1000;
 
 /// Somebody pressed Ctrl-C.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +97,10 @@ impl Made {
                 Err(error) => error.into(),
             }),
         };
-        let forgetting = tokio::time::timeout(FORGET_WAIT, self.forget(globals)).await;
-        let forgotten = match forgetting {
-            Ok(forgotten) => forgotten,
-            Err(_) => Err(anyhow::anyhow!("it takes more than 120 s")),
-        };
+        let wait = FORGET_WAIT + Duration::from_secs(self.count / FORGOTTEN_A_SECOND);
+        let forgetting = tokio::time::timeout(wait, self.forget(globals)).await;
+        let too_long = |_| anyhow::anyhow!("it takes more than {} s", wait.as_secs());
+        let forgotten = forgetting.map_err(too_long).flatten();
         let left = || format!("the durables {}… are left: delete them", self.prefix);
         // What went wrong first is what is told.
         let done = done?;

@@ -1,6 +1,9 @@
 //! What becomes of each event of a segment that is written anew.
 
-use std::collections::HashSet;
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+};
 
 use tidings_proto::{
     Cursor, Offset, Topic,
@@ -14,6 +17,9 @@ use super::{
 };
 use crate::log::{LogHandle, codec};
 
+/// Whether older segments have something of a member, by topic and key.
+pub(super) type OlderJoins = HashMap<(Box<str>, Box<[u8]>), bool>;
+
 /// What decides over each event of a segment that is rewritten.
 pub(super) struct Fates<'a> {
     pub(super) log: &'a LogHandle,
@@ -25,6 +31,8 @@ pub(super) struct Fates<'a> {
     pub(super) is_first_of_subscriptions: bool,
     /// What stands before the segment.
     pub(super) before: Cursor,
+    /// Of members by topic and key, whether their join may stand there: of those that are looked for.
+    pub(super) older_joins: RefCell<OlderJoins>,
 }
 
 impl Fates<'_> {
@@ -90,8 +98,16 @@ impl Fates<'_> {
         let data = codec::data_of(seen.body);
         let change = data.and_then(|data| serde_json::from_slice::<PresenceChange>(data).ok());
         let is_leave = change.is_some_and(|change| change.reason.is_some());
-        let older = |topic| self.log.reader().last_until(&topic, seen.key, self.before);
-        is_leave && Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
+        let first = self.log.topic(seen.topic).map(|info| info.first);
+        if !is_leave || !first.is_some_and(|first| self.before.covers(first)) {
+            return false;
+        }
+        // All older segments are asked, so only once for a member.
+        let of = (seen.topic.into(), seen.key.into());
+        *self.older_joins.borrow_mut().entry(of).or_insert_with(|| {
+            let older = |topic| self.log.reader().last_until(&topic, seen.key, self.before);
+            Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
+        })
     }
 
     fn of_careful(&self, seen: &Seen<'_>) -> Fate {

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::{
     cli::bench::{
-        arrival::{Total, give_up_at},
+        arrival::{Newest, Total, give_up_at},
         progress::Counter,
         report::{Latencies, latencies, note},
         socket::{CutOff, Input, Socket},
@@ -30,11 +30,12 @@ pub(super) struct Got {
     pub(super) cut_off: Option<String>,
 }
 
-/// Reads until everything is there, nothing comes any more, or the broker hangs up.
+/// Reads until everything is there, nothing comes to anybody any more, or the broker hangs up.
 pub(super) async fn read(
     socket: Socket,
     mut published: watch::Receiver<Option<Total>>,
     deadline: Duration,
+    newest: Newest,
     counter: Counter,
 ) -> anyhow::Result<Got> {
     let Socket { mut input, mut output, speech } = socket;
@@ -46,7 +47,7 @@ pub(super) async fn read(
         if total.is_some_and(|total| got.events >= total.events) {
             break;
         }
-        let until = total.map(|total| give_up_at(total, got.last, deadline));
+        let until = total.map(|total| give_up_at(total, newest.at(), deadline));
         let left = until.map(|until| until.saturating_sub(clock::monotonic()));
         let more = tokio::select! {
             more = input.more() => more,
@@ -55,10 +56,16 @@ pub(super) async fn read(
                 // The publisher has failed, and with it the measurement.
                 Err(_) => break,
             },
-            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => break,
+            () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => match left {
+                Some(Duration::ZERO) => break,
+                // Others may have got something meanwhile.
+                _ => continue,
+            },
         };
         let read = match more {
-            Ok(()) => take(&mut input, speech, &mut got, &counter),
+            Ok(()) => {
+                take(&mut input, speech, &mut got, &counter).inspect(|()| newest.came(got.last))
+            }
             Err(error) => Err(error),
         };
         let read = match read {
