@@ -208,6 +208,12 @@ impl DurableState {
         !self.dead.dying.is_empty() || !self.dead.burying.is_empty()
     }
 
+    /// What is dying, oldest first.
+    #[cfg(test)]
+    pub fn dying(&self) -> impl Iterator<Item = u64> {
+        self.dead.dying.values().map(|dying| dying.offset)
+    }
+
     /// Some of the dying that nobody has looked up, oldest first.
     pub fn to_address(&self, max: usize) -> Vec<u64> {
         let dying = self.dead.dying.values().filter(|dying| dying.origin.is_none());

@@ -201,7 +201,8 @@ impl Model {
             let was = wants(&old, &self.items[at]);
             let is_wanted = self.wants(&self.items[at]);
             let item = &mut self.items[at];
-            if !item.taken && item.is_open() && item.offset <= cursor {
+            // What was wanted waits for its key.
+            if !was && !item.taken && item.is_open() && item.offset <= cursor {
                 (item.status, item.taken) = (Done, true);
             }
             // What was known of it may be known no more.
@@ -288,7 +289,7 @@ impl Model {
 
     /// Whether anybody may be given it: a state does not follow the one that has replaced it.
     fn is_there(&self, item: &Item, now: u64) -> bool {
-        let was_sent = |it: &Item| !it.is_open() || it.taken && it.attempts > 0;
+        let was_sent = |it: &Item| !it.gone && (!it.is_open() || it.taken && it.attempts > 0);
         let is_overtaken = self.options.conflate_ms > 0 && self.is_replaced(item, was_sent);
         let is_left = !item.gone && !has_expired(item, now) && !is_overtaken;
         self.wants(item) && item.is_open() && is_left

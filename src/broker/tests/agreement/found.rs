@@ -195,3 +195,127 @@ fn what_had_expired_before_it_went_is_missed_by_nobody() {
     let ops = [short, publish(0, 0), attach(0), Op::Advance { ms: 1 }, COMMIT, pull(0)];
     agrees(options, ops.into_iter().chain([Op::Erase { topic: 0 }, pull(0)]).collect());
 }
+
+#[test]
+fn an_event_that_is_erased_while_its_letter_is_written() {
+    let options = SubscribeOptions {
+        order: Order::Priority,
+        max_deliveries: 2,
+        max_in_flight: 5,
+        batch_max: 1,
+        ..exclusive()
+    };
+    let ops = vec![
+        fetch(1),
+        attach(0),
+        fetch(1),
+        Op::Erase { topic: 1 },
+        KILL,
+        fetch(1),
+        Op::Erase { topic: 0 },
+    ];
+    agree(Case { options, before: 24, tail_bytes: 1, ops }).unwrap();
+}
+
+#[test]
+fn a_state_of_which_one_has_expired_at_a_kill() {
+    let options = SubscribeOptions {
+        start: Start::Now,
+        last_per_key: true,
+        max_in_flight: 1,
+        max_deliveries: 2,
+        batch_max: 1,
+        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
+    };
+    let one = Op::Pull { slot: 0, turns: 1, sent: false };
+    let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) };
+    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 2, ack_wait_ms: 0 };
+    let ops = vec![
+        attach(0),
+        one,
+        expires,
+        Op::Advance { ms: 1 },
+        change,
+        fetch(1),
+        COMMIT,
+        KILL,
+        fetch(1),
+    ];
+    agree(Case { options, before: 6, tail_bytes: 1, ops }).unwrap();
+}
+
+#[test]
+fn lanes_of_which_all_is_gone_end_behind_it() {
+    let options = SubscribeOptions {
+        mode: Mode::Shared,
+        order: Order::Priority,
+        max_in_flight: 5,
+        batch_max: 1,
+        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
+    };
+    let change = Op::Change { topics: 3, min_priority: None, max_in_flight: 1, ack_wait_ms: 10 };
+    let one = Op::Pull { slot: 0, turns: 1, sent: true };
+    let two = Op::Pull { slot: 0, turns: 2, sent: false };
+    let ops = [
+        change,
+        attach(0),
+        one,
+        Op::Advance { ms: 10 },
+        Op::Retain { topic: None, events: 0 },
+        two,
+    ];
+    agree(Case { options, before: 24, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+}
+
+#[test]
+fn what_waits_for_its_key_waits_on_behind_a_change() {
+    let options = SubscribeOptions {
+        mode: Mode::Shared,
+        partition_by: Some(PartitionBy::Key),
+        max_in_flight: 6,
+        batch_max: 1,
+        ..SubscribeOptions { filters: filters(&TOPICS[..3]), ..exclusive() }
+    };
+    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let ops = [
+        publish(0, 0),
+        publish(2, 0),
+        publish(0, 0),
+        attach(1),
+        publish(0, 0),
+        attach(0),
+        publish(2, 0),
+        COMMIT,
+        Op::Pull { slot: 0, turns: 3, sent: false },
+        fetch(2),
+        Op::Ack { slot: 0, events: vec![6], up_to: false },
+        change,
+    ];
+    agree(Case { options, before: 0, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+}
+
+#[test]
+fn what_has_replaced_a_state_and_is_gone_holds_it_back_no_longer() {
+    let options = SubscribeOptions {
+        max_in_flight: 2,
+        conflate_ms: 20,
+        batch_max: 1,
+        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
+    };
+    let other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let ops = [
+        publish(0, 0),
+        publish(1, 0),
+        other,
+        Op::Erase { topic: 1 },
+        publish(0, 0),
+        publish(0, 0),
+        publish(1, 0),
+        Op::Retain { topic: None, events: 0 },
+        Op::Ack { slot: 0, events: vec![0], up_to: false },
+        attach(2),
+        Op::Pull { slot: 2, turns: 2, sent: false },
+        fetch(2),
+    ];
+    agree(Case { options, before: 0, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+}
