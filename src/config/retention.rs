@@ -9,7 +9,6 @@ use crate::log::retention::{Options, Room, parse_age, parse_rule};
 const RULES_MAX: usize = 256;
 /// The largest number that every client can read.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
-const AGE_MS_MAX: u128 = 100 * 366 * 24 * 3600 * 1000;
 
 impl Values {
     pub(super) fn retention(&self) -> Result<Options, ConfigError> {
@@ -46,8 +45,7 @@ impl Values {
         if text.trim().is_empty() {
             return Ok(None);
         }
-        let age = parse_age(text.trim()).filter(|ms| u128::from(*ms) <= AGE_MS_MAX);
-        age.map(Some).ok_or_else(|| self.wrong(key))
+        parse_age(text.trim()).map(Some).ok_or_else(|| self.wrong(key))
     }
 
     fn room(&self) -> Result<Room, ConfigError> {

@@ -23,7 +23,7 @@ pub use crate::broker::{
     Delivery, DurableInfo, DurablesMax, Erased, Fetched, From as ReadFrom, PlacedLetter,
     PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
 };
-pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
+pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_age};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
 pub use publishing::{Publishing, PublishingRun, Run};

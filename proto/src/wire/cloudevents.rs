@@ -5,6 +5,7 @@
 //!   topic where nothing else names one.
 //! - What the broker sets itself or does not know (`time`, `subject`, `dataschema`, extensions) is
 //!   kept under `headers` by its CloudEvents name, and written out again under it.
+//! - `priority`, `expires` and `correlation` are attributes of their own in structured mode, in and out.
 //! - The broker's own options are the HTTP headers `Tidings-…`, in binary mode only.
 //! - A name is never lost silently: unknown `Tidings-…` headers, names that no extension may have
 //!   and attributes given twice are refused.
@@ -13,7 +14,7 @@ mod binary;
 mod structured;
 
 pub use {
-    binary::binary_attributes,
+    binary::{binary_attributes, idempotency_key},
     structured::{decode_batch, decode_structured, write_cloudevent},
 };
 

@@ -108,10 +108,13 @@ pub fn parse_rule(text: &str) -> Option<(Filter, RetentionRule)> {
     (said > 0).then_some((filter, rule))
 }
 
-/// Reads an age, `7d` or `1h 30m`, in milliseconds; at least a second.
+/// The greatest age of a rule: a hundred years.
+const AGE_MS_MAX: u64 = 100 * 366 * 24 * 3600 * 1000;
+
+/// Reads an age, `7d` or `1h 30m`, in milliseconds; at least a second and at most a hundred years.
 pub fn parse_age(text: &str) -> Option<u64> {
     let age = humantime::parse_duration(text).ok()?;
-    u64::try_from(age.as_millis()).ok().filter(|ms| *ms >= 1000)
+    u64::try_from(age.as_millis()).ok().filter(|ms| (1000..=AGE_MS_MAX).contains(ms))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use hyper::{
 };
 use tidings_proto::{Code, WireError};
 
-use super::query::wait_of;
+use super::query::WAIT_MAX;
 
 /// A stream of server-sent events.
 pub(super) const EVENT_STREAM: &str = "text/event-stream";
@@ -80,21 +80,15 @@ pub(super) fn form(headers: &HeaderMap) -> Form {
     best.0
 }
 
-/// The time of `Prefer: wait=30` (RFC 7240 §4.3).
-pub(super) fn preferred_wait(headers: &HeaderMap) -> Result<Option<Duration>, WireError> {
-    for preference in elements(headers, &PREFER) {
+/// The time of `Prefer: wait=30` (RFC 7240 §4.3), as far as it is granted: a preference that is not understood is none.
+pub(super) fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let waits = elements(headers, &PREFER).find_map(|preference| {
         let preference = preference.split(';').next().unwrap_or_default();
-        let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-        if name.trim().eq_ignore_ascii_case("wait") {
-            let waited = wait_of(value.trim().trim_matches('"'));
-            let prefixed = |error: WireError| WireError {
-                message: format!("prefer: {}", error.message),
-                ..error
-            };
-            return waited.map(Some).map_err(prefixed);
-        }
-    }
-    Ok(None)
+        let (name, value) = preference.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"'))
+    })?;
+    let seconds: u64 = waits.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(WAIT_MAX))
 }
 
 const PREFER: HeaderName = HeaderName::from_static("prefer");
@@ -146,12 +140,13 @@ mod tests {
     #[test]
     fn a_wait_may_be_preferred() {
         let wait = |prefer| preferred_wait(&headers(&[("prefer", prefer)]));
-        assert_eq!(wait("wait=30").unwrap(), Some(Duration::from_secs(30)));
-        assert_eq!(wait("respond-async, Wait = \"5\";x").unwrap(), Some(Duration::from_secs(5)));
-        assert_eq!(wait("respond-async").unwrap(), None);
-        assert!(wait("wait=31").unwrap_err().message.starts_with("prefer: wait: "));
-        assert!(wait("wait").is_err());
-        assert_eq!(preferred_wait(&HeaderMap::new()).unwrap(), None);
+        assert_eq!(wait("wait=30"), Some(Duration::from_secs(30)));
+        assert_eq!(wait("respond-async, Wait = \"5\";x"), Some(Duration::from_secs(5)));
+        assert_eq!(wait("wait=31"), Some(WAIT_MAX));
+        for not_understood in ["respond-async", "wait", "wait=soon", "wait=-1"] {
+            assert_eq!(wait(not_understood), None, "{not_understood}");
+        }
+        assert_eq!(preferred_wait(&HeaderMap::new()), None);
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(super) async fn list(
     form: Form,
 ) -> Result<Response<Body>, Refusal> {
     let limit = query.limit()?;
-    let preferred = headers::preferred_wait(&call.head.headers)?;
+    let preferred = headers::preferred_wait(&call.head.headers);
     let wait = query.wait()?.or(preferred).unwrap_or_default();
     let from = match (&options.after, options.since) {
         (Some(after), _) => ReadFrom::After(after.0.clone()),

@@ -54,9 +54,13 @@ fn target(text: &str) -> Result<Start, WireError> {
     if !text.trim_ascii_start().starts_with('{') {
         return Err(WireError::invalid("body: it must be an object, as in {\"to\":\"first\"}"));
     }
-    let reset: Reset =
-        serde_json::from_str(text).map_err(|error| WireError::invalid(format!("to: {error}")))?;
-    Ok(reset.to)
+    let reset: Result<Reset, _> = serde_json::from_str(text);
+    reset.map(|reset| reset.to).map_err(|error| {
+        let problem = error.to_string();
+        // Where in so short a body helps nobody.
+        let problem = problem.split(" at line ").next().unwrap_or_default();
+        WireError::invalid(format!("to: {problem}"))
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,11 @@
 //!   before.
 //! - A batch is atomic.
 
-use hyper::{HeaderMap, Response, StatusCode, body::Incoming, header};
+use hyper::{
+    HeaderMap, Response, StatusCode,
+    body::Incoming,
+    header::{self, HeaderName},
+};
 use tidings_proto::{
     Code, Topic, WireError,
     event::JSON,
@@ -15,7 +19,7 @@ use tidings_proto::{
 use super::{
     Body, Call,
     body::{self, Taken},
-    headers::{CLOUDEVENT, CLOUDEVENTS},
+    headers::{self, CLOUDEVENT, CLOUDEVENTS},
     respond,
 };
 use crate::{
@@ -26,6 +30,8 @@ use crate::{
 /// Headers of these families are read as attributes, so they must be text.
 const ATTRIBUTE_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
 /// What a body holds.
 enum Given {
     One(Box<Publish>),
@@ -35,6 +41,31 @@ enum Given {
 impl Given {
     fn one(publish: Publish) -> Given {
         Given::One(Box::new(publish))
+    }
+
+    /// With what headers say of a body that has attributes of its own: the id of one event. `ce-…` may repeat what
+    /// stands in the body (CloudEvents HTTP binding, 3.2.3) and is passed over; our own options would be lost.
+    fn beside(mut self, headers: &HeaderMap) -> Result<Given, WireError> {
+        let option = headers.keys().map(HeaderName::as_str).find(|name| {
+            name.starts_with("tidings-") && !["tidings-log", "tidings-cursor"].contains(name)
+        });
+        if let Some(name) = option {
+            let name = shown(name);
+            let text = format!("{name}: it goes with a plain body; say it in the event itself");
+            return Err(WireError::invalid(text));
+        }
+        let Some(key) = headers::text(headers, &IDEMPOTENCY_KEY)? else { return Ok(self) };
+        let Given::One(publish) = &mut self else {
+            let text = "idempotency-key: it names one event: give each of the batch an id";
+            return Err(WireError::invalid(text));
+        };
+        let key = cloudevents::idempotency_key(key)?;
+        if publish.event.id.as_ref().is_some_and(|id| *id != key) {
+            let text = "idempotency-key: it is not the id in the body: give one of the two";
+            return Err(WireError::invalid(text));
+        }
+        publish.event.id = Some(key);
+        Ok(self)
     }
 }
 
@@ -56,8 +87,10 @@ pub(super) async fn to_topic(call: &Call, body: Incoming) -> Result<Response<Bod
     let content_type = call.header(&header::CONTENT_TYPE)?;
     let taken = body::take(call, body).await?;
     let given = match media_type(content_type).as_str() {
-        CLOUDEVENT => Given::one(cloudevents::decode_structured(taken.text()?, Some(topic))?),
-        CLOUDEVENTS => Given::Many(cloudevents::decode_batch(taken.text()?, Some(topic))?),
+        CLOUDEVENT => Given::one(cloudevents::decode_structured(taken.text()?, Some(topic))?)
+            .beside(&call.head.headers)?,
+        CLOUDEVENTS => Given::Many(cloudevents::decode_batch(taken.text()?, Some(topic))?)
+            .beside(&call.head.headers)?,
         _ => Given::one(plain(topic, &call.head.headers, content_type, &taken)?),
     };
     publish(&session, given).await
@@ -84,7 +117,7 @@ pub(super) async fn to_topics(call: &Call, body: Incoming) -> Result<Response<Bo
         _ if text.trim_ascii_start().starts_with('[') => Given::Many(json::decode_publishes(text)?),
         _ => Given::one(json::decode_publish(text)?),
     };
-    publish(&session, given).await
+    publish(&session, given.beside(&call.head.headers)?).await
 }
 
 async fn publish(session: &Session, given: Given) -> Result<Response<Body>, Refusal> {
@@ -173,6 +206,36 @@ mod tests {
         let key = HeaderName::from_static("tidings-key");
         headers.insert(key, HeaderValue::from_bytes(b"\xc3\xa4").unwrap());
         assert!(plain(&headers).unwrap_err().message.starts_with("tidings-key: "));
+    }
+
+    #[test]
+    fn a_body_with_attributes_takes_its_id_from_a_header_and_nothing_else() {
+        let one = |text: &str| Given::one(json::decode_publish(text).unwrap());
+        let beside = |given: Given, pairs: &[(&'static str, &'static str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            }
+            given.beside(&headers)
+        };
+        let key = ("idempotency-key", "\"k\"");
+        for text in [r#"{"topic":"a"}"#, r#"{"topic":"a","id":"k"}"#] {
+            let headers = [key, ("ce-id", "other"), ("tidings-log", "9f3c21d0")];
+            let Ok(Given::One(publish)) = beside(one(text), &headers) else { panic!("{text}") };
+            assert_eq!(publish.event.id.unwrap().as_str(), "k");
+        }
+        let many = || Given::Many(Vec::new());
+        for (given, headers, name) in [
+            (one(r#"{"topic":"a","id":"other"}"#), &[key][..], "idempotency-key: "),
+            (one(r#"{"topic":"a"}"#), &[key, key][..], "idempotency-key: "),
+            (one(r#"{"topic":"a"}"#), &[("idempotency-key", "")][..], "id: "),
+            (many(), &[key][..], "idempotency-key: "),
+            (many(), &[("tidings-priority", "high")][..], "tidings-priority: "),
+            (one(r#"{"topic":"a"}"#), &[("tidings-prio", "high")][..], "tidings-prio: "),
+        ] {
+            let Err(error) = beside(given, headers) else { panic!("{headers:?} was taken") };
+            assert!(error.message.starts_with(name), "{headers:?}: {}", error.message);
+        }
     }
 
     #[test]

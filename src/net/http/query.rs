@@ -85,7 +85,7 @@ impl Query {
     pub(super) fn limit(&self) -> Result<usize, WireError> {
         match self.get("limit") {
             None => Ok(LIMIT_DEFAULT),
-            Some(text) => limit_of(text.parse().ok(), text),
+            Some(text) => limit_of(digits(text), text),
         }
     }
 
@@ -101,6 +101,11 @@ pub(super) fn limit_of(limit: Option<u64>, shown_as: &str) -> Result<usize, Wire
     limit.filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
         WireError::invalid(format!("limit: \"{}\": it must be 1 to {LIMIT_MAX}", shown(shown_as)))
     })
+}
+
+/// A number without a sign, which `parse` would take.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// A time to wait: a number of seconds, or as in `500ms` or `10s`.
@@ -181,7 +186,14 @@ mod tests {
         ] {
             assert!(refused(raw).starts_with(name), "{raw}: {}", refused(raw));
         }
-        for raw in ["limit=0", "limit=1001", "limit=", "limit=-1", "limit=99999999999999999999"] {
+        for raw in [
+            "limit=0",
+            "limit=1001",
+            "limit=",
+            "limit=-1",
+            "limit=+5",
+            "limit=99999999999999999999",
+        ] {
             assert!(
                 parse(raw).unwrap().limit().unwrap_err().message.starts_with("limit: "),
                 "{raw}"

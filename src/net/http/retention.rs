@@ -7,7 +7,7 @@ use tidings_proto::{Cursor, WireError, control::RetentionRule};
 use super::{Body, Call, body, respond};
 use crate::{
     net::problem::Refusal,
-    session::{RuleInfo, Transport},
+    session::{RuleInfo, Transport, parse_age},
 };
 
 /// A rule as it is told.
@@ -123,13 +123,11 @@ fn rule(text: &str) -> Result<RetentionRule, WireError> {
     }
     let wish: Wish =
         serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))?;
-    let max_age_ms = match wish.max_age.as_deref().map(humantime::parse_duration) {
-        None => None,
-        Some(Ok(age)) if age.as_secs() >= 1 => u64::try_from(age.as_millis()).ok(),
-        Some(_) => {
-            return invalid("max_age: it must be a time of a second at least, as in \"30d\"");
-        }
-    };
+    let max_age_ms = wish.max_age.as_deref().map(parse_age);
+    if max_age_ms == Some(None) {
+        return invalid("max_age: it must be a time from 1s to 100 years, as in \"30d\"");
+    }
+    let max_age_ms = max_age_ms.flatten();
     for (field, value) in [("max_bytes", wish.max_bytes), ("max_events", wish.max_events)] {
         if value == Some(0) {
             return invalid(&format!("{field}: it must be 1 at least; leave it out for no limit"));
@@ -157,6 +155,8 @@ mod tests {
             (r#"{"max_ages":"1h"}"#, "body: "),
             (r#"{"max_age":"soon"}"#, "max_age: "),
             (r#"{"max_age":"1ms"}"#, "max_age: "),
+            (r#"{"max_age":"101years"}"#, "max_age: "),
+            (r#"{"max_age":"600000000years"}"#, "max_age: "),
             (r#"{"max_bytes":0}"#, "max_bytes: "),
             (r#"{"max_events":-1}"#, "body: "),
         ] {

@@ -38,14 +38,16 @@ pub(super) fn topics(call: &Call) -> Result<Response<Body>, Refusal> {
     let query = call.query(&["filter", "limit", "cursor"])?;
     let filter: Filter = parse_filter("filter", query.get("filter").unwrap_or(">"))?;
     let limit = query.limit()?;
-    let infos = session.topics(&filter, query.get("cursor"), limit)?;
+    let mut infos = session.topics(&filter, query.get("cursor"), limit + 1)?;
+    let is_more = infos.len() > limit;
+    infos.truncate(limit);
     let topics = infos.iter().map(|info| Topic {
         name: info.topic.as_str(),
         first: info.first.get(),
         last: info.last.get(),
         count: info.count,
     });
-    let cursor = infos.last().filter(|_| infos.len() >= limit).map(|info| info.topic.as_str());
+    let cursor = infos.last().filter(|_| is_more).map(|info| info.topic.as_str());
     Ok(respond::of(StatusCode::OK, &Topics { topics: topics.collect(), cursor })?)
 }
 

@@ -40,6 +40,14 @@ pub fn binary_attributes<'a>(
     read().map_err(|fault: Fault| fault.under(""))
 }
 
+/// Reads the header `Idempotency-Key`: an id, with or without quotes around it.
+///
+/// # Errors
+/// When no event may have this id.
+pub fn idempotency_key(value: &str) -> Result<EventId, WireError> {
+    EventId::parse(&unquoted(value)).map_err(|error| Fault::from(error).under(""))
+}
+
 /// The attributes found so far; those with two names keep the one that gave them.
 #[derive(Default)]
 struct Given {

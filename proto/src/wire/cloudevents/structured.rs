@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::{SPECVERSION, is_extension_name};
 use crate::{
     Data, Event, EventId, NewEvent, Priority, Topic, WireError,
-    event::{DEFAULT_TYPE, JSON},
+    event::{DEFAULT_TYPE, Expiry, JSON},
     message::Publish,
     wire::{
         Fault, LEVELS_MAX,
@@ -148,6 +148,9 @@ impl Members<'_> {
             datacontenttype,
             data,
             key: self.text("partitionkey")?,
+            priority: self.priority()?,
+            expires: self.expires()?,
+            correlation: self.text("correlation")?,
             headers: self.extensions()?,
             ..NewEvent::on(topic)
         };
@@ -188,6 +191,19 @@ impl Members<'_> {
 
     fn text(&mut self, name: &str) -> Result<Option<String>, Fault> {
         self.0.remove(name).map(|raw| text(raw, name)).transpose()
+    }
+
+    fn priority(&mut self) -> Result<Priority, Fault> {
+        let Some(text) = self.text("priority")? else { return Ok(Priority::default()) };
+        let want = "must be low, normal, high or urgent";
+        text.parse().map_err(|_| Fault::new("priority", want))
+    }
+
+    fn expires(&mut self) -> Result<Option<Expiry>, Fault> {
+        let Some(text) = self.text("expires")? else { return Ok(None) };
+        let want = "must be a time in RFC 3339, as 2026-11-21T06:00:00Z";
+        let at = text.parse().map_err(|_| Fault::new("expires", want))?;
+        Ok(Some(Expiry::At(at)))
     }
 
     /// What is left: the attributes that are not the broker's, by name.

@@ -169,6 +169,9 @@ fn a_bad_structured_event_is_named() {
         (r#"{"subject":"a","specversion":"0.3"}"#, "specversion: must be 1.0"),
         (r#"{"subject":"a","id":5}"#, "id: must be a string"),
         (r#"{"subject":"a","id":"i","id":"i"}"#, "id: is given twice"),
+        (r#"{"subject":"a","priority":"top"}"#, "priority: must be low, normal, high or urgent"),
+        (r#"{"subject":"a","priority":5}"#, "priority: must be a string"),
+        (r#"{"subject":"a","expires":"soon"}"#, "expires: must be a time"),
         (r#"{"subject":"a","x":[1]}"#, "x: must be a string, a number or a boolean"),
         (r#"{"subject":"a","trace_id":"1"}"#, "trace_id: is no name"),
         (r#"{"subject":"a","data":1,"data_base64":"MQ=="}"#, "data: is given together"),
@@ -260,8 +263,8 @@ proptest! {
             data: new.data.clone(),
             key: new.key.clone(),
             priority: new.priority,
-            expires: None,
-            correlation: None,
+            expires: Some(Timestamp::from_millis(2)),
+            correlation: new.correlation.clone(),
             headers: new.headers.clone(),
         };
         let mut out = Vec::new();
@@ -273,6 +276,9 @@ proptest! {
         }
         prop_assert_eq!((again.topic, again.kind, again.key), (event.topic, event.kind, event.key));
         prop_assert_eq!(again.datacontenttype, event.datacontenttype);
+        prop_assert_eq!(again.priority, event.priority);
+        prop_assert_eq!(again.expires, event.expires.map(Expiry::At));
+        prop_assert_eq!(again.correlation, event.correlation);
         prop_assert_eq!(again.headers.get("sequence").map(String::as_str), Some("1"));
     }
 }
