@@ -4,7 +4,10 @@ use std::collections::HashSet;
 
 use tidings_proto::{
     Cursor, Offset, Topic,
-    control::{DeadLetter, PresenceChange, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange},
+    control::{
+        AUTH_TOPIC, AuthChange, DeadLetter, PresenceChange, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC,
+        ScheduleChange,
+    },
 };
 use tidings_storage::{Fate, Seen};
 
@@ -90,8 +93,13 @@ impl Fates<'_> {
         let data = codec::data_of(seen.body);
         let change = data.and_then(|data| serde_json::from_slice::<PresenceChange>(data).ok());
         let is_leave = change.is_some_and(|change| change.reason.is_some());
+        is_leave && self.has_older(seen)
+    }
+
+    /// Whether an older segment has an event of its topic and key; also where that cannot be looked up.
+    fn has_older(&self, seen: &Seen<'_>) -> bool {
         let older = |topic| self.log.reader().last_until(&topic, seen.key, self.before);
-        is_leave && Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
+        Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
     }
 
     fn of_careful(&self, seen: &Seen<'_>) -> Fate {
@@ -101,15 +109,28 @@ impl Fates<'_> {
             {
                 Fate::Pass
             }
-            RETENTION_TOPIC if self.is_replaced_rule(seen) => Fate::Pass,
+            RETENTION_TOPIC if self.is_replaced(seen) => Fate::Pass,
+            AUTH_TOPIC if self.is_replaced(seen) || self.says_nothing_of_access(seen) => Fate::Pass,
             _ => Fate::Keep,
         }
     }
 
-    /// Whether a newer event says what holds for its filter or topic.
-    fn is_replaced_rule(&self, seen: &Seen<'_>) -> bool {
-        let Ok(topic) = Topic::parse(RETENTION_TOPIC) else { return false };
+    /// Whether a newer event on its topic says what holds for its key.
+    fn is_replaced(&self, seen: &Seen<'_>) -> bool {
+        let Ok(topic) = Topic::parse(seen.topic) else { return false };
         let newest = self.log.reader().last_on(&topic, Some(seen.key));
         !seen.key.is_empty() && matches!(newest, Ok(Some(newest)) if newest.offset > seen.offset)
+    }
+
+    /// Whether it is a revocation of what has ended by itself; or of a key that no older segment says was made, which
+    /// a fold would have again else. What cannot be read stays.
+    fn says_nothing_of_access(&self, seen: &Seen<'_>) -> bool {
+        let data = codec::data_of(seen.body);
+        let change = data.and_then(|data| serde_json::from_slice::<AuthChange>(data).ok());
+        change.is_some_and(|change| match &change {
+            AuthChange::KeyRevoked { .. } => !self.has_older(seen),
+            AuthChange::KeyMade(_) => false,
+            other => other.until().is_some_and(|until| until.as_millis() <= self.plan.now_ms),
+        })
     }
 }
