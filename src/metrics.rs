@@ -343,6 +343,11 @@ pub fn authenticated(ok: bool) {
     counter!(table::AUTH.name, "result" => if ok { "ok" } else { "refused" }).increment(1);
 }
 
+/// The key set of tokens was read, or was not.
+pub fn keys_refreshed(ok: bool) {
+    counter!(table::KEY_SETS.name, "result" => if ok { "ok" } else { "failed" }).increment(1);
+}
+
 /// A WebSocket did not become a session, or a connection was over the cap.
 pub fn handshake_rejected(reason: &'static str) {
     counter!(table::HANDSHAKES.name, "reason" => reason).increment(1);
