@@ -10,10 +10,13 @@ use std::{
 use hyper::{Method, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
 
 use crate::{
-    auth::{Guarded, SECRET, admin, guarded, now_s, signed, token},
+    auth::{Guarded, SECRET, admin, guarded, now_s, signed, token, token_for},
     util::{
         Broker, binary, eventually,
         http::{self, Answer},
@@ -377,6 +380,128 @@ async fn s1_somebody_without_a_token_may_do_what_the_settings_say_and_no_more() 
     assert_eq!(guarded.open("bad").await.close_code().await, Some(4401));
     let can = http::get(address, "/v1/capabilities").await.json();
     assert_eq!(can["auth"]["required"], false, "{can}");
+}
+
+/// A connection that takes next to nothing, after this request.
+async fn that_takes_nothing(guarded: &Guarded, request: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(guarded.broker.public.parse().unwrap()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn s3_who_reads_slowly_stays_in_no_longer_for_that() {
+    let guarded = guarded(&[]);
+    let mut root = guarded.open(&admin()).await;
+    let backlog = 12 << 20;
+    for _ in 0..backlog / 65_536 {
+        root.publish(json!({"topic": "a", "data": "x".repeat(65_536)})).await;
+    }
+    drop(root);
+    let sessions = async |kind: &str| {
+        guarded.get(&admin(), "/v1/status").await.json()["sessions"][kind].as_u64().unwrap()
+    };
+    let address = &guarded.broker.public;
+    let (revoked, short) = (named("j1", everything()), token_for("alice", everything(), 4));
+    let ends = Instant::now() + Duration::from_secs(4);
+    // Sockets that ask without end and take no answer, behind a backlog.
+    let mut sockets = Vec::new();
+    for token in [&revoked, &short] {
+        let request =
+            raw::upgrade(address, "/v1/ws", &format!("authorization: Bearer {token}\r\n"));
+        let mut stream = that_takes_nothing(&guarded, &request).await;
+        let subscribe = json!({"id": 1, "subscribe": {"filters": ["a"], "after": 0}});
+        let mut sent = raw::frame(raw::TEXT, subscribe.to_string().as_bytes());
+        for id in 2..3000 {
+            let ping = json!({"id": id, "ping": {}}).to_string();
+            sent.extend(raw::frame(raw::TEXT, ping.as_bytes()));
+            sent.extend(raw::frame(raw::PING, b"?"));
+        }
+        stream.write_all(&sent).await.unwrap();
+        sockets.push(stream);
+    }
+    let get = format!(
+        "GET /v1/topics/a/events?after=0 HTTP/1.1\r\nhost: {address}\r\n\
+         authorization: Bearer {revoked}\r\naccept: text/event-stream\r\n\r\n"
+    );
+    let mut events = that_takes_nothing(&guarded, &get).await;
+    eventually("all are in", async || {
+        sessions("websocket").await == 2 && sessions("sse").await == 1
+    })
+    .await;
+    let asked = Instant::now();
+    revoke(&guarded, json!({"jti": "j1"})).await;
+    eventually("the revoked one is out", async || sessions("websocket").await < 2).await;
+    assert!(asked.elapsed() < IN_FORCE, "{:?}", asked.elapsed());
+    eventually("the expired one too", async || sessions("websocket").await == 0).await;
+    assert!(Instant::now() < ends + IN_FORCE, "{:?} late", ends.elapsed());
+    // A stream has its backlog in the log: it ends as soon as it is read on.
+    let mut taken = Vec::new();
+    let mut chunk = vec![0; 65_536];
+    while !taken.ends_with(b"0\r\n\r\n") {
+        let read = events.read(&mut chunk).await.unwrap();
+        assert!(read > 0 && taken.len() < backlog, "it goes on after {} bytes", taken.len());
+        taken.extend_from_slice(&chunk[..read]);
+    }
+    let end = String::from_utf8_lossy(&taken[taken.len() - 300..]).into_owned();
+    assert!(end.contains("tidings.error") && end.contains("unauthenticated"), "{end}");
+}
+
+#[tokio::test]
+async fn s3_what_is_revoked_outlives_retention_and_the_checkpoint() {
+    let mut guarded = guarded(&[
+        "--set",
+        "log.segment_bytes=65536",
+        "--set",
+        "log.reserve_bytes=4096",
+        "--set",
+        "retention.every=100ms",
+        "--set",
+        "retention.max_events=20",
+    ]);
+    let tokens = ["j1", "j2"].map(|jti| named(jti, everything()));
+    let [revoked, kept] = &tokens;
+    revoke(&guarded, json!({"jti": "j1"})).await;
+    let mut keys = Vec::new();
+    for name in ["gone", "stays"] {
+        let wish = json!({"name": name, "grants": everything()});
+        keys.push(post(&guarded, &admin(), "/v1/auth/keys", wish).await.json());
+    }
+    let [gone, stays] = [0, 1].map(|n: usize| keys[n]["key"].as_str().unwrap().to_owned());
+    let path = format!("/v1/auth/keys/{}", keys[0]["id"].as_str().unwrap());
+    let mut root = guarded.open(&admin()).await;
+    let mut fill = async || {
+        for _ in 0..100 {
+            root.publish(json!({"topic": "a", "data": "x".repeat(4000)})).await;
+        }
+    };
+    fill().await;
+    // In another segment than it was made in.
+    assert_eq!(guarded.request(&admin(), Method::DELETE, &path, "").await.status, 204);
+    fill().await;
+    let first = async || guarded.get(&admin(), "/v1/topics?filter=a").await.json();
+    let few = async || first().await["topics"][0]["count"].as_u64().unwrap() < 60;
+    eventually("most of it has gone", few).await;
+    for is_folded_anew in [false, true] {
+        guarded.broker.kill();
+        if is_folded_anew {
+            std::fs::remove_dir_all(guarded.broker.dir.join("projections")).unwrap();
+        }
+        guarded.broker.restart();
+        for (token, ok) in [(revoked, false), (kept, true), (&gone, false), (&stays, true)] {
+            assert_eq!(is_let_in(&guarded.broker, token).await, ok, "{token} {is_folded_anew}");
+        }
+    }
+    let events = guarded.get(&admin(), "/v1/topics/$auth/events?on_gap=skip").await.json();
+    let kinds: Vec<&str> = events["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["type"].as_str().unwrap())
+        .collect();
+    assert!(kinds.contains(&"auth.token_revoked") && kinds.contains(&"auth.key_made"), "{kinds:?}");
 }
 
 fn private(name: &str) -> Vec<u8> {

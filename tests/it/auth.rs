@@ -44,7 +44,7 @@ pub fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
 }
 
 /// A good token of this subject with these grants, for so many seconds.
-fn token_for(subject: &str, grants: Value, seconds: u64) -> String {
+pub fn token_for(subject: &str, grants: Value, seconds: u64) -> String {
     let claims = json!({"sub": subject, "exp": now_s() + seconds, "tidings": grants});
     signed(Algorithm::HS256, SECRET, &claims)
 }
