@@ -23,6 +23,9 @@ const TICKETS_MAX: usize = 10_000;
 /// The most that one subject may have.
 const OF_SUBJECT_MAX: usize = 32;
 
+/// How often tickets that hold no more make room.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 const BEGIN: &str = "tkt_";
 
 /// There are as many tickets as there may be.
@@ -34,7 +37,17 @@ pub struct TooManyTickets;
 
 /// The tickets that hold.
 #[derive(Default)]
-pub struct Tickets(Mutex<HashMap<String, Ticket>>);
+pub struct Tickets(Mutex<Given>);
+
+#[derive(Default)]
+struct Given {
+    /// By their hash.
+    of: HashMap<String, Ticket>,
+    /// How many each subject has.
+    by_subject: HashMap<String, usize>,
+    /// When those that hold no more are taken out next.
+    sweep_at: Duration,
+}
 
 struct Ticket {
     identity: Arc<Identity>,
@@ -49,24 +62,51 @@ impl Tickets {
     /// [`TooManyTickets`].
     pub fn issue(&self, identity: Arc<Identity>) -> Result<Zeroizing<String>, TooManyTickets> {
         let now = clock::monotonic();
-        let mut tickets = self.0.lock();
-        tickets.retain(|_, ticket| ticket.until > now);
-        let is_theirs = |ticket: &&Ticket| ticket.identity.subject == identity.subject;
-        let theirs = tickets.values().filter(is_theirs).count();
-        if tickets.len() >= TICKETS_MAX || theirs >= OF_SUBJECT_MAX {
+        let mut given = self.0.lock();
+        given.sweep(now);
+        let theirs = given.by_subject.get(&identity.subject).copied().unwrap_or(0);
+        if given.of.len() >= TICKETS_MAX || theirs >= OF_SUBJECT_MAX {
             return Err(TooManyTickets);
         }
         let secret = Zeroizing::new(clock::secret_bytes());
         let text = Zeroizing::new(format!("{BEGIN}{}", &*Zeroizing::new(hex(&*secret))));
-        tickets.insert(hash(&text), Ticket { identity, until: now + TICKET_LIFE });
+        given.by_subject.insert(identity.subject.clone(), theirs + 1);
+        given.of.insert(hash(&text), Ticket { identity, until: now + TICKET_LIFE });
         Ok(text)
     }
 
     /// Who comes with this ticket, which holds no more from here on.
     pub fn redeem(&self, text: &str) -> Option<Arc<Identity>> {
         // Looked up by a hash: how long that takes says nothing of those there are.
-        let ticket = self.0.lock().remove(&hash(text))?;
+        let ticket = self.0.lock().take(&hash(text))?;
         (ticket.until > clock::monotonic()).then_some(ticket.identity)
+    }
+}
+
+impl Given {
+    fn take(&mut self, hash: &str) -> Option<Ticket> {
+        let ticket = self.of.remove(hash)?;
+        let subject = &ticket.identity.subject;
+        if let Some(theirs) = self.by_subject.get_mut(subject) {
+            *theirs -= 1;
+            if *theirs == 0 {
+                self.by_subject.remove(subject);
+            }
+        }
+        Some(ticket)
+    }
+
+    /// Once a second, whoever asks: all of them are gone through.
+    fn sweep(&mut self, now: Duration) {
+        if now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now + SWEEP_EVERY;
+        let ended = self.of.iter().filter(|(_, ticket)| ticket.until <= now);
+        let ended: Vec<String> = ended.map(|(hash, _)| hash.clone()).collect();
+        for hash in ended {
+            self.take(&hash);
+        }
     }
 }
 
@@ -93,7 +133,7 @@ mod tests {
         held::set(Some(30_000));
         assert!(tickets.redeem(&second).is_none(), "not for long");
         assert!(tickets.redeem(&third).is_some());
-        assert!(tickets.0.lock().is_empty());
+        assert!(tickets.0.lock().of.is_empty() && tickets.0.lock().by_subject.is_empty());
     }
 
     #[test]
@@ -110,6 +150,6 @@ mod tests {
         assert_eq!(tickets.issue(somebody("bob")).unwrap_err(), TooManyTickets);
         held::set(Some(30_000));
         assert!(tickets.issue(somebody("bob")).is_ok(), "what holds no more makes room");
-        assert_eq!(tickets.0.lock().len(), 1);
+        assert_eq!((tickets.0.lock().of.len(), tickets.0.lock().by_subject.len()), (1, 1));
     }
 }

@@ -562,7 +562,8 @@ async fn s2_keys_come_from_a_set_that_is_read_again_and_the_last_good_one_stays(
     assert!(!is_let_in(&broker, &of_set(Algorithm::ES256, "ec")).await, "and the old one is not");
 }
 
-#[tokio::test]
+// The server answers while the broker is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s2_keys_come_from_a_server_on_this_machine() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
