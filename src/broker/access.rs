@@ -2,7 +2,6 @@
 //!
 //! - The core knows no token: whoever calls says by which marks one is known.
 
-use smallvec::smallvec;
 use tidings_proto::{
     Timestamp, Topic,
     control::{AUTH_TOPIC, ApiKey, AuthChange},
@@ -10,12 +9,18 @@ use tidings_proto::{
 use tokio::sync::watch;
 
 use super::{Broker, error::AppendError};
-use crate::{clock, log::codec};
+use crate::{
+    clock,
+    log::{Draft, Drafts, codec},
+};
 
 /// The most tokens and subjects that may be revoked at a time.
 const REVOCATIONS_MAX: usize = 100_000;
 /// The most API keys there may be.
 const API_KEYS_MAX: usize = 10_000;
+
+/// How many changes are appended in one batch.
+const CHANGES_TOGETHER: usize = 1000;
 
 const KEYS: &str = "key:";
 const TOKENS: &str = "token:";
@@ -126,12 +131,35 @@ impl Broker {
                 _ => Ok(change),
             }
         })?;
-        let (Ok(topic), Ok(data)) = (Topic::parse(AUTH_TOPIC), serde_json::to_vec(&merged)) else {
-            return Err(AppendError::Indeterminate.into());
-        };
-        let mut draft = codec::control(topic, merged.kind(), data, clock::event_id());
-        draft.key = merged.key().into_bytes().into();
-        self.log.append(smallvec![draft]).await?.await?;
+        let mut changes = vec![merged.clone()];
+        changes.extend(self.keys_that_go(&merged));
+        for together in changes.chunks(CHANGES_TOGETHER) {
+            let drafts = together.iter().map(draft_of).collect::<Option<Drafts>>();
+            self.log.append(drafts.ok_or(AppendError::Indeterminate)?).await?.await?;
+        }
         Ok(merged)
     }
+
+    /// The API keys that go with a subject's tokens. Each for itself: a key may have no end, and be there when the
+    /// revocation of the subject is forgotten.
+    fn keys_that_go(&self, change: &AuthChange) -> Vec<AuthChange> {
+        let AuthChange::SubjectRevoked { subject, before, .. } = change else { return Vec::new() };
+        self.controls.with_access(|access| {
+            let keys = access.under(KEYS, "").filter_map(|change| match change {
+                AuthChange::KeyMade(key) if key.subject == *subject && key.made < *before => {
+                    Some(AuthChange::KeyRevoked { id: key.id.clone() })
+                }
+                _ => None,
+            });
+            keys.collect()
+        })
+    }
+}
+
+fn draft_of(change: &AuthChange) -> Option<Draft> {
+    let data = serde_json::to_vec(change).ok()?;
+    let topic = Topic::parse(AUTH_TOPIC).ok()?;
+    let mut draft = codec::control(topic, change.kind(), data, clock::event_id());
+    draft.key = change.key().into_bytes().into();
+    Some(draft)
 }
