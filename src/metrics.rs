@@ -84,6 +84,9 @@ fn describe() {
     for result in ["ok", "refused"] {
         counter!(table::AUTH.name, "result" => result).absolute(0);
     }
+    for result in ["ok", "failed"] {
+        counter!(table::KEY_SETS.name, "result" => result).absolute(0);
+    }
     for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
         counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
     }
