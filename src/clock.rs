@@ -60,6 +60,12 @@ pub fn random_between(low: u64, high: u64) -> u64 {
     if high <= low { low } else { rand::rng().random_range(low..=high) }
 }
 
+/// Random bytes for a secret.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn secret_bytes() -> [u8; 32] {
+    rand::rng().random()
+}
+
 /// Four random bytes, the mask of one WebSocket frame (RFC 6455 §5.3).
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn frame_mask() -> [u8; 4] {

@@ -5,14 +5,18 @@
 //! - A key nobody knows is refused, with the nearest one there is.
 //! - Every bound of the broker is here; `docs/configuration.md` is this table.
 
+mod auth;
 mod retention;
 mod settings;
 mod shown;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use self::settings::{SETTINGS, Setting};
-use crate::{auth, log, net, session};
+pub use self::{
+    auth::{Auth, KeySet, KeySource},
+    settings::{SETTINGS, Setting},
+};
+use crate::{log, net, session};
 
 /// The flags of `tidings serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -75,16 +79,6 @@ pub struct Config {
     pub auth: Auth,
 }
 
-/// The settings of authentication; its secret is not shown.
-#[derive(Clone, Default)]
-pub struct Auth(pub auth::Options);
-
-impl std::fmt::Debug for Auth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.hs256_secret.is_some() { "Auth(hs256)" } else { "Auth(open)" })
-    }
-}
-
 /// Why the settings do not hold.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -130,7 +124,7 @@ pub enum ConfigError {
     },
     /// A setting that is not given as text, number or truth.
     #[error(
-        "{key} ({origin}): give one value; a list of texts for server.allow_origins, metrics.durables and retention.rules"
+        "{key} ({origin}): give one value; a list of texts for those settings that say \"by comma\""
     )]
     Form {
         /// Which.
@@ -138,12 +132,26 @@ pub enum ConfigError {
         /// Where it was given.
         origin: String,
     },
+    /// What authentication is set to.
+    #[error(transparent)]
+    Auth(#[from] crate::auth::OptionsError),
+    /// A key set that gives no keys.
+    #[error("auth.jwks_file: {path}: {cause}")]
+    KeySet {
+        /// Which.
+        path: String,
+        /// Why.
+        cause: crate::auth::KeyError,
+    },
+    /// Two key sets.
+    #[error("auth.jwks_file and auth.jwks_url are both given: leave one out")]
+    TwoKeySets,
     /// Two secrets.
     #[error("auth.hs256_secret and auth.hs256_secret_file are both given: leave one out")]
     TwoSecrets,
     /// An open broker that others could reach.
     #[error(
-        "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure"
+        "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, auth.public_key_file, auth.jwks_file or auth.jwks_url, or say --insecure"
     )]
     Open(SocketAddr),
 }
@@ -152,7 +160,14 @@ pub enum ConfigError {
 const COMMANDS_OWN: [&str; 4] = ["URL", "TOKEN", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
-const LISTS: [&str; 3] = ["server.allow_origins", "metrics.durables", "retention.rules"];
+const LISTS: [&str; 6] = [
+    "server.allow_origins",
+    "auth.audiences",
+    "auth.anonymous.publish",
+    "auth.anonymous.subscribe",
+    "metrics.durables",
+    "retention.rules",
+];
 
 /// A value of a file as text.
 fn of_toml(key: &str, value: toml::Value) -> Option<String> {
@@ -181,7 +196,7 @@ impl Flags {
             [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
         match exposed {
             Some(address)
-                if config.auth.0.hs256_secret.is_none() && !values.parse("server.insecure")? =>
+                if config.auth.options.is_open() && !values.parse("server.insecure")? =>
             {
                 Err(ConfigError::Open(address))
             }
@@ -234,11 +249,30 @@ impl Values {
             let toml::Value::Table(entries) = entries else {
                 return self.set(&section, entries.to_string(), shown);
             };
-            for (name, value) in entries {
-                let key = format!("{section}.{name}");
-                let value = of_toml(&key, value)
-                    .ok_or_else(|| ConfigError::Form { key: key.clone(), origin: shown.clone() })?;
-                self.set(&key, value, shown.clone())?;
+            self.read_section(&section, entries, &shown)?;
+        }
+        Ok(())
+    }
+
+    /// A section of the file; a table in it is a part of its keys' names.
+    fn read_section(
+        &mut self,
+        section: &str,
+        entries: toml::Table,
+        origin: &str,
+    ) -> Result<(), ConfigError> {
+        for (name, value) in entries {
+            let key = format!("{section}.{name}");
+            let form = || ConfigError::Form { key: key.clone(), origin: origin.to_owned() };
+            let has_parts = SETTINGS.iter().any(|it| it.key.starts_with(&format!("{key}.")));
+            match value {
+                toml::Value::Table(entries) if has_parts => {
+                    self.read_section(&key, entries, origin)?;
+                }
+                value => {
+                    let value = of_toml(&key, value).ok_or_else(form)?;
+                    self.set(&key, value, origin.to_owned())?;
+                }
             }
         }
         Ok(())
@@ -337,39 +371,8 @@ impl Values {
                 demo,
                 ..net::Options::default()
             },
-            auth: Auth(self.auth()?),
+            auth: self.auth()?,
         })
-    }
-
-    fn auth(&self) -> Result<auth::Options, ConfigError> {
-        let given =
-            ["auth.hs256_secret", "auth.hs256_secret_file"].map(|key| (key, self.0.get(key)));
-        // A secret that is empty is one that was meant: an open broker is nobody's wish then.
-        for (key, found) in given {
-            if found.is_some_and(|(value, _)| value.trim().is_empty()) {
-                return Err(self.wrong(key));
-            }
-        }
-        if given.iter().all(|(_, found)| found.is_some()) {
-            return Err(ConfigError::TwoSecrets);
-        }
-        let file = self.text("auth.hs256_secret_file");
-        let secret = match file.is_empty() {
-            true => self.text("auth.hs256_secret"),
-            false => {
-                read_text(std::path::Path::new(&file))?.trim_end_matches(['\r', '\n']).to_owned()
-            }
-        };
-        if !file.is_empty() && secret.is_empty() {
-            return Err(self.wrong("auth.hs256_secret_file"));
-        }
-        if !secret.is_empty() && secret.len() < 32 {
-            tracing::warn!(
-                "the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for"
-            );
-        }
-        let secret = (!secret.is_empty()).then(|| auth::Secret::new(secret.into_bytes()));
-        Ok(auth::Options { hs256_secret: secret })
     }
 
     fn text(&self, key: &'static str) -> String {
@@ -437,8 +440,12 @@ fn nearest(key: &str) -> &'static str {
     SETTINGS.iter().max_by_key(|setting| common(setting.key)).map_or("", |setting| setting.key)
 }
 
+/// The text of a file that the operator names.
+///
+/// # Errors
+/// [`ConfigError::File`].
 #[expect(clippy::disallowed_methods, reason = "a file the operator names, not one of the log's")]
-fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
+pub fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
         .map_err(|cause| ConfigError::File { path: path.display().to_string(), cause })
 }
@@ -479,6 +486,12 @@ mod tests {
             ("retention.max_age=soon", "retention.max_age"),
             ("retention.rules=a.>", "retention.rules"),
             ("retention.rules=a compact,a max_events=5", "retention.rules"),
+            ("auth.jwks_url=http://keys.example/set", "auth.jwks_url"),
+            ("auth.jwks_url=https://127.0.0.1/set", "auth.jwks_url"),
+            ("auth.jwks_file=/nonexistent/set", "/nonexistent/set"),
+            ("auth.public_key_file=/nonexistent/key", "/nonexistent/key"),
+            ("auth.leeway=61s", "auth.leeway"),
+            ("auth.anonymous.subscribe=a", "auth.anonymous"),
         ] {
             let error = resolve(&[pair]).unwrap_err().to_string();
             assert!(error.contains(needle), "{pair}: {error}");

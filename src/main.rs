@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tidings::cli::{
-    Cli, Command, bench, config, durable, exit, health, log, presence, publish, receipts, request,
-    retention, serve, status, subscribe, topic, version,
+    Cli, Command, bench, config, durable, exit, health, key, log, presence, publish, receipts,
+    request, retention, serve, status, subscribe, token, topic, version,
 };
 
 /// Publishing makes on one thread what another drops, which the C library's allocator is slow at
@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         Command::Request(args) => request::run(&args, &globals),
         Command::Retention(args) => retention::run(&args, &globals),
         Command::Topic(args) => topic::run(&args, &globals),
+        Command::Token(args) => token::run(&args, &globals),
+        Command::Key(args) => key::run(&args, &globals),
         Command::Receipts(args) => receipts::run(&args, &globals),
         Command::Presence(args) => presence::run(&args, &globals),
         Command::Status(args) => status::run(&args, &globals),

@@ -84,6 +84,9 @@ fn describe() {
     for result in ["ok", "refused"] {
         counter!(table::AUTH.name, "result" => result).absolute(0);
     }
+    for result in ["ok", "failed"] {
+        counter!(table::KEY_SETS.name, "result" => result).absolute(0);
+    }
     for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
         counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
     }
@@ -341,6 +344,11 @@ pub fn conflated(events: usize) {
 /// Somebody was told who they are, or not.
 pub fn authenticated(ok: bool) {
     counter!(table::AUTH.name, "result" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
+/// The key set of tokens was read, or was not.
+pub fn keys_refreshed(ok: bool) {
+    counter!(table::KEY_SETS.name, "result" => if ok { "ok" } else { "failed" }).increment(1);
 }
 
 /// A WebSocket did not become a session, or a connection was over the cap.

@@ -3,6 +3,7 @@
 //! Stop order: no new connections → `goodbye` with a spread hint → sessions drain → the append queue closes →
 //! last sync → the log closes. A deadline holds for all of it.
 
+mod keys;
 mod manager;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use self::manager::Manager;
 use crate::{
     auth::Authenticator,
     broker::{self, Running},
-    config::Config,
+    config::{Auth, Config},
     metrics,
     net::{Door, DoorKind, listener},
     session::House,
@@ -51,14 +52,20 @@ impl Server {
         let (broker, running) = started
             .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         metrics::reserved(config.log.reserve_bytes);
-        let authenticator = Authenticator::new(&config.auth.0);
+        let Auth { options, key_set } = config.auth;
+        let authenticator = Authenticator::new(&options)?;
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
+        let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
+        let stop_admin = CancellationToken::new();
+        if let Some(set) = key_set {
+            // Before the doors: whoever comes at once finds the keys.
+            let is_good = keys::refresh(&house, &set.source).await;
+            admin_tasks.spawn(keys::keep(house.clone(), set, is_good, stop_admin.clone()));
+        }
         let public = bind(config.listen).await?;
         let admin = bind(config.admin).await?;
         let (public_addr, admin_addr) = (public.local_addr()?, admin.local_addr()?);
-        let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
-        let stop_admin = CancellationToken::new();
         let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?;
         let admin_door = Door::new(house, config.net, DoorKind::Admin)?;
         tasks.spawn(listener::serve(public, Arc::new(door), stop.clone(), tasks.clone()));

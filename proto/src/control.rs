@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 mod acks;
+mod auth;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::auth::{AUTH_TOPIC, ApiKey, AuthChange};
 use crate::{Cursor, Filter, SubscribeOptions, Timestamp, Topic};
 
 /// The topic of [`SubscriptionChange`].

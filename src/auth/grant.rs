@@ -5,7 +5,10 @@
 //! - `{sub}` in any of them stands for the subject as exactly one token: bytes outside `A–Z a–z 0–9 _ -`
 //!   become `=HH`. The result is never parsed for wildcards of the subject's making.
 
+use std::num::NonZeroU32;
+
 use serde::Deserialize;
+use serde_json::Value;
 use tidings_proto::{Filter, Filters, Topic, topic::subject_token};
 
 /// What somebody may do.
@@ -18,7 +21,7 @@ pub struct Grants {
     subject_token: String,
 }
 
-/// The claim `tidings` of a token.
+/// The claim `tidings` of a token, and what an API key carries.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct GrantClaim {
@@ -26,6 +29,28 @@ pub(super) struct GrantClaim {
     pub(super) subscribe: Vec<String>,
     pub(super) durable: Vec<String>,
     pub(super) admin: bool,
+    pub(super) limits: TokenLimits,
+}
+
+/// How much somebody may do; what is absent has no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TokenLimits {
+    /// Events they may publish in a second.
+    pub publish_per_second: Option<NonZeroU32>,
+    /// Sessions they may have at a time.
+    pub sessions: Option<NonZeroU32>,
+}
+
+impl GrantClaim {
+    /// Reads the claim.
+    pub(super) fn read(claim: &Value) -> Result<GrantClaim, String> {
+        // serde would take a list of the members in order as well.
+        if !claim.is_object() || claim.get("limits").is_some_and(|limits| !limits.is_object()) {
+            return Err("it must be an object, and so must its limits".to_owned());
+        }
+        GrantClaim::deserialize(claim).map_err(|error| error.to_string())
+    }
 }
 
 impl Grants {
@@ -48,7 +73,7 @@ impl Grants {
                 .iter()
                 .map(|text| {
                     Filter::parse(&text.replace("{sub}", &token))
-                        .map_err(|error| format!("\"{text}\" {error}"))
+                        .map_err(|error| format!("\"{}\" {error}", shown(text)))
                 })
                 .collect::<Result<Vec<_>, _>>()
         };
@@ -59,7 +84,8 @@ impl Grants {
             .find(|text| text.trim_end_matches('*').contains('*') || text.ends_with("**"))
         {
             return Err(format!(
-                "\"{wrong}\" is no durable grant: give a name, or a prefix that ends in one *"
+                "\"{}\" is no durable grant: give a name, or a prefix that ends in one *",
+                shown(wrong)
             ));
         }
         Ok(Grants {
@@ -69,6 +95,19 @@ impl Grants {
             admin: claim.admin,
             subject_token: token,
         })
+    }
+
+    /// For everybody who comes without a token: these filters to publish to and to read.
+    ///
+    /// # Errors
+    /// Which of them is none.
+    pub(super) fn anonymous(publish: &[String], subscribe: &[String]) -> Result<Grants, String> {
+        let claim = GrantClaim {
+            publish: publish.to_vec(),
+            subscribe: subscribe.to_vec(),
+            ..GrantClaim::default()
+        };
+        Grants::from_claim(&claim, super::ANONYMOUS)
     }
 
     /// Whether they may do what concerns everybody.
@@ -114,6 +153,11 @@ impl Grants {
     }
 }
 
+/// As much of a grant as belongs into an error.
+fn shown(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,7 +168,7 @@ mod tests {
             publish: own(publish),
             subscribe: own(subscribe),
             durable: own(durable),
-            admin: false,
+            ..GrantClaim::default()
         };
         Grants::from_claim(&claim, subject).unwrap()
     }

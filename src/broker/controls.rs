@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     StartError,
     acks::AckBox,
-    ledger::{Ledger, LedgerEntry, Retention, Seen},
+    ledger::{Access, Ledger, LedgerEntry, Retention, Seen},
     presence::{Listed, Presence},
     receipts::Flagged,
     scheduled::{Pending, Schedule},
@@ -17,8 +17,9 @@ use crate::log::{
 use parking_lot::Mutex;
 use tidings_proto::{
     Cursor, Offset, Topic,
-    control::{DurableSpec, SCHEDULED_TOPIC},
+    control::{AUTH_TOPIC, DurableSpec, SCHEDULED_TOPIC},
 };
+use tokio::sync::watch;
 
 /// How many durables are looked at with the ledger locked: tens of microseconds, and some hundreds where all are
 /// unpacked.
@@ -31,6 +32,8 @@ pub(super) struct BrokerControls {
     presence: Arc<Presence>,
     schedule: Arc<Schedule>,
     flagged: Flagged,
+    /// Counts what was said about tokens and API keys.
+    access: watch::Sender<u64>,
     log: LogHandle,
 }
 
@@ -64,6 +67,7 @@ impl BrokerControls {
             presence,
             schedule,
             flagged: Flagged::new(log.committed()),
+            access: watch::Sender::new(0),
             log: log.clone(),
         }))
     }
@@ -188,6 +192,16 @@ impl BrokerControls {
         self.ledger.lock().projection().next_number()
     }
 
+    /// Looks at what was said about tokens and API keys. The ledger is locked meanwhile.
+    pub(super) fn with_access<T>(&self, look: impl FnOnce(&Access) -> T) -> T {
+        look(self.ledger.lock().projection().access())
+    }
+
+    /// Announces every change of that.
+    pub(super) fn access_changes(&self) -> watch::Receiver<u64> {
+        self.access.subscribe()
+    }
+
     /// What was said about retention.
     pub(super) fn retention(&self) -> Retention {
         self.ledger.lock().projection().retention().clone()
@@ -221,13 +235,17 @@ impl Controls for BrokerControls {
     fn committed(&self, events: &[Arc<Stored>]) {
         let mut of_ours = events.iter().filter(|event| event.topic().is_own()).peekable();
         if of_ours.peek().is_some() {
-            let mut is_scheduled = false;
+            let (mut is_scheduled, mut is_of_access) = (false, false);
             let mut ledger = self.ledger.lock();
             for event in of_ours {
                 ledger.apply(event.record());
                 is_scheduled |= event.topic().as_str() == SCHEDULED_TOPIC;
+                is_of_access |= event.topic().as_str() == AUTH_TOPIC;
             }
             drop(ledger);
+            if is_of_access {
+                self.access.send_modify(|changes| *changes += 1);
+            }
             if is_scheduled {
                 self.schedule.committed();
             }

@@ -1,9 +1,10 @@
-//! The ledger: every durable subscription and how far it is acknowledged, the members of every topic, and
-//! which events wait for their moment, folded from the `$` events.
+//! The ledger: every durable subscription and how far it is acknowledged, the members of every topic, which
+//! events wait for their moment, and whose tokens and keys hold, folded from the `$` events.
 //!
 //! It is a projection: deleting its files loses nothing, the log rebuilds it. It changes only by events
 //! that are committed, on the commit thread, before their publishers are answered.
 
+mod access;
 mod block;
 mod counts;
 mod durables;
@@ -17,16 +18,16 @@ mod tests;
 use std::{ops::ControlFlow, sync::Arc};
 
 use tidings_proto::{
-    Cursor, Filter, Filters, Topic,
+    Cursor, Filter, Filters, Timestamp, Topic,
     control::{
-        ACKS_TOPIC, AckState, AckStates, DurableSpec, PRESENCE_ROOT, RETENTION_TOPIC,
-        SCHEDULED_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange, SubscriptionChange,
+        ACKS_TOPIC, AUTH_TOPIC, AckState, AckStates, AuthChange, DurableSpec, PRESENCE_ROOT,
+        RETENTION_TOPIC, SCHEDULED_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange, SubscriptionChange,
     },
 };
 
 use self::durables::Durables;
 use self::line::Line;
-pub(super) use self::retention::Retention;
+pub(super) use self::{access::Access, retention::Retention};
 use super::{presence::Listings, scheduled::Pending};
 
 use crate::log::{
@@ -83,6 +84,7 @@ pub(super) struct Ledger {
     scheduled: Pending,
     retention: Retention,
     retention_changed: bool,
+    access: Access,
 }
 
 impl Ledger {
@@ -151,9 +153,15 @@ impl Ledger {
             Filter::parse(SUBSCRIPTIONS_TOPIC)?,
             Filter::parse(ACKS_TOPIC)?,
             Filter::parse(RETENTION_TOPIC)?,
+            Filter::parse(AUTH_TOPIC)?,
             presence,
             Filter::parse(SCHEDULED_TOPIC)?,
         ])
+    }
+
+    /// What was said about tokens and API keys.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Who is listed where.
@@ -193,7 +201,7 @@ impl Ledger {
 
 impl Projection for Ledger {
     const NAME: &'static str = "ledger";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
         if self.durables.restore(key, value).map_err(|cause| wrong(key, &cause))? {
@@ -207,7 +215,8 @@ impl Projection for Ledger {
             self.retention = serde_json::from_slice(value).map_err(|cause| wrong(key, &cause))?;
             return Ok(());
         }
-        let is_known = self.presence.restore(key, value).map_err(|cause| wrong(key, &cause))?
+        let is_known = self.access.restore(key, value).map_err(|cause| wrong(key, &cause))?
+            || self.presence.restore(key, value).map_err(|cause| wrong(key, &cause))?
             || self.scheduled.restore(key, value).map_err(|cause| wrong(key, &cause))?;
         match is_known {
             true => Ok(()),
@@ -236,6 +245,11 @@ impl Projection for Ledger {
                     self.retention.change(change);
                 })
                 .map_err(|error| error.to_string()),
+            AUTH_TOPIC => serde_json::from_slice(&data)
+                .map(|change: AuthChange| {
+                    self.access.change(change, Timestamp::from_millis(record.time_ms));
+                })
+                .map_err(|error| error.to_string()),
             SCHEDULED_TOPIC if is_scheduled(record) => {
                 if let Some(due_ms) = due_ms(record) {
                     self.scheduled.add(at, due_ms);
@@ -261,6 +275,7 @@ impl Projection for Ledger {
         let mut changes = self.presence.take_changes();
         changes.extend(self.scheduled.take_changes());
         changes.extend(self.durables.take_changes());
+        changes.extend(self.access.take_changes());
         if std::mem::take(&mut self.retention_changed) {
             changes.push((RETENTION_KEY.to_vec(), serde_json::to_vec(&self.retention).ok()));
         }
@@ -276,6 +291,7 @@ impl Projection for Ledger {
         let retention = serde_json::to_vec(&self.retention).ok();
         let retention = retention.map(|retention| (RETENTION_KEY.to_vec(), retention));
         let others = self.presence.entries().chain(self.scheduled.entries());
+        let others = others.chain(self.access.entries());
         number.into_iter().chain(retention).chain(self.durables.entries()).chain(others).collect()
     }
 

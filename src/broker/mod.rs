@@ -4,6 +4,7 @@
 //! - Acks, durable subscriptions and their deletion are events too, folded by the ledger.
 //! - The core knows no transport, no token and no encoding: whoever calls it has the right to.
 
+mod access;
 mod acks;
 mod bandwidth;
 mod conflate;
@@ -52,6 +53,20 @@ use tidings_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::{
+    access::{AccessError, Marks},
+    acks::AckTicket,
+    durables::{DurablesMax, PutOutcome},
+    fetch::Fetched,
+    held::{Durable, Target, Token},
+    infos::DurableInfo,
+    interest::Ready,
+    letters::PlacedLetter,
+    presence::Options as PresenceOptions,
+    publish::{PublishTicket, Run, RunTicket},
+    retention::{Erased, RetentionError, RuleInfo},
+    subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
+};
 use self::{
     acks::AckBox,
     bandwidth::Bandwidth,
@@ -68,19 +83,6 @@ use self::{
     selection::Selection,
     snapshot::Snapshot,
     subscription::Parts,
-};
-pub use self::{
-    acks::AckTicket,
-    durables::{DurablesMax, PutOutcome},
-    fetch::Fetched,
-    held::{Durable, Target, Token},
-    infos::DurableInfo,
-    interest::Ready,
-    letters::PlacedLetter,
-    presence::Options as PresenceOptions,
-    publish::{PublishTicket, Run, RunTicket},
-    retention::{Erased, RetentionError, RuleInfo},
-    subscription::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Delivery, Subscription},
 };
 use crate::{
     log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored},

@@ -9,6 +9,7 @@ pub mod config;
 pub mod durable;
 pub mod exit;
 pub mod health;
+pub mod key;
 pub mod log;
 mod output;
 pub mod presence;
@@ -22,6 +23,7 @@ mod stdin;
 pub mod subscribe;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod topic;
 pub mod version;
 
@@ -84,6 +86,10 @@ pub enum Command {
     Retention(retention::Args),
     /// Operate on topics.
     Topic(topic::Args),
+    /// Make tokens, look into them, revoke them.
+    Token(token::Args),
+    /// Make, list and revoke API keys.
+    Key(key::Args),
     /// Show how the broker is.
     Status(status::Args),
     /// Tell by the exit code whether a broker is ready.

@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 43] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -57,9 +57,48 @@ pub const SETTINGS: [Setting; 34] = [
         "auth.hs256_secret",
         "",
         "text",
-        "secret of HS256 tokens; without it the broker runs open",
+        "secret of HS256 tokens; without it and the keys below the broker runs open",
     ),
     setting("auth.hs256_secret_file", "", "path", "the same, read from a file"),
+    setting(
+        "auth.public_key_file",
+        "",
+        "path",
+        "PEM file of public keys: of RS256 (RSA), ES256 (P-256) and EdDSA (Ed25519) tokens",
+    ),
+    setting("auth.jwks_file", "", "path", "JSON Web Key Set of such keys"),
+    setting(
+        "auth.jwks_url",
+        "",
+        "http://127.0.0.1:PORT/PATH, http://localhost… or http://[::1]…",
+        "the same from a server on this machine",
+    ),
+    setting(
+        "auth.jwks_refresh",
+        "5m",
+        "1s to 24h",
+        "how often the key set is read again; a token with an unknown kid has it read at once, once a minute at most",
+    ),
+    setting("auth.issuer", "", "text", "the claim iss that tokens must have; empty: any"),
+    setting(
+        "auth.audiences",
+        "",
+        "names, by comma",
+        "names of this broker, of which the claim aud must have one; empty: any",
+    ),
+    setting("auth.leeway", "30s", "0s to 60s", "how far the clock of who signs tokens may differ"),
+    setting(
+        "auth.anonymous.publish",
+        "",
+        "filters, by comma",
+        "what somebody without a token may publish to",
+    ),
+    setting(
+        "auth.anonymous.subscribe",
+        "",
+        "filters, by comma",
+        "what somebody without a token may read",
+    ),
     setting("log.dir", "data", "path", "the data directory"),
     setting("log.segment_bytes", "134217728", "65536 to 1073741824", "size of a segment file"),
     setting(

@@ -326,7 +326,7 @@ impl Keeper {
             needs,
             is_first_of_subscriptions: self.is_first_of_subscriptions(base),
             before: Cursor::new(base.saturating_sub(1)),
-            older_joins: RefCell::default(),
+            older: RefCell::default(),
         };
         let mut classes: HashMap<Box<str>, Class> = HashMap::new();
         let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {

@@ -122,6 +122,7 @@ table! {
     SESSION_SECONDS = "tidings_session_duration_seconds", LONG, "transport", "How long they lasted";
     HANDSHAKES = "tidings_handshake_rejected_total", Counter, "reason", "WebSockets that became no session: `origin`, `auth`, `protocol`; and connections of any kind over the cap: `limit`";
     AUTH = "tidings_auth_total", Counter, "result", "Identifications: `ok`, `refused`";
+    KEY_SETS = "tidings_auth_key_sets_total", Counter, "result", "Readings of the key set of tokens (`auth.jwks_file`, `auth.jwks_url`): `ok`, `failed`, after which the last good set stays";
     PING_SECONDS = "tidings_ping_rtt_seconds", FAST, "", "From a WebSocket's ping to its pong";
     DELIVERED = "tidings_delivered_events_total", Counter, "transport", "Events written to readers";
     DELIVERED_BYTES = "tidings_delivered_bytes_total", Counter, "transport", "Their bytes";

@@ -5,6 +5,7 @@
 //! - Whatever fails is a problem (RFC 9457); nobody's mistake ends another's request.
 //! - What changes state by more than one step runs to its end even when the client has gone.
 
+mod access;
 mod body;
 mod cors;
 mod dead;
@@ -195,6 +196,12 @@ async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<B
         Route::SubscriptionEvents => durables::stream(&call).await,
         Route::Presence => presence::show(&call),
         Route::Scheduled => scheduled::cancel(&call).await,
+        Route::Tickets => access::ticket(&call, body).await,
+        Route::Revocations if reads => access::revocations(&call),
+        Route::Revocations => access::revoke(&call, body).await,
+        Route::Keys if reads => access::keys(&call),
+        Route::Keys => access::make_key(&call, body).await,
+        Route::Key => access::revoke_key(&call).await,
         Route::Status => status::status(&call),
         Route::Capabilities => status::capabilities(&call),
         Route::Openapi => documents::openapi(&call),
@@ -256,6 +263,18 @@ impl Call {
     fn session(&self, transport: Transport) -> Result<Session, WireError> {
         let token = headers::bearer(&self.head.headers)?;
         Greeting::new(self.house().clone(), transport).connect(token)
+    }
+
+    /// Lets the caller of a stream in, who may show a ticket in the place of a token.
+    fn stream_session(&self) -> Result<Session, WireError> {
+        let Some(ticket) = query::ticket(self.head.uri.query()) else {
+            return self.session(Transport::Sse);
+        };
+        if headers::bearer(&self.head.headers)?.is_some() {
+            return Err(query::two_proofs());
+        }
+        let redeemed = self.house().redeem(ticket)?;
+        Greeting::new(self.house().clone(), Transport::Sse).admit(redeemed)
     }
 
     /// The parameters of the query, which must be among these.

@@ -5,7 +5,8 @@
 //! - A lease of a durable begins when the chunk with its event was taken.
 //! - Every event carries its position, so that `Last-Event-ID` resumes without loss; a filtered
 //!   cursor that moved is told by an `id:` without data.
-//! - It ends when the broker stops, the token expires, or the durable is taken over.
+//! - It ends when the broker stops, the token ends or is revoked, or the durable is taken over. A token's end is
+//!   announced, and said with the error that the next request would get.
 
 mod stream;
 mod text;
@@ -17,6 +18,7 @@ use hyper::{
     Response,
     header::{self, HeaderName, HeaderValue},
 };
+use serde_json::json;
 use tidings_proto::{
     Cursor, LogId, Offset, Position, SubscribeOptions, WireError,
     message::{Acked, Gap},
@@ -28,7 +30,10 @@ pub(super) use self::{stream::Stream, text::write_attempts};
 use super::http::{Body, place};
 use crate::{
     clock, metrics,
-    session::{Delivery, Ready, Session, Stored, Subscription, Transport, of_read},
+    session::{
+        Delivery, Ready, Session, Stored, Subscription, Transport, of_read,
+        standing::{self, Standing, warns_ms},
+    },
 };
 
 /// A chunk is given when it has this many bytes.
@@ -66,6 +71,9 @@ pub(super) async fn answer(
 /// What a stream does.
 struct Feed {
     session: Session,
+    standing: Standing,
+    /// When the token's end is to be announced, on the monotonic clock; `None`: it has been, or does not come.
+    warns_ms: Option<u64>,
     subscription: Subscription,
     ready: Arc<Ready>,
     outlet: Outlet,
@@ -93,7 +101,10 @@ impl Feed {
         let mut ping = tokio::time::interval_at(now + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let log = session.house().broker.log().id();
-        Feed { session, subscription, ready, outlet, log, comment_at: now + COMMENT_EVERY, ping }
+        let standing = session.standing();
+        let warns_ms = session.ends_ms().map(warns_ms);
+        let comment_at = now + COMMENT_EVERY;
+        Feed { session, standing, warns_ms, subscription, ready, outlet, log, comment_at, ping }
     }
 
     async fn run(mut self) {
@@ -123,10 +134,15 @@ impl Feed {
 
     /// What comes next. A long search is never given up for a comment: it would begin anew.
     async fn read(&mut self) -> Turn {
-        if let Some(left) = self.until_expiry()
-            && left.is_zero()
-        {
-            return Turn::End(text::comment("the token has expired"));
+        let now_ms = clock::monotonic_ms();
+        if self.session.ends_ms().is_some_and(|ends_ms| ends_ms <= now_ms) {
+            return Turn::End(last_words(&standing::expired()));
+        }
+        if self.warns_ms.take_if(|at_ms| *at_ms <= now_ms).is_some() {
+            let in_ms = self.session.ends_ms().unwrap_or(now_ms) - now_ms;
+            let mut out = Vec::new();
+            text::control("tidings.token_expiring", None, &json!({ "in_ms": in_ms }), &mut out);
+            self.give(out).await;
         }
         let stop = self.session.house().stop.clone();
         let mut next = pin!(self.subscription.next());
@@ -136,14 +152,14 @@ impl Feed {
                 () = stop.cancelled() => {
                     return Turn::End(text::comment("the broker is shutting down"));
                 }
+                // Before what is there to be read: it holds up no revocation.
+                () = self.standing.revoked() => {
+                    return Turn::End(last_words(&standing::revoked()));
+                }
                 read = &mut next => return match read {
                     Ok(Some(delivery)) => Turn::Deliver(delivery),
                     Ok(None) => Turn::Nothing,
-                    Err(error) => {
-                        let mut out = Vec::new();
-                        text::control("tidings.error", None, &of_read(&error), &mut out);
-                        Turn::End(out)
-                    }
+                    Err(error) => Turn::End(last_words(&of_read(&error))),
                 },
                 () = tokio::time::sleep_until(self.comment_at) => {
                     self.outlet.give(text::comment("")).await;
@@ -157,13 +173,18 @@ impl Feed {
     async fn wait(&mut self) -> Turn {
         let due = self.subscription.next_due_ms();
         let due_in = due.map(|at| Duration::from_millis(at.saturating_sub(clock::monotonic_ms())));
-        let expiry = self.until_expiry();
+        let ends_ms = self.warns_ms.or(self.session.ends_ms());
+        let ends_in =
+            ends_ms.map(|at| Duration::from_millis(at.saturating_sub(clock::monotonic_ms())));
         let stop = self.session.house().stop.clone();
         tokio::select! {
             biased;
-            // Both are found by the read that follows.
+            // These two are found by the read that follows.
             () = stop.cancelled() => {}
-            () = sleep(expiry), if expiry.is_some() => {}
+            () = sleep(ends_in), if ends_in.is_some() => {}
+            () = self.standing.revoked() => {
+                return Turn::End(last_words(&standing::revoked()));
+            }
             () = self.ready.wait() => while self.ready.pop().is_some() {},
             () = sleep(due_in), if due_in.is_some() => {}
             _ = self.ping.tick() => {
@@ -185,7 +206,7 @@ impl Feed {
                 return;
             }
             Delivery::CaughtUp(cursor) => {
-                let data = serde_json::json!({ "cursor": cursor });
+                let data = json!({ "cursor": cursor });
                 let at = Position::of(cursor, self.log);
                 text::control("tidings.caught_up", Some(&at), &data, &mut out);
             }
@@ -195,7 +216,7 @@ impl Feed {
                 text::control("tidings.acked", None, &data, &mut out);
             }
             Delivery::Superseded => {
-                text::control("tidings.superseded", None, &serde_json::json!({}), &mut out);
+                text::control("tidings.superseded", None, &json!({}), &mut out);
             }
         }
         self.give(out).await;
@@ -255,20 +276,18 @@ impl Feed {
         self.outlet.give(chunk).await;
         self.comment_at = Instant::now() + COMMENT_EVERY;
     }
+}
 
-    fn until_expiry(&self) -> Option<Duration> {
-        self.session.identity().expires.map(|expires| from_now(expires.as_millis()))
-    }
+/// What a stream says before it ends for this reason.
+fn last_words(error: &WireError) -> Vec<u8> {
+    let mut out = Vec::new();
+    text::control("tidings.error", None, error, &mut out);
+    out
 }
 
 fn gap_text(gap: Gap, out: &mut Vec<u8>) {
     let gap = Gap { subscription: None, ..gap };
     text::control("tidings.gap", None, &gap, out);
-}
-
-/// How long until this moment of the wall clock.
-fn from_now(at_ms: u64) -> Duration {
-    Duration::from_millis(at_ms.saturating_sub(clock::now().as_millis()))
 }
 
 async fn sleep(duration: Option<Duration>) {

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tidings_proto::{SubscribeOptions, Timestamp, message::Push};
+use tidings_proto::{SubscribeOptions, message::Push};
 use tokio::{
     io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
@@ -31,11 +31,10 @@ use super::{
 use crate::{
     clock, metrics,
     session::{
-        Greeting, House, Ready, Transport,
-        answers::{self, Answers},
-        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Taken, Verdict},
+        Greeting, House, Ready, Transport, answers,
+        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Proof, Taken, Verdict},
         encoding::Encoding,
-        outbox::{Filled, Frames, Item, Outbox},
+        outbox::{Filled, Frames, Outbox},
     },
 };
 
@@ -58,8 +57,8 @@ pub struct Start {
     pub leftover: Bytes,
     /// What everybody shares.
     pub house: Arc<House>,
-    /// The token of the upgrade request.
-    pub token: Option<String>,
+    /// What the upgrade request showed.
+    pub proof: Option<Proof>,
     /// How its messages are written.
     pub encoding: Encoding,
     /// What to subscribe by itself (`/v1/ws/{filter}`).
@@ -96,7 +95,7 @@ impl Shared {
 
 /// Serves the socket until it ends. What is needed at the start alone is no part of the future.
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
-    let Start { stream, leftover, house, token, encoding, subscribe, peer } = start;
+    let Start { stream, leftover, house, proof, encoding, subscribe, peer } = start;
     let stream = stream.into_inner();
     // Without these the socket works all the same, only worse.
     let _ = stream.set_nodelay(true);
@@ -113,8 +112,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let greeting = Greeting::new(house.clone(), Transport::WebSocket).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
-        conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
-        answers,
+        conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
         house: house.clone(),
         shared: shared.clone(),
@@ -137,7 +135,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     });
     // It may be a small piece of a large buffer, which would stay as long as the socket.
     drop(leftover);
-    let mut listening = Box::pin(ears.listen(token));
+    let mut listening = Box::pin(ears.listen(proof));
     let mut speaking = Box::pin(mouth.speak());
     async move {
         let reader = tokio::select! {
@@ -163,7 +161,6 @@ async fn drain(mut reader: Box<Reader<OwnedReadHalf>>) {
 struct Ears {
     reader: Reader<OwnedReadHalf>,
     conversation: Conversation,
-    answers: Answers,
     encoding: Encoding,
     house: Arc<House>,
     shared: Arc<Shared>,
@@ -173,11 +170,10 @@ impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
     async fn listen(
         mut self: Box<Self>,
-        token: Option<String>,
+        proof: Option<Proof>,
     ) -> Option<Box<Reader<OwnedReadHalf>>> {
-        let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
         // A socket may last; its token is not kept for that.
-        drop(token);
+        let begun = Box::pin(self.conversation.begin(proof)).await;
         let ending = match begun {
             Verdict::GoOn => self.converse().await,
             other => ending(other),
@@ -237,6 +233,7 @@ impl Ears {
                 Some(ending) => return Err(Some(ending)),
                 None => return Ok(None),
             },
+            verdict = self.conversation.revoked() => return Err(ending(verdict)),
             () = self.house.stop.cancelled() => {
                 return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
             }
@@ -277,9 +274,7 @@ impl Ears {
                 Err(Some((CLOSE_UNSUPPORTED, reason)))
             }
             Ok(Some(Message::Ping(payload))) => {
-                let pong = Item::Pong(payload.as_ref().into());
-                let sent = Box::pin(self.answers.send(pong)).await;
-                Ok(if sent { Verdict::GoOn } else { Verdict::Gone })
+                Ok(Box::pin(self.conversation.pong_of(payload.as_ref())).await)
             }
             Ok(Some(Message::Pong(_))) => {
                 self.shared.ponged();
@@ -296,8 +291,8 @@ impl Ears {
     /// When something is late: the connect, or the end of the token.
     fn deadline(&self, connect_by: tokio::time::Instant) -> Option<tokio::time::Instant> {
         let connect = (!self.conversation.is_connected()).then_some(connect_by);
-        let token = self.conversation.deadline();
-        let token = token.map(|at| tokio::time::Instant::now() + until(at));
+        let token = self.conversation.deadline_ms();
+        let token = token.map(|at_ms| tokio::time::Instant::now() + until(at_ms));
         [connect, token].into_iter().flatten().min()
     }
 
@@ -305,7 +300,7 @@ impl Ears {
         if !self.conversation.is_connected() && tokio::time::Instant::now() >= connect_by {
             return Some((CLOSE_UNAUTHENTICATED, "no connect in time".to_owned()));
         }
-        ending(self.conversation.time(clock::now()).await)
+        ending(self.conversation.time(clock::monotonic_ms()).await)
     }
 }
 
@@ -460,8 +455,8 @@ async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     }
 }
 
-fn until(at: Timestamp) -> Duration {
-    Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()))
+fn until(at_ms: u64) -> Duration {
+    Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms()))
 }
 
 fn millis(duration: Duration) -> u64 {

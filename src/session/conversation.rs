@@ -1,6 +1,7 @@
 //! What a socket's client says: each message is carried out in turn and its answer queued.
 //!
-//! - Before `connect` (where a token is needed) nothing but `connect` and `ping` is carried out.
+//! - Before `connect` (where a token is needed) nothing but `connect` and `ping` is carried out. Where none is needed,
+//!   the first other request is of somebody without a token.
 //! - A bad message is answered with an error and ends nothing, but twenty in a row do.
 //! - Publishes are queued in the order they come; their answers follow when they are durable, so that many
 //!   can be under way at once. The queue of answers is bounded: beyond it the socket is not read.
@@ -8,28 +9,29 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Greeting, Run, Session,
+    Greeting, Redeemed, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
     of_ack,
     outbox::{Form, Item, Pending},
+    standing::Standing,
     target,
 };
 use crate::broker::{Durable, Ready, Token};
 use tidings_proto::{
-    Code, SubscribeOptions, Timestamp, WireError,
+    Code, SubscribeOptions, WireError,
     message::{Ack, Acked, Connect, Nack, Publish, Push, Reply, Request, RequestId, Subscribed},
     wire::{BadRequest, Incoming},
 };
 
+mod rights;
+
+use self::rights::Held;
+pub use self::rights::{CLOSE_REVOKED, CLOSE_UNAUTHENTICATED};
+
 /// How many messages in a row may be bad.
 const BAD_MAX: u32 = 20;
-/// How long before its end a token's end is announced, in milliseconds.
-const EXPIRING_MS: u64 = 60_000;
-
-/// Unauthenticated, or the token has ended.
-pub const CLOSE_UNAUTHENTICATED: u16 = 4401;
 /// Undecodable messages, twenty in a row.
 pub const CLOSE_VIOLATION: u16 = 4500;
 
@@ -39,13 +41,25 @@ pub struct Conversation {
     session: Option<Session>,
     answers: Answers,
     ready: Arc<Ready>,
-    subscriptions: HashMap<u32, Option<(Arc<Durable>, Token)>>,
+    /// Watches over the session's token.
+    standing: Option<Standing>,
+    subscriptions: HashMap<u32, Held>,
     last_number: u32,
     bad_in_a_row: u32,
     /// Publishes that have come and are not queued yet.
     run: Run,
     by_itself: Option<Box<SubscribeOptions>>,
-    warned: bool,
+    /// When the token's end is to be announced, on the monotonic clock; `None`: it has been, or does not come.
+    warns_ms: Option<u64>,
+}
+
+/// What somebody shows to be let in.
+#[derive(Debug)]
+pub enum Proof {
+    /// A token.
+    Token(String),
+    /// A ticket, which was good.
+    Ticket(Redeemed),
 }
 
 /// How it goes on after a message.
@@ -82,27 +96,41 @@ impl Conversation {
             session: None,
             answers,
             ready,
+            standing: None,
             subscriptions: HashMap::new(),
             last_number: 0,
             bad_in_a_row: 0,
             run: Run::default(),
             by_itself,
-            warned: false,
+            warns_ms: None,
         }
     }
 
     /// Lets the client in with what the upgrade request carried, where that is enough.
-    pub async fn begin(&mut self, token: Option<&str>) -> Verdict {
-        if token.is_none() && self.greeting.needs_token() {
-            return Verdict::GoOn;
-        }
-        match self.greeting.connect(token) {
+    pub async fn begin(&mut self, proof: Option<Proof>) -> Verdict {
+        let connected = match proof {
+            None if self.waits_for_token() => return Verdict::GoOn,
+            None => self.greeting.connect(None),
+            Some(Proof::Token(token)) => self.greeting.connect(Some(&token)),
+            Some(Proof::Ticket(ticket)) => self.greeting.admit(ticket),
+        };
+        match connected {
             Ok(session) => self.enter(session).await,
             Err(error) => {
                 self.send(Item::Push(Push::Error(error))).await;
                 Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
             }
         }
+    }
+
+    /// Whether a token may still come that makes somebody else of whoever has shown none. Who subscribes by itself to
+    /// what everybody may read says nothing more.
+    fn waits_for_token(&self) -> bool {
+        let is_for_everybody = self
+            .by_itself
+            .as_ref()
+            .is_some_and(|options| self.greeting.is_for_everybody(&options.filters));
+        self.greeting.takes_token() && !is_for_everybody
     }
 
     /// Whether somebody has been let in.
@@ -157,6 +185,11 @@ impl Conversation {
         self.run.is_empty()
     }
 
+    /// Answers a ping of the transport's own.
+    pub async fn pong_of(&self, payload: &[u8]) -> Verdict {
+        verdict(self.send(Item::Pong(payload.into())).await)
+    }
+
     /// Queues the publishes that wait.
     pub async fn flush(&mut self) -> Verdict {
         let run = std::mem::take(&mut self.run);
@@ -194,32 +227,9 @@ impl Conversation {
         }
     }
 
-    /// When [`Conversation::time`] wants to be called next, if ever.
-    pub fn deadline(&self) -> Option<Timestamp> {
-        let expires = self.session.as_ref()?.identity().expires?;
-        match self.warned {
-            true => Some(expires),
-            false => Some(Timestamp::from_millis(expires.as_millis().saturating_sub(EXPIRING_MS))),
-        }
-    }
-
-    /// The deadline has come: announces the token's end, or ends the session.
-    pub async fn time(&mut self, now: Timestamp) -> Verdict {
-        let expires = self.session.as_ref().and_then(|session| session.identity().expires);
-        let Some(expires) = expires else { return Verdict::GoOn };
-        if expires <= now {
-            return Verdict::Close(CLOSE_UNAUTHENTICATED, "the token has expired");
-        }
-        if !self.warned && expires.as_millis() <= now.as_millis() + EXPIRING_MS {
-            self.warned = true;
-            let in_ms = expires.as_millis() - now.as_millis();
-            self.send(Item::Push(Push::TokenExpiring { in_ms })).await;
-        }
-        Verdict::GoOn
-    }
-
     async fn enter(&mut self, session: Session) -> Verdict {
         self.session = Some(session);
+        self.watch_token();
         let Some(options) = self.by_itself.take() else { return Verdict::GoOn };
         match self.subscribe(None, &options).await {
             Ok(verdict) => verdict,
@@ -235,6 +245,16 @@ impl Conversation {
         id: Option<RequestId>,
         request: Request,
     ) -> Result<Verdict, WireError> {
+        let names_itself =
+            matches!(request, Request::Connect(_) | Request::Ping | Request::Refresh { .. });
+        if self.session.is_none() && !names_itself && !self.greeting.needs_token() {
+            // Who asks for something without having shown a token shows none any more.
+            let session = self.greeting.connect(None)?;
+            match self.enter(session).await {
+                Verdict::GoOn => {}
+                other => return Ok(other),
+            }
+        }
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
             Request::Ping => Ok(self.pong(id).await),
@@ -283,10 +303,14 @@ impl Conversation {
     ) -> Result<Verdict, WireError> {
         if let Some(session) = &mut self.session {
             // Let in by the upgrade request: `connect` is then optional, and asks how things stand.
-            if let (Some(token), true) = (&connect.token, self.greeting.needs_token()) {
+            if let (Some(token), true) = (&connect.token, self.greeting.takes_token()) {
                 session.refresh(token)?;
+                self.watch_token();
+                if !self.end_ungranted().await {
+                    return Ok(Verdict::Gone);
+                }
             }
-            let connected = session.connected();
+            let connected = self.session()?.connected();
             return Ok(self.reply(id, Reply::Connected(connected)).await);
         }
         let session = self.greeting.connect(connect.token.as_deref())?;
@@ -309,7 +333,11 @@ impl Conversation {
         let Some(session) = &mut self.session else { return Ok(Verdict::GoOn) };
         session.refresh(token)?;
         let token_expires = session.identity().expires;
-        self.warned = false;
+        self.watch_token();
+        // Before the answer: whoever has that gets nothing more of what is not granted.
+        if !self.end_ungranted().await {
+            return Ok(Verdict::Gone);
+        }
         Ok(self.reply(id, Reply::Refreshed { token_expires }).await)
     }
 
@@ -354,14 +382,17 @@ impl Conversation {
         let number = self.last_number + 1;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
         self.last_number = number;
-        let durable = subscription.durable().map(|(durable, token)| (durable.clone(), token));
+        let held = match subscription.durable() {
+            Some((durable, token)) => Held::Durable(durable.clone(), token),
+            None => Held::Ephemeral(options.filters.clone()),
+        };
         let subscribed = Subscribed {
             subscription: number,
             durable: options.durable.clone(),
             cursor: subscription.cursor(),
-            last_acked: durable.as_ref().map(|_| subscription.cursor()),
+            last_acked: held.name().map(|_| subscription.cursor()),
         };
-        self.subscriptions.insert(number, durable);
+        self.subscriptions.insert(number, held);
         let reply = id.map(|id| (id, Reply::Subscribed(subscribed)));
         Ok(verdict(self.send(Item::Subscribe(reply, Box::new(subscription))).await))
     }
@@ -382,7 +413,7 @@ impl Conversation {
         let (durable, token) = self.durable(number)?;
         self.session()?.check_log(ack.log.as_deref())?;
         let broker = &self.session()?.house().broker;
-        let taken = broker.ack(durable, &target, Some(*token)).await;
+        let taken = broker.ack(durable, &target, Some(token)).await;
         let (ticket, floor) = taken.map_err(|error| of_ack(&error))?;
         let pending = Pending::acked(
             ticket,
@@ -398,16 +429,18 @@ impl Conversation {
         self.session()?.check_log(nack.log.as_deref())?;
         let broker = &self.session()?.house().broker;
         let ticket = broker
-            .nack(durable, &nack.offsets, nack.delay_ms, nack.reason.as_deref(), Some(*token))
+            .nack(durable, &nack.offsets, nack.delay_ms, nack.reason.as_deref(), Some(token))
             .map_err(|error| of_ack(&error))?;
         let pending = Pending::acked(ticket, Reply::Nacked { subscription: Some(number) });
         Ok(verdict(self.send(Item::Pending(id, pending)).await))
     }
 
-    fn durable(&self, number: u32) -> Result<&(Arc<Durable>, Token), WireError> {
+    fn durable(&self, number: u32) -> Result<(&Arc<Durable>, Token), WireError> {
         self.session()?;
-        let durable = self.subscriptions.get(&number).ok_or_else(|| no_subscription(number))?;
-        durable.as_ref().ok_or_else(|| of_ack(&crate::broker::error::AckError::NotDurable))
+        match self.subscriptions.get(&number).ok_or_else(|| no_subscription(number))? {
+            Held::Durable(durable, token) => Ok((durable, *token)),
+            Held::Ephemeral(_) => Err(of_ack(&crate::broker::error::AckError::NotDurable)),
+        }
     }
 
     async fn reply(&self, id: Option<RequestId>, reply: Reply) -> Verdict {
@@ -423,8 +456,13 @@ impl Conversation {
         }
     }
 
+    /// Waits for room, but not longer than the session may go on: who reads slowly stays in no longer for that.
     async fn send(&self, item: Item) -> bool {
-        self.answers.send(item).await
+        tokio::select! {
+            biased;
+            sent = self.answers.send(item) => sent,
+            () = self.over() => false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use tidings_proto::{Code, LogId, WireError};
 use crate::{
     auth::AuthError,
     broker::{
-        RetentionError,
+        AccessError, RetentionError,
         error::{AckError, AppendError, CancelError, PublishError, ReadError, SubscribeError},
     },
     clock,
@@ -100,9 +100,20 @@ pub(crate) fn of_retention(error: &RetentionError) -> WireError {
 
 pub(crate) fn of_auth(error: &AuthError) -> WireError {
     match error {
-        AuthError::Missing | AuthError::Token(_) => {
-            WireError::new(Code::Unauthenticated, error.to_string())
+        AuthError::Missing
+        | AuthError::Token(_)
+        | AuthError::ApiKey(_)
+        | AuthError::Revoked
+        | AuthError::Ticket => WireError::new(Code::Unauthenticated, error.to_string()),
+    }
+}
+
+pub(crate) fn of_access(error: &AccessError) -> WireError {
+    match error {
+        AccessError::TooManyRevocations | AccessError::TooManyKeys => {
+            WireError::new(Code::TooLarge, error.to_string())
         }
+        AccessError::Append(error) => of_append(error),
     }
 }
 

@@ -8,12 +8,18 @@ use std::{
     time::Duration,
 };
 
-use tidings_proto::{Code, WireError};
+use tidings_proto::{Code, Filters, WireError};
 use tokio_util::sync::CancellationToken;
 
 use super::encoding::Encoding;
-use super::{DurableInfo, Session, error, of_read};
-use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::Gauges};
+use super::{DurableInfo, Session, error, of_read, standing};
+use crate::{
+    auth::{AuthError, Authenticator, Identity, Tickets},
+    broker::Broker,
+    clock,
+    log::Health,
+    metrics::Gauges,
+};
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -42,6 +48,7 @@ pub struct House {
     pub limits: Limits,
     /// The broker is stopping: say goodbye.
     pub stop: CancellationToken,
+    pub(super) tickets: Tickets,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -94,6 +101,7 @@ impl House {
             authenticator,
             limits,
             stop,
+            tickets: Tickets::default(),
             sessions: Default::default(),
             opened: clock::monotonic(),
         })
@@ -175,7 +183,18 @@ impl Greeting {
 
     /// Whether a token is needed to get in.
     pub fn needs_token(&self) -> bool {
+        self.house.authenticator.anonymous().is_none()
+    }
+
+    /// Whether a token makes a difference.
+    pub fn takes_token(&self) -> bool {
         !self.house.authenticator.is_open()
+    }
+
+    /// Whether somebody without a token may read all of this.
+    pub fn is_for_everybody(&self, filters: &Filters) -> bool {
+        let anonymous = self.house.authenticator.anonymous();
+        anonymous.is_some_and(|identity| identity.grants.refused(filters).is_none())
     }
 
     /// Lets somebody in.
@@ -183,20 +202,68 @@ impl Greeting {
     /// # Errors
     /// `unauthenticated`, or `unavailable` when the broker is stopping.
     pub fn connect(&self, token: Option<&str>) -> Result<Session, WireError> {
-        if self.house.stop.is_cancelled() {
-            let wait_ms = clock::random_between(500, 2000);
-            return Err(WireError::new(Code::Unavailable, "the broker is shutting down")
-                .retry_after_ms(wait_ms));
-        }
-        let identified = self.house.authenticator.identify(token);
+        self.check_stopping()?;
+        let identified = self.house.identify(token);
         crate::metrics::authenticated(identified.is_ok());
         let identity = identified.map_err(|error| error::of_auth(&error))?;
-        Ok(Session {
-            house: self.house.clone(),
-            identity,
-            id: clock::session_id(),
-            counted: Counted::new(&self.house, self.transport, self.encoding),
-        })
+        Ok(self.session(identity))
+    }
+
+    /// Lets in who has shown a ticket.
+    ///
+    /// # Errors
+    /// As [`Greeting::connect`].
+    pub fn admit(&self, ticket: Redeemed) -> Result<Session, WireError> {
+        self.check_stopping()?;
+        Ok(self.session(ticket.0))
+    }
+
+    fn check_stopping(&self) -> Result<(), WireError> {
+        if !self.house.stop.is_cancelled() {
+            return Ok(());
+        }
+        let wait_ms = clock::random_between(500, 2000);
+        Err(WireError::new(Code::Unavailable, "the broker is shutting down")
+            .retry_after_ms(wait_ms))
+    }
+
+    fn session(&self, identity: Arc<Identity>) -> Session {
+        let counted = Counted::new(&self.house, self.transport, self.encoding);
+        let house = self.house.clone();
+        let ends_ms = standing::ends_ms(&identity);
+        Session { house, identity, id: clock::session_id(), ends_ms, counted }
+    }
+}
+
+/// Somebody whose ticket was good. It is not good a second time.
+#[derive(Clone, Debug)]
+pub struct Redeemed(Arc<Identity>);
+
+impl House {
+    /// Who brings this token.
+    pub(super) fn identify(&self, token: Option<&str>) -> Result<Arc<Identity>, AuthError> {
+        let identity = self.authenticator.identify(token, |id| self.broker.api_key(id))?;
+        match standing::is_revoked(&self.broker, &identity) {
+            true => Err(AuthError::Revoked),
+            false => Ok(identity),
+        }
+    }
+
+    /// Who brings this ticket.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it does not hold, or when what it was given for holds no more.
+    pub fn redeem(&self, ticket: &str) -> Result<Redeemed, WireError> {
+        let redeemed = self.tickets.redeem(ticket).ok_or(AuthError::Ticket);
+        let redeemed = redeemed.and_then(|identity| {
+            let has_ended = identity.expires.is_some_and(|expires| expires <= clock::now());
+            match has_ended || standing::is_revoked(&self.broker, &identity) {
+                true => Err(AuthError::Ticket),
+                false => Ok(Redeemed(identity)),
+            }
+        });
+        crate::metrics::authenticated(redeemed.is_ok());
+        redeemed.map_err(|error| error::of_auth(&error))
     }
 }
 

@@ -5,6 +5,7 @@
 //! - Rights are checked here, at every call, against the identity's grants.
 //! - Errors leave as [`WireError`]s: what happened, the value, what to do.
 
+mod access;
 pub mod answers;
 pub mod conversation;
 mod dead;
@@ -16,6 +17,7 @@ pub mod outbox;
 mod publishing;
 mod retention;
 mod scheduled;
+pub mod standing;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,8 +26,9 @@ pub use crate::broker::{
     PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_age};
+pub use access::{KeyWish, RevocationWish, TicketGiven};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
-pub use house::{Greeting, House, Limits, Transport};
+pub use house::{Greeting, House, Limits, Redeemed, Transport};
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use smallvec::SmallVec;
@@ -48,6 +51,8 @@ pub struct Session {
     house: Arc<House>,
     identity: Arc<Identity>,
     id: Uuid,
+    /// When the token ends, on the monotonic clock.
+    ends_ms: Option<u64>,
     counted: house::Counted,
 }
 
@@ -99,11 +104,7 @@ impl Session {
     /// # Errors
     /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
     pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
-        let identity = self
-            .house
-            .authenticator
-            .identify(Some(token))
-            .map_err(|error| error::of_auth(&error))?;
+        let identity = self.house.identify(Some(token)).map_err(|error| error::of_auth(&error))?;
         if identity.subject != self.identity.subject {
             let text = format!(
                 "token: it is {}'s, and this session is {}'s",
@@ -111,8 +112,18 @@ impl Session {
             );
             return Err(WireError::new(Code::PermissionDenied, text));
         }
+        self.ends_ms = standing::ends_ms(&identity);
         self.identity = identity;
         Ok(())
+    }
+
+    /// Whether they may go on with a subscription that they have.
+    ///
+    /// # Errors
+    /// `permission_denied` where their rights of today do not cover it.
+    pub fn may_keep(&self, filters: &Filters, durable: Option<&str>) -> Result<(), WireError> {
+        self.check_read(filters)?;
+        durable.map_or(Ok(()), |name| self.check_durable(name))
     }
 
     /// Queues events to be appended together. In the order of the calls.
@@ -195,8 +206,11 @@ impl Session {
         wait: Duration,
     ) -> Result<Read, WireError> {
         self.check_read(&options.filters)?;
-        let read = self.broker().read(options, from, limit, wait).await;
-        read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        let reading = async {
+            let read = self.broker().read(options, from, limit, wait).await;
+            read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        };
+        if wait.is_zero() { reading.await } else { self.unless_revoked(reading).await }
     }
 
     /// One event.
@@ -352,8 +366,11 @@ impl Session {
         // Rights may have changed since it was made.
         let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
         self.check_read(&filters)?;
-        let fetched = self.broker().fetch(name, limit, wait).await;
-        fetched.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        let fetching = async {
+            let fetched = self.broker().fetch(name, limit, wait).await;
+            fetched.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        };
+        if wait.is_zero() { fetching.await } else { self.unless_revoked(fetching).await }
     }
 
     /// Acknowledges events of the durable subscription of this name; gives its floor once that is durable.
@@ -443,6 +460,20 @@ impl Session {
         match self.identity.grants.may_use_durable(name) {
             true => Ok(()),
             false => Err(self.denied("use the durable subscription", name)),
+        }
+    }
+
+    /// That this is the admin.
+    ///
+    /// # Errors
+    /// `permission_denied`, which says what it was about.
+    pub fn check_admin(&self, what: &str) -> Result<(), WireError> {
+        match self.identity.grants.is_admin() {
+            true => Ok(()),
+            false => Err(WireError::new(
+                Code::PermissionDenied,
+                format!("{what} is for the admin: use a token with \"admin\": true"),
+            )),
         }
     }
 

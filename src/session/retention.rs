@@ -62,16 +62,6 @@ impl Session {
         }
         self.broker().erase(&topic).await.map_err(|error| of_retention(&error))
     }
-
-    fn check_admin(&self, what: &str) -> Result<(), WireError> {
-        match self.identity.grants.is_admin() {
-            true => Ok(()),
-            false => Err(WireError::new(
-                Code::PermissionDenied,
-                format!("{what} is for the admin: use a token with \"admin\": true"),
-            )),
-        }
-    }
 }
 
 fn no_rule(filter: &Filter) -> WireError {

@@ -17,7 +17,7 @@ use crate::util::{
     ws::{Socket, offsets},
 };
 
-const SECRET: &str = "canary-secret-of-the-tests-that-nobody-may-print";
+pub const SECRET: &str = "canary-secret-of-the-tests-that-nobody-may-print";
 
 /// A broker that asks for tokens.
 pub struct Guarded {
@@ -34,17 +34,17 @@ pub fn guarded(more: &[&str]) -> Guarded {
     Guarded { broker: Broker::with(&args), _secret: secret }
 }
 
-fn now_s() -> u64 {
+pub fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
+pub fn signed(algorithm: Algorithm, secret: &str, claims: &Value) -> String {
     let key = EncodingKey::from_secret(secret.as_bytes());
     encode(&Header::new(algorithm), claims, &key).unwrap()
 }
 
 /// A good token of this subject with these grants, for so many seconds.
-fn token_for(subject: &str, grants: Value, seconds: u64) -> String {
+pub fn token_for(subject: &str, grants: Value, seconds: u64) -> String {
     let claims = json!({"sub": subject, "exp": now_s() + seconds, "tidings": grants});
     signed(Algorithm::HS256, SECRET, &claims)
 }
@@ -65,13 +65,13 @@ impl Guarded {
         Socket::try_open(&self.broker.public, "/v1/ws", &headers).await.unwrap()
     }
 
-    async fn request(&self, token: &str, method: Method, path: &str, body: &str) -> Answer {
+    pub async fn request(&self, token: &str, method: Method, path: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {token}");
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         http::request(&self.broker.public, method, path, &headers, body.as_bytes()).await
     }
 
-    async fn get(&self, token: &str, path: &str) -> Answer {
+    pub async fn get(&self, token: &str, path: &str) -> Answer {
         self.request(token, Method::GET, path, "").await
     }
 }
@@ -555,7 +555,10 @@ async fn s3_a_session_ends_with_its_token_on_every_door() {
     assert_eq!(ending.close_code().await, Some(4401));
     let after = now_s();
     assert!((ends - 1..=ends + 5).contains(&after), "at {after}, the token ended at {ends}");
-    while stream.next().await.is_some() {}
+    let in_ms = stream.named("tidings.token_expiring").await.json()["in_ms"].as_u64().unwrap();
+    assert!(in_ms <= SECONDS * 1000, "{in_ms}");
+    assert_eq!(stream.named("tidings.error").await.json()["code"], "unauthenticated");
+    assert_eq!(stream.next().await, None, "it ends");
     assert!(now_s() <= ends + 5, "the stream outlived its token");
     assert!(poll.await.unwrap().json()["events"].as_array().unwrap().is_empty());
     assert!(now_s() <= ends + 5, "the poll outlived its token");
@@ -575,7 +578,10 @@ async fn s9_neither_secret_nor_token_is_ever_written() {
     command.env("TIDINGS_LOG", "trace").stderr(std::fs::File::create(&log).unwrap());
     broker.run(command);
     let guarded = Guarded { broker, _secret: tempfile::NamedTempFile::new().unwrap() };
-    let mut tokens = vec![admin(), token_expired()];
+    let wish = r#"{"name":"k","grants":{}}"#;
+    let made = guarded.request(&admin(), Method::POST, "/v1/auth/keys", wish).await.json();
+    let key = made["key"].as_str().unwrap().to_owned();
+    let mut tokens = vec![admin(), token_expired(), key];
     tokens.extend(bad_tokens().into_iter().map(|(_, token)| token).filter(|t| t.len() > 60));
     for token in &tokens {
         let mut socket = Socket::open(&guarded.broker.public).await;
@@ -596,15 +602,33 @@ async fn s9_neither_secret_nor_token_is_ever_written() {
             let _ = http::try_request(address, Method::GET, &path, &headers, b"").await;
         }
     }
+    // What stands in an address for a token, and what the log of events keeps of a key.
+    let given = guarded.request(&admin(), Method::POST, "/v1/tickets", "").await.json();
+    let ticket = given["ticket"].as_str().unwrap().to_owned();
+    for _ in 0..2 {
+        let path = format!("/v1/topics/a/events?ticket={ticket}");
+        let _ = Sse::try_open(&guarded.broker.public, &path, &[]).await;
+        let path = format!("/v1/ws?ticket={ticket}");
+        let _ = Socket::try_open(&guarded.broker.public, &path, &[]).await;
+    }
+    tokens.push(ticket);
+    let mut texts = Vec::new();
+    for topic in ["$auth", "$audit"] {
+        let path = format!("/v1/topics/{topic}/events");
+        texts.push(guarded.get(&admin(), &path).await.text());
+    }
+    assert!(texts[0].contains("auth.key_made"), "{}", texts[0]);
+    texts.push(guarded.get(&admin(), "/v1/auth/keys").await.text());
     let metrics = http::get(&guarded.broker.admin, "/metrics").await.text();
     let mut broker = guarded.broker;
     broker.terminate();
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.len() > 500, "the log was caught: {log}");
     assert!(!log.contains(SECRET) && !metrics.contains(SECRET));
+    texts.extend([log, metrics]);
     for token in tokens {
-        let signature = token.rsplit('.').find(|part| part.len() > 20).unwrap();
-        for text in [&log, &metrics] {
+        let signature = token.rsplit(['.', '_']).find(|part| part.len() > 20).unwrap();
+        for text in &texts {
             assert!(!text.contains(&token) && !text.contains(signature), "a token was written");
         }
     }

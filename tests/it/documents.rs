@@ -301,11 +301,46 @@ async fn durables_and_rules_are_answered_as_documented() {
     for (status, path) in [
         (204, "/v1/retention/a"),
         (404, "/v1/retention/a"),
+        (404, "/v1/auth/keys/none"),
         (200, "/v1/topics/a"),
         (204, "/v1/subscriptions/d"),
         (404, "/v1/subscriptions/d"),
     ] {
         checked.call(status, (Method::DELETE, path), &[], "").await;
+    }
+}
+
+#[tokio::test]
+async fn revocations_and_keys_are_answered_as_documented() {
+    let checked = Checked::start();
+    let revocations = "/v1/auth/revocations";
+    checked.post(201, revocations, json!({"jti": "t", "until": "2999-01-01T00:00:00Z"})).await;
+    checked.post(201, revocations, json!({"subject": "alice"})).await;
+    for body in [json!({}), json!({"jti": null}), json!({"jti": "t", "subject": "alice"})] {
+        checked.post(400, revocations, body).await;
+    }
+    let wish = json!({"name": "ci", "grants": {"publish": ["a"], "limits": {"sessions": 5}}});
+    let made = checked.post(201, "/v1/auth/keys", wish).await;
+    checked.post(400, "/v1/auth/keys", json!({"name": "ci"})).await;
+    let ticket = checked.post(201, "/v1/tickets", json!({})).await;
+    checked.post(400, "/v1/tickets", json!({"x": 1})).await;
+    for path in [revocations, "/v1/auth/keys"] {
+        for limit in ["", "?limit=1", "?limit=2"] {
+            checked.get(200, &format!("{path}{limit}"), "application/json").await;
+        }
+        checked.get(400, &format!("{path}?x=1"), "application/json").await;
+    }
+    let path = format!("/v1/auth/keys/{}", made["id"].as_str().unwrap());
+    for status in [204, 404] {
+        checked.call(status, (Method::DELETE, &path), &[], "").await;
+    }
+    let stream = format!("/v1/topics/a/events?ticket={}", ticket["ticket"].as_str().unwrap());
+    let opened = Sse::open(&checked.broker.public, &stream, &[]).await;
+    assert_eq!(opened.status, StatusCode::OK);
+    let accept = "text/event-stream";
+    for path in [stream.as_str(), "/v1/ws?ticket=tkt_x"] {
+        let status = if path.starts_with("/v1/ws") { 426 } else { 401 };
+        checked.get(status, path, accept).await;
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
 
 use tidings_proto::{
     Cursor, Offset, Topic,
-    control::{DeadLetter, PresenceChange, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC, ScheduleChange},
+    control::{
+        AUTH_TOPIC, AuthChange, DeadLetter, PresenceChange, RETENTION_TOPIC, SUBSCRIPTIONS_TOPIC,
+        ScheduleChange,
+    },
 };
 use tidings_storage::{Fate, Seen};
 
@@ -17,8 +20,8 @@ use super::{
 };
 use crate::log::{LogHandle, codec};
 
-/// Whether older segments have something of a member, by topic and key.
-pub(super) type OlderJoins = HashMap<(Box<str>, Box<[u8]>), bool>;
+/// Whether older segments have something, by topic and key.
+pub(super) type Older = HashMap<(Box<str>, Box<[u8]>), bool>;
 
 /// What decides over each event of a segment that is rewritten.
 pub(super) struct Fates<'a> {
@@ -31,8 +34,8 @@ pub(super) struct Fates<'a> {
     pub(super) is_first_of_subscriptions: bool,
     /// What stands before the segment.
     pub(super) before: Cursor,
-    /// Of members by topic and key, whether their join may stand there: of those that are looked for.
-    pub(super) older_joins: RefCell<OlderJoins>,
+    /// By topic and key, whether something of them may stand there: of those that are looked for.
+    pub(super) older: RefCell<Older>,
 }
 
 impl Fates<'_> {
@@ -98,13 +101,18 @@ impl Fates<'_> {
         let data = codec::data_of(seen.body);
         let change = data.and_then(|data| serde_json::from_slice::<PresenceChange>(data).ok());
         let is_leave = change.is_some_and(|change| change.reason.is_some());
+        is_leave && self.has_older(seen)
+    }
+
+    /// Whether an older segment has an event of its topic and key; also where that cannot be looked up. All older
+    /// segments are asked, so only once for a key.
+    fn has_older(&self, seen: &Seen<'_>) -> bool {
         let first = self.log.topic(seen.topic).map(|info| info.first);
-        if !is_leave || !first.is_some_and(|first| self.before.covers(first)) {
+        if !first.is_some_and(|first| self.before.covers(first)) {
             return false;
         }
-        // All older segments are asked, so only once for a member.
         let of = (seen.topic.into(), seen.key.into());
-        *self.older_joins.borrow_mut().entry(of).or_insert_with(|| {
+        *self.older.borrow_mut().entry(of).or_insert_with(|| {
             let older = |topic| self.log.reader().last_until(&topic, seen.key, self.before);
             Topic::parse(seen.topic).is_ok_and(|topic| !matches!(older(topic), Ok(None)))
         })
@@ -117,15 +125,28 @@ impl Fates<'_> {
             {
                 Fate::Pass
             }
-            RETENTION_TOPIC if self.is_replaced_rule(seen) => Fate::Pass,
+            RETENTION_TOPIC if self.is_replaced(seen) => Fate::Pass,
+            AUTH_TOPIC if self.is_replaced(seen) || self.says_nothing_of_access(seen) => Fate::Pass,
             _ => Fate::Keep,
         }
     }
 
-    /// Whether a newer event says what holds for its filter or topic.
-    fn is_replaced_rule(&self, seen: &Seen<'_>) -> bool {
-        let Ok(topic) = Topic::parse(RETENTION_TOPIC) else { return false };
+    /// Whether a newer event on its topic says what holds for its key.
+    fn is_replaced(&self, seen: &Seen<'_>) -> bool {
+        let Ok(topic) = Topic::parse(seen.topic) else { return false };
         let newest = self.log.reader().last_on(&topic, Some(seen.key));
         !seen.key.is_empty() && matches!(newest, Ok(Some(newest)) if newest.offset > seen.offset)
+    }
+
+    /// Whether it is a revocation of what has ended by itself; or of a key that no older segment says was made, which
+    /// a fold would have again else. What cannot be read stays.
+    fn says_nothing_of_access(&self, seen: &Seen<'_>) -> bool {
+        let data = codec::data_of(seen.body);
+        let change = data.and_then(|data| serde_json::from_slice::<AuthChange>(data).ok());
+        change.is_some_and(|change| match &change {
+            AuthChange::KeyRevoked { .. } => !self.has_older(seen),
+            AuthChange::KeyMade(_) => false,
+            other => other.until().is_some_and(|until| until.as_millis() <= self.plan.now_ms),
+        })
     }
 }

@@ -61,12 +61,12 @@ impl Rules {
         }
         match (topic.split('.').next().unwrap_or_default(), named) {
             ("$acks", _) => Class::Acks,
-            ("$subscriptions" | "$retention", _) => Class::Careful,
+            ("$subscriptions" | "$retention" | "$auth", _) => Class::Careful,
             (SCHEDULED_TOPIC, _) => Class::Scheduled,
             (DEAD_ROOT, _) => Class::Dead,
             (PRESENCE_ROOT, _) => Class::Presence,
             (_, Some(named)) => Class::Rule(named),
-            ("$receipts" | "$audit" | "$auth", None) => Class::Rule(default),
+            ("$receipts" | "$audit", None) => Class::Rule(default),
             _ if topic == LOST_TOPIC => Class::Rule(default),
             // What is folded from it is not known here: it stays until a rule names it.
             _ => Class::Careful,
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(rules.class("$dead.a"), Class::Dead);
         assert_eq!(rules.class("$presence.a"), Class::Presence);
         assert_eq!(rules.class("$scheduled"), Class::Scheduled);
-        for topic in ["$subscriptions", "$retention", "$later"] {
+        for topic in ["$subscriptions", "$retention", "$auth", "$later"] {
             assert_eq!(rules.class(topic), Class::Careful, "{topic}");
         }
         assert_eq!(rules.class("$log.lost"), Class::Rule(rules.default_index()));

@@ -13,13 +13,13 @@ use tidings_proto::{
 use super::{
     Body, Call, body,
     list::{crowded, join},
-    query::{LIMIT_DEFAULT, limit_of, wait_of},
+    query::{LIMIT_DEFAULT, TICKET, limit_of, wait_of},
     respond, stopping,
 };
 use crate::{
     metrics,
     net::{problem::Refusal, sse},
-    session::{DurableInfo, Fetched, PutOutcome, Session, Transport, internal},
+    session::{DurableInfo, Fetched, PutOutcome, Transport, internal},
 };
 
 /// What is told of a durable subscription.
@@ -237,8 +237,8 @@ pub(super) async fn nack(call: &Call, body: Incoming) -> Result<Response<Body>, 
 
 /// `GET /v1/subscriptions/{name}/events`.
 pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
-    let session: Session = call.session(Transport::Sse)?;
-    call.query(&[])?;
+    let session = call.stream_session()?;
+    call.query(&[TICKET])?;
     let info = session.durable(&call.name).await?;
     let options =
         SubscribeOptions { durable: Some(call.name.clone()), ..info.spec.options.clone() };

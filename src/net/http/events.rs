@@ -12,7 +12,7 @@ use super::{
     Body, Call,
     headers::{self, Form},
     list::list,
-    query::Query,
+    query::{Query, TICKET},
 };
 use crate::{
     net::{problem::Refusal, sse},
@@ -44,8 +44,8 @@ const PACE: [&str; 4] = ["linger_ms", "conflate_ms", "last_per_key", "max_bytes_
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
     let form = headers::form(&call.head.headers);
-    let session = call.session(transport(form))?;
-    let query = call.query(&KNOWN)?;
+    let session = session(call, form)?;
+    let query = call.query(&known(form))?;
     let filters = Filters::one(parse_filter("filter", &call.name)?);
     read(call, session, &query, filters, form).await
 }
@@ -53,9 +53,9 @@ pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
 /// `GET /v1/events?topic=…`.
 pub(super) async fn of_topics(call: &Call) -> Result<Response<Body>, Refusal> {
     let form = headers::form(&call.head.headers);
-    let session = call.session(transport(form))?;
-    let mut known = vec!["topic"];
-    known.extend(KNOWN);
+    let session = session(call, form)?;
+    let mut known = known(form);
+    known.push("topic");
     let query = call.query(&known)?;
     let filters = query.all("topic").map(|text| parse_filter("topic", text));
     let filters = Filters::new(filters.collect::<Result<_, _>>()?);
@@ -63,8 +63,16 @@ pub(super) async fn of_topics(call: &Call) -> Result<Response<Body>, Refusal> {
     read(call, session, &query, filters, form).await
 }
 
-fn transport(form: Form) -> Transport {
-    if form == Form::Stream { Transport::Sse } else { Transport::Http }
+fn session(call: &Call, form: Form) -> Result<Session, WireError> {
+    match form {
+        Form::Stream => call.stream_session(),
+        Form::Json | Form::CloudEvents => call.session(Transport::Http),
+    }
+}
+
+fn known(form: Form) -> Vec<&'static str> {
+    let ticket = (form == Form::Stream).then_some(TICKET);
+    KNOWN.into_iter().chain(ticket).collect()
 }
 
 async fn read(

@@ -144,8 +144,8 @@ pub(super) fn crowded() -> Refusal {
 
 /// How long the session's token holds.
 fn until_expiry(session: &Session) -> Duration {
-    session.identity().expires.map_or(Duration::MAX, |expires| {
-        Duration::from_millis(expires.as_millis().saturating_sub(clock::now().as_millis()))
+    session.ends_ms().map_or(Duration::MAX, |ends_ms| {
+        Duration::from_millis(ends_ms.saturating_sub(clock::monotonic_ms()))
     })
 }
 

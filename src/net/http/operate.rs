@@ -42,7 +42,7 @@ pub(super) async fn reset(call: &Call, body: Incoming) -> Result<Response<Body>,
 }
 
 /// A body that has nothing to say.
-fn nothing(text: &str) -> Result<(), WireError> {
+pub(super) fn nothing(text: &str) -> Result<(), WireError> {
     let text: String = text.split_ascii_whitespace().collect();
     match text.is_empty() || text == "{}" {
         true => Ok(()),

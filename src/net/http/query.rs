@@ -21,6 +21,21 @@ pub(super) const LIMIT_MAX: usize = 1000;
 /// How many it has when nothing is said.
 pub(super) const LIMIT_DEFAULT: usize = 100;
 
+/// The parameter of a ticket, where a token cannot be sent: on WebSockets and streams.
+pub(super) const TICKET: &str = "ticket";
+
+/// The ticket in the text behind the `?`. It is looked for before the other parameters are: whoever has none is told
+/// nothing of them. No character of a ticket is ever encoded.
+pub(super) fn ticket(raw: Option<&str>) -> Option<&str> {
+    let mut pairs = raw.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(name, _)| *name == TICKET).map(|(_, ticket)| ticket)
+}
+
+/// The refusal of both a ticket and a token.
+pub(super) fn two_proofs() -> WireError {
+    WireError::invalid("ticket: the request has a token as well: show one of the two")
+}
+
 /// The parameters of one request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Query(Vec<(&'static str, String)>);
@@ -35,7 +50,7 @@ impl Query {
             if name == "token" {
                 return Err(WireError::invalid(
                     "token: it is not taken from the query, which ends up in logs: \
-                     send it as Authorization: Bearer",
+                     send it as Authorization: Bearer, or get a ticket with POST /v1/tickets",
                 ));
             }
             let Some(name) = known.iter().copied().find(|known| *known == name) else {
@@ -149,6 +164,20 @@ mod tests {
 
     fn refused(raw: &str) -> String {
         parse(raw).unwrap_err().message
+    }
+
+    #[test]
+    fn a_ticket_is_found_as_it_is() {
+        for (raw, want) in [
+            ("ticket=tkt_1", Some("tkt_1")),
+            ("after=1&ticket=tkt_1", Some("tkt_1")),
+            ("ticket", None),
+            ("tickets=x&after=ticket=1", None),
+            ("", None),
+        ] {
+            assert_eq!(ticket(Some(raw)), want, "{raw}");
+        }
+        assert_eq!(ticket(None), None);
     }
 
     #[test]

@@ -53,6 +53,14 @@ pub(super) enum Route {
     Presence,
     /// One event that waits for its moment.
     Scheduled,
+    /// What a browser shows in the place of a token.
+    Tickets,
+    /// What was revoked.
+    Revocations,
+    /// All API keys.
+    Keys,
+    /// One API key.
+    Key,
     /// What the broker is doing.
     Status,
     /// What the broker can do.
@@ -74,7 +82,7 @@ pub(super) const OPENAPI: &str = "/v1/openapi.json";
 /// Where the document of the WebSocket is.
 pub(super) const ASYNCAPI: &str = "/v1/asyncapi.json";
 
-const TABLE: [(&str, Route); 28] = [
+const TABLE: [(&str, Route); 32] = [
     ("/v1/topics/{name}/events", Route::TopicEvents),
     ("/v1/topics/{name}/last", Route::TopicLast),
     ("/v1/events", Route::Events),
@@ -103,13 +111,19 @@ const TABLE: [(&str, Route); 28] = [
     ("/v1/retention", Route::Rules),
     ("/v1/retention/{name}", Route::Rule),
     ("/v1/scheduled/{name}", Route::Scheduled),
+    ("/v1/tickets", Route::Tickets),
+    ("/v1/auth/revocations", Route::Revocations),
+    ("/v1/auth/keys", Route::Keys),
+    ("/v1/auth/keys/{name}", Route::Key),
 ];
 
 impl Route {
     /// The methods it takes. `HEAD` only where `GET` is cheap.
     pub(super) const fn allowed(self) -> Allowed {
         Allowed(match self {
-            Route::TopicEvents | Route::Events => &[Method::GET, Method::POST],
+            Route::TopicEvents | Route::Events | Route::Revocations | Route::Keys => {
+                &[Method::GET, Method::POST]
+            }
             Route::TopicLast
             | Route::Event
             | Route::Receipts
@@ -133,9 +147,10 @@ impl Route {
             | Route::Redrive
             | Route::Pause
             | Route::Resume
-            | Route::Reset => &[Method::POST],
+            | Route::Reset
+            | Route::Tickets => &[Method::POST],
             Route::SubscriptionEvents | Route::Socket | Route::FilterSocket => &[Method::GET],
-            Route::Scheduled => &[Method::DELETE],
+            Route::Scheduled | Route::Key => &[Method::DELETE],
         })
     }
 

@@ -85,6 +85,7 @@ struct Subscriptions {
 /// `GET /v1/status`.
 pub(super) fn status(call: &Call) -> Result<Response<Body>, Refusal> {
     let session = call.session(Transport::Http)?;
+    session.check_admin("the broker's state")?;
     call.query(&[])?;
     let house = session.house();
     let log = house.broker.log();

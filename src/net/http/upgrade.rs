@@ -15,7 +15,12 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tidings_proto::{Filters, SubscribeOptions, WireError, subscribe::After};
 
-use super::{Body, Caller, headers, query::Query, routes::Route, stopping};
+use super::{
+    Body, Caller, headers,
+    query::{self, Query, TICKET},
+    routes::Route,
+    stopping,
+};
 use crate::{
     net::{
         Door,
@@ -23,7 +28,7 @@ use crate::{
         progress::Progress,
         websocket::{self, Start},
     },
-    session::{House, encoding::Encoding, parse_filter},
+    session::{House, conversation::Proof, encoding::Encoding, parse_filter},
 };
 
 const VERSION: HeaderValue = HeaderValue::from_static("13");
@@ -39,10 +44,10 @@ pub(super) fn answer(
     check(&request)?;
     let encoding = encoding(request.headers())?;
     let subscribe = subscribe(route, name, request.uri().query())?;
-    let token = headers::bearer(request.headers())?.map(str::to_owned);
     if door.house.stop.is_cancelled() {
         return Err(Refusal::from(stopping()).closing());
     }
+    let proof = proof(&door.house, &request)?;
     let upgrade = hyper::upgrade::on(&mut request);
     // For its answer alone: the connection is taken over here.
     let (answer, _) = fastwebsockets::upgrade::upgrade(&mut request)
@@ -54,7 +59,7 @@ pub(super) fn answer(
     }
     let tracker = caller.tracker.clone();
     let encoding = encoding.unwrap_or_default();
-    tracker.spawn(take_over(upgrade, caller, door.house.clone(), token, encoding, subscribe));
+    tracker.spawn(take_over(upgrade, caller, door.house.clone(), proof, encoding, subscribe));
     Ok(Response::from_parts(head, Body::full(Vec::new())))
 }
 
@@ -62,7 +67,7 @@ async fn take_over(
     upgrade: OnUpgrade,
     caller: Caller,
     house: Arc<House>,
-    token: Option<String>,
+    proof: Option<Proof>,
     encoding: Encoding,
     subscribe: Option<Box<SubscribeOptions>>,
 ) {
@@ -77,7 +82,7 @@ async fn take_over(
     match upgraded.downcast::<TokioIo<Progress>>() {
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            let start = Start { stream, leftover, house, token, encoding, subscribe, peer };
+            let start = Start { stream, leftover, house, proof, encoding, subscribe, peer };
             let Caller { place, tracker, .. } = caller;
             // In a task of its own: what the handshake needed is not kept as long as the socket.
             let socket = websocket::run(start);
@@ -146,6 +151,16 @@ fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
     })
 }
 
+/// What the request shows: a token, or a ticket, which is used up by it.
+fn proof<B>(house: &House, request: &Request<B>) -> Result<Option<Proof>, WireError> {
+    let token = headers::bearer(request.headers())?;
+    match query::ticket(request.uri().query()) {
+        None => Ok(token.map(|token| Proof::Token(token.to_owned()))),
+        Some(_) if token.is_some() => Err(query::two_proofs()),
+        Some(ticket) => Ok(Some(Proof::Ticket(house.redeem(ticket)?))),
+    }
+}
+
 /// What the socket is subscribed to from its beginning.
 fn subscribe(
     route: Route,
@@ -153,10 +168,10 @@ fn subscribe(
     query: Option<&str>,
 ) -> Result<Option<Box<SubscribeOptions>>, WireError> {
     if route != Route::FilterSocket {
-        Query::parse(query, &[])?;
+        Query::parse(query, &[TICKET])?;
         return Ok(None);
     }
-    let query = Query::parse(query, &["after"])?;
+    let query = Query::parse(query, &["after", TICKET])?;
     let filters = Filters::one(parse_filter("filter", name)?);
     let after = query.after()?.map(After);
     Ok(Some(Box::new(SubscribeOptions { after, ..SubscribeOptions::to(filters) })))
