@@ -5,13 +5,18 @@
 //! - A key nobody knows is refused, with the nearest one there is.
 //! - Every bound of the broker is here; `docs/configuration.md` is this table.
 
+mod limits;
 mod retention;
 mod settings;
 mod shown;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-pub use self::settings::{SETTINGS, Setting};
+pub use self::{
+    settings::{SETTINGS, Setting},
+    tls::TlsFiles,
+};
 use crate::{auth, log, net, session};
 
 /// The flags of `tidings serve`.
@@ -71,6 +76,8 @@ pub struct Config {
     pub durables_shown: Vec<String>,
     /// Of the doors.
     pub net: net::Options,
+    /// Where the certificate of the public listener is, where it speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// Who may come in.
     pub auth: Auth,
 }
@@ -130,7 +137,7 @@ pub enum ConfigError {
     },
     /// A setting that is not given as text, number or truth.
     #[error(
-        "{key} ({origin}): give one value; a list of texts for server.allow_origins, metrics.durables and retention.rules"
+        "{key} ({origin}): give one value; a list of texts only where several are taken, by comma"
     )]
     Form {
         /// Which.
@@ -146,13 +153,37 @@ pub enum ConfigError {
         "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, or say --insecure"
     )]
     Open(SocketAddr),
+    /// A broker whose tokens and events others could read on the way.
+    #[error(
+        "the public listener has no TLS, so it listens on loopback only, not on {0}: give server.tls_cert and server.tls_key, say server.tls_terminated_by_proxy=true where a proxy has the TLS, or say --insecure"
+    )]
+    Plain(SocketAddr),
+    /// A certificate or key that does not hold.
+    #[error(transparent)]
+    Tls(#[from] net::tls::TlsError),
+    /// One of two settings that go together.
+    #[error("{given} is given without {missing}: give both, or neither")]
+    Half {
+        /// The one that is given.
+        given: &'static str,
+        /// The other.
+        missing: &'static str,
+    },
 }
 
 /// What is in the environment for the commands, and no setting.
-const COMMANDS_OWN: [&str; 4] = ["URL", "TOKEN", "LOG", "ADMIN_URL"];
+const COMMANDS_OWN: [&str; 5] = ["URL", "TOKEN", "CA", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
-const LISTS: [&str; 3] = ["server.allow_origins", "metrics.durables", "retention.rules"];
+const LISTS: [&str; 7] = [
+    "server.allow_origins",
+    "server.trusted_proxies",
+    "limits.per_ip",
+    "limits.per_subject",
+    "limits.per_session",
+    "metrics.durables",
+    "retention.rules",
+];
 
 /// A value of a file as text.
 fn of_toml(key: &str, value: toml::Value) -> Option<String> {
@@ -177,13 +208,20 @@ impl Flags {
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let values = self.values()?;
         let config = values.config(self.demo)?;
-        let exposed =
-            [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
+        if values.parse("server.insecure")? {
+            return Ok(config);
+        }
+        let is_exposed = |address: &SocketAddr| !address.ip().is_loopback();
+        let exposed = [config.listen, config.admin].into_iter().find(is_exposed);
         match exposed {
-            Some(address)
-                if config.auth.0.hs256_secret.is_none() && !values.parse("server.insecure")? =>
-            {
+            Some(address) if config.auth.0.hs256_secret.is_none() => {
                 Err(ConfigError::Open(address))
+            }
+            _ if is_exposed(&config.listen)
+                && config.tls.is_none()
+                && !values.parse("server.tls_terminated_by_proxy")? =>
+            {
+                Err(ConfigError::Plain(config.listen))
             }
             _ => Ok(config),
         }
@@ -330,13 +368,20 @@ impl Values {
                 ping_interval: self.duration("limits.ping_interval", 100, 600_000)?,
                 write_timeout: self.duration("limits.write_timeout", 1_000, 3_600_000)?,
                 connect_timeout: self.duration("limits.connect_timeout", 100, 300_000)?,
+                rates: self.rates(message_bytes_max)?,
+                caps: self.caps()?,
             },
             net: net::Options {
                 connections_max: self.size("server.connections_max", 1, 1_000_000)?,
                 allow_origins: self.list("server.allow_origins"),
+                proxies: self.proxies()?,
+                header_timeout: self.duration("limits.header_timeout", 100, 300_000)?,
+                body_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
+                idle_timeout: self.duration("limits.idle_timeout", 100, 3_600_000)?,
                 demo,
                 ..net::Options::default()
             },
+            tls: self.tls()?,
             auth: Auth(self.auth()?),
         })
     }
@@ -484,5 +529,29 @@ mod tests {
             assert!(error.contains(needle), "{pair}: {error}");
         }
         assert!(resolve(&["server.listen=0.0.0.0:1", "server.insecure=true"]).is_ok());
+    }
+
+    #[test]
+    fn plain_tcp_stays_on_loopback_unless_that_is_said() {
+        let secret = "auth.hs256_secret=a secret of at least thirty-two bytes";
+        let listening = |more: &str| resolve(&["server.listen=0.0.0.0:1", secret, more]);
+        let error = listening("server.tls_terminated_by_proxy=false").unwrap_err();
+        assert!(matches!(error, ConfigError::Plain(_)), "{error}");
+        for allowed in [
+            "server.tls_terminated_by_proxy=true",
+            "server.insecure=true",
+            "server.listen=127.0.0.1:1",
+        ] {
+            assert!(listening(allowed).is_ok(), "{allowed}");
+        }
+        let error = listening("server.tls_cert=cert.pem").unwrap_err().to_string();
+        assert!(error.contains("server.tls_cert is given without server.tls_key"), "{error}");
+        let with_tls = resolve(&[
+            "server.listen=0.0.0.0:1",
+            secret,
+            "server.tls_cert=cert.pem",
+            "server.tls_key=key.pem",
+        ]);
+        assert!(with_tls.unwrap().tls.is_some());
     }
 }

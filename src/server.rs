@@ -15,9 +15,9 @@ use self::manager::Manager;
 use crate::{
     auth::Authenticator,
     broker::{self, Running},
-    config::Config,
+    config::{Config, ConfigError, TlsFiles},
     metrics,
-    net::{Door, DoorKind, listener},
+    net::{Door, DoorKind, listener, tls::Tls},
     session::House,
 };
 
@@ -36,6 +36,29 @@ pub struct Server {
     tasks: TaskTracker,
     admin_tasks: TaskTracker,
     stop_timeout: Duration,
+    tls: Option<Secure>,
+}
+
+/// The TLS of the public door.
+struct Secure {
+    files: TlsFiles,
+    tls: Arc<Tls>,
+}
+
+impl Secure {
+    fn open(files: TlsFiles) -> Result<Secure, ConfigError> {
+        Ok(Secure { tls: Arc::new(files.open()?), files })
+    }
+
+    /// Reads the certificate anew; where that fails the one before stays.
+    fn reload(&self) {
+        let replaced = self.files.reopen(&self.tls);
+        metrics::certificate_read(replaced.is_ok());
+        match replaced {
+            Ok(()) => tracing::info!("new connections are shown the certificate as it is now"),
+            Err(error) => tracing::warn!(%error, "the certificate stays as it was"),
+        }
+    }
 }
 
 impl Server {
@@ -52,6 +75,7 @@ impl Server {
             .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         metrics::reserved(config.log.reserve_bytes);
         let authenticator = Authenticator::new(&config.auth.0);
+        let tls = config.tls.map(Secure::open).transpose()?;
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
         let public = bind(config.listen).await?;
@@ -59,7 +83,9 @@ impl Server {
         let (public_addr, admin_addr) = (public.local_addr()?, admin.local_addr()?);
         let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
         let stop_admin = CancellationToken::new();
-        let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?;
+        let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?
+            .over(tls.as_ref().map(|secure| secure.tls.clone()));
+        let told = house.clone();
         let admin_door = Door::new(house, config.net, DoorKind::Admin)?;
         tasks.spawn(listener::serve(public, Arc::new(door), stop.clone(), tasks.clone()));
         admin_tasks.spawn(listener::serve(
@@ -69,6 +95,7 @@ impl Server {
             admin_tasks.clone(),
         ));
         admin_tasks.spawn(keep_metrics(stop_admin.clone()));
+        tasks.spawn(async move { told.audit.tell(&told.broker, told.stop.clone()).await });
         Ok(Server {
             public: public_addr,
             admin: admin_addr,
@@ -78,12 +105,27 @@ impl Server {
             tasks,
             admin_tasks,
             stop_timeout: config.stop_timeout,
+            tls,
         })
     }
 
     /// Where the public listener is.
     pub fn public_addr(&self) -> SocketAddr {
         self.public
+    }
+
+    /// Where the public listener is, as clients are told.
+    pub fn public_url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.public)
+    }
+
+    /// Reads anew what may change while it runs: the certificate.
+    pub fn reload(&self) {
+        match &self.tls {
+            Some(secure) => secure.reload(),
+            None => tracing::info!("there is no certificate to read anew"),
+        }
     }
 
     /// Where the admin listener is.
@@ -131,15 +173,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let demo = config.demo;
     let server = Server::start(config).await?;
     announce(&server, demo);
     let manager = Manager::of_environment();
     manager.tell("READY=1");
     let alive = tokio::spawn(manager.clone().keep_alive());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(()) = hangup.recv() => server.reload(),
+        }
     }
     tracing::info!("stopping");
     manager.tell("STOPPING=1");
@@ -155,15 +201,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// The one line that other programs wait for, on stdout.
 fn announce(server: &Server, demo: bool) {
     use std::io::Write;
-    let (public, admin) = (server.public_addr(), server.admin_addr());
+    let (public, admin) = (server.public_url(), server.admin_addr());
     let mut out = std::io::stdout().lock();
     // Nobody may be reading: the broker runs all the same.
-    let _ = writeln!(out, "listening public=http://{public} admin=http://{admin}");
+    let _ = writeln!(out, "listening public={public} admin=http://{admin}");
     let _ = out.flush();
     if demo {
-        eprintln!("try it in a browser: http://{public}/");
+        eprintln!("try it in a browser: {public}/");
         eprintln!("or in two other terminals:");
-        eprintln!("  tidings --url http://{public} sub 'greetings.>' --after 0");
-        eprintln!("  tidings --url http://{public} pub greetings.world '{{\"hello\":\"world\"}}'");
+        eprintln!("  tidings --url {public} sub 'greetings.>' --after 0");
+        eprintln!("  tidings --url {public} pub greetings.world '{{\"hello\":\"world\"}}'");
     }
 }

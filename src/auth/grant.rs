@@ -5,6 +5,8 @@
 //! - `{sub}` in any of them stands for the subject as exactly one token: bytes outside `A–Z a–z 0–9 _ -`
 //!   become `=HH`. The result is never parsed for wildcards of the subject's making.
 
+use std::num::NonZeroU32;
+
 use serde::Deserialize;
 use tidings_proto::{Filter, Filters, Topic, topic::subject_token};
 
@@ -26,6 +28,17 @@ pub(super) struct GrantClaim {
     pub(super) subscribe: Vec<String>,
     pub(super) durable: Vec<String>,
     pub(super) admin: bool,
+    pub(super) limits: TokenLimits,
+}
+
+/// How much somebody may do; what is absent has no limit of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct TokenLimits {
+    /// Events they may publish in a second.
+    pub publish_per_second: Option<NonZeroU32>,
+    /// Sessions they may have at a time.
+    pub sessions: Option<NonZeroU32>,
 }
 
 impl Grants {
@@ -124,7 +137,7 @@ mod tests {
             publish: own(publish),
             subscribe: own(subscribe),
             durable: own(durable),
-            admin: false,
+            ..GrantClaim::default()
         };
         Grants::from_claim(&claim, subject).unwrap()
     }

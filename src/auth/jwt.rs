@@ -76,7 +76,8 @@ impl JwtVerifier {
         let is_late = expires_ms <= clock::now().as_millis();
         let leeway_ms = if is_late { LEEWAY_S * 1000 } else { 0 };
         let expires = Timestamp::from_millis(expires_ms.saturating_add(leeway_ms));
-        Ok(Identity { subject, grants, expires: Some(expires) })
+        let limits = claims.tidings.limits;
+        Ok(Identity { subject, grants, limits, expires: Some(expires) })
     }
 }
 

@@ -9,7 +9,7 @@ mod jwt;
 
 use std::sync::Arc;
 
-pub use grant::Grants;
+pub use grant::{Grants, TokenLimits};
 pub use jwt::JwtError;
 use tidings_proto::Timestamp;
 
@@ -60,6 +60,8 @@ pub struct Identity {
     pub subject: String,
     /// What they may do.
     pub grants: Grants,
+    /// How much of it.
+    pub limits: TokenLimits,
     /// When that ends.
     pub expires: Option<Timestamp>,
 }
@@ -90,6 +92,7 @@ impl Authenticator {
             None => Authenticator::Open(Arc::new(Identity {
                 subject: ANONYMOUS.to_owned(),
                 grants: Grants::everything(),
+                limits: TokenLimits::default(),
                 expires: None,
             })),
             Some(secret) => Authenticator::Jwt(Box::new(JwtVerifier::hs256(secret))),

@@ -5,6 +5,7 @@
 //! - The core knows no transport, no token and no encoding: whoever calls it has the right to.
 
 mod acks;
+mod audit;
 mod bandwidth;
 mod conflate;
 mod controls;

@@ -6,13 +6,16 @@
 //! - A door is built once and shared by all its connections.
 
 mod admin;
+pub mod forwarded;
 pub mod frame;
 mod http;
 pub mod listener;
 mod problem;
 pub mod progress;
 mod sse;
+pub mod tls;
 pub mod websocket;
+pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +23,11 @@ use hyper::{Request, Response, body::Incoming};
 use tokio::sync::Semaphore;
 
 pub use self::http::{Body, Caller};
-use self::http::{Origins, Routes};
+use self::{
+    forwarded::Proxies,
+    http::{Origins, Routes},
+    tls::Tls,
+};
 use crate::session::House;
 
 /// The settings of this room.
@@ -38,6 +45,8 @@ pub struct Options {
     pub allow_origins: Vec<String>,
     /// The most reads that may wait for an event at a time.
     pub long_polls_max: usize,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
     /// The most bytes of request bodies in memory at a time.
     pub bodies_bytes_max: usize,
     /// Serve the demo page at `/`.
@@ -52,6 +61,7 @@ impl Default for Options {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             allow_origins: Vec::new(),
+            proxies: Proxies::default(),
             long_polls_max: 5_000,
             bodies_bytes_max: 256 * 1024 * 1024,
             demo: false,
@@ -86,6 +96,8 @@ pub struct Door {
     house: Arc<House>,
     options: Options,
     kind: DoorKind,
+    /// Without it, plain TCP.
+    tls: Option<Arc<Tls>>,
     routes: Routes,
     origins: Origins,
     /// One permit for each read that waits.
@@ -109,7 +121,14 @@ impl Door {
             house,
             options,
             kind,
+            tls: None,
         })
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn over(self, tls: Option<Arc<Tls>>) -> Door {
+        Door { tls, ..self }
     }
 
     /// Answers one request; every failure is an answer.

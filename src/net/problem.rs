@@ -58,6 +58,16 @@ impl Refusal {
         self.error.code
     }
 
+    /// Its number and name.
+    pub(super) fn status(&self) -> (u16, &'static str) {
+        (self.status.as_u16(), self.status.canonical_reason().unwrap_or("Error"))
+    }
+
+    /// When to come again: seconds, rounded up, so that nobody comes too early.
+    pub(super) fn retry_after_seconds(&self) -> u64 {
+        self.error.retry_after_ms.unwrap_or(0).div_ceil(1000).max(1)
+    }
+
     /// The same with a header more.
     #[must_use]
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
@@ -78,9 +88,8 @@ impl Refusal {
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem);
-        if let Some(ms) = self.error.retry_after_ms {
-            // Seconds, rounded up: nobody is to come too early.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+        if self.error.retry_after_ms.is_some() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds()));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -89,7 +98,8 @@ impl Refusal {
         response
     }
 
-    fn json(&self) -> Vec<u8> {
+    /// Its body.
+    pub(super) fn json(&self) -> Vec<u8> {
         let problem = Problem {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),

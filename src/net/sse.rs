@@ -28,7 +28,7 @@ pub(super) use self::{stream::Stream, text::write_attempts};
 use super::http::{Body, place};
 use crate::{
     clock, metrics,
-    session::{Delivery, Ready, Session, Stored, Subscription, Transport, of_read},
+    session::{Delivery, Ready, Session, Stored, Subscription, Transport, of_read, replayed_bytes},
 };
 
 /// A chunk is given when it has this many bytes.
@@ -179,8 +179,11 @@ impl Feed {
         match delivery {
             Delivery::Events { range, events, attempts, durable_at } => {
                 self.events(range.map(|(_, cursor)| cursor), &events, &attempts).await;
-                if let Some(durable_at) = durable_at {
-                    metrics::delivery_took(Transport::Sse.as_str(), durable_at);
+                match durable_at {
+                    Some(durable_at) => {
+                        metrics::delivery_took(Transport::Sse.as_str(), durable_at);
+                    }
+                    None => self.session.replayed(replayed_bytes(&events)),
                 }
                 return;
             }

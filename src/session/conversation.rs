@@ -14,6 +14,7 @@ use super::{
     encoding::Encoding,
     of_ack,
     outbox::{Form, Item, Pending},
+    rates::Kind,
     target,
 };
 use crate::broker::{Durable, Ready, Token};
@@ -30,6 +31,8 @@ const EXPIRING_MS: u64 = 60_000;
 
 /// Unauthenticated, or the token has ended.
 pub const CLOSE_UNAUTHENTICATED: u16 = 4401;
+/// It goes on and on though it is refused, or tried too many tokens.
+pub const CLOSE_RATE_LIMITED: u16 = 4429;
 /// Undecodable messages, twenty in a row.
 pub const CLOSE_VIOLATION: u16 = 4500;
 
@@ -99,8 +102,12 @@ impl Conversation {
         match self.greeting.connect(token) {
             Ok(session) => self.enter(session).await,
             Err(error) => {
+                let close = match error.code {
+                    Code::RateLimited => Verdict::Close(CLOSE_RATE_LIMITED, "rate limited"),
+                    _ => Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated"),
+                };
                 self.send(Item::Push(Push::Error(error))).await;
-                Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
+                close
             }
         }
     }
@@ -174,19 +181,22 @@ impl Conversation {
             Verdict::GoOn => {}
             other => return other,
         }
-        let sent = match taken.0 {
+        let (id, error) = match taken.0 {
             What::Request(id, request) => match self.request(id, request).await {
                 Ok(verdict) => return verdict,
-                Err(error) => self.answer(id, Reply::Error(error)).await,
+                Err(error) => (id, error),
             },
-            What::Refused(id, error) => self.answer(id, Reply::Error(error)).await,
+            What::Refused(id, error) => (id, error),
             What::Bad(bad) => {
                 self.bad_in_a_row += 1;
-                self.answer(bad.id, Reply::Error(bad.error)).await
+                (bad.id, bad.error)
             }
         };
-        match sent {
+        let is_cut_off = error.code == Code::RateLimited
+            && self.session.as_ref().is_none_or(Session::is_beyond_reason);
+        match self.answer(id, Reply::Error(error)).await {
             false => Verdict::Gone,
+            true if is_cut_off => Verdict::Close(CLOSE_RATE_LIMITED, "rate limited"),
             true if self.bad_in_a_row >= BAD_MAX => {
                 Verdict::Close(CLOSE_VIOLATION, "twenty bad messages in a row")
             }
@@ -230,11 +240,26 @@ impl Conversation {
         }
     }
 
+    /// A ping or pong of the transport's own has come. Nobody is told before that there are too many.
+    pub fn control(&self) -> Verdict {
+        let Some(session) = &self.session else { return Verdict::GoOn };
+        match session.take(Kind::Controls, 1) {
+            Ok(()) => Verdict::GoOn,
+            Err(_) => {
+                session.cut_off(Kind::Controls);
+                Verdict::Close(CLOSE_RATE_LIMITED, "too many pings and pongs")
+            }
+        }
+    }
+
     async fn request(
         &mut self,
         id: Option<RequestId>,
         request: Request,
     ) -> Result<Verdict, WireError> {
+        if let Some(session) = &self.session {
+            session.take(Kind::Requests, 1)?;
+        }
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
             Request::Ping => Ok(self.pong(id).await),
@@ -351,6 +376,7 @@ impl Conversation {
                 format!("subscribe: this socket has {max} subscriptions, the most it may have"),
             ));
         }
+        session.replayed(self.answers.take_replayed());
         let number = self.last_number + 1;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
         self.last_number = number;
@@ -378,6 +404,7 @@ impl Conversation {
 
     async fn ack(&mut self, id: Option<RequestId>, ack: &Ack) -> Result<Verdict, WireError> {
         let target = target(ack)?;
+        self.session()?.take(Kind::Acks, 1)?;
         let number = named(ack.subscription)?;
         let (durable, token) = self.durable(number)?;
         self.session()?.check_log(ack.log.as_deref())?;
@@ -393,6 +420,7 @@ impl Conversation {
 
     async fn nack(&mut self, id: Option<RequestId>, nack: &Nack) -> Result<Verdict, WireError> {
         check_count(nack.offsets.len())?;
+        self.session()?.take(Kind::Acks, 1)?;
         let number = named(nack.subscription)?;
         let (durable, token) = self.durable(number)?;
         self.session()?.check_log(nack.log.as_deref())?;

@@ -1,6 +1,7 @@
 //! What all sessions share, and the door into it.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,9 +12,25 @@ use std::{
 use tidings_proto::{Code, WireError};
 use tokio_util::sync::CancellationToken;
 
-use super::encoding::Encoding;
-use super::{DurableInfo, Session, error, of_read};
-use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::Gauges};
+use super::{
+    DurableInfo, Session,
+    audit::Audit,
+    encoding::Encoding,
+    error,
+    guests::{Caps, Guest, Guests, Stay},
+    of_read,
+    rates::{self, Kind, Limiter, Meter},
+};
+use crate::{
+    auth::{AuthError, Authenticator, Identity},
+    broker::Broker,
+    clock,
+    log::Health,
+    metrics::Gauges,
+};
+
+/// When a subject may come that has as many sessions as it may, in milliseconds.
+const STAY_MS: (u64, u64) = (1000, 5000);
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -30,6 +47,10 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// How long a socket may stay without `connect` where one is needed.
     pub connect_timeout: Duration,
+    /// How often something may be done.
+    pub rates: rates::Options,
+    /// How many connections there may be of an address, and of strangers.
+    pub caps: Caps,
 }
 
 /// What all sessions share.
@@ -42,6 +63,11 @@ pub struct House {
     pub limits: Limits,
     /// The broker is stopping: say goodbye.
     pub stop: CancellationToken,
+    /// Who stands at the door.
+    pub guests: Arc<Guests>,
+    /// What operators are told.
+    pub audit: Audit,
+    pub(super) limiter: Arc<Limiter>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -89,7 +115,11 @@ impl House {
         limits: Limits,
         stop: CancellationToken,
     ) -> Arc<House> {
+        let limiter = Limiter::new(limits.rates);
         Arc::new(House {
+            guests: Guests::new(limits.caps, limiter.clone()),
+            limiter,
+            audit: Audit::default(),
             broker,
             authenticator,
             limits,
@@ -102,6 +132,11 @@ impl House {
     /// How many sessions there are on this transport.
     pub fn sessions(&self, transport: Transport) -> usize {
         self.count(transport).load(Ordering::Relaxed)
+    }
+
+    /// Whether a token is needed to get in.
+    pub fn needs_token(&self) -> bool {
+        !self.authenticator.is_open()
     }
 
     /// How long it has been open.
@@ -144,6 +179,22 @@ impl House {
         }
     }
 
+    /// What somebody is told whose token does not hold: once they come too fast, that.
+    pub(super) fn refuse(&self, error: &AuthError, ip: IpAddr) -> WireError {
+        if matches!(error, AuthError::Missing) {
+            return error::of_auth(error);
+        }
+        self.audit.failed_auth(ip);
+        match self.limiter.take_of_ip(ip, Kind::FailedAuth) {
+            Ok(()) => error::of_auth(error),
+            Err(wait) => {
+                self.audit.exceeded(Kind::FailedAuth, ip, None);
+                let text = "token: too many that do not hold came from your address";
+                WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms())
+            }
+        }
+    }
+
     fn count(&self, transport: Transport) -> &Arc<AtomicUsize> {
         let [websocket, sse, http] = &self.sessions;
         match transport {
@@ -158,13 +209,14 @@ impl House {
 pub struct Greeting {
     house: Arc<House>,
     transport: Transport,
+    guest: Arc<Guest>,
     encoding: Encoding,
 }
 
 impl Greeting {
     /// Somebody at this door, who is answered in JSON.
-    pub fn new(house: Arc<House>, transport: Transport) -> Greeting {
-        Greeting { house, transport, encoding: Encoding::Json }
+    pub fn new(house: Arc<House>, transport: Transport, guest: Arc<Guest>) -> Greeting {
+        Greeting { house, transport, guest, encoding: Encoding::Json }
     }
 
     /// The same, answered in this encoding.
@@ -175,13 +227,13 @@ impl Greeting {
 
     /// Whether a token is needed to get in.
     pub fn needs_token(&self) -> bool {
-        !self.house.authenticator.is_open()
+        self.house.needs_token()
     }
 
     /// Lets somebody in.
     ///
     /// # Errors
-    /// `unauthenticated`, or `unavailable` when the broker is stopping.
+    /// `unauthenticated`, `rate_limited`, or `unavailable` when the broker is stopping.
     pub fn connect(&self, token: Option<&str>) -> Result<Session, WireError> {
         if self.house.stop.is_cancelled() {
             let wait_ms = clock::random_between(500, 2000);
@@ -190,13 +242,43 @@ impl Greeting {
         }
         let identified = self.house.authenticator.identify(token);
         crate::metrics::authenticated(identified.is_ok());
-        let identity = identified.map_err(|error| error::of_auth(&error))?;
+        let identity = identified.map_err(|error| self.house.refuse(&error, self.guest.ip()))?;
+        let meter = Meter::new(&self.house.limiter, self.guest.ip(), &identity);
+        let stay = match self.transport {
+            Transport::Http => {
+                meter.take(Kind::Requests, 1)?;
+                None
+            }
+            Transport::WebSocket | Transport::Sse => {
+                meter.take(Kind::Connects, 1)?;
+                self.stay(&identity)?
+            }
+        };
+        self.guest.let_in();
         Ok(Session {
             house: self.house.clone(),
             identity,
             id: clock::session_id(),
+            guest: self.guest.clone(),
+            meter,
+            _stay: stay,
             counted: Counted::new(&self.house, self.transport, self.encoding),
         })
+    }
+
+    /// A place among the sessions of a subject, where its token bounds them.
+    fn stay(&self, identity: &Identity) -> Result<Option<Stay>, WireError> {
+        let Some(max) = identity.limits.sessions else { return Ok(None) };
+        let places = usize::try_from(max.get()).unwrap_or(usize::MAX);
+        if let Some(stay) = self.house.guests.stay(&identity.subject, places) {
+            return Ok(Some(stay));
+        }
+        let text = format!(
+            "token: {} has {max} sessions, as many as it may have at a time",
+            identity.subject
+        );
+        let wait_ms = clock::random_between(STAY_MS.0, STAY_MS.1);
+        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms))
     }
 }
 

@@ -6,14 +6,18 @@
 //! - Errors leave as [`WireError`]s: what happened, the value, what to do.
 
 pub mod answers;
+pub mod audit;
 pub mod conversation;
 mod dead;
 pub mod encoding;
 mod error;
+pub mod guests;
 pub mod house;
+mod metering;
 mod operate;
 pub mod outbox;
 mod publishing;
+pub mod rates;
 mod retention;
 mod scheduled;
 
@@ -26,6 +30,7 @@ pub use crate::broker::{
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Transport};
+pub(crate) use metering::replayed_bytes;
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use smallvec::SmallVec;
@@ -35,6 +40,10 @@ use tidings_proto::{
 };
 use uuid::Uuid;
 
+use self::{
+    guests::{Guest, Stay},
+    rates::{Kind, Meter},
+};
 use crate::{
     auth::Identity,
     broker::{self, Broker, Target, is_never_delivered},
@@ -48,6 +57,9 @@ pub struct Session {
     house: Arc<House>,
     identity: Arc<Identity>,
     id: Uuid,
+    guest: Arc<Guest>,
+    meter: Meter,
+    _stay: Option<Stay>,
     counted: house::Counted,
 }
 
@@ -99,11 +111,8 @@ impl Session {
     /// # Errors
     /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
     pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
-        let identity = self
-            .house
-            .authenticator
-            .identify(Some(token))
-            .map_err(|error| error::of_auth(&error))?;
+        let identified = self.house.authenticator.identify(Some(token));
+        let identity = identified.map_err(|error| self.house.refuse(&error, self.guest.ip()))?;
         if identity.subject != self.identity.subject {
             let text = format!(
                 "token: it is {}'s, and this session is {}'s",
@@ -111,6 +120,7 @@ impl Session {
             );
             return Err(WireError::new(Code::PermissionDenied, text));
         }
+        self.meter.refresh(&identity);
         self.identity = identity;
         Ok(())
     }
@@ -158,10 +168,11 @@ impl Session {
                 format!("data: {data_bytes} bytes, at most {max} are allowed"),
             ));
         }
-        match self.identity.grants.may_publish(topic) {
-            true => Ok(()),
-            false => Err(self.denied("publish to", topic.as_str())),
+        if !self.identity.grants.may_publish(topic) {
+            return Err(self.denied("publish to", topic.as_str()));
         }
+        self.take(Kind::Publishes, 1)?;
+        self.take(Kind::Bytes, u64::try_from(data_bytes).unwrap_or(u64::MAX))
     }
 
     /// Subscribes; `number` is this conversation's number for it.
@@ -178,6 +189,8 @@ impl Session {
         if let Some(name) = &options.durable {
             self.check_durable(name)?;
         }
+        self.take(Kind::Subscribes, 1)?;
+        self.take(Kind::ReplayBytes, 1)?;
         let subject = &self.identity.subject;
         let subscribed = self.broker().subscribe_as(self.id, options, subject, ready, number).await;
         subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
@@ -195,8 +208,11 @@ impl Session {
         wait: Duration,
     ) -> Result<Read, WireError> {
         self.check_read(&options.filters)?;
+        self.take(Kind::ReplayBytes, 1)?;
         let read = self.broker().read(options, from, limit, wait).await;
-        read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        let read = read.map_err(|error| of_subscribe(&error, self.broker().log().id()))?;
+        self.replayed(replayed_bytes(&read.batch.events));
+        Ok(read)
     }
 
     /// One event.
@@ -332,7 +348,10 @@ impl Session {
     pub async fn delete_durable(&self, name: &str) -> Result<(), WireError> {
         self.check_durable(name)?;
         match self.broker().delete_durable(name).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.done_as_admin("subscription.deleted", "durable", name).await;
+                Ok(())
+            }
             Ok(false) => Err(no_durable(name)),
             Err(error) => Err(of_append(&error)),
         }
@@ -366,6 +385,7 @@ impl Session {
         ack: &Ack,
     ) -> Result<tidings_proto::Cursor, WireError> {
         self.check_durable(name)?;
+        self.take(Kind::Acks, 1)?;
         self.check_log(ack.log.as_deref())?;
         let target = target(ack)?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
@@ -381,6 +401,7 @@ impl Session {
     /// As the protocol says.
     pub async fn nack_by_name(&self, name: &str, nack: &Nack) -> Result<(), WireError> {
         self.check_durable(name)?;
+        self.take(Kind::Acks, 1)?;
         self.check_log(nack.log.as_deref())?;
         check_count(nack.offsets.len())?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;

@@ -22,6 +22,7 @@ use crate::{
         problem::Refusal,
         progress::Progress,
         websocket::{self, Start},
+        wire::Wire,
     },
     session::{House, encoding::Encoding, parse_filter},
 };
@@ -74,11 +75,11 @@ async fn take_over(
             return;
         }
     };
-    match upgraded.downcast::<TokioIo<Progress>>() {
+    match upgraded.downcast::<TokioIo<Wire<Progress>>>() {
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            let start = Start { stream, leftover, house, token, encoding, subscribe, peer };
-            let Caller { place, tracker, .. } = caller;
+            let Caller { place, tracker, guest, .. } = caller;
+            let start = Start { stream, leftover, house, token, encoding, subscribe, peer, guest };
             // In a task of its own: what the handshake needed is not kept as long as the socket.
             let socket = websocket::run(start);
             tracker.spawn(async move {
