@@ -8,7 +8,7 @@ mod manager;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::manager::Manager;
@@ -23,6 +23,10 @@ use crate::{
 
 /// How often what histograms were told is put into their buckets: 8 bytes an observation wait meanwhile.
 const METRICS_EVERY: Duration = Duration::from_secs(2);
+
+/// How many connections the kernel may have ready for us: when all come back at once, one that finds no place there
+/// tries again only after a second.
+const BACKLOG: u32 = 4096;
 
 /// A broker that runs.
 pub struct Server {
@@ -78,8 +82,8 @@ impl Server {
         let tls = config.tls.map(Secure::open).transpose()?;
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
-        let public = bind(config.listen).await?;
-        let admin = bind(config.admin).await?;
+        let public = bind(config.listen)?;
+        let admin = bind(config.admin)?;
         let (public_addr, admin_addr) = (public.local_addr()?, admin.local_addr()?);
         let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
         let stop_admin = CancellationToken::new();
@@ -159,10 +163,14 @@ async fn keep_metrics(stop: CancellationToken) {
     }
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: is another broker running?"))
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("cannot listen on {address}: is another broker running?"))
 }
 
 /// Runs a broker until it is told to stop by SIGTERM or SIGINT; a second one stops it at once.

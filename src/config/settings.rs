@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 48] = [
+pub const SETTINGS: [Setting; 49] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -192,6 +192,12 @@ pub const SETTINGS: [Setting; 48] = [
         "60s",
         "100ms to 1h",
         "how long a connection may stay open between two requests",
+    ),
+    setting(
+        "limits.send_buffer_bytes",
+        "131072",
+        "4096 to 16777216",
+        "what the kernel may hold for a connection that does not read; it doubles that",
     ),
     setting(
         "limits.connections_per_ip",

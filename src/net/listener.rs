@@ -9,7 +9,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{header, server::conn::http1, service::service_fn};
+use hyper::{Response, body::Body as _, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tidings_proto::{Code, WireError};
 use tokio::{
@@ -20,7 +20,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Caller, Door, DoorKind,
+    Body, Caller, Door, DoorKind,
+    http::seal,
     problem::Refusal,
     progress::{Phase, Progress, Pulse},
     wire::Wire,
@@ -34,9 +35,8 @@ use crate::{
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// What hyper may buffer of a head and of a response, in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// What the kernel may hold of an answer that is not read, in bytes. It says that there is room again only
-/// once a third is free: with megabytes in it, a slow reader would look like one that takes nothing.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Answers up to this many bytes need no room: the kernel takes them at once.
+const SMALL_BYTES: u64 = 32 * 1024;
 /// How long to wait after a failed accept: mostly there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often failed accepts are logged, in milliseconds.
@@ -106,9 +106,12 @@ fn admit(
 }
 
 async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: CancellationToken) {
-    // Without these answers are late, or cut where they are read very slowly, but not wrong.
+    // Without these answers are late, or cut where they are read very slowly, but not wrong: the kernel says that there
+    // is room again only once a third is free, and with megabytes in it a slow reader would look like one that takes
+    // nothing. A socket keeps them.
     let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
+    let send_buffer_bytes = door.house.limits.send_buffer_bytes;
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(send_buffer_bytes);
     let peer = caller.peer;
     let pulse = Pulse::new();
     let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
@@ -143,7 +146,7 @@ async fn answer(
         let (door, caller, busy) = (service_door.clone(), caller.clone(), service_pulse.busy());
         let pulse = service_pulse.clone();
         async move {
-            let mut response = door.answer(caller, request).await;
+            let mut response = within_room(&door, &pulse, door.answer(caller, request).await);
             if response.headers().get(header::CONNECTION).is_some_and(|it| it == "close") {
                 pulse.closes();
             }
@@ -188,6 +191,29 @@ async fn answer(
     connection.as_mut().graceful_shutdown();
     if tokio::time::timeout(DRAIN, connection).await.is_err() {
         tracing::debug!(%peer, "connection cut: its request took too long to end");
+    }
+}
+
+/// An answer that is large needs room until it is taken: who reads slowly holds no more memory than there is for that.
+fn within_room(door: &Door, pulse: &Pulse, response: Response<Body>) -> Response<Body> {
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    if bytes <= SMALL_BYTES {
+        return response;
+    }
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    match door.answers.clone().try_acquire_many_owned(permits) {
+        Ok(room) => {
+            pulse.takes(room);
+            response
+        }
+        Err(_) => {
+            let text = "too many large answers wait for their readers: try again, or ask for less";
+            let wait_ms = 1000 * clock::random_between(1, 5);
+            let error = WireError::new(Code::Unavailable, text).retry_after_ms(wait_ms);
+            let mut refused = Refusal::from(error).into_response();
+            seal(refused.headers_mut());
+            refused
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Options {
     pub proxies: Proxies,
     /// The most bytes of request bodies in memory at a time.
     pub bodies_bytes_max: usize,
+    /// The most bytes of large answers that their readers have not taken yet.
+    pub answers_bytes_max: usize,
     /// Serve the demo page at `/`.
     pub demo: bool,
 }
@@ -64,6 +66,7 @@ impl Default for Options {
             proxies: Proxies::default(),
             long_polls_max: 5_000,
             bodies_bytes_max: 256 * 1024 * 1024,
+            answers_bytes_max: 256 * 1024 * 1024,
             demo: false,
         }
     }
@@ -104,6 +107,8 @@ pub struct Door {
     long_polls: Arc<Semaphore>,
     /// One permit for each byte of a request's body in memory.
     bodies: Arc<Semaphore>,
+    /// One permit for each byte of a large answer in memory.
+    answers: Arc<Semaphore>,
 }
 
 impl Door {
@@ -118,6 +123,7 @@ impl Door {
             origins: Origins::new(&options.allow_origins)?,
             long_polls: permits(options.long_polls_max),
             bodies: permits(options.bodies_bytes_max),
+            answers: permits(options.answers_bytes_max),
             house,
             options,
             kind,

@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::Sleep,
 };
 
@@ -199,11 +200,14 @@ struct State {
     heard: bool,
     /// The answer that is sent is the last of the connection.
     is_last: bool,
+    /// The room that the answer takes until all of it is written.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl State {
     fn new(phase: Phase) -> State {
-        State { phase, since_ms: clock::monotonic_ms(), heard: false, is_last: false }
+        let since_ms = clock::monotonic_ms();
+        State { phase, since_ms, heard: false, is_last: false, room: None }
     }
 }
 
@@ -234,6 +238,11 @@ impl Pulse {
     /// The answer that is made is the last: the connection closes behind it, whatever still comes.
     pub fn closes(&self) {
         self.0.lock().is_last = true;
+    }
+
+    /// The answer that is made has this room; it is free again when the last byte is written, or the connection gone.
+    pub fn takes(&self, room: OwnedSemaphorePermit) {
+        self.0.lock().room = Some(room);
     }
 
     /// Whether something may still come when our end is closed: behind a last answer, or a head that was refused.
@@ -271,7 +280,7 @@ impl Pulse {
 
     fn enter(&self, phase: Phase) {
         let mut state = self.0.lock();
-        *state = State { is_last: state.is_last, ..State::new(phase) };
+        *state = State { is_last: state.is_last, room: state.room.take(), ..State::new(phase) };
     }
 }
 

@@ -38,8 +38,6 @@ use crate::{
     },
 };
 
-/// What the kernel may hold for a socket that does not read, in bytes.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// An output buffer larger than this is given back after use.
 const KEEP_BYTES: usize = 16 * 1024;
 /// How long the close handshake may take.
@@ -98,9 +96,6 @@ impl Shared {
 /// Serves the socket until it ends. What is needed at the start alone is no part of the future.
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let Start { stream, leftover, house, token, encoding, subscribe, peer, guest } = start;
-    // Without these the socket works all the same, only worse.
-    let _ = stream.tcp().set_nodelay(true);
-    let _ = socket2::SockRef::from(stream.tcp()).set_send_buffer_size(SEND_BUFFER_BYTES);
     let (input, output) = stream.split();
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
     let (answers, queue) = answers::channel();

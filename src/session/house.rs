@@ -45,6 +45,8 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// How long a socket may take no byte while something waits to be written.
     pub write_timeout: Duration,
+    /// What the kernel may hold for a connection that does not read, in bytes; it doubles that for its own needs.
+    pub send_buffer_bytes: usize,
     /// How long a socket may stay without `connect` where one is needed.
     pub connect_timeout: Duration,
     /// How often something may be done.

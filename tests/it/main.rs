@@ -15,6 +15,7 @@
 
 mod util;
 
+mod attacks;
 mod auth;
 mod bad_input;
 mod bandwidth;
