@@ -187,6 +187,37 @@ async fn s11_what_goes_over_tls_is_what_goes_over_tcp() {
 }
 
 #[tokio::test]
+async fn s11_what_a_slow_reader_is_late_for_comes_whole_over_tls() {
+    const EVENTS: u64 = 100;
+    // Nothing but the events themselves makes the broker write.
+    let secured =
+        secured(&["--set", "limits.send_buffer_bytes=4096", "--set", "limits.ping_interval=10m"]);
+    let mut stream = secured.stream(&[&version::TLS13], &[]).await.unwrap();
+    stream.write_all(raw::upgrade(&secured.broker.public, "/v1/ws", "").as_bytes()).await.unwrap();
+    let subscribe = json!({"subscribe": {"filters": ["a"]}}).to_string();
+    stream.write_all(&raw::frame(raw::TEXT, subscribe.as_bytes())).await.unwrap();
+    let caught_up = async |stream: &mut TlsStream<TcpStream>, needle: &str| {
+        let (mut seen, mut buffer) = (String::new(), [0; 4096]);
+        while !seen.contains(needle) {
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut buffer)).await;
+            let read = read.unwrap_or_else(|_| panic!("{needle} is held back")).unwrap();
+            seen.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            seen = seen.split_off(seen.floor_char_boundary(seen.len().saturating_sub(8192)));
+        }
+    };
+    caught_up(&mut stream, "caught_up").await;
+    let client = Client::connect(secured.options()).await.unwrap();
+    for n in 0..EVENTS {
+        // Of many lengths, so that the last write ends now here, now there.
+        let text = format!("{}#{n}#", "x".repeat(60_000 + 777 * usize::try_from(n).unwrap()));
+        client.publish(publish("a", text)).await.unwrap().await.unwrap();
+        if n % 10 == 9 {
+            caught_up(&mut stream, &format!("#{n}#")).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn s11_the_command_line_trusts_whom_it_is_told_to() {
     let secured = secured(&[]);
     let ca = secured.file("cert.pem").display().to_string();
