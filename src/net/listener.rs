@@ -24,6 +24,7 @@ use super::{
     http::seal,
     problem::Refusal,
     progress::{Phase, Progress, Pulse},
+    voice::Voice,
     wire::Wire,
 };
 use crate::{
@@ -154,13 +155,14 @@ async fn answer(
             Ok::<_, Infallible>(response)
         }
     });
+    let voice = Voice::new(stream, pulse.clone());
     let mut builder = http1::Builder::new();
     // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle
     // connection.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_buf_size(BUFFER_BYTES).keep_alive(true);
     let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        pin!(builder.serve_connection(TokioIo::new(voice), service).with_upgrades());
     let header_timeout = door.options.header_timeout;
     loop {
         let (phase, since) = pulse.phase();
@@ -248,7 +250,7 @@ fn refuse(
     tracing::debug!(%peer, ?turned, "connection refused");
     tracker.spawn(async move {
         let _permit: OwnedSemaphorePermit = permit;
-        let answer = refusal(turned);
+        let answer = turned_away(turned).whole();
         let said = async {
             let mut rest = [0; 1024];
             // Who is answered before it has asked takes the connection for broken, not for refused.
@@ -263,26 +265,6 @@ fn refuse(
         };
         let _ = tokio::time::timeout(REFUSAL_WAIT, said).await;
     });
-}
-
-/// The answer to a connection that is turned away, without a request having been read.
-fn refusal(turned: Turned) -> String {
-    let refusal = turned_away(turned);
-    let (status, title) = refusal.status();
-    let retry_after_seconds = refusal.retry_after_seconds();
-    let body = String::from_utf8(refusal.json()).unwrap_or_default();
-    format!(
-        concat!(
-            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n",
-            "content-length: {}\r\nretry-after: {}\r\ncache-control: no-store\r\n",
-            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{}"
-        ),
-        status,
-        title,
-        body.len(),
-        retry_after_seconds,
-        body
-    )
 }
 
 /// What somebody is told for whom there is no place now.
@@ -307,7 +289,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_answer() {
-        let answer = refusal(Turned::Full);
+        let answer = turned_away(Turned::Full).whole();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));

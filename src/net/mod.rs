@@ -14,6 +14,7 @@ mod problem;
 pub mod progress;
 mod sse;
 pub mod tls;
+mod voice;
 pub mod websocket;
 pub mod wire;
 

@@ -59,12 +59,12 @@ impl Refusal {
     }
 
     /// Its number and name.
-    pub(super) fn status(&self) -> (u16, &'static str) {
+    fn status(&self) -> (u16, &'static str) {
         (self.status.as_u16(), self.status.canonical_reason().unwrap_or("Error"))
     }
 
     /// When to come again: seconds, rounded up, so that nobody comes too early.
-    pub(super) fn retry_after_seconds(&self) -> u64 {
+    fn retry_after_seconds(&self) -> u64 {
         self.error.retry_after_ms.unwrap_or(0).div_ceil(1000).max(1)
     }
 
@@ -98,8 +98,29 @@ impl Refusal {
         response
     }
 
-    /// Its body.
-    pub(super) fn json(&self) -> Vec<u8> {
+    /// The whole answer as text, for where hyper does not write it; the connection closes behind it.
+    pub(super) fn whole(self) -> String {
+        let body = String::from_utf8(self.json()).unwrap_or_default();
+        let (number, title) = self.status();
+        let retry_after = match self.error.retry_after_ms {
+            Some(_) => format!("retry-after: {}\r\n", self.retry_after_seconds()),
+            None => String::new(),
+        };
+        format!(
+            concat!(
+                "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n",
+                "content-length: {}\r\n{}cache-control: no-store\r\n",
+                "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{}"
+            ),
+            number,
+            title,
+            body.len(),
+            retry_after,
+            body
+        )
+    }
+
+    fn json(&self) -> Vec<u8> {
         let problem = Problem {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or("Error"),

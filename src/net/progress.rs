@@ -245,6 +245,11 @@ impl Pulse {
         self.0.lock().room = Some(room);
     }
 
+    /// Whether no request is under way, and no answer.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.0.lock().phase, Phase::Head | Phase::Idle)
+    }
+
     /// Whether something may still come when our end is closed: behind a last answer, or a head that was refused.
     fn lingers(&self) -> bool {
         let state = self.0.lock();

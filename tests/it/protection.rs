@@ -427,3 +427,39 @@ async fn s4_a_cookie_proves_nothing() {
     let refused = socket.refused("publish", json!({"topic": "a"})).await;
     assert_eq!(refused["code"], "unauthenticated");
 }
+
+#[tokio::test]
+async fn s6_a_head_that_is_none_is_answered_with_a_problem() {
+    let broker = Broker::start();
+    let host = &broker.public;
+    let good = format!("GET /v1/capabilities HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let large = format!("GET / HTTP/1.1\r\nhost: {host}\r\nx: {}\r\n\r\n", "y".repeat(40_000));
+    for (request, status, detail) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "head: "),
+        (format!("GET / HTTP/9.9\r\nhost: {host}\r\n\r\n"), 400, "head: "),
+        (format!("GET / HTTP/1.1\r\nbad header\r\nhost: {host}\r\n\r\n"), 400, "head: "),
+        (large, 431, "head: "),
+        // Behind a request that is answered, in one piece.
+        (format!("{good}nonsense\r\n\r\n"), 400, "head: "),
+    ] {
+        let mut stream = TcpStream::connect(&broker.public).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answers = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answers)).await.unwrap();
+        assert!(read.is_ok(), "{read:?}");
+        let answers = String::from_utf8(answers).unwrap();
+        let is_second = request.starts_with(&good);
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1 + usize::from(is_second), "{answers}");
+        let (_, refusal) = answers.rsplit_once("HTTP/1.1 ").unwrap();
+        let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&status.to_string()), "{request:.40}: {answers}");
+        assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        let problem: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&json!(status), &json!("invalid_argument"))
+        );
+        assert!(problem["detail"].as_str().unwrap().starts_with(detail), "{problem}");
+    }
+}

@@ -20,9 +20,8 @@ use crate::{
     net::{
         Door,
         problem::Refusal,
-        progress::Progress,
+        voice::Voice,
         websocket::{self, Start},
-        wire::Wire,
     },
     session::{House, encoding::Encoding, parse_filter},
 };
@@ -75,9 +74,9 @@ async fn take_over(
             return;
         }
     };
-    match upgraded.downcast::<TokioIo<Wire<Progress>>>() {
+    match upgraded.downcast::<TokioIo<Voice>>() {
         Ok(parts) => {
-            let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
+            let (stream, leftover) = (parts.io.into_inner().into_inner(), parts.read_buf);
             let Caller { place, tracker, guest, .. } = caller;
             let start = Start { stream, leftover, house, token, encoding, subscribe, peer, guest };
             // In a task of its own: what the handshake needed is not kept as long as the socket.
