@@ -2,7 +2,7 @@
 //!
 //! - What an admin does is told one by one, once it is done, with who did it and from where. Where everybody is the
 //!   admin, on an open broker, nothing is told of it.
-//! - What strangers do is summed up, so that nobody fills the log: one event of a kind in [`EVERY`] at most.
+//! - What strangers do is summed up, so that nobody fills the log: one event of a kind in five seconds at most.
 //! - No token and no secret is ever in it.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};

@@ -1,6 +1,6 @@
 //! Buckets of many keys in memory of a fixed size.
 //!
-//! - A key has its place in one set of [`WAYS`]. Where they are all taken it takes the place of the one that has the
+//! - A key has its place in one set of eight. Where they are all taken it takes the place of the one that has the
 //!   least to wait: who is limited stays limited, however many others come.
 //! - A key that lost its place begins with full buckets.
 //! - Memory that no key has touched is only reserved.
