@@ -13,7 +13,7 @@
 //!   holds up somebody's answer for a second, the subscription is taken off the socket until its
 //!   buffer is empty (where it is listed by `presence`, it leaves and joins again). What a durable leases is bounded by its `max_in_flight` instead: its events
 //!   never hold up the answers to its acks.
-//! - TCP only: TLS comes later.
+//! - Over TLS with `https://` and `wss://`; [`Options::ca`] says whom to trust.
 //!
 //! ```no_run
 //! # use tidings::client::{Client, Options};
@@ -31,6 +31,7 @@ mod ask;
 mod backoff;
 mod buffer;
 mod core;
+mod dial;
 mod driver;
 mod endpoint;
 mod error;
@@ -70,8 +71,8 @@ pub use self::{
 use self::{
     buffer::Buffer,
     core::{Command, Publishing, Wish},
+    dial::Dialer,
     driver::Driver,
-    endpoint::Endpoint,
 };
 use crate::clock;
 
@@ -85,8 +86,10 @@ pub type OnNotice = dyn Fn(&Notice) + Send + Sync;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options {
-    /// Where the broker is: `http://HOST:PORT` or `ws://HOST:PORT`.
+    /// Where the broker is: `http://HOST:PORT` or `ws://HOST:PORT`, and over TLS `https://` or `wss://`.
     pub url: String,
+    /// The certificates to trust, in PEM; else those that the system trusts.
+    pub ca: Option<Vec<u8>>,
     /// A token, where the broker wants one.
     pub token: Option<String>,
     /// Name and version, for the broker's log.
@@ -112,6 +115,7 @@ impl Options {
     pub fn to(url: impl Into<String>) -> Options {
         Options {
             url: url.into(),
+            ca: None,
             token: None,
             client_name: concat!("tidings-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
             in_flight_max: 1024,
@@ -190,7 +194,7 @@ impl Client {
     /// # Errors
     /// When the address cannot be used or the broker refuses for good.
     pub async fn connect(options: Options) -> Result<Client, Error> {
-        let endpoint = Endpoint::parse(&options.url)?;
+        let dialer = Dialer::new(&options)?;
         let publish_bytes_max =
             u32::try_from(options.in_flight_bytes_max).unwrap_or(u32::MAX).max(1);
         let in_flight_max = options.in_flight_max.clamp(1, Semaphore::MAX_PERMITS);
@@ -207,13 +211,8 @@ impl Client {
         });
         let (commands, queue) = mpsc::channel(in_flight_max.min(ERRANDS_MAX));
         let (first, is_there) = oneshot::channel();
-        let driver = Driver {
-            endpoint,
-            options,
-            commands: queue,
-            shared: shared.clone(),
-            first: Some(first),
-        };
+        let driver =
+            Driver { dialer, options, commands: queue, shared: shared.clone(), first: Some(first) };
         let client = Client { commands, shared };
         tokio::spawn(driver.run());
         match is_there.await {

@@ -6,15 +6,18 @@
 //! - Every bound of the broker is here; `docs/configuration.md` is this table.
 
 mod auth;
+mod limits;
 mod retention;
 mod settings;
 mod shown;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use self::{
     auth::{Auth, KeySet, KeySource},
     settings::{SETTINGS, Setting},
+    tls::TlsFiles,
 };
 use crate::{log, net, session};
 
@@ -75,6 +78,8 @@ pub struct Config {
     pub durables_shown: Vec<String>,
     /// Of the doors.
     pub net: net::Options,
+    /// Where the certificate of the public listener is, where it speaks TLS.
+    pub tls: Option<TlsFiles>,
     /// Who may come in.
     pub auth: Auth,
 }
@@ -154,17 +159,37 @@ pub enum ConfigError {
         "no authentication is configured, so the broker listens on loopback only, not on {0}: configure auth.hs256_secret_file, auth.public_key_file, auth.jwks_file or auth.jwks_url, or say --insecure"
     )]
     Open(SocketAddr),
+    /// A broker whose tokens and events others could read on the way.
+    #[error(
+        "the public listener has no TLS, so it listens on loopback only, not on {0}: give server.tls_cert and server.tls_key, say server.tls_terminated_by_proxy=true where a proxy has the TLS, or say --insecure"
+    )]
+    Plain(SocketAddr),
+    /// A certificate or key that does not hold.
+    #[error(transparent)]
+    Tls(#[from] net::tls::TlsError),
+    /// One of two settings that go together.
+    #[error("{given} is given without {missing}: give both, or neither")]
+    Half {
+        /// The one that is given.
+        given: &'static str,
+        /// The other.
+        missing: &'static str,
+    },
 }
 
 /// What is in the environment for the commands, and no setting.
-const COMMANDS_OWN: [&str; 4] = ["URL", "TOKEN", "LOG", "ADMIN_URL"];
+const COMMANDS_OWN: [&str; 5] = ["URL", "TOKEN", "CA", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 10] = [
     "server.allow_origins",
+    "server.trusted_proxies",
     "auth.audiences",
     "auth.anonymous.publish",
     "auth.anonymous.subscribe",
+    "limits.per_ip",
+    "limits.per_subject",
+    "limits.per_session",
     "metrics.durables",
     "retention.rules",
 ];
@@ -192,13 +217,18 @@ impl Flags {
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let values = self.values()?;
         let config = values.config(self.demo)?;
-        let exposed =
-            [config.listen, config.admin].into_iter().find(|address| !address.ip().is_loopback());
+        if values.parse("server.insecure")? {
+            return Ok(config);
+        }
+        let is_exposed = |address: &SocketAddr| !address.ip().is_loopback();
+        let exposed = [config.listen, config.admin].into_iter().find(is_exposed);
         match exposed {
-            Some(address)
-                if config.auth.options.is_open() && !values.parse("server.insecure")? =>
+            Some(address) if config.auth.options.is_open() => Err(ConfigError::Open(address)),
+            _ if is_exposed(&config.listen)
+                && config.tls.is_none()
+                && !values.parse("server.tls_terminated_by_proxy")? =>
             {
-                Err(ConfigError::Open(address))
+                Err(ConfigError::Plain(config.listen))
             }
             _ => Ok(config),
         }
@@ -364,13 +394,21 @@ impl Values {
                 ping_interval: self.duration("limits.ping_interval", 100, 600_000)?,
                 write_timeout: self.duration("limits.write_timeout", 1_000, 3_600_000)?,
                 connect_timeout: self.duration("limits.connect_timeout", 100, 300_000)?,
+                send_buffer_bytes: self.size("limits.send_buffer_bytes", 4_096, 16_777_216)?,
+                rates: self.rates(message_bytes_max)?,
+                caps: self.caps()?,
             },
             net: net::Options {
                 connections_max: self.size("server.connections_max", 1, 1_000_000)?,
                 allow_origins: self.list("server.allow_origins"),
+                proxies: self.proxies()?,
+                header_timeout: self.duration("limits.header_timeout", 100, 300_000)?,
+                body_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
+                idle_timeout: self.duration("limits.idle_timeout", 100, 3_600_000)?,
                 demo,
                 ..net::Options::default()
             },
+            tls: self.tls()?,
             auth: self.auth()?,
         })
     }
@@ -497,5 +535,29 @@ mod tests {
             assert!(error.contains(needle), "{pair}: {error}");
         }
         assert!(resolve(&["server.listen=0.0.0.0:1", "server.insecure=true"]).is_ok());
+    }
+
+    #[test]
+    fn plain_tcp_stays_on_loopback_unless_that_is_said() {
+        let secret = "auth.hs256_secret=a secret of at least thirty-two bytes";
+        let listening = |more: &str| resolve(&["server.listen=0.0.0.0:1", secret, more]);
+        let error = listening("server.tls_terminated_by_proxy=false").unwrap_err();
+        assert!(matches!(error, ConfigError::Plain(_)), "{error}");
+        for allowed in [
+            "server.tls_terminated_by_proxy=true",
+            "server.insecure=true",
+            "server.listen=127.0.0.1:1",
+        ] {
+            assert!(listening(allowed).is_ok(), "{allowed}");
+        }
+        let error = listening("server.tls_cert=cert.pem").unwrap_err().to_string();
+        assert!(error.contains("server.tls_cert is given without server.tls_key"), "{error}");
+        let with_tls = resolve(&[
+            "server.listen=0.0.0.0:1",
+            secret,
+            "server.tls_cert=cert.pem",
+            "server.tls_key=key.pem",
+        ]);
+        assert!(with_tls.unwrap().tls.is_some());
     }
 }

@@ -29,7 +29,7 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
 /// The close codes that have a label of their own: those we send.
-const CLOSE_CODES: [(u16, &str); 10] = [
+const CLOSE_CODES: [(u16, &str); 11] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
@@ -39,6 +39,7 @@ const CLOSE_CODES: [(u16, &str); 10] = [
     (1009, "1009"),
     (1011, "1011"),
     (4401, "4401"),
+    (4429, "4429"),
     (4500, "4500"),
 ];
 
@@ -87,6 +88,12 @@ fn describe() {
     for result in ["ok", "failed"] {
         counter!(table::KEY_SETS.name, "result" => result).absolute(0);
     }
+    for result in ["ok", "refused"] {
+        counter!(table::CERTIFICATES.name, "result" => result).absolute(0);
+    }
+    for (scope, kind) in [("ip", "connects"), ("ip", "failed_auth"), ("session", "subscribes")] {
+        counter!(table::RATE_LIMITED.name, "scope" => scope, "kind" => kind).absolute(0);
+    }
     for (op, kind) in [("write", "io"), ("sync", "io"), ("read", "io"), ("read", "corrupt")] {
         counter!(table::STORAGE_ERRORS.name, "op" => op, "kind" => kind).absolute(0);
     }
@@ -101,7 +108,7 @@ fn describe() {
     for reason in LeaveReason::ALL {
         counter!(table::LEFT.name, "reason" => reason.as_str()).absolute(0);
     }
-    for reason in ["origin", "auth", "limit", "protocol"] {
+    for reason in ["origin", "auth", "limit", "protocol", "tls"] {
         counter!(table::HANDSHAKES.name, "reason" => reason).absolute(0);
     }
 }
@@ -349,6 +356,16 @@ pub fn authenticated(ok: bool) {
 /// The key set of tokens was read, or was not.
 pub fn keys_refreshed(ok: bool) {
     counter!(table::KEY_SETS.name, "result" => if ok { "ok" } else { "failed" }).increment(1);
+}
+
+/// Somebody was refused who came too fast: whose limit of what. Both words are of a fixed set.
+pub fn rate_limited(scope: &'static str, kind: &'static str) {
+    counter!(table::RATE_LIMITED.name, "scope" => scope, "kind" => kind).increment(1);
+}
+
+/// The certificate of the public listener was replaced, or could not be.
+pub fn certificate_read(ok: bool) {
+    counter!(table::CERTIFICATES.name, "result" => if ok { "ok" } else { "refused" }).increment(1);
 }
 
 /// A WebSocket did not become a session, or a connection was over the cap.

@@ -9,21 +9,25 @@ mod manager;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::manager::Manager;
 use crate::{
     auth::Authenticator,
     broker::{self, Running},
-    config::{Auth, Config},
+    config::{Auth, Config, ConfigError, TlsFiles},
     metrics,
-    net::{Door, DoorKind, listener},
+    net::{Door, DoorKind, listener, tls::Tls},
     session::House,
 };
 
 /// How often what histograms were told is put into their buckets: 8 bytes an observation wait meanwhile.
 const METRICS_EVERY: Duration = Duration::from_secs(2);
+
+/// How many connections the kernel may have ready for us: when all come back at once, one that finds no place there
+/// tries again only after a second.
+const BACKLOG: u32 = 4096;
 
 /// A broker that runs.
 pub struct Server {
@@ -37,6 +41,29 @@ pub struct Server {
     tasks: TaskTracker,
     admin_tasks: TaskTracker,
     stop_timeout: Duration,
+    tls: Option<Secure>,
+}
+
+/// The TLS of the public door.
+struct Secure {
+    files: TlsFiles,
+    tls: Arc<Tls>,
+}
+
+impl Secure {
+    fn open(files: TlsFiles) -> Result<Secure, ConfigError> {
+        Ok(Secure { tls: Arc::new(files.open()?), files })
+    }
+
+    /// Reads the certificate anew; where that fails the one before stays.
+    fn reload(&self) {
+        let replaced = self.files.reopen(&self.tls);
+        metrics::certificate_read(replaced.is_ok());
+        match replaced {
+            Ok(()) => tracing::info!("new connections are shown the certificate as it is now"),
+            Err(error) => tracing::warn!(%error, "the certificate stays as it was"),
+        }
+    }
 }
 
 impl Server {
@@ -54,6 +81,7 @@ impl Server {
         metrics::reserved(config.log.reserve_bytes);
         let Auth { options, key_set } = config.auth;
         let authenticator = Authenticator::new(&options)?;
+        let tls = config.tls.map(Secure::open).transpose()?;
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
         let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
@@ -63,10 +91,12 @@ impl Server {
             let is_good = keys::refresh(&house, &set.source).await;
             admin_tasks.spawn(keys::keep(house.clone(), set, is_good, stop_admin.clone()));
         }
-        let public = bind(config.listen).await?;
-        let admin = bind(config.admin).await?;
+        let public = bind(config.listen)?;
+        let admin = bind(config.admin)?;
         let (public_addr, admin_addr) = (public.local_addr()?, admin.local_addr()?);
-        let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?;
+        let door = Door::new(house.clone(), config.net.clone(), DoorKind::Public)?
+            .over(tls.as_ref().map(|secure| secure.tls.clone()));
+        let told = house.clone();
         let admin_door = Door::new(house, config.net, DoorKind::Admin)?;
         tasks.spawn(listener::serve(public, Arc::new(door), stop.clone(), tasks.clone()));
         admin_tasks.spawn(listener::serve(
@@ -76,6 +106,7 @@ impl Server {
             admin_tasks.clone(),
         ));
         admin_tasks.spawn(keep_metrics(stop_admin.clone()));
+        tasks.spawn(async move { told.audit.tell(&told.broker, told.stop.clone()).await });
         Ok(Server {
             public: public_addr,
             admin: admin_addr,
@@ -85,12 +116,27 @@ impl Server {
             tasks,
             admin_tasks,
             stop_timeout: config.stop_timeout,
+            tls,
         })
     }
 
     /// Where the public listener is.
     pub fn public_addr(&self) -> SocketAddr {
         self.public
+    }
+
+    /// Where the public listener is, as clients are told.
+    pub fn public_url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.public)
+    }
+
+    /// Reads anew what may change while it runs: the certificate.
+    pub fn reload(&self) {
+        match &self.tls {
+            Some(secure) => secure.reload(),
+            None => tracing::info!("there is no certificate to read anew"),
+        }
     }
 
     /// Where the admin listener is.
@@ -124,10 +170,14 @@ async fn keep_metrics(stop: CancellationToken) {
     }
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}: is another broker running?"))
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("cannot listen on {address}: is another broker running?"))
 }
 
 /// Runs a broker until it is told to stop by SIGTERM or SIGINT; a second one stops it at once.
@@ -138,15 +188,19 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let demo = config.demo;
     let server = Server::start(config).await?;
     announce(&server, demo);
     let manager = Manager::of_environment();
     manager.tell("READY=1");
     let alive = tokio::spawn(manager.clone().keep_alive());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            Some(()) = hangup.recv() => server.reload(),
+        }
     }
     tracing::info!("stopping");
     manager.tell("STOPPING=1");
@@ -162,15 +216,15 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 /// The one line that other programs wait for, on stdout.
 fn announce(server: &Server, demo: bool) {
     use std::io::Write;
-    let (public, admin) = (server.public_addr(), server.admin_addr());
+    let (public, admin) = (server.public_url(), server.admin_addr());
     let mut out = std::io::stdout().lock();
     // Nobody may be reading: the broker runs all the same.
-    let _ = writeln!(out, "listening public=http://{public} admin=http://{admin}");
+    let _ = writeln!(out, "listening public={public} admin=http://{admin}");
     let _ = out.flush();
     if demo {
-        eprintln!("try it in a browser: http://{public}/");
+        eprintln!("try it in a browser: {public}/");
         eprintln!("or in two other terminals:");
-        eprintln!("  tidings --url http://{public} sub 'greetings.>' --after 0");
-        eprintln!("  tidings --url http://{public} pub greetings.world '{{\"hello\":\"world\"}}'");
+        eprintln!("  tidings --url {public} sub 'greetings.>' --after 0");
+        eprintln!("  tidings --url {public} pub greetings.world '{{\"hello\":\"world\"}}'");
     }
 }

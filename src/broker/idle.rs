@@ -13,12 +13,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use smallvec::smallvec;
-use tidings_proto::{Topic, control::DurableSpec};
+use tidings_proto::control::DurableSpec;
 use tokio_util::sync::CancellationToken;
 
 use super::{Broker, ledger::LedgerEntry};
-use crate::{clock, log::codec, metrics};
+use crate::{clock, metrics};
 
 /// The longest `idle_expiry_ms`: a year of 365 days.
 pub(super) const IDLE_EXPIRY_MS_MAX: u64 = 365 * 24 * 60 * 60 * 1000;
@@ -28,8 +27,6 @@ const EVERY: Duration = Duration::from_secs(1);
 const PAGE: usize = 256;
 /// And how often in a row: with a million of them each is looked at once a minute.
 const PAGES: usize = 64;
-/// Where the notice is.
-const AUDIT_TOPIC: &str = "$audit";
 
 /// Since when durables that may be forgotten were not used, by the hash of their names. Bounded by their number. Two
 /// names with one hash would count as used when one of them is, and that does not happen.
@@ -116,14 +113,7 @@ impl Broker {
             "cursor": cursor,
             "idle_expiry_ms": idle_expiry_ms,
         });
-        let Ok(topic) = Topic::parse(AUDIT_TOPIC) else { return };
-        let data = data.to_string().into_bytes();
-        let draft = codec::control(topic, "subscription.expired", data, clock::event_id());
-        let told = match self.log.append(smallvec![draft]).await {
-            Ok(ticket) => ticket.await.map(drop),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = told {
+        if let Err(error) = self.audit("subscription.expired", &data).await {
             tracing::warn!(durable = spec.name, %error, "that it is forgotten could not be told");
         }
     }

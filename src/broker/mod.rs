@@ -6,6 +6,7 @@
 
 mod access;
 mod acks;
+mod audit;
 mod bandwidth;
 mod conflate;
 mod controls;

@@ -45,7 +45,9 @@ Examples:
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Check(flags) => {
-            flags.resolve()?;
+            if let Some(files) = flags.resolve()?.tls {
+                files.open()?;
+            }
             print("the settings hold")
         }
         Command::Show(flags) => {

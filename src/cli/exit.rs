@@ -150,7 +150,8 @@ fn of_client(error: &client::Error) -> u8 {
             Code::Conflict => 6,
             Code::Internal => 1,
         },
-        client::Error::Url { .. } => 2,
+        client::Error::Url { .. } | client::Error::Certificates { .. } => 2,
+        client::Error::Untrusted { .. } => 4,
         client::Error::Unreachable { .. }
         | client::Error::Timeout { .. }
         | client::Error::NoReply { .. } => 5,

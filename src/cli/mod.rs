@@ -128,6 +128,9 @@ pub struct Globals {
     /// A file with the token; outranks --token.
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// A file with the certificates to trust, in PEM, instead of those that the system trusts.
+    #[arg(long, global = true, env = "TIDINGS_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Write JSON, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
@@ -167,6 +170,9 @@ impl Globals {
                     )));
                 }
             }
+        }
+        if let Some(path) = &self.ca {
+            options.ca = Some(read_file(path).context("cannot read the certificates to trust")?);
         }
         if !self.quiet {
             options.on_notice = Some(Arc::new(notices()));

@@ -14,7 +14,7 @@ use tidings_proto::{
     wire::json,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, WriteHalf},
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -23,7 +23,7 @@ use super::{
     Error, Notice, Options, Shared,
     backoff::Backoff,
     core::{Command, Core, Transmit},
-    endpoint::Endpoint,
+    dial::{Dialer, Stream},
     link::{Failure, Link, Lost, closed},
 };
 use crate::{
@@ -44,7 +44,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Driver {
-    pub(super) endpoint: Endpoint,
+    pub(super) dialer: Dialer,
     pub(super) options: Options,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) shared: Arc<Shared>,
@@ -121,10 +121,10 @@ impl Driver {
 
     /// Waits and connects, and takes commands meanwhile.
     async fn open(&mut self, core: &mut Core, wait_ms: u64) -> Result<Link, Ending> {
-        let (endpoint, options) = (&self.endpoint, &self.options);
+        let (dialer, options) = (&self.dialer, &self.options);
         let mut opening = pin!(async {
             sleep(Duration::from_millis(wait_ms)).await;
-            match timeout(options.connect_timeout, Link::open(endpoint, options)).await {
+            match timeout(options.connect_timeout, Link::open(dialer, options)).await {
                 Ok(opened) => opened,
                 Err(_) => Err(Failure::Retry(Lost::because("no answer in time"))),
             }
@@ -180,11 +180,12 @@ impl Driver {
                         break ending;
                     }
                 }
-                written = talk.link.writer.write(rest(&talk.out, talk.out_at)),
-                    if talk.out_at < talk.out.len() =>
+                written = push(&mut talk.link.writer, rest(&talk.out, talk.out_at)),
+                    if talk.unflushed || talk.out_at < talk.out.len() =>
                 {
                     match written {
                         Ok(bytes) if bytes > 0 => talk.handle_written(bytes),
+                        Ok(_) if talk.unflushed => talk.unflushed = false,
                         Ok(_) => return Lost::because("the broker takes nothing more").into(),
                         Err(cause) => return Lost::because(cause).into(),
                     }
@@ -215,6 +216,14 @@ fn take_commands(core: &mut Core, first: Command, commands: &mut mpsc::Receiver<
     false
 }
 
+/// Writes some of the rest; where there is none, what the stream holds back of what was written. Cancel safe.
+async fn push(writer: &mut WriteHalf<Stream>, rest: &[u8]) -> std::io::Result<usize> {
+    match rest.is_empty() {
+        true => writer.flush().await.map(|()| 0),
+        false => writer.write(rest).await,
+    }
+}
+
 fn rest(out: &[u8], at: usize) -> &[u8] {
     out.get(at..).unwrap_or_default()
 }
@@ -226,6 +235,8 @@ struct Talk<'a> {
     /// Frames to be written; those before `out_at` are.
     out: Vec<u8>,
     out_at: usize,
+    /// All of them are, but under TLS some may wait encrypted.
+    unflushed: bool,
     /// When the broker was last heard of, and when it last took something, in monotonic
     /// milliseconds.
     heard_ms: u64,
@@ -244,6 +255,7 @@ impl<'a> Talk<'a> {
             link,
             out: Vec::new(),
             out_at: 0,
+            unflushed: false,
             heard_ms: now_ms,
             told_ms: now_ms,
             pinged: false,
@@ -316,6 +328,7 @@ impl<'a> Talk<'a> {
         if self.out_at >= self.out.len() {
             self.out.clear();
             self.out_at = 0;
+            self.unflushed = self.link.is_tls;
         } else if self.out_at >= OUT_BYTES_MAX {
             self.out.drain(..self.out_at);
             self.out_at = 0;

@@ -46,6 +46,22 @@ pub enum Error {
         #[source]
         cause: Arc<io::Error>,
     },
+    /// What answers at the address cannot show that it is the broker.
+    #[error(
+        "what answers at {url} is not trusted ({problem}): is it the broker? Give the certificate to trust with --ca"
+    )]
+    Untrusted {
+        /// The broker.
+        url: String,
+        /// What is wrong with its certificate.
+        problem: String,
+    },
+    /// The certificates to trust cannot be used.
+    #[error("the certificates to trust cannot be used ({problem}): give them in PEM, with --ca")]
+    Certificates {
+        /// What is wrong with them.
+        problem: String,
+    },
     /// The broker sent what this client cannot read.
     #[error("the broker's answer cannot be read ({0}): use a client of the broker's version")]
     Protocol(String),

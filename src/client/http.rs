@@ -2,7 +2,7 @@
 //!
 //! - One connection a request; an answer is bounded in bytes and in time.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -10,19 +10,24 @@ use hyper::{HeaderMap, Method, Request, header};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
 use tidings_proto::{Code, LogId, WireError};
-use tokio::net::TcpStream;
 
-use super::{Error, Options, endpoint::Endpoint};
+use super::{Error, Options, dial::Dialer};
 
 /// The most bytes an answer may have: a read of 1,000 events of 64 KiB.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Asks the broker over HTTP.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpClient {
-    endpoint: Endpoint,
+    dialer: Dialer,
     options: Options,
     timeout: Duration,
+}
+
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClient").field("options", &self.options).finish_non_exhaustive()
+    }
 }
 
 /// What the broker answered.
@@ -42,8 +47,8 @@ impl HttpClient {
     /// # Errors
     /// [`Error::Url`] when the address cannot be used.
     pub fn new(options: &Options, timeout: Duration) -> Result<HttpClient, Error> {
-        let endpoint = Endpoint::parse(&options.url)?;
-        Ok(HttpClient { endpoint, options: options.clone(), timeout })
+        let dialer = Dialer::new(options)?;
+        Ok(HttpClient { dialer, options: options.clone(), timeout })
     }
 
     /// `GET` of a path such as `/v1/status`.
@@ -93,7 +98,7 @@ impl HttpClient {
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(Error::Timeout {
-                url: self.endpoint.url.clone(),
+                url: self.dialer.endpoint.url.clone(),
                 wait_ms: self.timeout.as_millis(),
             }),
         }
@@ -107,8 +112,7 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<HttpAnswer, Error> {
         let lost = |cause: hyper::Error| self.unreachable(io::Error::other(cause));
-        let address = (self.endpoint.host.as_str(), self.endpoint.port);
-        let stream = TcpStream::connect(address).await.map_err(|cause| self.unreachable(cause))?;
+        let stream = self.dialer.connect().await?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(lost)?;
         let request = self.request(method, path, headers, body)?;
@@ -139,8 +143,8 @@ impl HttpClient {
     ) -> Result<Request<Full<Bytes>>, Error> {
         let mut request = Request::builder()
             .method(method)
-            .uri(self.endpoint.path(path))
-            .header(header::HOST, &self.endpoint.authority)
+            .uri(self.dialer.endpoint.path(path))
+            .header(header::HOST, &self.dialer.endpoint.authority)
             .header(header::CONNECTION, "close");
         if let Some(token) = &self.options.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -149,13 +153,13 @@ impl HttpClient {
             request = request.header(*name, *value);
         }
         request.body(Full::new(body)).map_err(|_| Error::Url {
-            url: format!("{}{path}", self.endpoint.url),
+            url: format!("{}{path}", self.dialer.endpoint.url),
             problem: "path, header or token cannot stand in an HTTP request",
         })
     }
 
     fn unreachable(&self, cause: io::Error) -> Error {
-        Error::unreachable(&self.endpoint.url, cause)
+        Error::unreachable(&self.dialer.endpoint.url, cause)
     }
 }
 

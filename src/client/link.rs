@@ -15,18 +15,20 @@ use tidings_proto::{
     message::{Connect, Connected, Push, Reply, Request, ServerMessage},
     wire::json,
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::{
-        TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
-};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
-use super::{Error, Options, endpoint::Endpoint, http::text_of_problem};
+use super::{
+    Error, Options,
+    dial::{Dialer, Stream},
+    endpoint::Endpoint,
+    http::text_of_problem,
+};
 use crate::{
     clock,
-    net::frame::{Limits, Message, OpenFrame, Reader, Role},
+    net::{
+        frame::{Limits, Message, OpenFrame, Reader, Role},
+        wire::Wire,
+    },
 };
 
 /// The subprotocol this client speaks.
@@ -41,8 +43,10 @@ const CONNECT_ID: u32 = 0;
 
 /// A connection on which the broker has said `connected`.
 pub(super) struct Link {
-    pub(super) reader: Reader<OwnedReadHalf>,
-    pub(super) writer: OwnedWriteHalf,
+    pub(super) reader: Reader<ReadHalf<Stream>>,
+    pub(super) writer: WriteHalf<Stream>,
+    /// What is written is to be flushed.
+    pub(super) is_tls: bool,
     pub(super) connected: Connected,
 }
 
@@ -72,14 +76,15 @@ impl Lost {
 
 impl Link {
     /// Connects. Bounded in time by the caller.
-    pub(super) async fn open(endpoint: &Endpoint, options: &Options) -> Result<Link, Failure> {
-        let unreachable = |cause: io::Error| Failure::Retry(Lost::because(cause));
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
-        let stream = stream.map_err(unreachable)?;
-        // Without it the connection works all the same, only with more delay.
-        let _ = stream.set_nodelay(true);
-        let (stream, leftover) = upgrade(stream, endpoint, options).await?;
-        let (read, mut writer) = stream.into_split();
+    pub(super) async fn open(dialer: &Dialer, options: &Options) -> Result<Link, Failure> {
+        let lost = |cause: io::Error| Failure::Retry(Lost::because(cause));
+        let stream = dialer.connect().await.map_err(|error| match error {
+            Error::Unreachable { cause, .. } => Failure::Retry(Lost::because(cause)),
+            error => Failure::Stop(error),
+        })?;
+        let is_tls = matches!(stream, Wire::Tls(_));
+        let (stream, leftover) = upgrade(stream, &dialer.endpoint, options).await?;
+        let (read, mut writer) = tokio::io::split(stream);
         let mut reader =
             Reader::new(read, Role::Client, Limits::of_bytes(MESSAGE_BYTES_MAX), &leftover);
         let connect = Request::Connect(Connect {
@@ -91,13 +96,14 @@ impl Link {
         let frame = OpenFrame::text(Some(clock::frame_mask()), &mut out);
         json::encode_request(Some(CONNECT_ID), &connect, &mut out);
         frame.finish(&mut out);
-        writer.write_all(&out).await.map_err(unreachable)?;
+        writer.write_all(&out).await.map_err(lost)?;
+        writer.flush().await.map_err(lost)?;
         let connected = await_connected(&mut reader).await?;
-        Ok(Link { reader, writer, connected })
+        Ok(Link { reader, writer, is_tls, connected })
     }
 }
 
-async fn await_connected(reader: &mut Reader<OwnedReadHalf>) -> Result<Connected, Failure> {
+async fn await_connected(reader: &mut Reader<ReadHalf<Stream>>) -> Result<Connected, Failure> {
     loop {
         let text = match reader.next().await {
             Ok(Some(Message::Text(text))) => text,
@@ -147,10 +153,10 @@ pub(super) fn closed(close: Option<(u16, String)>, after_ms: Option<u64>) -> Fai
 
 /// Turns an HTTP connection into a WebSocket; with the bytes that came along with the answer.
 async fn upgrade(
-    stream: TcpStream,
+    stream: Stream,
     endpoint: &Endpoint,
     options: &Options,
-) -> Result<(TcpStream, Bytes), Failure> {
+) -> Result<(Stream, Bytes), Failure> {
     let retry = |error: hyper::Error| Failure::Retry(Lost::because(error));
     let request = upgrade_request(endpoint, options)?;
     let accept = expected_accept(&request);
@@ -177,8 +183,9 @@ async fn upgrade(
         upgraded = on_upgrade => upgraded.map_err(retry)?,
         ended = drive(connection) => return Err(Failure::Retry(Lost::because(ended))),
     };
-    let parts = upgraded.downcast::<TokioIo<TcpStream>>();
-    let parts = parts.map_err(|_| Failure::Stop(Error::Protocol("no plain stream".to_owned())))?;
+    let parts = upgraded.downcast::<TokioIo<Stream>>();
+    let parts =
+        parts.map_err(|_| Failure::Stop(Error::Protocol("no stream of ours".to_owned())))?;
     Ok((parts.io.into_inner(), parts.read_buf))
 }
 

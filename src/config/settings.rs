@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 43] = [
+pub const SETTINGS: [Setting; 58] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -36,10 +36,35 @@ pub const SETTINGS: [Setting; 43] = [
         "allow an open broker on other than loopback addresses",
     ),
     setting(
+        "server.tls_cert",
+        "",
+        "path",
+        "certificates of the public listener in PEM, its own first; with it: TLS; SIGHUP reads it anew",
+    ),
+    setting("server.tls_key", "", "path", "the private key in PEM"),
+    setting(
+        "server.tls_terminated_by_proxy",
+        "false",
+        "true, false",
+        "allow plain connections on other than loopback addresses: a proxy in front has the TLS",
+    ),
+    setting(
         "server.allow_origins",
         "",
         "origins, by comma",
         "browser origins that may connect besides our own",
+    ),
+    setting(
+        "server.trusted_proxies",
+        "",
+        "addresses and networks, by comma",
+        "proxies that are believed about where a request comes from",
+    ),
+    setting(
+        "server.proxy_header",
+        "x-forwarded-for",
+        "x-forwarded-for, forwarded",
+        "the header that they say it in; the other is not looked at",
     ),
     setting(
         "server.connections_max",
@@ -193,6 +218,61 @@ pub const SETTINGS: [Setting; 43] = [
         "10s",
         "100ms to 5m",
         "how long a socket may stay without connect",
+    ),
+    setting(
+        "limits.header_timeout",
+        "5s",
+        "100ms to 5m",
+        "how long the head of a request may take",
+    ),
+    setting("limits.body_timeout", "30s", "100ms to 1h", "how long the body of a request may take"),
+    setting(
+        "limits.idle_timeout",
+        "60s",
+        "100ms to 1h",
+        "how long a connection may stay open between two requests",
+    ),
+    setting(
+        "limits.send_buffer_bytes",
+        "131072",
+        "4096 to 16777216",
+        "what the kernel may hold for a connection that does not read; it doubles that",
+    ),
+    setting(
+        "limits.connections_per_ip",
+        "0",
+        "0 to 1000000",
+        "connections of one address at a time; 0: any number",
+    ),
+    setting(
+        "limits.unauthenticated_max",
+        "5000",
+        "0 to 1000000",
+        "connections on which nobody has been let in yet; 0: any number",
+    ),
+    setting(
+        "limits.unauthenticated_per_ip",
+        "0",
+        "0 to 1000000",
+        "those of one address; 0: any number",
+    ),
+    setting(
+        "limits.per_ip",
+        "connects=2000,failed_auth=20",
+        "KIND=RATE or KIND=RATE/BURST, by comma",
+        "how often a second, and how often at once, one address may do something",
+    ),
+    setting(
+        "limits.per_subject",
+        "",
+        "KIND=RATE or KIND=RATE/BURST, by comma",
+        "the same of one subject",
+    ),
+    setting(
+        "limits.per_session",
+        "subscribes=5000,controls=100/1000",
+        "KIND=RATE or KIND=RATE/BURST, by comma",
+        "the same of one session",
     ),
     setting(
         "limits.presence_grace",

@@ -73,7 +73,7 @@ table! {
     COMMIT_EVENTS = "tidings_commit_batch_events", BATCH, "", "Events in one commit";
     COMMIT_SECONDS = "tidings_append_duration_seconds", FAST, "", "From taking a batch to its being durable and visible";
     SYNC_SECONDS = "tidings_sync_duration_seconds", FAST, "", "One fdatasync";
-    PUBLISHES = "tidings_publish_requests_total", Counter, "transport, outcome", "Publishes answered: `ok`, `duplicate` (all of it was there), `conflict`, `denied`, `rejected` (invalid or too large), `unavailable` (full, stopping, or a fault of ours)";
+    PUBLISHES = "tidings_publish_requests_total", Counter, "transport, outcome", "Publishes answered: `ok`, `duplicate` (all of it was there), `conflict`, `denied` (no right, or too fast), `rejected` (invalid or too large), `unavailable` (full, stopping, or a fault of ours)";
 
     LOG_FIRST = "tidings_log_first_offset", Gauge, "", "The first offset there is";
     LOG_LAST = "tidings_log_last_offset", Gauge, "", "The last offset; what is not durable has none";
@@ -120,7 +120,9 @@ table! {
     OPENED = "tidings_session_opened_total", Counter, "transport", "Sessions begun";
     CLOSED = "tidings_session_closed_total", Counter, "transport, code", "Sessions ended; `code` is a WebSocket's close code, `other` for one we do not send, `none` where there was none";
     SESSION_SECONDS = "tidings_session_duration_seconds", LONG, "transport", "How long they lasted";
-    HANDSHAKES = "tidings_handshake_rejected_total", Counter, "reason", "WebSockets that became no session: `origin`, `auth`, `protocol`; and connections of any kind over the cap: `limit`";
+    HANDSHAKES = "tidings_handshake_rejected_total", Counter, "reason", "WebSockets that became no session: `origin`, `auth`, `protocol`; and connections of any kind over a cap or a rate (`limit`), or without a TLS handshake (`tls`)";
+    RATE_LIMITED = "tidings_rate_limited_total", Counter, "scope, kind", "Refusals of who came too fast: whose limit (`ip`, `subject`, `session`) of what (`connects`, `failed_auth`, `requests`, `publishes`, `bytes`, `subscribes`, `acks`, `replay_bytes`, `controls`)";
+    CERTIFICATES = "tidings_tls_certificate_reads_total", Counter, "result", "Certificates read anew on SIGHUP: `ok`, `refused` (the one before stays)";
     AUTH = "tidings_auth_total", Counter, "result", "Identifications: `ok`, `refused`";
     KEY_SETS = "tidings_auth_key_sets_total", Counter, "result", "Readings of the key set of tokens (`auth.jwks_file`, `auth.jwks_url`): `ok`, `failed`, after which the last good set stays";
     PING_SECONDS = "tidings_ping_rtt_seconds", FAST, "", "From a WebSocket's ping to its pong";

@@ -46,10 +46,10 @@ use self::{
     query::Query,
     routes::{Allowed, Route},
 };
-use super::{Door, problem::Refusal};
+use super::{Door, listener::turned_away, problem::Refusal};
 use crate::{
     clock, metrics,
-    session::{Greeting, House, Session, Transport, internal, shown},
+    session::{Greeting, House, Session, Transport, guests::Guest, internal, shown},
 };
 pub use respond::Body;
 pub(super) use respond::place;
@@ -60,8 +60,10 @@ const STOPPING_MS: (u64, u64) = (500, 2000);
 /// Where a request comes from.
 #[derive(Clone)]
 pub struct Caller {
-    /// Its address.
+    /// The address of its connection.
     pub peer: SocketAddr,
+    /// Who it is, as far as limits go: what is behind a proxy that is believed.
+    pub guest: Arc<Guest>,
     /// What its tasks run on.
     pub tracker: TaskTracker,
     /// Its connection's place under the cap.
@@ -150,6 +152,7 @@ async fn route(
         }
         return Err(cors::refused(request.headers()));
     }
+    let caller = behind_proxy(door, caller, request.headers(), route)?;
     if route.is_socket() {
         return upgrade::answer(door, caller, request, route, &name).inspect_err(|refusal| {
             match refusal.code() {
@@ -163,6 +166,27 @@ async fn route(
     let (head, body) = request.into_parts();
     let call = Call { door: door.clone(), caller, head, name };
     dispatch(route, call, body).await
+}
+
+/// Who a request is of that a proxy has passed on.
+fn behind_proxy(
+    door: &Door,
+    caller: Caller,
+    headers: &HeaderMap,
+    route: Route,
+) -> Result<Caller, Refusal> {
+    let proxies = &door.options.proxies;
+    if !proxies.has(caller.peer.ip()) {
+        return Ok(caller);
+    }
+    let Some(client) = proxies.client(headers) else { return Ok(caller) };
+    match caller.guest.bring(client, route.is_socket()) {
+        Ok(guest) => Ok(Caller { guest, ..caller }),
+        Err(turned) => {
+            metrics::handshake_rejected("limit");
+            Err(turned_away(turned))
+        }
+    }
 }
 
 async fn dispatch(route: Route, call: Call, body: Incoming) -> Result<Response<Body>, Refusal> {
@@ -262,7 +286,7 @@ impl Call {
     /// Lets the caller in.
     fn session(&self, transport: Transport) -> Result<Session, WireError> {
         let token = headers::bearer(&self.head.headers)?;
-        Greeting::new(self.house().clone(), transport).connect(token)
+        Greeting::new(self.house().clone(), transport, self.caller.guest.clone()).connect(token)
     }
 
     /// Lets the caller of a stream in, who may show a ticket in the place of a token.
@@ -273,8 +297,9 @@ impl Call {
         if headers::bearer(&self.head.headers)?.is_some() {
             return Err(query::two_proofs());
         }
-        let redeemed = self.house().redeem(ticket)?;
-        Greeting::new(self.house().clone(), Transport::Sse).admit(redeemed)
+        let redeemed = self.house().redeem(ticket, &self.caller.guest)?;
+        Greeting::new(self.house().clone(), Transport::Sse, self.caller.guest.clone())
+            .admit(redeemed)
     }
 
     /// The parameters of the query, which must be among these.

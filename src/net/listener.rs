@@ -1,16 +1,17 @@
 //! The accept loop of a door, and what watches over each connection.
 //!
-//! - Connections over the cap are answered 503 and closed; a socket keeps its place after its
-//!   upgrade.
+//! - Connections over a cap are answered 503 and closed, those that come too fast 429; a socket keeps its
+//!   place after its upgrade.
 //! - A head that does not come, or comes too slowly, ends the connection, as does idling too long.
 //! - An answer may be read as slowly as its reader likes, as long as some of it moves within the
 //!   write timeout.
 //! - On `stop` no connection is taken any more; what is under way is answered, within [`DRAIN`].
 
-use std::{convert::Infallible, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{Response, body::Body as _, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tidings_proto::{Code, WireError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -19,18 +20,24 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Caller, Door,
+    Body, Caller, Door, DoorKind,
+    http::seal,
+    problem::Refusal,
     progress::{Phase, Progress, Pulse},
+    voice::Voice,
+    wire::Wire,
 };
-use crate::{clock, metrics};
+use crate::{
+    clock, metrics,
+    session::guests::{Guest, Turned},
+};
 
 /// How long requests under way may take once the door closes.
 pub const DRAIN: Duration = Duration::from_secs(5);
 /// What hyper may buffer of a head and of a response, in bytes.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// What the kernel may hold of an answer that is not read, in bytes. It says that there is room again only
-/// once a third is free: with megabytes in it, a slow reader would look like one that takes nothing.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+/// Answers up to this many bytes need no room: the kernel takes them at once.
+const SMALL_BYTES: u64 = 32 * 1024;
 /// How long to wait after a failed accept: mostly there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often failed accepts are logged, in milliseconds.
@@ -58,14 +65,18 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => match places.clone().try_acquire_owned() {
-                Ok(place) => {
-                    let caller = Caller { peer, tracker: tracker.clone(), place: Arc::new(place) };
+            Ok((stream, peer)) => match admit(&door, &places, peer) {
+                Ok((place, guest)) => {
+                    let place = Arc::new(place);
+                    let caller = Caller { peer, guest, tracker: tracker.clone(), place };
                     tracker.spawn(connection(stream, caller, door.clone(), stop.clone()));
                 }
-                Err(_) => {
+                Err(turned) => {
                     metrics::handshake_rejected("limit");
-                    refuse(stream, peer, &refusals, &tracker);
+                    // Under TLS nothing is said: that would cost a handshake.
+                    if door.tls.is_none() {
+                        refuse(stream, peer, turned, &refusals, &tracker);
+                    }
                 }
             },
             Err(error) => {
@@ -80,29 +91,78 @@ pub async fn serve(
     }
 }
 
+/// A place for a connection.
+fn admit(
+    door: &Door,
+    places: &Arc<Semaphore>,
+    peer: SocketAddr,
+) -> Result<(OwnedSemaphorePermit, Arc<Guest>), Turned> {
+    let place = places.clone().try_acquire_owned().map_err(|_| Turned::Full)?;
+    let (guests, ip) = (&door.house.guests, peer.ip());
+    let guest = match door.kind {
+        DoorKind::Public => guests.admit(ip, door.options.proxies.has(ip))?,
+        DoorKind::Admin => guests.operator(ip),
+    };
+    Ok((place, guest))
+}
+
 async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: CancellationToken) {
-    // Without these answers are late, or cut where they are read very slowly, but not wrong.
+    // Without these answers are late, or cut where they are read very slowly, but not wrong: the kernel says that there
+    // is room again only once a third is free, and with megabytes in it a slow reader would look like one that takes
+    // nothing. A socket keeps them.
     let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
+    let send_buffer_bytes = door.house.limits.send_buffer_bytes;
+    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(send_buffer_bytes);
+    let peer = caller.peer;
     let pulse = Pulse::new();
     let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
+    let stream = tokio::select! {
+        biased;
+        stream = secure(&door, stream) => stream,
+        () = stop.cancelled() => return,
+    };
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(error) => {
+            metrics::handshake_rejected("tls");
+            tracing::debug!(%peer, %error, "no TLS handshake");
+            return;
+        }
+    };
+    pulse.begins();
+    answer(stream, &pulse, caller, door, stop).await;
+}
+
+/// Answers the requests of a connection.
+async fn answer(
+    stream: Wire<Progress>,
+    pulse: &Arc<Pulse>,
+    caller: Caller,
+    door: Arc<Door>,
+    stop: CancellationToken,
+) {
     let peer = caller.peer;
     let (service_door, service_pulse) = (door.clone(), pulse.clone());
     let service = service_fn(move |request| {
         let (door, caller, busy) = (service_door.clone(), caller.clone(), service_pulse.busy());
+        let pulse = service_pulse.clone();
         async move {
-            let mut response = door.answer(caller, request).await;
+            let mut response = within_room(&door, &pulse, door.answer(caller, request).await);
+            if response.headers().get(header::CONNECTION).is_some_and(|it| it == "close") {
+                pulse.closes();
+            }
             response.body_mut().hold(busy);
             Ok::<_, Infallible>(response)
         }
     });
+    let voice = Voice::new(stream, pulse.clone());
     let mut builder = http1::Builder::new();
     // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle
     // connection.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
     builder.max_buf_size(BUFFER_BYTES).keep_alive(true);
     let mut connection =
-        pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+        pin!(builder.serve_connection(TokioIo::new(voice), service).with_upgrades());
     let header_timeout = door.options.header_timeout;
     loop {
         let (phase, since) = pulse.phase();
@@ -136,6 +196,37 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     }
 }
 
+/// An answer that is large needs room until it is taken: who reads slowly holds no more memory than there is for that.
+fn within_room(door: &Door, pulse: &Pulse, response: Response<Body>) -> Response<Body> {
+    let bytes = response.body().size_hint().exact().unwrap_or(0);
+    if bytes <= SMALL_BYTES {
+        return response;
+    }
+    let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+    match door.answers.clone().try_acquire_many_owned(permits) {
+        Ok(room) => {
+            pulse.takes(room);
+            response
+        }
+        Err(_) => {
+            let text = "too many large answers wait for their readers: try again, or ask for less";
+            let wait_ms = 1000 * clock::random_between(1, 5);
+            let error = WireError::new(Code::Unavailable, text).retry_after_ms(wait_ms);
+            let mut refused = Refusal::from(error).into_response();
+            seal(refused.headers_mut());
+            refused
+        }
+    }
+}
+
+/// The handshake, where the door is one of TLS.
+async fn secure(door: &Door, stream: Progress) -> io::Result<Wire<Progress>> {
+    match &door.tls {
+        Some(tls) => Box::pin(tls.accept(stream)).await,
+        None => Ok(Wire::Plain(stream)),
+    }
+}
+
 /// How long a connection may be in a phase.
 fn allowed(phase: Phase, door: &Door) -> Duration {
     match phase {
@@ -147,18 +238,19 @@ fn allowed(phase: Phase, door: &Door) -> Duration {
     }
 }
 
-/// Says that there is no place and closes.
+/// Says that there is no place, or none now, and closes.
 fn refuse(
     mut stream: TcpStream,
     peer: SocketAddr,
+    turned: Turned,
     refusals: &Arc<Semaphore>,
     tracker: &TaskTracker,
 ) {
     let Ok(permit) = refusals.clone().try_acquire_owned() else { return };
-    tracing::debug!(%peer, "connection refused: there are too many");
+    tracing::debug!(%peer, ?turned, "connection refused");
     tracker.spawn(async move {
         let _permit: OwnedSemaphorePermit = permit;
-        let answer = refusal(clock::random_between(1, 5));
+        let answer = turned_away(turned).whole();
         let said = async {
             let mut rest = [0; 1024];
             // Who is answered before it has asked takes the connection for broken, not for refused.
@@ -169,32 +261,26 @@ fn refuse(
             stream.shutdown().await?;
             // Closing with bytes unread would reset the connection and take the answer with it.
             while stream.read(&mut rest).await? > 0 {}
-            std::io::Result::Ok(())
+            io::Result::Ok(())
         };
         let _ = tokio::time::timeout(REFUSAL_WAIT, said).await;
     });
 }
 
-/// The answer to a connection over the cap, without a request having been read.
-fn refusal(retry_after_seconds: u64) -> String {
-    let body = format!(
-        concat!(
-            r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"#,
-            r#""detail":"the broker has as many connections as it may have","#,
-            r#""code":"unavailable","retryable":true,"retry_after_ms":{}}}"#
-        ),
-        retry_after_seconds * 1000
-    );
-    format!(
-        concat!(
-            "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\n",
-            "content-length: {}\r\nretry-after: {}\r\ncache-control: no-store\r\n",
-            "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{}"
-        ),
-        body.len(),
-        retry_after_seconds,
-        body
-    )
+/// What somebody is told for whom there is no place now.
+pub(super) fn turned_away(turned: Turned) -> Refusal {
+    let error = match turned {
+        Turned::Full => {
+            let text = "the broker has as many connections as it may have, or of your address";
+            let wait_ms = 1000 * clock::random_between(1, 5);
+            WireError::new(Code::Unavailable, text).retry_after_ms(wait_ms)
+        }
+        Turned::Fast(wait) => {
+            let text = "connects: too many a second came from your address";
+            WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms())
+        }
+    };
+    error.into()
 }
 
 #[cfg(test)]
@@ -203,12 +289,13 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_whole_answer() {
-        let answer = refusal(3);
+        let answer = turned_away(Turned::Full).whole();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 503 ") && head.contains("\r\nretry-after: 3\r\n"));
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
         let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(problem["retry_after_ms"], 3000);
+        let wait_ms = problem["retry_after_ms"].as_u64().unwrap();
+        assert!(head.contains(&format!("\r\nretry-after: {}\r\n", wait_ms / 1000)), "{answer}");
         assert_eq!(problem["code"], "unavailable");
     }
 }

@@ -6,13 +6,17 @@
 //! - A door is built once and shared by all its connections.
 
 mod admin;
+pub mod forwarded;
 pub mod frame;
 mod http;
 pub mod listener;
 mod problem;
 pub mod progress;
 mod sse;
+pub mod tls;
+mod voice;
 pub mod websocket;
+pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +24,11 @@ use hyper::{Request, Response, body::Incoming};
 use tokio::sync::Semaphore;
 
 pub use self::http::{Body, Caller};
-use self::http::{Origins, Routes};
+use self::{
+    forwarded::Proxies,
+    http::{Origins, Routes},
+    tls::Tls,
+};
 use crate::session::House;
 
 /// The settings of this room.
@@ -38,8 +46,12 @@ pub struct Options {
     pub allow_origins: Vec<String>,
     /// The most reads that may wait for an event at a time.
     pub long_polls_max: usize,
+    /// Who is believed about where a request comes from.
+    pub proxies: Proxies,
     /// The most bytes of request bodies in memory at a time.
     pub bodies_bytes_max: usize,
+    /// The most bytes of large answers that their readers have not taken yet.
+    pub answers_bytes_max: usize,
     /// Serve the demo page at `/`.
     pub demo: bool,
 }
@@ -52,8 +64,10 @@ impl Default for Options {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             allow_origins: Vec::new(),
+            proxies: Proxies::default(),
             long_polls_max: 5_000,
             bodies_bytes_max: 256 * 1024 * 1024,
+            answers_bytes_max: 256 * 1024 * 1024,
             demo: false,
         }
     }
@@ -86,12 +100,16 @@ pub struct Door {
     house: Arc<House>,
     options: Options,
     kind: DoorKind,
+    /// Without it, plain TCP.
+    tls: Option<Arc<Tls>>,
     routes: Routes,
     origins: Origins,
     /// One permit for each read that waits.
     long_polls: Arc<Semaphore>,
     /// One permit for each byte of a request's body in memory.
     bodies: Arc<Semaphore>,
+    /// One permit for each byte of a large answer in memory.
+    answers: Arc<Semaphore>,
 }
 
 impl Door {
@@ -106,10 +124,18 @@ impl Door {
             origins: Origins::new(&options.allow_origins)?,
             long_polls: permits(options.long_polls_max),
             bodies: permits(options.bodies_bytes_max),
+            answers: permits(options.answers_bytes_max),
             house,
             options,
             kind,
+            tls: None,
         })
+    }
+
+    /// The same over TLS.
+    #[must_use]
+    pub fn over(self, tls: Option<Arc<Tls>>) -> Door {
+        Door { tls, ..self }
     }
 
     /// Answers one request; every failure is an answer.

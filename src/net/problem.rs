@@ -58,6 +58,16 @@ impl Refusal {
         self.error.code
     }
 
+    /// Its number and name.
+    fn status(&self) -> (u16, &'static str) {
+        (self.status.as_u16(), self.status.canonical_reason().unwrap_or("Error"))
+    }
+
+    /// When to come again: seconds, rounded up, so that nobody comes too early.
+    fn retry_after_seconds(&self) -> u64 {
+        self.error.retry_after_ms.unwrap_or(0).div_ceil(1000).max(1)
+    }
+
     /// The same with a header more.
     #[must_use]
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Refusal {
@@ -78,15 +88,36 @@ impl Refusal {
         let headers = response.headers_mut();
         let problem = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem);
-        if let Some(ms) = self.error.retry_after_ms {
-            // Seconds, rounded up: nobody is to come too early.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+        if self.error.retry_after_ms.is_some() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after_seconds()));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         headers.extend(self.headers);
         response
+    }
+
+    /// The whole answer as text, for where hyper does not write it; the connection closes behind it.
+    pub(super) fn whole(self) -> String {
+        let body = String::from_utf8(self.json()).unwrap_or_default();
+        let (number, title) = self.status();
+        let retry_after = match self.error.retry_after_ms {
+            Some(_) => format!("retry-after: {}\r\n", self.retry_after_seconds()),
+            None => String::new(),
+        };
+        format!(
+            concat!(
+                "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n",
+                "content-length: {}\r\n{}cache-control: no-store\r\n",
+                "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n{}"
+            ),
+            number,
+            title,
+            body.len(),
+            retry_after,
+            body
+        )
     }
 
     fn json(&self) -> Vec<u8> {

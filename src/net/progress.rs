@@ -11,12 +11,15 @@
 //!   ▲                                                                                      │
 //!   └──────────────────────────────────────── a byte ──────────────────────────────────────┘
 //! ```
+//! - An answer that closes the connection while its request is still coming is not cut by that: what comes is taken
+//!   and thrown away for a while, since a reset would take the answer with it.
 //! - While `Sending`, every byte written starts the time anew: who reads slowly is not idle. A
 //!   next request that begins meanwhile has its time from the end of the answer on.
 
 use std::{
     future::Future,
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -27,10 +30,18 @@ use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::Sleep,
 };
 
 use crate::clock;
+
+/// How long what the peer still sends is taken after the last answer.
+const LINGER: Duration = Duration::from_secs(2);
+/// How much of it, in bytes.
+const LINGER_BYTES: usize = 16 << 20;
+/// How much of that is taken at a time; it lies on the stack.
+const LINGER_READ_BYTES: usize = 8 * 1024;
 
 /// A TCP stream whose writes fail when the peer has stopped reading.
 #[derive(Debug)]
@@ -39,13 +50,27 @@ pub struct Progress {
     write_timeout: Duration,
     /// Runs while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Set once our end is closed.
+    linger: Option<Box<Linger>>,
     pulse: Arc<Pulse>,
+}
+
+/// How long and how much is still taken behind an answer that closes the connection.
+#[derive(Debug)]
+struct Linger {
+    until: Pin<Box<Sleep>>,
+    bytes_left: usize,
 }
 
 impl Progress {
     /// Wraps a stream; what is read and written is noted in `pulse`.
     pub fn new(stream: TcpStream, write_timeout: Duration, pulse: Arc<Pulse>) -> Progress {
-        Progress { stream, write_timeout, stalled: None, pulse }
+        Progress { stream, write_timeout, stalled: None, linger: None, pulse }
+    }
+
+    /// The TCP stream under it.
+    pub fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// The stream alone, for an owner that watches over it itself.
@@ -70,6 +95,25 @@ impl Progress {
         ready!(stalled.as_mut().poll(cx));
         let text = "the peer has taken no byte within the write timeout";
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
+    }
+}
+
+impl Progress {
+    /// Throws away what comes, until the peer has closed too, or long enough.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(linger) = &mut self.linger else { return Poll::Ready(Ok(())) };
+        while linger.bytes_left > 0 && linger.until.as_mut().poll(cx).is_pending() {
+            let mut buffer = [const { MaybeUninit::<u8>::uninit() }; LINGER_READ_BYTES];
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            // However it ends: there is nobody left to be told.
+            if ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).is_err()
+                || buffer.filled().is_empty()
+            {
+                break;
+            }
+            linger.bytes_left = linger.bytes_left.saturating_sub(buffer.filled().len());
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -119,7 +163,15 @@ impl AsyncWrite for Progress {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.pulse.lingers() {
+                return Poll::Ready(Ok(()));
+            }
+            let until = Box::pin(tokio::time::sleep(LINGER));
+            self.linger = Some(Box::new(Linger { until, bytes_left: LINGER_BYTES }));
+        }
+        self.linger(cx)
     }
 }
 
@@ -146,11 +198,16 @@ struct State {
     since_ms: u64,
     /// While sending: a byte of a next request has come.
     heard: bool,
+    /// The answer that is sent is the last of the connection.
+    is_last: bool,
+    /// The room that the answer takes until all of it is written.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl State {
     fn new(phase: Phase) -> State {
-        State { phase, since_ms: clock::monotonic_ms(), heard: false }
+        let since_ms = clock::monotonic_ms();
+        State { phase, since_ms, heard: false, is_last: false, room: None }
     }
 }
 
@@ -167,10 +224,36 @@ impl Pulse {
         (state.phase, Duration::from_millis(for_ms))
     }
 
+    /// A head is awaited from here on.
+    pub fn begins(&self) {
+        self.enter(Phase::Head);
+    }
+
     /// A request is complete enough to be answered; it is over when the guard is dropped.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.enter(Phase::Busy);
         Busy(self.clone())
+    }
+
+    /// The answer that is made is the last: the connection closes behind it, whatever still comes.
+    pub fn closes(&self) {
+        self.0.lock().is_last = true;
+    }
+
+    /// The answer that is made has this room; it is free again when the last byte is written, or the connection gone.
+    pub fn takes(&self, room: OwnedSemaphorePermit) {
+        self.0.lock().room = Some(room);
+    }
+
+    /// Whether no request is under way, and no answer.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.0.lock().phase, Phase::Head | Phase::Idle)
+    }
+
+    /// Whether something may still come when our end is closed: behind a last answer, or a head that was refused.
+    fn lingers(&self) -> bool {
+        let state = self.0.lock();
+        state.is_last || state.phase == Phase::Head
     }
 
     /// A byte was read.
@@ -195,12 +278,14 @@ impl Pulse {
     fn flushed(&self) {
         let mut state = self.0.lock();
         if state.phase == Phase::Sending {
-            *state = State::new(if state.heard { Phase::Head } else { Phase::Idle });
+            let phase = if state.heard { Phase::Head } else { Phase::Idle };
+            *state = State { is_last: state.is_last, ..State::new(phase) };
         }
     }
 
     fn enter(&self, phase: Phase) {
-        *self.0.lock() = State::new(phase);
+        let mut state = self.0.lock();
+        *state = State { is_last: state.is_last, room: state.room.take(), ..State::new(phase) };
     }
 }
 

@@ -31,7 +31,7 @@ use super::http::{Body, place};
 use crate::{
     clock, metrics,
     session::{
-        Delivery, Ready, Session, Stored, Subscription, Transport, of_read,
+        Delivery, Ready, Session, Stored, Subscription, Transport, of_read, replayed_bytes,
         standing::{self, Standing, warns_ms},
     },
 };
@@ -200,8 +200,11 @@ impl Feed {
         match delivery {
             Delivery::Events { range, events, attempts, durable_at } => {
                 self.events(range.map(|(_, cursor)| cursor), &events, &attempts).await;
-                if let Some(durable_at) = durable_at {
-                    metrics::delivery_took(Transport::Sse.as_str(), durable_at);
+                match durable_at {
+                    Some(durable_at) => {
+                        metrics::delivery_took(Transport::Sse.as_str(), durable_at);
+                    }
+                    None => self.session.replayed(replayed_bytes(&events)),
                 }
                 return;
             }

@@ -19,14 +19,12 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tidings_proto::{SubscribeOptions, message::Push};
-use tokio::{
-    io::AsyncWriteExt,
-    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
-};
+use tokio::io::AsyncWriteExt;
 
 use super::{
     frame::{self, Frame, Limits, Message, OpenFrame, Payload, ReadError, Reader, Role},
     progress::Progress,
+    wire::{ReadHalf, Wire, WriteHalf},
 };
 use crate::{
     clock, metrics,
@@ -34,12 +32,11 @@ use crate::{
         Greeting, House, Ready, Transport, answers,
         conversation::{CLOSE_UNAUTHENTICATED, Conversation, Proof, Taken, Verdict},
         encoding::Encoding,
+        guests::Guest,
         outbox::{Filled, Frames, Outbox},
     },
 };
 
-/// What the kernel may hold for a socket that does not read, in bytes.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// An output buffer larger than this is given back after use.
 const KEEP_BYTES: usize = 16 * 1024;
 /// How long the close handshake may take.
@@ -52,7 +49,7 @@ const CLOSE_UNSUPPORTED: u16 = 1003;
 /// A socket right after its handshake.
 pub struct Start {
     /// The connection.
-    pub stream: Progress,
+    pub stream: Wire<Progress>,
     /// What came behind the handshake.
     pub leftover: Bytes,
     /// What everybody shares.
@@ -65,6 +62,8 @@ pub struct Start {
     pub subscribe: Option<Box<SubscribeOptions>>,
     /// Who it is.
     pub peer: SocketAddr,
+    /// The same, as far as limits go.
+    pub guest: Arc<Guest>,
 }
 
 /// What the reader gives.
@@ -95,12 +94,8 @@ impl Shared {
 
 /// Serves the socket until it ends. What is needed at the start alone is no part of the future.
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
-    let Start { stream, leftover, house, proof, encoding, subscribe, peer } = start;
-    let stream = stream.into_inner();
-    // Without these the socket works all the same, only worse.
-    let _ = stream.set_nodelay(true);
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
-    let (input, output) = stream.into_split();
+    let Start { stream, leftover, house, proof, encoding, subscribe, peer, guest } = start;
+    let (input, output) = stream.split();
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
     let (answers, queue) = answers::channel();
     let ready = Ready::new();
@@ -109,7 +104,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         heard_ms: AtomicU64::new(clock::monotonic_ms()),
         pinged_us: AtomicU64::new(0),
     });
-    let greeting = Greeting::new(house.clone(), Transport::WebSocket).speaking(encoding);
+    let greeting = Greeting::new(house.clone(), Transport::WebSocket, guest).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
@@ -152,14 +147,14 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
 }
 
 /// Reads on until the peer has closed too, so that our close frame is not lost to a reset.
-async fn drain(mut reader: Box<Reader<OwnedReadHalf>>) {
+async fn drain(mut reader: Box<Reader<ReadHalf>>) {
     let rest = async { while let Ok(Some(_)) = reader.next().await {} };
     let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
 }
 
 /// The reading half.
 struct Ears {
-    reader: Reader<OwnedReadHalf>,
+    reader: Reader<ReadHalf>,
     conversation: Conversation,
     encoding: Encoding,
     house: Arc<House>,
@@ -168,10 +163,7 @@ struct Ears {
 
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
-    async fn listen(
-        mut self: Box<Self>,
-        proof: Option<Proof>,
-    ) -> Option<Box<Reader<OwnedReadHalf>>> {
+    async fn listen(mut self: Box<Self>, proof: Option<Proof>) -> Option<Box<Reader<ReadHalf>>> {
         // A socket may last; its token is not kept for that.
         let begun = Box::pin(self.conversation.begin(proof)).await;
         let ending = match begun {
@@ -274,11 +266,15 @@ impl Ears {
                 Err(Some((CLOSE_UNSUPPORTED, reason)))
             }
             Ok(Some(Message::Ping(payload))) => {
+                match self.conversation.control() {
+                    Verdict::GoOn => {}
+                    other => return Ok(other),
+                }
                 Ok(Box::pin(self.conversation.pong_of(payload.as_ref())).await)
             }
             Ok(Some(Message::Pong(_))) => {
                 self.shared.ponged();
-                Ok(Verdict::GoOn)
+                Ok(self.conversation.control())
             }
             Ok(Some(Message::Close(code))) => {
                 Err(Some((code.map_or(CLOSE_NORMAL, |(code, _)| code), String::new())))
@@ -306,7 +302,7 @@ impl Ears {
 
 /// The writing half.
 struct Mouth {
-    output: OwnedWriteHalf,
+    output: WriteHalf,
     outbox: Outbox,
     house: Arc<House>,
     shared: Arc<Shared>,
@@ -369,7 +365,7 @@ impl Mouth {
         }
         frame::encode(Frame::Close(Some((code, &reason))), None, &mut self.buffer.bytes);
         let _ = tokio::time::timeout(CLOSE_WAIT, self.write()).await;
-        let _ = self.output.shutdown().await;
+        let _ = tokio::time::timeout(CLOSE_WAIT, self.output.shutdown()).await;
     }
 
     /// Writes the buffer; false when the socket is gone or takes nothing.
@@ -397,6 +393,10 @@ impl Mouth {
                 // Within a frame no close frame can be sent: the connection is cut, the client resumes.
                 Ok(_) | Err(_) => return false,
             }
+        }
+        // Under TLS some of it may wait encrypted; what lies under that watches the time then.
+        if self.output.flush().await.is_err() {
+            return false;
         }
         drop(slow);
         if clock::monotonic_ms() - began_ms >= millis(self.house.limits.ping_interval) {

@@ -68,6 +68,7 @@ impl Session {
         let revoked = self.broker().change_access(change).await;
         let change = revoked.map_err(|error| of_access(&error))?;
         tracing::info!(by = self.identity.subject, about = change.key(), "revoked");
+        self.done_as_admin("access.revoked", "about", &change.key()).await;
         Ok(change)
     }
 
@@ -92,6 +93,7 @@ impl Session {
         match made.map_err(|error| of_access(&error))? {
             AuthChange::KeyMade(key) => {
                 tracing::info!(by = self.identity.subject, id = key.id, "an API key was made");
+                self.done_as_admin("key.made", "id", &key.id).await;
                 Ok((*key, new))
             }
             _ => Err(internal("an API key became something else")),
@@ -120,6 +122,7 @@ impl Session {
         let revoked = self.broker().change_access(AuthChange::KeyRevoked { id: id.to_owned() });
         revoked.await.map_err(|error| of_access(&error))?;
         tracing::info!(by = self.identity.subject, id, "an API key was revoked");
+        self.done_as_admin("key.revoked", "id", id).await;
         Ok(())
     }
 

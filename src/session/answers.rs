@@ -2,7 +2,10 @@
 //!
 //! A client that asks and does not read is not read any more once the bound is reached.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use tidings_proto::message::Reply;
@@ -22,12 +25,15 @@ pub struct Answers {
     queue: mpsc::Sender<Box<Queued>>,
     room: Arc<Semaphore>,
     ended: Ended,
+    replayed: Arc<AtomicU64>,
 }
 
 /// The end where they come out.
 pub struct AnswerQueue {
     queue: mpsc::Receiver<Box<Queued>>,
     ended: Ended,
+    /// Bytes of events sent that were there before, which the conversation does not know of yet.
+    replayed: Arc<AtomicU64>,
 }
 
 /// The numbers of subscriptions that ended by themselves and that the conversation does not know of yet.
@@ -44,7 +50,9 @@ pub fn channel() -> (Answers, AnswerQueue) {
     let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
     let ended = Ended::default();
     let room = Arc::new(Semaphore::new(ANSWER_BYTES_MAX));
-    (Answers { queue: sender, room, ended: ended.clone() }, AnswerQueue { queue: receiver, ended })
+    let replayed = Arc::<AtomicU64>::default();
+    let queue = AnswerQueue { queue: receiver, ended: ended.clone(), replayed: replayed.clone() };
+    (Answers { queue: sender, room, ended, replayed }, queue)
 }
 
 impl Answers {
@@ -65,6 +73,11 @@ impl Answers {
         }
     }
 
+    /// How many bytes of events that were there before have been sent since the last call.
+    pub(super) fn take_replayed(&self) -> u64 {
+        self.replayed.swap(0, Ordering::Relaxed)
+    }
+
     /// The subscriptions that have ended by themselves since the last call.
     pub(super) fn take_ended(&self) -> Vec<u32> {
         std::mem::take(&mut self.ended.lock())
@@ -78,6 +91,11 @@ impl AnswerQueue {
 
     pub(super) fn try_recv(&mut self) -> Result<Box<Queued>, mpsc::error::TryRecvError> {
         self.queue.try_recv()
+    }
+
+    /// So many bytes of events that were there before are sent.
+    pub(super) fn replayed(&self, bytes: u64) {
+        self.replayed.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Bounded by the subscriptions of the socket: they end once.

@@ -15,6 +15,7 @@ use super::{
     encoding::Encoding,
     of_ack,
     outbox::{Form, Item, Pending},
+    rates::Kind,
     standing::Standing,
     target,
 };
@@ -32,6 +33,8 @@ pub use self::rights::{CLOSE_REVOKED, CLOSE_UNAUTHENTICATED};
 
 /// How many messages in a row may be bad.
 const BAD_MAX: u32 = 20;
+/// It goes on and on though it is refused, or tried too many tokens.
+pub const CLOSE_RATE_LIMITED: u16 = 4429;
 /// Undecodable messages, twenty in a row.
 pub const CLOSE_VIOLATION: u16 = 4500;
 
@@ -117,8 +120,12 @@ impl Conversation {
         match connected {
             Ok(session) => self.enter(session).await,
             Err(error) => {
+                let close = match error.code {
+                    Code::RateLimited => Verdict::Close(CLOSE_RATE_LIMITED, "rate limited"),
+                    _ => Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated"),
+                };
                 self.send(Item::Push(Push::Error(error))).await;
-                Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
+                close
             }
         }
     }
@@ -207,19 +214,22 @@ impl Conversation {
             Verdict::GoOn => {}
             other => return other,
         }
-        let sent = match taken.0 {
+        let (id, error) = match taken.0 {
             What::Request(id, request) => match self.request(id, request).await {
                 Ok(verdict) => return verdict,
-                Err(error) => self.answer(id, Reply::Error(error)).await,
+                Err(error) => (id, error),
             },
-            What::Refused(id, error) => self.answer(id, Reply::Error(error)).await,
+            What::Refused(id, error) => (id, error),
             What::Bad(bad) => {
                 self.bad_in_a_row += 1;
-                self.answer(bad.id, Reply::Error(bad.error)).await
+                (bad.id, bad.error)
             }
         };
-        match sent {
+        let is_cut_off = error.code == Code::RateLimited
+            && self.session.as_ref().is_none_or(Session::is_beyond_reason);
+        match self.answer(id, Reply::Error(error)).await {
             false => Verdict::Gone,
+            true if is_cut_off => Verdict::Close(CLOSE_RATE_LIMITED, "rate limited"),
             true if self.bad_in_a_row >= BAD_MAX => {
                 Verdict::Close(CLOSE_VIOLATION, "twenty bad messages in a row")
             }
@@ -240,6 +250,18 @@ impl Conversation {
         }
     }
 
+    /// A ping or pong of the transport's own has come. Nobody is told before that there are too many.
+    pub fn control(&self) -> Verdict {
+        let Some(session) = &self.session else { return Verdict::GoOn };
+        match session.take(Kind::Controls, 1) {
+            Ok(()) => Verdict::GoOn,
+            Err(_) => {
+                session.cut_off(Kind::Controls);
+                Verdict::Close(CLOSE_RATE_LIMITED, "too many pings and pongs")
+            }
+        }
+    }
+
     async fn request(
         &mut self,
         id: Option<RequestId>,
@@ -254,6 +276,9 @@ impl Conversation {
                 Verdict::GoOn => {}
                 other => return Ok(other),
             }
+        }
+        if let Some(session) = &self.session {
+            session.take(Kind::Requests, 1)?;
         }
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
@@ -379,6 +404,7 @@ impl Conversation {
                 format!("subscribe: this socket has {max} subscriptions, the most it may have"),
             ));
         }
+        session.replayed(self.answers.take_replayed());
         let number = self.last_number + 1;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
         self.last_number = number;
@@ -409,6 +435,7 @@ impl Conversation {
 
     async fn ack(&mut self, id: Option<RequestId>, ack: &Ack) -> Result<Verdict, WireError> {
         let target = target(ack)?;
+        self.session()?.take(Kind::Acks, 1)?;
         let number = named(ack.subscription)?;
         let (durable, token) = self.durable(number)?;
         self.session()?.check_log(ack.log.as_deref())?;
@@ -424,6 +451,7 @@ impl Conversation {
 
     async fn nack(&mut self, id: Option<RequestId>, nack: &Nack) -> Result<Verdict, WireError> {
         check_count(nack.offsets.len())?;
+        self.session()?.take(Kind::Acks, 1)?;
         let number = named(nack.subscription)?;
         let (durable, token) = self.durable(number)?;
         self.session()?.check_log(nack.log.as_deref())?;

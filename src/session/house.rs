@@ -1,6 +1,7 @@
 //! What all sessions share, and the door into it.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,8 +12,16 @@ use std::{
 use tidings_proto::{Code, Filters, WireError};
 use tokio_util::sync::CancellationToken;
 
-use super::encoding::Encoding;
-use super::{DurableInfo, Session, error, of_read, standing};
+use super::{
+    DurableInfo, Session,
+    audit::Audit,
+    encoding::Encoding,
+    error,
+    guests::{Caps, Guest, Guests, Stay},
+    of_read,
+    rates::{self, Kind, Limiter, Meter},
+    standing,
+};
 use crate::{
     auth::{AuthError, Authenticator, Identity, Tickets},
     broker::Broker,
@@ -20,6 +29,9 @@ use crate::{
     log::Health,
     metrics::Gauges,
 };
+
+/// When a subject may come that has as many sessions as it may, in milliseconds.
+const STAY_MS: (u64, u64) = (1000, 5000);
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -34,8 +46,14 @@ pub struct Limits {
     pub ping_interval: Duration,
     /// How long a socket may take no byte while something waits to be written.
     pub write_timeout: Duration,
+    /// What the kernel may hold for a connection that does not read, in bytes; it doubles that for its own needs.
+    pub send_buffer_bytes: usize,
     /// How long a socket may stay without `connect` where one is needed.
     pub connect_timeout: Duration,
+    /// How often something may be done.
+    pub rates: rates::Options,
+    /// How many connections there may be of an address, and of strangers.
+    pub caps: Caps,
 }
 
 /// What all sessions share.
@@ -49,6 +67,11 @@ pub struct House {
     /// The broker is stopping: say goodbye.
     pub stop: CancellationToken,
     pub(super) tickets: Tickets,
+    /// Who stands at the door.
+    pub guests: Arc<Guests>,
+    /// What operators are told.
+    pub audit: Audit,
+    pub(super) limiter: Arc<Limiter>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -96,7 +119,11 @@ impl House {
         limits: Limits,
         stop: CancellationToken,
     ) -> Arc<House> {
+        let limiter = Limiter::new(limits.rates);
         Arc::new(House {
+            guests: Guests::new(limits.caps, limiter.clone()),
+            limiter,
+            audit: Audit::default(),
             broker,
             authenticator,
             limits,
@@ -110,6 +137,11 @@ impl House {
     /// How many sessions there are on this transport.
     pub fn sessions(&self, transport: Transport) -> usize {
         self.count(transport).load(Ordering::Relaxed)
+    }
+
+    /// Whether a token is needed to get in.
+    pub fn needs_token(&self) -> bool {
+        self.authenticator.anonymous().is_none()
     }
 
     /// How long it has been open.
@@ -152,6 +184,22 @@ impl House {
         }
     }
 
+    /// What somebody is told whose token does not hold: once they come too fast, that.
+    pub(super) fn refuse(&self, error: &AuthError, ip: IpAddr) -> WireError {
+        if matches!(error, AuthError::Missing) {
+            return error::of_auth(error);
+        }
+        self.audit.failed_auth(ip);
+        match self.limiter.take_of_ip(ip, Kind::FailedAuth) {
+            Ok(()) => error::of_auth(error),
+            Err(wait) => {
+                self.audit.exceeded(Kind::FailedAuth, ip, None);
+                let text = "token: too many that do not hold came from your address";
+                WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms())
+            }
+        }
+    }
+
     fn count(&self, transport: Transport) -> &Arc<AtomicUsize> {
         let [websocket, sse, http] = &self.sessions;
         match transport {
@@ -166,13 +214,14 @@ impl House {
 pub struct Greeting {
     house: Arc<House>,
     transport: Transport,
+    guest: Arc<Guest>,
     encoding: Encoding,
 }
 
 impl Greeting {
     /// Somebody at this door, who is answered in JSON.
-    pub fn new(house: Arc<House>, transport: Transport) -> Greeting {
-        Greeting { house, transport, encoding: Encoding::Json }
+    pub fn new(house: Arc<House>, transport: Transport, guest: Arc<Guest>) -> Greeting {
+        Greeting { house, transport, guest, encoding: Encoding::Json }
     }
 
     /// The same, answered in this encoding.
@@ -183,7 +232,7 @@ impl Greeting {
 
     /// Whether a token is needed to get in.
     pub fn needs_token(&self) -> bool {
-        self.house.authenticator.anonymous().is_none()
+        self.house.needs_token()
     }
 
     /// Whether a token makes a difference.
@@ -200,13 +249,13 @@ impl Greeting {
     /// Lets somebody in.
     ///
     /// # Errors
-    /// `unauthenticated`, or `unavailable` when the broker is stopping.
+    /// `unauthenticated`, `rate_limited`, or `unavailable` when the broker is stopping.
     pub fn connect(&self, token: Option<&str>) -> Result<Session, WireError> {
         self.check_stopping()?;
         let identified = self.house.identify(token);
         crate::metrics::authenticated(identified.is_ok());
-        let identity = identified.map_err(|error| error::of_auth(&error))?;
-        Ok(self.session(identity))
+        let identity = identified.map_err(|error| self.house.refuse(&error, self.guest.ip()))?;
+        self.session(identity)
     }
 
     /// Lets in who has shown a ticket.
@@ -215,7 +264,7 @@ impl Greeting {
     /// As [`Greeting::connect`].
     pub fn admit(&self, ticket: Redeemed) -> Result<Session, WireError> {
         self.check_stopping()?;
-        Ok(self.session(ticket.0))
+        self.session(ticket.0)
     }
 
     fn check_stopping(&self) -> Result<(), WireError> {
@@ -227,43 +276,44 @@ impl Greeting {
             .retry_after_ms(wait_ms))
     }
 
-    fn session(&self, identity: Arc<Identity>) -> Session {
-        let counted = Counted::new(&self.house, self.transport, self.encoding);
-        let house = self.house.clone();
-        let ends_ms = standing::ends_ms(&identity);
-        Session { house, identity, id: clock::session_id(), ends_ms, counted }
-    }
-}
-
-/// Somebody whose ticket was good. It is not good a second time.
-#[derive(Clone, Debug)]
-pub struct Redeemed(Arc<Identity>);
-
-impl House {
-    /// Who brings this token.
-    pub(super) fn identify(&self, token: Option<&str>) -> Result<Arc<Identity>, AuthError> {
-        let identity = self.authenticator.identify(token, |id| self.broker.api_key(id))?;
-        match standing::is_revoked(&self.broker, &identity) {
-            true => Err(AuthError::Revoked),
-            false => Ok(identity),
-        }
-    }
-
-    /// Who brings this ticket.
-    ///
-    /// # Errors
-    /// `unauthenticated` when it does not hold, or when what it was given for holds no more.
-    pub fn redeem(&self, ticket: &str) -> Result<Redeemed, WireError> {
-        let redeemed = self.tickets.redeem(ticket).ok_or(AuthError::Ticket);
-        let redeemed = redeemed.and_then(|identity| {
-            let has_ended = identity.expires.is_some_and(|expires| expires <= clock::now());
-            match has_ended || standing::is_revoked(&self.broker, &identity) {
-                true => Err(AuthError::Ticket),
-                false => Ok(Redeemed(identity)),
+    fn session(&self, identity: Arc<Identity>) -> Result<Session, WireError> {
+        let meter = Meter::new(&self.house.limiter, self.guest.ip(), &identity);
+        let stay = match self.transport {
+            Transport::Http => {
+                meter.take(Kind::Requests, 1)?;
+                None
             }
-        });
-        crate::metrics::authenticated(redeemed.is_ok());
-        redeemed.map_err(|error| error::of_auth(&error))
+            Transport::WebSocket | Transport::Sse => {
+                meter.take(Kind::Connects, 1)?;
+                self.stay(&identity)?
+            }
+        };
+        self.guest.let_in();
+        Ok(Session {
+            house: self.house.clone(),
+            ends_ms: standing::ends_ms(&identity),
+            identity,
+            id: clock::session_id(),
+            guest: self.guest.clone(),
+            meter,
+            _stay: stay,
+            counted: Counted::new(&self.house, self.transport, self.encoding),
+        })
+    }
+
+    /// A place among the sessions of a subject, where its token bounds them.
+    fn stay(&self, identity: &Identity) -> Result<Option<Stay>, WireError> {
+        let Some(max) = identity.limits.sessions else { return Ok(None) };
+        let places = usize::try_from(max.get()).unwrap_or(usize::MAX);
+        if let Some(stay) = self.house.guests.stay(&identity.subject, places) {
+            return Ok(Some(stay));
+        }
+        let text = format!(
+            "token: {} has {max} sessions, as many as it may have at a time",
+            identity.subject
+        );
+        let wait_ms = clock::random_between(STAY_MS.0, STAY_MS.1);
+        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms))
     }
 }
 
@@ -315,5 +365,37 @@ impl Session {
         let wanted = |name: &str| self.identity.grants.may_use_durable(name);
         let found = self.broker().durable_infos(after, limit, wanted).await;
         found.map_err(|error| of_read(&error))
+    }
+}
+
+/// Somebody whose ticket was good. It is not good a second time.
+#[derive(Clone, Debug)]
+pub struct Redeemed(Arc<Identity>);
+
+impl House {
+    /// Who brings this token.
+    pub(super) fn identify(&self, token: Option<&str>) -> Result<Arc<Identity>, AuthError> {
+        let identity = self.authenticator.identify(token, |id| self.broker.api_key(id))?;
+        match standing::is_revoked(&self.broker, &identity) {
+            true => Err(AuthError::Revoked),
+            false => Ok(identity),
+        }
+    }
+
+    /// Who brings this ticket.
+    ///
+    /// # Errors
+    /// `unauthenticated` when it does not hold, or when what it was given for holds no more.
+    pub fn redeem(&self, ticket: &str, from: &Guest) -> Result<Redeemed, WireError> {
+        let redeemed = self.tickets.redeem(ticket).ok_or(AuthError::Ticket);
+        let redeemed = redeemed.and_then(|identity| {
+            let has_ended = identity.expires.is_some_and(|expires| expires <= clock::now());
+            match has_ended || standing::is_revoked(&self.broker, &identity) {
+                true => Err(AuthError::Ticket),
+                false => Ok(Redeemed(identity)),
+            }
+        });
+        crate::metrics::authenticated(redeemed.is_ok());
+        redeemed.map_err(|error| self.refuse(&error, from.ip()))
     }
 }

@@ -7,14 +7,18 @@
 
 mod access;
 pub mod answers;
+pub mod audit;
 pub mod conversation;
 mod dead;
 pub mod encoding;
 mod error;
+pub mod guests;
 pub mod house;
+mod metering;
 mod operate;
 pub mod outbox;
 mod publishing;
+pub mod rates;
 mod retention;
 mod scheduled;
 pub mod standing;
@@ -29,6 +33,7 @@ pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_a
 pub use access::{KeyWish, RevocationWish, TicketGiven};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Redeemed, Transport};
+pub(crate) use metering::replayed_bytes;
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use smallvec::SmallVec;
@@ -38,6 +43,10 @@ use tidings_proto::{
 };
 use uuid::Uuid;
 
+use self::{
+    guests::{Guest, Stay},
+    rates::{Kind, Meter},
+};
 use crate::{
     auth::Identity,
     broker::{self, Broker, Target, is_never_delivered},
@@ -53,6 +62,9 @@ pub struct Session {
     id: Uuid,
     /// When the token ends, on the monotonic clock.
     ends_ms: Option<u64>,
+    guest: Arc<Guest>,
+    meter: Meter,
+    _stay: Option<Stay>,
     counted: house::Counted,
 }
 
@@ -104,7 +116,8 @@ impl Session {
     /// # Errors
     /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
     pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
-        let identity = self.house.identify(Some(token)).map_err(|error| error::of_auth(&error))?;
+        let identified = self.house.identify(Some(token));
+        let identity = identified.map_err(|error| self.house.refuse(&error, self.guest.ip()))?;
         if identity.subject != self.identity.subject {
             let text = format!(
                 "token: it is {}'s, and this session is {}'s",
@@ -113,6 +126,7 @@ impl Session {
             return Err(WireError::new(Code::PermissionDenied, text));
         }
         self.ends_ms = standing::ends_ms(&identity);
+        self.meter.refresh(&identity);
         self.identity = identity;
         Ok(())
     }
@@ -169,10 +183,11 @@ impl Session {
                 format!("data: {data_bytes} bytes, at most {max} are allowed"),
             ));
         }
-        match self.identity.grants.may_publish(topic) {
-            true => Ok(()),
-            false => Err(self.denied("publish to", topic.as_str())),
+        if !self.identity.grants.may_publish(topic) {
+            return Err(self.denied("publish to", topic.as_str()));
         }
+        self.take(Kind::Publishes, 1)?;
+        self.take(Kind::Bytes, u64::try_from(data_bytes).unwrap_or(u64::MAX))
     }
 
     /// Subscribes; `number` is this conversation's number for it.
@@ -189,6 +204,8 @@ impl Session {
         if let Some(name) = &options.durable {
             self.check_durable(name)?;
         }
+        self.take(Kind::Subscribes, 1)?;
+        self.take(Kind::ReplayBytes, 1)?;
         let subject = &self.identity.subject;
         let subscribed = self.broker().subscribe_as(self.id, options, subject, ready, number).await;
         subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
@@ -206,11 +223,17 @@ impl Session {
         wait: Duration,
     ) -> Result<Read, WireError> {
         self.check_read(&options.filters)?;
+        self.take(Kind::ReplayBytes, 1)?;
         let reading = async {
             let read = self.broker().read(options, from, limit, wait).await;
             read.map_err(|error| of_subscribe(&error, self.broker().log().id()))
         };
-        if wait.is_zero() { reading.await } else { self.unless_revoked(reading).await }
+        let read = match wait.is_zero() {
+            true => reading.await,
+            false => self.unless_revoked(reading).await,
+        }?;
+        self.replayed(replayed_bytes(&read.batch.events));
+        Ok(read)
     }
 
     /// One event.
@@ -346,7 +369,10 @@ impl Session {
     pub async fn delete_durable(&self, name: &str) -> Result<(), WireError> {
         self.check_durable(name)?;
         match self.broker().delete_durable(name).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.done_as_admin("subscription.deleted", "durable", name).await;
+                Ok(())
+            }
             Ok(false) => Err(no_durable(name)),
             Err(error) => Err(of_append(&error)),
         }
@@ -383,6 +409,7 @@ impl Session {
         ack: &Ack,
     ) -> Result<tidings_proto::Cursor, WireError> {
         self.check_durable(name)?;
+        self.take(Kind::Acks, 1)?;
         self.check_log(ack.log.as_deref())?;
         let target = target(ack)?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
@@ -398,6 +425,7 @@ impl Session {
     /// As the protocol says.
     pub async fn nack_by_name(&self, name: &str, nack: &Nack) -> Result<(), WireError> {
         self.check_durable(name)?;
+        self.take(Kind::Acks, 1)?;
         self.check_log(nack.log.as_deref())?;
         check_count(nack.offsets.len())?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;

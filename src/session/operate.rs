@@ -31,6 +31,8 @@ impl Session {
     pub async fn reset_durable(&self, name: &str, to: &Start) -> Result<Cursor, WireError> {
         self.check_durable(name)?;
         let reset = self.broker().reset_durable(name, to).await;
-        reset.map_err(|error| of_subscribe(&error, self.broker().log().id()))
+        let cursor = reset.map_err(|error| of_subscribe(&error, self.broker().log().id()))?;
+        self.done_as_admin("subscription.reset", "durable", name).await;
+        Ok(cursor)
     }
 }

@@ -31,7 +31,7 @@ use super::{
     Publishing, PublishingRun, Transport,
     answers::{AnswerQueue, Queued},
     encoding::Encoding,
-    internal, of_append, of_read,
+    internal, of_append, of_read, replayed_bytes,
 };
 use crate::{
     broker::{AckTicket, Delivery, Ready, Subscription},
@@ -347,8 +347,11 @@ impl Outbox {
         match Box::pin(subscription.next()).await {
             Ok(Some(delivery)) => {
                 let over = matches!(delivery, Delivery::Superseded);
-                if let Delivery::Events { durable_at, .. } = &delivery {
+                if let Delivery::Events { durable_at, events, .. } = &delivery {
                     self.durable_at = self.durable_at.or(*durable_at);
+                    if durable_at.is_none() {
+                        self.answers.replayed(replayed_bytes(events));
+                    }
                 }
                 write_delivery(self.encoding, number, self.log, delivery, frames);
                 if over {

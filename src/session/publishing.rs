@@ -151,7 +151,7 @@ impl Session {
 fn outcome(code: Code) -> Outcome {
     match code {
         Code::Conflict => Outcome::Conflict,
-        Code::PermissionDenied | Code::Unauthenticated => Outcome::Denied,
+        Code::PermissionDenied | Code::Unauthenticated | Code::RateLimited => Outcome::Denied,
         Code::Unavailable | Code::Internal => Outcome::Unavailable,
         _ => Outcome::Rejected,
     }

@@ -32,7 +32,10 @@ impl Session {
     pub async fn put_retention(&self, filter: &str, rule: RetentionRule) -> Result<(), WireError> {
         self.check_admin("retention")?;
         let filter = parse_filter("filter", filter)?;
-        self.broker().put_retention(filter, rule).await.map_err(|error| of_retention(&error))
+        let put = self.broker().put_retention(filter.clone(), rule).await;
+        put.map_err(|error| of_retention(&error))?;
+        self.done_as_admin("retention.changed", "filter", filter.as_str()).await;
+        Ok(())
     }
 
     /// Forgets the rule for a filter.
@@ -44,7 +47,10 @@ impl Session {
         let filter = parse_filter("filter", filter)?;
         let deleted = self.broker().delete_retention(filter.clone()).await;
         match deleted.map_err(|error| of_retention(&error))? {
-            true => Ok(()),
+            true => {
+                self.done_as_admin("retention.deleted", "filter", filter.as_str()).await;
+                Ok(())
+            }
             false => Err(no_rule(&filter)),
         }
     }
@@ -60,7 +66,9 @@ impl Session {
             let text = "topic: the broker's own events are not erased";
             return Err(WireError::invalid(text));
         }
-        self.broker().erase(&topic).await.map_err(|error| of_retention(&error))
+        let erased = self.broker().erase(&topic).await.map_err(|error| of_retention(&error))?;
+        self.done_as_admin("topic.erased", "topic", topic.as_str()).await;
+        Ok(erased)
     }
 }
 

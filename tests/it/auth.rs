@@ -676,7 +676,9 @@ fn s11_an_open_broker_listens_on_loopback_only_unless_told_otherwise() {
     everywhere(&["--insecure"]);
     let secret = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(secret.path(), SECRET).unwrap();
-    everywhere(&["--auth-jwt-hs256-secret-file", secret.path().to_str().unwrap()]);
+    let secret = secret.path().to_str().unwrap();
+    let behind = "server.tls_terminated_by_proxy=true";
+    everywhere(&["--auth-jwt-hs256-secret-file", secret, "--set", behind]);
 }
 
 #[test]

@@ -16,6 +16,7 @@
 mod util;
 
 mod access;
+mod attacks;
 mod auth;
 mod bad_input;
 mod bandwidth;
@@ -36,6 +37,7 @@ mod operate;
 mod pace;
 mod presence;
 mod prometheus;
+mod protection;
 mod publish;
 mod real_input;
 mod receipts;
@@ -49,3 +51,4 @@ mod state;
 mod stop;
 mod strace;
 mod subscribe;
+mod tls;

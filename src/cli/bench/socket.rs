@@ -255,7 +255,9 @@ pub(super) fn frame_of(first: u8, payload: &[u8], out: &mut Vec<u8>) {
 
 /// `HOST:PORT` of the broker's address.
 pub(super) fn authority(url: &str) -> anyhow::Result<String> {
-    let rest = url.strip_prefix("http://").context("give the broker as http://HOST:PORT")?;
+    let rest = url
+        .strip_prefix("http://")
+        .context("give the broker as http://HOST:PORT: this load has no TLS")?;
     let authority = rest.trim_end_matches('/');
     Ok(match authority.contains(':') {
         true => authority.to_owned(),

@@ -178,6 +178,12 @@ mod tests {
         for (origin, host) in [
             ("http://app.example", "a"),
             ("https://app.example.evil", "a"),
+            ("https://evilapp.example", "a"),
+            ("https://app.example.", "a"),
+            ("https://app.example@evil", "a"),
+            ("https://app.example, https://evil", "a"),
+            ("http://b@a", "a"),
+            ("http://a.b", "a"),
             ("https://app.example:1", "a"),
             ("null", "a"),
             ("http://b", "a"),

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     net::problem::Refusal,
-    session::{Greeting, Transport, encoding::Encoding, millis, parse_filter},
+    session::{Transport, encoding::Encoding, millis, parse_filter},
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -159,10 +159,7 @@ pub(super) fn capabilities(call: &Call) -> Result<Response<Body>, Refusal> {
         subprotocols: Encoding::ALL.map(Encoding::subprotocol),
         encodings: Encoding::ALL.map(Encoding::as_str),
         compress: [],
-        auth: Auth {
-            required: Greeting::new(house.clone(), Transport::Http).needs_token(),
-            schemes: ["bearer"],
-        },
+        auth: Auth { required: house.needs_token(), schemes: ["bearer"] },
         limits: Limits {
             max_message_bytes: limits.message_bytes_max,
             max_event_bytes: limits.event_bytes_max,

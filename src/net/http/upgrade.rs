@@ -25,7 +25,7 @@ use crate::{
     net::{
         Door,
         problem::Refusal,
-        progress::Progress,
+        voice::Voice,
         websocket::{self, Start},
     },
     session::{House, conversation::Proof, encoding::Encoding, parse_filter},
@@ -47,7 +47,7 @@ pub(super) fn answer(
     if door.house.stop.is_cancelled() {
         return Err(Refusal::from(stopping()).closing());
     }
-    let proof = proof(&door.house, &request)?;
+    let proof = proof(&door.house, &caller, &request)?;
     let upgrade = hyper::upgrade::on(&mut request);
     // For its answer alone: the connection is taken over here.
     let (answer, _) = fastwebsockets::upgrade::upgrade(&mut request)
@@ -79,11 +79,11 @@ async fn take_over(
             return;
         }
     };
-    match upgraded.downcast::<TokioIo<Progress>>() {
+    match upgraded.downcast::<TokioIo<Voice>>() {
         Ok(parts) => {
-            let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            let start = Start { stream, leftover, house, proof, encoding, subscribe, peer };
-            let Caller { place, tracker, .. } = caller;
+            let (stream, leftover) = (parts.io.into_inner().into_inner(), parts.read_buf);
+            let Caller { place, tracker, guest, .. } = caller;
+            let start = Start { stream, leftover, house, proof, encoding, subscribe, peer, guest };
             // In a task of its own: what the handshake needed is not kept as long as the socket.
             let socket = websocket::run(start);
             tracker.spawn(async move {
@@ -152,12 +152,16 @@ fn encoding(headers: &HeaderMap) -> Result<Option<Encoding>, Refusal> {
 }
 
 /// What the request shows: a token, or a ticket, which is used up by it.
-fn proof<B>(house: &House, request: &Request<B>) -> Result<Option<Proof>, WireError> {
+fn proof<B>(
+    house: &House,
+    caller: &Caller,
+    request: &Request<B>,
+) -> Result<Option<Proof>, WireError> {
     let token = headers::bearer(request.headers())?;
     match query::ticket(request.uri().query()) {
         None => Ok(token.map(|token| Proof::Token(token.to_owned()))),
         Some(_) if token.is_some() => Err(query::two_proofs()),
-        Some(ticket) => Ok(Some(Proof::Ticket(house.redeem(ticket)?))),
+        Some(ticket) => Ok(Some(Proof::Ticket(house.redeem(ticket, &caller.guest)?))),
     }
 }
 

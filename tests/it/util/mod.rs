@@ -24,6 +24,8 @@ pub struct Broker {
     pub dir: PathBuf,
     pub public: String,
     pub admin: String,
+    /// Of the public listener.
+    pub scheme: &'static str,
     args: Vec<String>,
     _temporary: Option<tempfile::TempDir>,
 }
@@ -60,6 +62,7 @@ impl Broker {
             dir: dir.join("data"),
             public: "127.0.0.1:0".to_owned(),
             admin: "127.0.0.1:0".to_owned(),
+            scheme: "http",
             args: args.iter().map(|arg| (*arg).to_owned()).collect(),
             _temporary: None,
         }
@@ -86,13 +89,14 @@ impl Broker {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let address = |name: &str| {
-            let rest = line.split(&format!("{name}=http://")).nth(1);
-            rest.and_then(|rest| rest.split_whitespace().next()).map(str::to_owned)
+            let url = line.split(&format!("{name}=")).nth(1)?.split_whitespace().next()?;
+            Some(url.split_once("://")?.1.to_owned())
         };
         let (Some(public), Some(admin)) = (address("public"), address("admin")) else {
             panic!("the broker did not start: {line:?}, {:?}", child.wait());
         };
         (self.public, self.admin) = (public, admin);
+        self.scheme = if line.contains("public=https:") { "https" } else { "http" };
         self.child = Some(child);
     }
 
@@ -124,7 +128,7 @@ impl Broker {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.public)
+        format!("{}://{}", self.scheme, self.public)
     }
 
     /// Resident memory in bytes.
@@ -139,7 +143,8 @@ impl Broker {
     /// The command line of this binary against this broker.
     pub fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.args(args).env("TIDINGS_URL", self.url()).env_remove("TIDINGS_TOKEN");
+        command.args(args).env("TIDINGS_URL", self.url());
+        command.env_remove("TIDINGS_TOKEN").env_remove("TIDINGS_CA");
         command
     }
 }

@@ -1,0 +1,516 @@
+//! How often something may be done: by an address, a subject, a session.
+//!
+//! - A [`Rate`] is a token bucket: in any time t at most `per_second` × t + `burst` is allowed.
+//! - Over it the answer is `rate_limited` and says when to come again. Who goes on all the same, [`BEYOND_REASON`]
+//!   times in a row, is to be cut off.
+//! - A rate that is not set costs nothing. What is kept of addresses and subjects has a fixed size, see [`table`].
+//! - The subject `anonymous` is no one's and has no limits of its own: its addresses and sessions do.
+
+mod bucket;
+pub mod table;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+};
+
+use tidings_proto::{Code, WireError};
+
+use self::table::{Key, Table};
+use crate::{
+    auth::{ANONYMOUS, Identity},
+    clock, metrics,
+};
+
+/// How many refusals in a row are beyond reason: more than a client has under way before it can have read the first.
+pub const BEYOND_REASON: u32 = 10_000;
+/// How many kinds there are.
+const KINDS: usize = 10;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Connections, and sessions of a subject.
+    Connects,
+    /// Tokens that do not hold.
+    FailedAuth,
+    /// HTTP requests, and messages of a socket that are no publishes.
+    Requests,
+    /// Events published.
+    Publishes,
+    /// Bytes of their data.
+    Bytes,
+    /// Subscribes.
+    Subscribes,
+    /// Acks and nacks.
+    Acks,
+    /// Bytes of events that are sent again, or to who was not there.
+    ReplayBytes,
+    /// Pings and pongs of a socket.
+    Controls,
+    /// Events published, as the token of a subject bounds them.
+    Granted,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; KINDS] = [
+        Kind::Connects,
+        Kind::FailedAuth,
+        Kind::Requests,
+        Kind::Publishes,
+        Kind::Bytes,
+        Kind::Subscribes,
+        Kind::Acks,
+        Kind::ReplayBytes,
+        Kind::Controls,
+        Kind::Granted,
+    ];
+
+    /// Its name in settings and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Connects => "connects",
+            Kind::FailedAuth => "failed_auth",
+            Kind::Requests => "requests",
+            Kind::Publishes | Kind::Granted => "publishes",
+            Kind::Bytes => "bytes",
+            Kind::Subscribes => "subscribes",
+            Kind::Acks => "acks",
+            Kind::ReplayBytes => "replay_bytes",
+            Kind::Controls => "controls",
+        }
+    }
+
+    /// Whether it counts bytes.
+    pub const fn is_bytes(self) -> bool {
+        matches!(self, Kind::Bytes | Kind::ReplayBytes)
+    }
+}
+
+/// Whose limit it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// An address; of IPv6 the first 64 bits.
+    Ip,
+    /// A subject.
+    Subject,
+    /// A session.
+    Session,
+}
+
+impl Scope {
+    /// Its name in settings and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scope::Ip => "ip",
+            Scope::Subject => "subject",
+            Scope::Session => "session",
+        }
+    }
+
+    /// What can be counted of it.
+    pub const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Scope::Ip => &[
+                Kind::Connects,
+                Kind::FailedAuth,
+                Kind::Requests,
+                Kind::Publishes,
+                Kind::Bytes,
+                Kind::Subscribes,
+                Kind::Acks,
+                Kind::ReplayBytes,
+            ],
+            Scope::Subject => &[
+                Kind::Connects,
+                Kind::Requests,
+                Kind::Publishes,
+                Kind::Bytes,
+                Kind::Subscribes,
+                Kind::Acks,
+                Kind::ReplayBytes,
+            ],
+            Scope::Session => &[
+                Kind::Requests,
+                Kind::Publishes,
+                Kind::Bytes,
+                Kind::Subscribes,
+                Kind::Acks,
+                Kind::ReplayBytes,
+                Kind::Controls,
+            ],
+        }
+    }
+}
+
+/// A token bucket's size and what flows into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// What flows in each second.
+    pub per_second: u64,
+    /// What it holds.
+    pub burst: u64,
+}
+
+/// A rate for each kind that has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates([Option<Rate>; KINDS]);
+
+impl Rates {
+    /// The rate of a kind.
+    pub fn get(&self, kind: Kind) -> Option<Rate> {
+        self.0.get(kind as usize).copied().flatten()
+    }
+
+    /// Sets the rate of a kind.
+    pub fn set(&mut self, kind: Kind, rate: Option<Rate>) {
+        if let Some(place) = self.0.get_mut(kind as usize) {
+            *place = rate;
+        }
+    }
+
+    /// Whether no kind has one.
+    pub fn is_off(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+}
+
+/// The rates of every scope.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Of one address.
+    pub ip: Rates,
+    /// Of one subject.
+    pub subject: Rates,
+    /// Of one session.
+    pub session: Rates,
+}
+
+/// How long until there is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// In nanoseconds.
+    pub(super) ns: u64,
+}
+
+impl Wait {
+    /// In milliseconds, rounded up.
+    pub fn ms(self) -> u64 {
+        self.ns.div_ceil(1_000_000)
+    }
+}
+
+/// The limits of a house, and what has been taken of them.
+pub struct Limiter {
+    options: Options,
+    is_off: bool,
+    ips: Table,
+    subjects: Table,
+}
+
+impl Limiter {
+    /// With these rates; nothing has been taken.
+    pub fn new(options: Options) -> Arc<Limiter> {
+        let rates = [options.ip, options.subject, options.session];
+        Arc::new(Limiter {
+            is_off: rates.iter().all(Rates::is_off),
+            options,
+            ips: Table::new(),
+            subjects: Table::new(),
+        })
+    }
+
+    /// Takes one of an address.
+    ///
+    /// # Errors
+    /// How long to wait.
+    pub fn take_of_ip(&self, ip: IpAddr, kind: Kind) -> Result<(), Wait> {
+        let Some(rate) = self.options.ip.get(kind) else { return Ok(()) };
+        let taken = self.ips.take(self.ips.key(network(ip)), kind, rate, now_ns(), 1);
+        taken.inspect_err(|_| metrics::rate_limited(Scope::Ip.as_str(), kind.as_str()))
+    }
+}
+
+/// What one session has taken.
+pub struct Meter {
+    limiter: Arc<Limiter>,
+    ip: Option<Key>,
+    subject: Option<Key>,
+    /// What its token lets the subject publish.
+    granted: Option<(Key, Rate)>,
+    /// When each of its buckets will be full; made when one is needed.
+    own: Option<Box<[AtomicU64; KINDS]>>,
+    refused_in_a_row: AtomicU32,
+    /// The kind of the last refusal.
+    last_refused: AtomicU32,
+}
+
+impl Meter {
+    /// Of a session from this address.
+    pub fn new(limiter: &Arc<Limiter>, ip: IpAddr, identity: &Identity) -> Meter {
+        let subject = identity.subject.as_str();
+        let Options { ip: of_ip, subject: of_subject, session } = &limiter.options;
+        let is_one = subject != ANONYMOUS;
+        Meter {
+            ip: (!of_ip.is_off()).then(|| limiter.ips.key(network(ip))),
+            subject: (is_one && !of_subject.is_off()).then(|| limiter.subjects.key(subject)),
+            own: (!session.is_off()).then(Box::default),
+            granted: granted(limiter, identity),
+            refused_in_a_row: AtomicU32::new(0),
+            last_refused: AtomicU32::new(0),
+            limiter: limiter.clone(),
+        }
+    }
+
+    /// It goes on with another token.
+    pub fn refresh(&mut self, identity: &Identity) {
+        self.granted = granted(&self.limiter, identity);
+    }
+
+    /// Takes `cost`.
+    ///
+    /// # Errors
+    /// `rate_limited`, with when to come again.
+    pub fn take(&self, kind: Kind, cost: u64) -> Result<(), WireError> {
+        if self.limiter.is_off && self.granted.is_none() {
+            return Ok(());
+        }
+        let refused = match self.refused(kind, cost) {
+            Some(refused) => refused,
+            None => {
+                self.refused_in_a_row.store(0, Ordering::Relaxed);
+                return Ok(());
+            }
+        };
+        self.refused_in_a_row.fetch_add(1, Ordering::Relaxed);
+        self.last_refused.store(kind as u32, Ordering::Relaxed);
+        let (scope, rate, wait) = refused;
+        metrics::rate_limited(scope.as_str(), kind.as_str());
+        let (scope, kind) = (scope.as_str(), kind.as_str());
+        let text =
+            format!("{kind}: more than {} a second, as much as this {scope} may", rate.per_second);
+        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms()))
+    }
+
+    /// Takes `cost` whether it is there or not.
+    pub fn charge(&self, kind: Kind, cost: u64) {
+        if self.limiter.is_off || cost == 0 {
+            return;
+        }
+        let (now_ns, options) = (now_ns(), &self.limiter.options);
+        if let (Some(rate), Some(full)) = (options.session.get(kind), self.bucket(kind)) {
+            let full_ns = bucket::charge(rate, full.load(Ordering::Relaxed), now_ns, cost);
+            full.store(full_ns, Ordering::Relaxed);
+        }
+        if let (Some(rate), Some(key)) = (options.subject.get(kind), self.subject) {
+            self.limiter.subjects.charge(key, kind, rate, now_ns, cost);
+        }
+        if let (Some(rate), Some(key)) = (options.ip.get(kind), self.ip) {
+            self.limiter.ips.charge(key, kind, rate, now_ns, cost);
+        }
+    }
+
+    /// What it goes on and on with though it is refused, where it does.
+    pub fn beyond_reason(&self) -> Option<Kind> {
+        let is_beyond = self.refused_in_a_row.load(Ordering::Relaxed) >= BEYOND_REASON;
+        let kind = usize::try_from(self.last_refused.load(Ordering::Relaxed)).ok()?;
+        Kind::ALL.get(kind).copied().filter(|_| is_beyond)
+    }
+
+    fn refused(&self, kind: Kind, cost: u64) -> Option<(Scope, Rate, Wait)> {
+        let options = &self.limiter.options;
+        let rates = [options.session.get(kind), options.subject.get(kind), options.ip.get(kind)];
+        let granted = self.granted.filter(|_| kind == Kind::Publishes);
+        if rates.iter().all(Option::is_none) && granted.is_none() {
+            return None;
+        }
+        let now_ns = now_ns();
+        if let Some((key, rate)) = granted
+            && let Err(wait) = self.limiter.subjects.take(key, Kind::Granted, rate, now_ns, cost)
+        {
+            return Some((Scope::Subject, rate, wait));
+        }
+        let [of_session, of_subject, of_ip] = rates;
+        // A connection has taken its own when it came.
+        let of_ip = of_ip.filter(|_| kind != Kind::Connects);
+        if let (Some(rate), Some(full)) = (of_session, self.bucket(kind)) {
+            // One task speaks for a session at a time.
+            match bucket::take(rate, full.load(Ordering::Relaxed), now_ns, cost) {
+                Ok(full_ns) => full.store(full_ns, Ordering::Relaxed),
+                Err(wait) => return Some((Scope::Session, rate, wait)),
+            }
+        }
+        if let (Some(rate), Some(key)) = (of_subject, self.subject)
+            && let Err(wait) = self.limiter.subjects.take(key, kind, rate, now_ns, cost)
+        {
+            return Some((Scope::Subject, rate, wait));
+        }
+        if let (Some(rate), Some(key)) = (of_ip, self.ip)
+            && let Err(wait) = self.limiter.ips.take(key, kind, rate, now_ns, cost)
+        {
+            return Some((Scope::Ip, rate, wait));
+        }
+        None
+    }
+
+    fn bucket(&self, kind: Kind) -> Option<&AtomicU64> {
+        self.own.as_ref()?.get(kind as usize)
+    }
+}
+
+/// What the token lets its subject publish: a second's worth at once.
+fn granted(limiter: &Limiter, identity: &Identity) -> Option<(Key, Rate)> {
+    let per_second = u64::from(identity.limits.publish_per_second?.get());
+    let rate = Rate { per_second, burst: per_second };
+    Some((limiter.subjects.key(&identity.subject), rate))
+}
+
+/// What of an address is one: all of IPv4, of IPv6 what a customer is given at least.
+pub fn network(ip: IpAddr) -> [u8; 8] {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            // No network of IPv6 begins so: 0::/64 is the loopback's, and that is at its end.
+            [0, 0, 0, 0, a, b, c, d]
+        }
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, e, f, g, h, ..] = ip.octets();
+            [a, b, c, d, e, f, g, h]
+        }
+    }
+}
+
+fn now_ns() -> u64 {
+    u64::try_from(clock::monotonic().as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        auth::{Credential, Grants, TokenLimits},
+        clock::held,
+    };
+
+    fn limiter(scope: Scope, kind: Kind, rate: Rate) -> Arc<Limiter> {
+        let mut options = Options::default();
+        let rates = match scope {
+            Scope::Ip => &mut options.ip,
+            Scope::Subject => &mut options.subject,
+            Scope::Session => &mut options.session,
+        };
+        rates.set(kind, Some(rate));
+        Limiter::new(options)
+    }
+
+    const RATE: Rate = Rate { per_second: 2, burst: 3 };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn identity(subject: &str) -> Identity {
+        Identity {
+            subject: subject.to_owned(),
+            grants: Grants::everything(),
+            limits: TokenLimits::default(),
+            expires: None,
+            credential: Credential::None,
+        }
+    }
+
+    #[test]
+    fn s7_each_scope_is_limited_by_itself_and_told_when_to_come_again() {
+        held::set(Some(1000));
+        for (scope, same, other) in [
+            (Scope::Ip, ("10.0.0.1", "bob"), ("10.0.0.2", "alice")),
+            (Scope::Subject, ("10.0.0.2", "alice"), ("10.0.0.1", "bob")),
+        ] {
+            let limiter = limiter(scope, Kind::Publishes, RATE);
+            let alice = Meter::new(&limiter, ip("10.0.0.1"), &identity("alice"));
+            for _ in 0..3 {
+                alice.take(Kind::Publishes, 1).unwrap();
+            }
+            let error = alice.take(Kind::Publishes, 1).unwrap_err();
+            assert_eq!((error.code, error.retry_after_ms), (Code::RateLimited, Some(500)));
+            assert!(error.retryable && error.message.contains(scope.as_str()), "{error}");
+            alice.take(Kind::Acks, 1_000_000).unwrap();
+            let of = |who: (&str, &str)| Meter::new(&limiter, ip(who.0), &identity(who.1));
+            assert!(of(same).take(Kind::Publishes, 1).is_err(), "{scope:?}");
+            assert!(of(other).take(Kind::Publishes, 1).is_ok(), "{scope:?}");
+            held::set(Some(1500));
+            alice.take(Kind::Publishes, 1).unwrap();
+            held::set(Some(1000));
+        }
+        let limiter = limiter(Scope::Session, Kind::Publishes, RATE);
+        let [one, other] = [(); 2].map(|()| Meter::new(&limiter, ip("::1"), &identity("alice")));
+        assert!((0..4).map(|_| one.take(Kind::Publishes, 1)).any(|taken| taken.is_err()));
+        other.take(Kind::Publishes, 1).unwrap();
+        held::set(None);
+    }
+
+    #[test]
+    fn everybody_who_is_nobody_is_not_one() {
+        let limiter = limiter(Scope::Subject, Kind::Publishes, RATE);
+        let nobody = Meter::new(&limiter, ip("::1"), &identity(ANONYMOUS));
+        assert!((0..100).all(|_| nobody.take(Kind::Publishes, 1).is_ok()));
+    }
+
+    #[test]
+    fn who_goes_on_and_on_is_beyond_reason_and_who_waits_is_not() {
+        held::set(Some(1000));
+        let limiter = limiter(Scope::Session, Kind::Acks, RATE);
+        let meter = Meter::new(&limiter, ip("::1"), &identity("alice"));
+        let insist = |times: u32| (0..times).for_each(|_| drop(meter.take(Kind::Acks, 1)));
+        insist(BEYOND_REASON);
+        assert_eq!(meter.beyond_reason(), None, "the first three were allowed");
+        insist(3);
+        assert_eq!(meter.beyond_reason(), Some(Kind::Acks));
+        held::set(Some(2000));
+        meter.take(Kind::Acks, 1).unwrap();
+        assert_eq!(meter.beyond_reason(), None);
+        held::set(None);
+    }
+
+    #[test]
+    fn what_is_charged_is_owed() {
+        held::set(Some(1000));
+        let limiter =
+            limiter(Scope::Subject, Kind::ReplayBytes, Rate { per_second: 10, burst: 20 });
+        let meter = Meter::new(&limiter, ip("::1"), &identity("alice"));
+        meter.charge(Kind::ReplayBytes, 120);
+        let error = meter.take(Kind::ReplayBytes, 1).unwrap_err();
+        assert_eq!(error.retry_after_ms, Some(10_100));
+        held::set(Some(11_100));
+        meter.take(Kind::ReplayBytes, 1).unwrap();
+        held::set(None);
+    }
+
+    #[test]
+    fn s7_a_token_bounds_what_its_subject_publishes() {
+        held::set(Some(1000));
+        let limiter = Limiter::new(Options::default());
+        let mut bounded = identity("alice");
+        bounded.limits.publish_per_second = std::num::NonZeroU32::new(2);
+        let [one, mut other] = [(); 2].map(|()| Meter::new(&limiter, ip("::1"), &bounded));
+        one.take(Kind::Publishes, 1).unwrap();
+        other.take(Kind::Publishes, 1).unwrap();
+        assert_eq!(one.take(Kind::Publishes, 1).unwrap_err().retry_after_ms, Some(500));
+        one.take(Kind::Acks, 100).unwrap();
+        other.refresh(&identity("alice"));
+        other.take(Kind::Publishes, 100).unwrap();
+        held::set(None);
+    }
+
+    #[test]
+    fn an_address_counts_by_its_network() {
+        assert_eq!(network(ip("::ffff:10.0.0.1")), network(ip("10.0.0.1")));
+        assert_eq!(network(ip("2001:db8::1")), network(ip("2001:db8::2:3:4:5")));
+        assert_ne!(network(ip("2001:db8:0:1::1")), network(ip("2001:db8::1")));
+        assert_ne!(network(ip("10.0.0.1")), network(ip("10.0.0.2")));
+    }
+}

@@ -1,0 +1,465 @@
+//! Limits: how often something may be done, who is told, who is cut off, and whom a proxy is believed to speak for.
+
+use std::time::{Duration, Instant};
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use tidings::client::{Client, Options};
+use tidings_proto::{NewEvent, Topic, message::Publish};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    auth::{admin, guarded, token},
+    util::{
+        Broker, PATIENCE, eventually, http,
+        raw::{self, PING, Raw, TEXT, frame},
+        ws::Socket,
+    },
+};
+
+const LIMITED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+
+async fn publish_with(broker: &Broker, headers: &[(&str, &str)]) -> http::Answer {
+    http::request(&broker.public, Method::POST, "/v1/topics/a/events", headers, b"1").await
+}
+
+/// The next event on `$audit` of this type.
+async fn told(socket: &mut Socket, kind: &str) -> Value {
+    loop {
+        for event in socket.take(1).await {
+            if event["type"] == kind {
+                return event["data"].clone();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn s7_publishes_over_the_rate_are_refused_and_told_when_to_come_again() {
+    let broker = Broker::with(&["--set", "limits.per_session=publishes=5/10"]);
+    let mut socket = Socket::open(&broker.public).await;
+    let began = Instant::now();
+    let mut waits = Vec::new();
+    for n in 0..40 {
+        let answer = socket.call("publish", json!({"topic": "a", "data": n})).await;
+        if answer["error"].is_object() {
+            assert_eq!(answer["error"]["code"], "rate_limited", "{answer}");
+            assert_eq!(answer["error"]["retryable"], true);
+            waits.push(answer["error"]["retry_after_ms"].as_u64().unwrap());
+        }
+    }
+    let most = 11 + 5 * (began.elapsed().as_millis() as usize).div_ceil(1000);
+    let allowed = 40 - waits.len();
+    assert!((10..=most).contains(&allowed), "{allowed} of at most {most}");
+    assert!(waits.iter().all(|ms| (1..=200).contains(ms)), "{waits:?}");
+    tokio::time::sleep(Duration::from_millis(*waits.last().unwrap())).await;
+    socket.publish(json!({"topic": "a"})).await;
+    // What is no publish has no such limit, and neither has another session.
+    socket.subscribe(json!({"filters": ["a"]})).await;
+    let mut other = Socket::open(&broker.public).await;
+    other.publish(json!({"topic": "a"})).await;
+    let metrics = http::get(&broker.admin, "/metrics").await.text();
+    let counted = "tidings_rate_limited_total{scope=\"session\",kind=\"publishes\"}";
+    assert!(metrics.contains(&format!("{counted} {}", waits.len())), "{metrics}");
+}
+
+#[tokio::test]
+async fn s7_a_subject_is_limited_over_every_door_together_and_answered_429() {
+    let guarded = guarded(&["--set", "limits.per_subject=publishes=1/3"]);
+    let broker = &guarded.broker;
+    let grants = json!({"publish": ["a"]});
+    let (alice, bob) = (token("alice", grants.clone()), token("bob", grants));
+    let mut socket = guarded.open(&alice).await;
+    socket.publish(json!({"topic": "a"})).await;
+    let bearer = format!("Bearer {alice}");
+    let mut refused = None;
+    for _ in 0..10 {
+        let answer = publish_with(broker, &[("authorization", &bearer)]).await;
+        if answer.status == LIMITED {
+            refused = Some(answer);
+        }
+    }
+    let refused = refused.expect("nothing was refused");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(refused.json()["code"], "rate_limited");
+    assert_eq!(socket.refused("publish", json!({"topic": "a"})).await["code"], "rate_limited");
+    let bearer = format!("Bearer {bob}");
+    assert_eq!(publish_with(broker, &[("authorization", &bearer)]).await.status, 201);
+}
+
+#[tokio::test]
+async fn s7_a_proxy_is_believed_only_where_that_is_configured() {
+    let limit = ["--set", "limits.per_ip=requests=1/3"];
+    let from = async |broker: &Broker, ip: &str| {
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            statuses.push(publish_with(broker, &[("x-forwarded-for", ip)]).await.status);
+        }
+        statuses.iter().filter(|status| **status == LIMITED).count()
+    };
+    let alone = Broker::with(&limit);
+    assert!(from(&alone, "192.0.2.1").await > 0);
+    assert!(from(&alone, "192.0.2.2").await > 3, "a client has made itself another");
+    let proxied =
+        Broker::with(&[&limit[..], &["--set", "server.trusted_proxies=127.0.0.0/8"]].concat());
+    assert!(from(&proxied, "192.0.2.1").await > 0);
+    assert!((1..=3).contains(&from(&proxied, "192.0.2.2, 127.0.0.9").await));
+    assert!((1..=3).contains(&from(&proxied, "192.0.2.1, 2001:db8::1").await));
+    assert!(
+        from(&proxied, "192.0.2.77, 2001:db8::2").await > 3,
+        "what stands left is its own word"
+    );
+}
+
+#[tokio::test]
+async fn s7_a_token_bounds_publishes_and_sessions_of_its_subject() {
+    let guarded = guarded(&[]);
+    let limits = json!({"publish": ["a"], "limits": {"publish_per_second": 2, "sessions": 2}});
+    let alice = token("alice", limits);
+    let mut one = guarded.open(&alice).await;
+    let _two = guarded.open(&alice).await;
+    assert!(one.call("ping", json!({})).await["pong"].is_object());
+    let mut three = guarded.open(&alice).await;
+    assert_eq!(three.close_code().await, Some(4429));
+    let outcomes = [(); 3].map(|()| json!({"topic": "a"}));
+    let mut refused = 0;
+    for event in outcomes {
+        refused += usize::from(one.call("publish", event).await["error"].is_object());
+    }
+    assert_eq!(refused, 1, "two a second");
+    drop(one);
+    eventually("there is a place again", async || {
+        let mut again = guarded.open(&alice).await;
+        again.try_call("ping", json!({})).await.is_some_and(|answer| answer["pong"].is_object())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn s7_the_client_waits_as_it_is_told_and_loses_nothing() {
+    const EVENTS: u64 = 40;
+    let broker = Broker::with(&["--set", "limits.per_session=publishes=20/10"]);
+    let client = Client::connect(Options::to(broker.url())).await.unwrap();
+    let began = Instant::now();
+    let mut handles = Vec::new();
+    for n in 0..EVENTS {
+        let mut event = NewEvent::on(Topic::parse("a").unwrap());
+        event.data = Some(n.to_string().into());
+        handles.push(client.publish(Publish::of(event)).await.unwrap());
+    }
+    for handle in handles {
+        tokio::time::timeout(PATIENCE, handle).await.unwrap().unwrap();
+    }
+    assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
+    let read = http::get(&broker.public, "/v1/topics/a/events?limit=100").await.json();
+    let mut data: Vec<u64> =
+        read["events"].as_array().unwrap().iter().map(|it| it["data"].as_u64().unwrap()).collect();
+    data.sort_unstable();
+    assert_eq!(data, (0..EVENTS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn s7_a_flood_of_pings_is_cut_off() {
+    let broker = Broker::with(&["--set", "limits.per_session=controls=10/50"]);
+    let mut honest = Socket::open(&broker.public).await;
+    let mut raw = Raw::open(&broker.public).await;
+    for _ in 0..200 {
+        raw.write(&frame(PING, b"x")).await;
+    }
+    assert_eq!(raw.close_code().await, Some(4429));
+    honest.publish(json!({"topic": "a"})).await;
+}
+
+#[tokio::test]
+async fn s7_who_goes_on_beyond_reason_is_cut_off_and_operators_are_told() {
+    let guarded = guarded(&["--set", "limits.per_session=publishes=1/1"]);
+    let mut operator = guarded.open(&admin()).await;
+    operator.subscribe(json!({"filters": ["$audit"]})).await;
+    let bearer =
+        format!("authorization: Bearer {}\r\n", token("mallory", json!({"publish": ["a"]})));
+    let upgrade = raw::upgrade(&guarded.broker.public, "/v1/ws", &bearer);
+    let (mut stream, status, _) = raw::exchange(&guarded.broker.public, &upgrade).await;
+    assert_eq!(status, 101);
+    let (mut reader, mut writer) = stream.split();
+    let flood = async {
+        let message = frame(TEXT, br#"{"publish":{"topic":"a"}}"#);
+        let some = message.repeat(1000);
+        for _ in 0..20 {
+            if writer.write_all(&some).await.is_err() {
+                break;
+            }
+        }
+    };
+    let reading = async {
+        let mut last = Vec::new();
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+            last.extend_from_slice(&buffer[..read]);
+            let surplus = last.len().saturating_sub(64);
+            last.drain(..surplus);
+        }
+        last
+    };
+    let (last, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(reading, flood) })
+        .await
+        .expect("it goes on for ever");
+    let close = [&[raw::CLOSE, 14][..], &4429_u16.to_be_bytes(), b"rate limited"].concat();
+    assert!(last.ends_with(&close), "{last:?}");
+    let told = told(&mut operator, "limits.exceeded").await;
+    assert_eq!(told["limit"], "publishes", "{told}");
+    assert_eq!(told["subjects"]["mallory"], 1, "{told}");
+    assert_eq!(told["addresses"]["127.0.0.1"], 1, "{told}");
+}
+
+#[tokio::test]
+async fn s7_tokens_that_do_not_hold_are_counted_and_those_that_do_are_let_in() {
+    let guarded = guarded(&["--set", "limits.per_ip=failed_auth=1/5"]);
+    let public = &guarded.broker.public;
+    let mut operator = guarded.open(&admin()).await;
+    operator.subscribe(json!({"filters": ["$audit"]})).await;
+    let tried = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        http::request(public, Method::GET, "/v1/status", &[("authorization", &bearer)], b"").await
+    };
+    let mut statuses = Vec::new();
+    for _ in 0..10 {
+        statuses.push(tried("canary-token-that-nobody-may-print").await.status);
+    }
+    assert!(statuses[..5].iter().all(|status| *status == StatusCode::UNAUTHORIZED), "{statuses:?}");
+    assert!(statuses.contains(&LIMITED), "{statuses:?}");
+    assert_eq!(tried(&token("alice", json!({}))).await.status, StatusCode::OK, "she did nothing");
+    // Without a token nothing was tried.
+    assert_eq!(http::get(public, "/v1/status").await.status, StatusCode::UNAUTHORIZED);
+    let mut socket = Socket::open(public).await;
+    let answer = socket.call("connect", json!({"token": "another-canary"})).await;
+    assert_eq!(answer["error"]["code"], "rate_limited", "{answer}");
+    assert_eq!(socket.close_code().await, Some(4429));
+    let mut count = 0;
+    while count < 11 {
+        let told = told(&mut operator, "auth.failed").await;
+        count += told["count"].as_u64().unwrap();
+        assert!(told["addresses"]["127.0.0.1"].as_u64().unwrap() >= 1, "{told}");
+        assert!(!told.to_string().contains("canary"), "{told}");
+    }
+    assert_eq!(count, 11);
+}
+
+#[tokio::test]
+async fn s7_connections_that_come_too_fast_are_answered_429() {
+    let broker = Broker::with(&["--set", "limits.per_ip=connects=1/5"]);
+    let mut sockets = Vec::new();
+    for _ in 0..3 {
+        sockets.push(Socket::open(&broker.public).await);
+    }
+    let mut refused = None;
+    for _ in 0..10 {
+        let answer = http::get(&broker.public, "/v1/status").await;
+        if answer.status == LIMITED {
+            refused = Some(answer);
+        }
+    }
+    let refused = refused.expect("all were let in");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() >= 1);
+    assert_eq!(refused.json()["code"], "rate_limited");
+    assert_eq!(refused.header("x-content-type-options"), "nosniff");
+    assert_eq!(http::get(&broker.admin, "/readyz").await.status, StatusCode::OK);
+    sockets[0].publish(json!({"topic": "a"})).await;
+}
+
+#[tokio::test]
+async fn s5_strangers_do_not_take_the_places_of_those_inside() {
+    let broker = Broker::with(&[
+        "--set",
+        "limits.unauthenticated_max=3",
+        "--set",
+        "limits.header_timeout=2s",
+    ]);
+    let mut sockets = Vec::new();
+    for _ in 0..5 {
+        sockets.push(Socket::open(&broker.public).await);
+        sockets.last_mut().unwrap().publish(json!({"topic": "a"})).await;
+    }
+    let mut strangers = Vec::new();
+    for _ in 0..3 {
+        strangers.push(TcpStream::connect(&broker.public).await.unwrap());
+    }
+    // All that has come is accepted in order.
+    let answer = http::get(&broker.public, "/v1/status").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.json()["code"], "unavailable");
+    for socket in &mut sockets {
+        socket.publish(json!({"topic": "a"})).await;
+    }
+    let room = async || http::get(&broker.public, "/v1/status").await.status == StatusCode::OK;
+    eventually("strangers are cut, and there is room", room).await;
+}
+
+#[tokio::test]
+async fn s5_an_address_has_a_cap_also_behind_a_proxy() {
+    let broker = Broker::with(&[
+        "--set",
+        "limits.connections_per_ip=2",
+        "--set",
+        "server.trusted_proxies=127.0.0.1",
+        "--set",
+        "server.proxy_header=forwarded",
+    ]);
+    let open = async |ip: &str| {
+        let forwarded = format!("for={ip}");
+        Socket::try_open(&broker.public, "/v1/ws", &[("forwarded", &forwarded)]).await
+    };
+    let one = open("192.0.2.1").await.unwrap();
+    let _two = open("192.0.2.1").await.unwrap();
+    assert!(open("192.0.2.1").await.err().unwrap().contains("503"));
+    let _other = open("192.0.2.2").await.unwrap();
+    drop(one);
+    eventually("there is room", async || open("192.0.2.1").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn s7_who_reads_the_past_again_and_again_waits() {
+    let mut broker = Broker::with(&[
+        "--set",
+        "limits.message_bytes_max=4096",
+        "--set",
+        "limits.per_ip=replay_bytes=1000/4096",
+    ]);
+    let mut socket = Socket::open(&broker.public).await;
+    for _ in 0..30 {
+        socket.publish(json!({"topic": "a", "data": "x".repeat(1000)})).await;
+    }
+    // Events that have just come are no past.
+    let mut live = Socket::open(&broker.public).await;
+    live.subscribe(json!({"filters": ["a"], "after": 0})).await;
+    live.take(30).await;
+    live.subscribe(json!({"filters": ["a"]})).await;
+    broker.terminate();
+    broker.restart();
+    let mut socket = Socket::open(&broker.public).await;
+    let past = json!({"filters": ["a"], "after": 0});
+    socket.subscribe(past.clone()).await;
+    socket.take(30).await;
+    let first = socket.refused("subscribe", past.clone()).await;
+    assert_eq!(first["code"], "rate_limited", "{first}");
+    // 30 KB, of which 4 KB were there.
+    let wait_ms = first["retry_after_ms"].as_u64().unwrap();
+    assert!((20_000..=40_000).contains(&wait_ms), "{wait_ms}");
+    let read = http::get(&broker.public, "/v1/topics/a/events").await;
+    assert_eq!(read.status, LIMITED, "the same over another door");
+    // What comes goes on.
+    let offset = socket.publish(json!({"topic": "a"})).await;
+    let events = socket.take(1).await;
+    assert_eq!(events[0]["offset"], offset);
+}
+
+#[tokio::test]
+async fn s7_operators_are_told_what_an_admin_does() {
+    let guarded = guarded(&[]);
+    let (public, admin) = (&guarded.broker.public, admin());
+    let mut operator = guarded.open(&admin).await;
+    operator.subscribe(json!({"filters": ["$audit"]})).await;
+    let bearer = format!("Bearer {admin}");
+    let ask = async |method: Method, path: &str, body: &str| {
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        let answer = http::request(public, method, path, &headers, body.as_bytes()).await;
+        assert!(answer.status.is_success(), "{path}: {}", answer.text());
+    };
+    ask(Method::PUT, "/v1/retention/a.%3E", r#"{"max_age":"1h"}"#).await;
+    ask(Method::DELETE, "/v1/retention/a.%3E", "").await;
+    ask(Method::POST, "/v1/topics/b/events", "1").await;
+    ask(Method::DELETE, "/v1/topics/b", "").await;
+    ask(Method::PUT, "/v1/subscriptions/d", r#"{"filters":["a"]}"#).await;
+    ask(Method::POST, "/v1/subscriptions/d/reset", r#"{"to":"now"}"#).await;
+    ask(Method::DELETE, "/v1/subscriptions/d", "").await;
+    for (kind, name, of) in [
+        ("retention.changed", "filter", "a.>"),
+        ("retention.deleted", "filter", "a.>"),
+        ("topic.erased", "topic", "b"),
+        ("subscription.reset", "durable", "d"),
+        ("subscription.deleted", "durable", "d"),
+    ] {
+        let told = told(&mut operator, kind).await;
+        assert_eq!(told, json!({"by": "root", "address": "127.0.0.1", name: of}), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn s5_an_answer_is_read_though_its_request_was_not() {
+    let broker = Broker::with(&["--set", "limits.message_bytes_max=1024"]);
+    let body = vec![b'x'; 3 << 20];
+    for n in 0..10 {
+        // Announced, and not.
+        let framing = match n % 2 {
+            0 => format!("content-length: {}", body.len()),
+            _ => "transfer-encoding: chunked".to_owned(),
+        };
+        let head = format!(
+            "POST /v1/topics/a/events HTTP/1.1\r\nhost: {}\r\n{framing}\r\n\r\n",
+            broker.public
+        );
+        let mut stream = TcpStream::connect(&broker.public).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if n % 2 == 1 {
+            stream.write_all(format!("{:x}\r\n", body.len()).as_bytes()).await.unwrap();
+        }
+        stream.write_all(&body).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(read.is_ok() && answer.starts_with("HTTP/1.1 413 "), "{n}: {read:?} {answer}");
+        assert!(answer.contains("\"code\":\"too_large\""), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn s4_a_cookie_proves_nothing() {
+    let guarded = guarded(&[]);
+    let public = &guarded.broker.public;
+    let cookie = format!("token={0}; authorization=Bearer%20{0}", admin());
+    let answer =
+        http::request(public, Method::GET, "/v1/status", &[("cookie", &cookie)], b"").await;
+    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let mut socket =
+        Socket::try_open(public, "/v1/ws", &[("cookie", cookie.as_str())]).await.unwrap();
+    let refused = socket.refused("publish", json!({"topic": "a"})).await;
+    assert_eq!(refused["code"], "unauthenticated");
+}
+
+#[tokio::test]
+async fn s6_a_head_that_is_none_is_answered_with_a_problem() {
+    let broker = Broker::start();
+    let host = &broker.public;
+    let good = format!("GET /v1/capabilities HTTP/1.1\r\nhost: {host}\r\n\r\n");
+    let large = format!("GET / HTTP/1.1\r\nhost: {host}\r\nx: {}\r\n\r\n", "y".repeat(40_000));
+    for (request, status, detail) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "head: "),
+        (format!("GET / HTTP/9.9\r\nhost: {host}\r\n\r\n"), 400, "head: "),
+        (format!("GET / HTTP/1.1\r\nbad header\r\nhost: {host}\r\n\r\n"), 400, "head: "),
+        (large, 431, "head: "),
+        // Behind a request that is answered, in one piece.
+        (format!("{good}nonsense\r\n\r\n"), 400, "head: "),
+    ] {
+        let mut stream = TcpStream::connect(&broker.public).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answers = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answers)).await.unwrap();
+        assert!(read.is_ok(), "{read:?}");
+        let answers = String::from_utf8(answers).unwrap();
+        let is_second = request.starts_with(&good);
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1 + usize::from(is_second), "{answers}");
+        let (_, refusal) = answers.rsplit_once("HTTP/1.1 ").unwrap();
+        let (head, body) = refusal.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&status.to_string()), "{request:.40}: {answers}");
+        assert!(head.contains("x-content-type-options: nosniff"), "{head}");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
+        let problem: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(
+            (&problem["status"], &problem["code"]),
+            (&json!(status), &json!("invalid_argument"))
+        );
+        assert!(problem["detail"].as_str().unwrap().starts_with(detail), "{problem}");
+    }
+}
