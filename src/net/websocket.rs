@@ -17,6 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tidings_proto::{SubscribeOptions, Timestamp, message::Push};
 use tokio::{
@@ -103,6 +104,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let _ = socket2::SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER_BYTES);
     let (input, output) = stream.into_split();
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
+    let last_words = house.limits.write_timeout + CLOSE_WAIT;
     let (answers, queue) = answers::channel();
     let ready = Ready::new();
     let shared = Arc::new(Shared {
@@ -146,15 +148,22 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         };
         // Without a reader the peer has gone, or takes nothing: nobody is there for what is left.
         if let Some(reader) = reader {
-            speaking.await;
-            Box::pin(drain(reader)).await;
+            Box::pin(part(reader, speaking, last_words)).await;
         }
         tracing::trace!(%peer, "socket ended");
     }
 }
 
-/// Reads on until the peer has closed too, so that our close frame is not lost to a reset.
-async fn drain(mut reader: Box<Reader<OwnedReadHalf>>) {
+/// Says what is left to be said and the goodbye, within `last_words` however slowly the peer takes it; then reads on
+/// until the peer has closed too, so that our close frame is not lost to a reset.
+async fn part(
+    mut reader: Box<Reader<OwnedReadHalf>>,
+    speaking: impl Future<Output = ()>,
+    last_words: Duration,
+) {
+    if tokio::time::timeout(last_words, speaking).await.is_err() {
+        return;
+    }
     let rest = async { while let Ok(Some(_)) = reader.next().await {} };
     let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
 }
@@ -404,6 +413,9 @@ impl Mouth {
             }
         }
         drop(slow);
+        if !self.flush().await {
+            return false;
+        }
         if clock::monotonic_ms() - began_ms >= millis(self.house.limits.ping_interval) {
             // While it waited the write timeout was the heartbeat: the peer is asked anew.
             self.unanswered = false;
@@ -413,6 +425,18 @@ impl Mouth {
             self.buffer.bytes = Vec::new();
         }
         true
+    }
+
+    /// What a layer of encryption holds back is not sent until it is asked to; a plain socket holds nothing back.
+    async fn flush(&mut self) -> bool {
+        match self.output.flush().now_or_never() {
+            Some(flushed) => flushed.is_ok(),
+            None => {
+                let flush = Box::pin(self.output.flush());
+                let flushed = tokio::time::timeout(self.house.limits.write_timeout, flush).await;
+                matches!(flushed, Ok(Ok(())))
+            }
+        }
     }
 }
 
