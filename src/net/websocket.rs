@@ -123,14 +123,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     });
     let mouth = Box::new(Mouth {
         output,
-        outbox: Outbox::new(
-            queue,
-            ready,
-            house.limits.ping_interval,
-            house.stop.clone(),
-            house.broker.log().id(),
-            encoding,
-        ),
+        outbox: Outbox::new(queue, ready, house.clone(), encoding),
         house,
         shared,
         buffer: Buffer { bytes: Vec::new(), encoding },
@@ -456,6 +449,12 @@ impl Frames for Buffer {
         self.encoding.begin(out);
         write(out);
         frame.finish(out);
+    }
+
+    fn compressed(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let frame = OpenFrame::binary(None, &mut self.bytes);
+        write(&mut self.bytes);
+        frame.finish(&mut self.bytes);
     }
 
     fn pong(&mut self, payload: &[u8]) {

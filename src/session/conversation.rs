@@ -286,7 +286,7 @@ impl Conversation {
             if let (Some(token), true) = (&connect.token, self.greeting.needs_token()) {
                 session.refresh(token)?;
             }
-            let connected = session.connected();
+            let connected = session.connected(&connect.compress);
             return Ok(self.reply(id, Reply::Connected(connected)).await);
         }
         let session = self.greeting.connect(connect.token.as_deref())?;
@@ -297,7 +297,7 @@ impl Conversation {
             client = connect.client.as_deref().unwrap_or("-"),
             "connected"
         );
-        let connected = session.connected();
+        let connected = session.connected(&connect.compress);
         match self.reply(id, Reply::Connected(connected)).await {
             Verdict::GoOn => Ok(self.enter(session).await),
             other => Ok(other),

@@ -11,8 +11,7 @@ use std::{
 use tidings_proto::{Code, WireError};
 use tokio_util::sync::CancellationToken;
 
-use super::encoding::Encoding;
-use super::{DurableInfo, Session, error, of_read};
+use super::{DurableInfo, Session, compressor::Compressor, encoding::Encoding, error, of_read};
 use crate::{auth::Authenticator, broker::Broker, clock, log::Health, metrics::Gauges};
 
 /// The bounds of every session.
@@ -42,6 +41,8 @@ pub struct House {
     pub limits: Limits,
     /// The broker is stopping: say goodbye.
     pub stop: CancellationToken,
+    /// What compresses for those who asked for it.
+    pub compressor: Compressor,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -90,6 +91,7 @@ impl House {
         stop: CancellationToken,
     ) -> Arc<House> {
         Arc::new(House {
+            compressor: Compressor::new(limits.message_bytes_max),
             broker,
             authenticator,
             limits,

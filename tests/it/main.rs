@@ -20,6 +20,7 @@ mod bad_input;
 mod bandwidth;
 mod bench;
 mod cli;
+mod compression;
 mod crash;
 mod dead;
 mod disk;
