@@ -34,6 +34,7 @@ mod lanes;
 mod manager;
 mod operate;
 mod pace;
+mod parity;
 mod presence;
 mod prometheus;
 mod publish;

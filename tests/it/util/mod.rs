@@ -1,5 +1,6 @@
 //! A broker as a process, and clients that are not ours.
 
+pub mod cutting;
 pub mod http;
 pub mod peer;
 pub mod random;
