@@ -211,8 +211,13 @@ pub fn filter_matches(filter: &str, topic: &str) -> bool {
     if *filter == *topic {
         return true;
     }
-    if !filter.ends_with('>') && !filter.contains('*') {
-        return false;
+    // Without a star the text alone says it: this is asked of every event for every subscription.
+    if !filter.contains('*') {
+        return match filter.strip_suffix('>') {
+            None => false,
+            Some("") => !topic.starts_with('$'),
+            Some(before) => topic.len() > before.len() && topic.starts_with(before),
+        };
     }
     let mut tokens = topic.split('.');
     let mut first = true;

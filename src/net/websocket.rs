@@ -8,7 +8,6 @@
 //! - While nothing waits to be written, two ping intervals without a whole message end the socket.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,6 +22,7 @@ use tidings_proto::{SubscribeOptions, Timestamp, message::Push};
 use tokio::{
     io::AsyncWriteExt,
     net::tcp::{OwnedReadHalf, OwnedWriteHalf},
+    sync::OwnedSemaphorePermit,
 };
 
 use super::{
@@ -32,11 +32,10 @@ use super::{
 use crate::{
     clock, metrics,
     session::{
-        Greeting, House, Ready, Transport,
-        answers::{self, Answers},
+        Greeting, House, Ready, Transport, answers,
         conversation::{CLOSE_UNAUTHENTICATED, Conversation, Taken, Verdict},
         encoding::Encoding,
-        outbox::{Filled, Frames, Item, Outbox},
+        outbox::{Filled, Frames, Outbox},
     },
 };
 
@@ -65,8 +64,8 @@ pub struct Start {
     pub encoding: Encoding,
     /// What to subscribe by itself (`/v1/ws/{filter}`).
     pub subscribe: Option<Box<SubscribeOptions>>,
-    /// Who it is.
-    pub peer: SocketAddr,
+    /// Its connection's place under the cap, which it keeps until it has ended.
+    pub place: Arc<OwnedSemaphorePermit>,
 }
 
 /// What the reader gives.
@@ -97,7 +96,7 @@ impl Shared {
 
 /// Serves the socket until it ends. What is needed at the start alone is no part of the future.
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
-    let Start { stream, leftover, house, token, encoding, subscribe, peer } = start;
+    let Start { stream, leftover, house, token, encoding, subscribe, place } = start;
     let stream = stream.into_inner();
     // Without these the socket works all the same, only worse.
     let _ = stream.set_nodelay(true);
@@ -115,10 +114,8 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let greeting = Greeting::new(house.clone(), Transport::WebSocket).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
-        conversation: Conversation::new(greeting, answers.clone(), ready.clone(), subscribe),
-        answers,
+        conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
-        house: house.clone(),
         shared: shared.clone(),
     });
     let mouth = Box::new(Mouth {
@@ -132,7 +129,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     });
     // It may be a small piece of a large buffer, which would stay as long as the socket.
     drop(leftover);
-    let mut listening = Box::pin(ears.listen(token));
+    let mut listening = Box::pin(ears.listen(token.map(String::into_boxed_str)));
     let mut speaking = Box::pin(mouth.speak());
     async move {
         let reader = tokio::select! {
@@ -143,7 +140,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         if let Some(reader) = reader {
             Box::pin(part(reader, speaking, last_words)).await;
         }
-        tracing::trace!(%peer, "socket ended");
+        drop(place);
     }
 }
 
@@ -165,9 +162,7 @@ async fn part(
 struct Ears {
     reader: Reader<OwnedReadHalf>,
     conversation: Conversation,
-    answers: Answers,
     encoding: Encoding,
-    house: Arc<House>,
     shared: Arc<Shared>,
 }
 
@@ -175,7 +170,7 @@ impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
     async fn listen(
         mut self: Box<Self>,
-        token: Option<String>,
+        token: Option<Box<str>>,
     ) -> Option<Box<Reader<OwnedReadHalf>>> {
         let begun = Box::pin(self.conversation.begin(token.as_deref())).await;
         // A socket may last; its token is not kept for that.
@@ -192,7 +187,8 @@ impl Ears {
     }
 
     async fn converse(&mut self) -> Ending {
-        let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
+        let connect_by =
+            tokio::time::Instant::now() + self.conversation.house().limits.connect_timeout;
         loop {
             // What was read in one piece is taken before anything else is looked at: a piece is small.
             let message = match self.reader.ready() {
@@ -239,7 +235,7 @@ impl Ears {
                 Some(ending) => return Err(Some(ending)),
                 None => return Ok(None),
             },
-            () = self.house.stop.cancelled() => {
+            () = self.conversation.house().stop.cancelled() => {
                 return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
             }
         };
@@ -279,9 +275,7 @@ impl Ears {
                 Err(Some((CLOSE_UNSUPPORTED, reason)))
             }
             Ok(Some(Message::Ping(payload))) => {
-                let pong = Item::Pong(payload.as_ref().into());
-                let sent = Box::pin(self.answers.send(pong)).await;
-                Ok(if sent { Verdict::GoOn } else { Verdict::Gone })
+                Ok(Box::pin(self.conversation.answer_ping(payload.as_ref())).await)
             }
             Ok(Some(Message::Pong(_))) => {
                 self.shared.ponged();
@@ -466,6 +460,10 @@ impl Frames for Buffer {
     fn bytes(&self) -> usize {
         self.bytes.len()
     }
+
+    fn rest(&mut self) {
+        self.bytes = Vec::new();
+    }
 }
 
 /// How it ends after this verdict.
@@ -478,7 +476,8 @@ fn ending(verdict: Verdict) -> Ending {
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        // Boxed: who waits for no moment keeps no room for a timer.
+        Some(deadline) => Box::pin(tokio::time::sleep_until(deadline)).await,
         None => std::future::pending().await,
     }
 }

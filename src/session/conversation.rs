@@ -8,7 +8,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Greeting, Run, Session,
+    Greeting, House, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
@@ -39,7 +39,8 @@ pub struct Conversation {
     session: Option<Session>,
     answers: Answers,
     ready: Arc<Ready>,
-    subscriptions: HashMap<u32, Option<(Arc<Durable>, Token)>>,
+    /// Boxed: most are of no durable.
+    subscriptions: HashMap<u32, Option<Box<(Arc<Durable>, Token)>>>,
     last_number: u32,
     bad_in_a_row: u32,
     /// Publishes that have come and are not queued yet.
@@ -103,6 +104,11 @@ impl Conversation {
                 Verdict::Close(CLOSE_UNAUTHENTICATED, "unauthenticated")
             }
         }
+    }
+
+    /// What everybody shares.
+    pub fn house(&self) -> &House {
+        self.greeting.house()
     }
 
     /// Whether somebody has been let in.
@@ -192,6 +198,11 @@ impl Conversation {
             }
             true => Verdict::GoOn,
         }
+    }
+
+    /// Answers a ping of the transport's own.
+    pub async fn answer_ping(&self, payload: &[u8]) -> Verdict {
+        verdict(self.send(Item::Pong(payload.into())).await)
     }
 
     /// When [`Conversation::time`] wants to be called next, if ever.
@@ -354,7 +365,8 @@ impl Conversation {
         let number = self.last_number + 1;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
         self.last_number = number;
-        let durable = subscription.durable().map(|(durable, token)| (durable.clone(), token));
+        let durable = subscription.durable();
+        let durable = durable.map(|(durable, token)| Box::new((durable.clone(), token)));
         let subscribed = Subscribed {
             subscription: number,
             durable: options.durable.clone(),
@@ -407,7 +419,7 @@ impl Conversation {
     fn durable(&self, number: u32) -> Result<&(Arc<Durable>, Token), WireError> {
         self.session()?;
         let durable = self.subscriptions.get(&number).ok_or_else(|| no_subscription(number))?;
-        durable.as_ref().ok_or_else(|| of_ack(&crate::broker::error::AckError::NotDurable))
+        durable.as_deref().ok_or_else(|| of_ack(&crate::broker::error::AckError::NotDurable))
     }
 
     async fn reply(&self, id: Option<RequestId>, reply: Reply) -> Verdict {

@@ -107,6 +107,11 @@ impl Encoding {
     }
 
     pub(super) fn events(self, header: &BatchHeader<'_>, events: &[&[u8]], out: &mut Vec<u8>) {
+        const AROUND_EVENT: usize = 6;
+        const AROUND_ALL: usize = 128;
+        // At once: growing step by step would copy what is there again and again.
+        let bytes: usize = events.iter().map(|event| event.len() + AROUND_EVENT).sum();
+        out.reserve(bytes + AROUND_ALL);
         let events = events.iter().copied();
         match self {
             Encoding::Json => json::encode_events(header, events, out),

@@ -21,15 +21,12 @@ use tidings_proto::{
     message::{Acked, Gap, GapReason, Push, Reply, RequestId},
     wire::BatchHeader,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::Interval,
-};
+use tokio::time::Interval;
 
 use self::dues::Dues;
 use super::{
     House, Publishing, PublishingRun, Transport,
-    answers::{AnswerQueue, Queued},
+    answers::{AnswerQueue, Next, Queued, Room},
     encoding::Encoding,
     internal, of_append, of_read,
 };
@@ -159,6 +156,8 @@ pub trait Frames {
     fn pong(&mut self, payload: &[u8]);
     /// How many bytes wait to be written.
     fn bytes(&self) -> usize;
+    /// Nothing waits to be written, maybe for long: the memory is not kept for that.
+    fn rest(&mut self);
 }
 
 /// Why [`Outbox::fill`] came back.
@@ -176,7 +175,7 @@ pub enum Filled {
 struct Waiting {
     id: Option<RequestId>,
     pending: Pending,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// One socket's outbox.
@@ -242,6 +241,7 @@ impl Outbox {
             if self.ended && self.pending.is_none() {
                 return Filled::Ended;
             }
+            frames.rest();
             if self.wait(frames).await {
                 return Filled::Tick;
             }
@@ -274,7 +274,7 @@ impl Outbox {
                 write_outcome(self.encoding, id, outcome, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
-                Some(queued) => self.take(*queued, frames),
+                Some(queued) => self.take(queued, frames),
                 None => self.ended = true,
             },
             () = self.ready.wait(), if !stopped => {}
@@ -301,9 +301,9 @@ impl Outbox {
                 self.pending = None;
             }
             match self.answers.try_recv() {
-                Ok(queued) => self.take(*queued, frames),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-                Err(mpsc::error::TryRecvError::Disconnected) => {
+                Next::Answer(queued) => self.take(queued, frames),
+                Next::None => return,
+                Next::Ended => {
                     self.ended = true;
                     return;
                 }
@@ -417,7 +417,8 @@ async fn outcome(pending: &mut Option<Waiting>) -> Outcome {
 
 async fn sleep(duration: Option<Duration>) {
     match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
+        // Boxed: who waits for no moment keeps no room for a timer.
+        Some(duration) => Box::pin(tokio::time::sleep(duration)).await,
         None => std::future::pending().await,
     }
 }

@@ -33,7 +33,7 @@ const AHEAD: u64 = 150;
 /// How often the transport changes at least.
 const LEGS: u64 = 500;
 /// The most events that are read before it does.
-const LEG_EVENTS: u64 = 25;
+const LEG_EVENTS: u64 = 15;
 
 /// How the events are read.
 #[derive(Clone, Copy, Debug)]

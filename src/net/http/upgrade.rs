@@ -77,14 +77,10 @@ async fn take_over(
     match upgraded.downcast::<TokioIo<Progress>>() {
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner(), parts.read_buf);
-            let start = Start { stream, leftover, house, token, encoding, subscribe, peer };
             let Caller { place, tracker, .. } = caller;
+            let start = Start { stream, leftover, house, token, encoding, subscribe, place };
             // In a task of its own: what the handshake needed is not kept as long as the socket.
-            let socket = websocket::run(start);
-            tracker.spawn(async move {
-                socket.await;
-                drop(place);
-            });
+            tracker.spawn(websocket::run(start));
         }
         Err(_) => tracing::error!(%peer, "an upgraded connection is none of ours"),
     }
