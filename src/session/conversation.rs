@@ -33,14 +33,16 @@ pub const CLOSE_UNAUTHENTICATED: u16 = 4401;
 /// Undecodable messages, twenty in a row.
 pub const CLOSE_VIOLATION: u16 = 4500;
 
+/// A session's hold on a durable. Boxed: most subscriptions are of none.
+type Held = Box<(Arc<Durable>, Token)>;
+
 /// One socket's conversation.
 pub struct Conversation {
     greeting: Greeting,
     session: Option<Session>,
     answers: Answers,
     ready: Arc<Ready>,
-    /// Boxed: most are of no durable.
-    subscriptions: HashMap<u32, Option<Box<(Arc<Durable>, Token)>>>,
+    subscriptions: HashMap<u32, Option<Held>>,
     last_number: u32,
     bad_in_a_row: u32,
     /// Publishes that have come and are not queued yet.
