@@ -94,6 +94,8 @@ pub struct Options {
     pub token: Option<String>,
     /// Name and version, for the broker's log.
     pub client_name: String,
+    /// Ask the broker to compress batches of events, where it can: for slow lines.
+    pub compress: bool,
     /// How many publishes may be unanswered; then [`Client::publish`] waits.
     pub in_flight_max: usize,
     /// How many bytes of data they may have together, about.
@@ -118,6 +120,7 @@ impl Options {
             ca: None,
             token: None,
             client_name: concat!("tidings-rust/", env!("CARGO_PKG_VERSION")).to_owned(),
+            compress: false,
             in_flight_max: 1024,
             in_flight_bytes_max: 16 << 20,
             buffer_events_max: 1000,

@@ -406,6 +406,21 @@ pub fn delivered(transport: &'static str, events: usize, bytes: usize) {
     }
 }
 
+/// A batch of so many bytes goes to a WebSocket that asked for compression, with so many where that was worth it;
+/// `is_made` tells whether it was compressed for this one.
+pub fn compressed(bytes: usize, deflated_bytes: Option<usize>, is_made: bool) {
+    let Some(handles) = HANDLES.get() else { return };
+    let [made, shared, plain] = &handles.compressed;
+    match deflated_bytes {
+        Some(_) if is_made => made.increment(1),
+        Some(_) => shared.increment(1),
+        None => plain.increment(1),
+    }
+    handles
+        .compression_saved
+        .increment(count(deflated_bytes.map_or(0, |n| bytes.saturating_sub(n))));
+}
+
 /// A write has ended whose first event became durable at this monotonic moment.
 pub fn delivery_took(transport: &'static str, durable_at: Duration) {
     if let Some(of) = HANDLES.get().and_then(|handles| handles.of(transport)) {

@@ -95,7 +95,6 @@ impl Broker {
             number,
             log: self.log.clone(),
             selection: Selection::of(&durable.spec.options),
-            filters,
             registration,
             batch_max: options.batch_max,
             cursor,

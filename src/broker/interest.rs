@@ -20,6 +20,7 @@ use std::{
 };
 
 use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
 use tidings_proto::{Cursor, Filters, Offset, Priority};
 use tokio::sync::Notify;
 
@@ -165,11 +166,18 @@ pub(super) struct Interest {
     done: AtomicU64,
 }
 
+/// Small where nothing but one entry ends: with a topic for each user there are as many nodes as users.
 #[derive(Debug, Default)]
 struct Node {
+    here: SmallVec<[Arc<Entry>; 1]>,
+    more: Option<Box<Branches>>,
+}
+
+/// What goes on behind a node.
+#[derive(Debug, Default)]
+struct Branches {
     children: HashMap<Box<str>, Node>,
-    star: Option<Box<Node>>,
-    here: Vec<Arc<Entry>>,
+    star: Node,
     rest: Vec<Arc<Entry>>,
 }
 
@@ -302,6 +310,11 @@ impl Registration {
         (is_armed && self.was_armed.load(Ordering::Relaxed)).then_some(done)
     }
 
+    /// What is subscribed to.
+    pub(super) fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
     /// The entry, for waking this subscription for another reason than an event.
     pub(super) fn entry(&self) -> &Arc<Entry> {
         &self.entry
@@ -319,45 +332,42 @@ impl Drop for Registration {
 
 impl Node {
     fn insert<'a>(&mut self, mut tokens: impl Iterator<Item = &'a str>, entry: &Arc<Entry>) {
-        match tokens.next() {
-            None => self.here.push(entry.clone()),
-            Some(">") => self.rest.push(entry.clone()),
-            Some("*") => self.star.get_or_insert_default().insert(tokens, entry),
-            Some(token) => match self.children.get_mut(token) {
+        let Some(token) = tokens.next() else { return self.here.push(entry.clone()) };
+        let Branches { children, star, rest } = &mut **self.more.get_or_insert_default();
+        match token {
+            ">" => rest.push(entry.clone()),
+            "*" => star.insert(tokens, entry),
+            token => match children.get_mut(token) {
                 Some(child) => child.insert(tokens, entry),
-                None => self.children.entry(token.into()).or_default().insert(tokens, entry),
+                None => children.entry(token.into()).or_default().insert(tokens, entry),
             },
         }
     }
 
     fn remove<'a>(&mut self, mut tokens: impl Iterator<Item = &'a str>, entry: &Arc<Entry>) {
-        match tokens.next() {
-            None => self.here.retain(|other| !Arc::ptr_eq(other, entry)),
-            Some(">") => self.rest.retain(|other| !Arc::ptr_eq(other, entry)),
-            Some("*") => {
-                if let Some(star) = &mut self.star {
-                    star.remove(tokens, entry);
-                    if star.is_empty() {
-                        self.star = None;
-                    }
-                }
-            }
-            Some(token) => {
-                if let Some(child) = self.children.get_mut(token) {
+        let Some(token) = tokens.next() else {
+            return self.here.retain(|other| !Arc::ptr_eq(other, entry));
+        };
+        let Some(more) = &mut self.more else { return };
+        match token {
+            ">" => more.rest.retain(|other| !Arc::ptr_eq(other, entry)),
+            "*" => more.star.remove(tokens, entry),
+            token => {
+                if let Some(child) = more.children.get_mut(token) {
                     child.remove(tokens, entry);
                     if child.is_empty() {
-                        self.children.remove(token);
+                        more.children.remove(token);
                     }
                 }
             }
         }
+        if more.is_empty() {
+            self.more = None;
+        }
     }
 
     fn is_empty(&self) -> bool {
-        self.children.is_empty()
-            && self.star.is_none()
-            && self.here.is_empty()
-            && self.rest.is_empty()
+        self.here.is_empty() && self.more.is_none()
     }
 
     fn visit<'a>(
@@ -370,24 +380,29 @@ impl Node {
             self.here.iter().for_each(|entry| visit(entry));
             return;
         };
+        let Some(more) = &self.more else { return };
         // A wildcard never matches a first token of the broker's own.
         if !(first && token.starts_with('$')) {
-            self.rest.iter().for_each(|entry| visit(entry));
-            if let Some(star) = &self.star {
-                star.visit(tokens.clone(), false, visit);
-            }
+            more.rest.iter().for_each(|entry| visit(entry));
+            more.star.visit(tokens.clone(), false, visit);
         }
-        if let Some(child) = self.children.get(token) {
+        if let Some(child) = more.children.get(token) {
             child.visit(tokens, false, visit);
         }
     }
 
     fn visit_all(&self, visit: &mut impl FnMut(&Entry)) {
-        self.here.iter().chain(&self.rest).for_each(|entry| visit(entry));
-        if let Some(star) = &self.star {
-            star.visit_all(visit);
-        }
-        self.children.values().for_each(|child| child.visit_all(visit));
+        self.here.iter().for_each(|entry| visit(entry));
+        let Some(more) = &self.more else { return };
+        more.rest.iter().for_each(|entry| visit(entry));
+        more.star.visit_all(visit);
+        more.children.values().for_each(|child| child.visit_all(visit));
+    }
+}
+
+impl Branches {
+    fn is_empty(&self) -> bool {
+        self.children.is_empty() && self.star.is_empty() && self.rest.is_empty()
     }
 }
 

@@ -311,7 +311,6 @@ impl Broker {
         let parts = Parts {
             number,
             log: self.log.clone(),
-            filters: options.filters.clone(),
             selection,
             snapshot,
             registration,

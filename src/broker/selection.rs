@@ -7,9 +7,12 @@ use crate::log::Stored;
 /// The most entries `types` and `content_types` may have, each.
 pub(crate) const PATTERNS_MAX: usize = 64;
 
-/// Beyond the filters.
+/// Beyond the filters. Nothing in memory for who wants all, as most do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Selection {
+pub(crate) struct Selection(Option<Box<Wishes>>);
+
+#[derive(Clone, Debug)]
+struct Wishes {
     types: Vec<String>,
     min_priority: Option<Priority>,
     content_types: Vec<String>,
@@ -18,26 +21,34 @@ pub(crate) struct Selection {
 
 impl Selection {
     pub(crate) fn of(options: &SubscribeOptions) -> Selection {
-        Selection {
+        let wishes = Wishes {
             types: options.types.clone(),
             min_priority: options.min_priority.filter(|priority| *priority > Priority::Low),
             content_types: options.content_types.clone(),
             headers: options.headers.clone().into_iter().collect(),
-        }
+        };
+        let is_all = wishes.min_priority.is_none() && wishes.is_all_bodies();
+        Selection((!is_all).then(|| Box::new(wishes)))
     }
 
     /// Whether it wants everything that the filters match.
     pub(crate) fn is_all(&self) -> bool {
-        self.min_priority.is_none() && self.is_all_bodies()
+        self.0.is_none()
     }
 
+    /// Whether this event is wanted. One that cannot be read is: its reader will say so.
+    pub(crate) fn wants(&self, event: &Stored) -> bool {
+        self.0.as_ref().is_none_or(|wishes| wishes.are_met(event))
+    }
+}
+
+impl Wishes {
     /// Whether nothing in an event's body matters.
     fn is_all_bodies(&self) -> bool {
         self.types.is_empty() && self.content_types.is_empty() && self.headers.is_empty()
     }
 
-    /// Whether this event is wanted. One that cannot be read is: its reader will say so.
-    pub(crate) fn wants(&self, event: &Stored) -> bool {
+    fn are_met(&self, event: &Stored) -> bool {
         if self.min_priority.is_some_and(|min| event.priority() < min) {
             return false;
         }

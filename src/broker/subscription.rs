@@ -14,7 +14,7 @@ mod in_lanes;
 use std::{sync::Arc, time::Duration};
 
 use tidings_proto::{
-    Cursor, Filters, Offset,
+    Cursor, Offset,
     message::{Gap, GapReason},
 };
 
@@ -50,12 +50,11 @@ pub struct Subscription {
     presence: Option<Box<PresenceHold>>,
     number: u32,
     log: LogHandle,
-    filters: Filters,
     selection: Selection,
     registration: Registration,
     events_max: usize,
     phase: Phase,
-    pending_gap: Option<Gap>,
+    pending_gap: Option<Box<Gap>>,
     /// What had been taken out of the log when that was last looked at.
     trims: u64,
     /// Everything up to here has been looked at.
@@ -145,7 +144,6 @@ pub enum Delivery {
 pub(super) struct Parts {
     pub(super) number: u32,
     pub(super) log: LogHandle,
-    pub(super) filters: Filters,
     pub(super) selection: Selection,
     pub(super) registration: Registration,
     pub(super) batch_max: u32,
@@ -169,19 +167,20 @@ pub(super) struct Parts {
 impl Subscription {
     pub(super) fn new(parts: Parts) -> Subscription {
         let until = parts.log.committed();
-        let pending_gap = parts.gap.map(|(requested, reason)| Gap {
-            subscription: Some(parts.number),
-            requested,
-            first: super::first_after(&parts.log, requested, reason),
-            last: until.get(),
-            log: parts.log.id(),
-            reason,
+        let pending_gap = parts.gap.map(|(requested, reason)| {
+            Box::new(Gap {
+                subscription: Some(parts.number),
+                requested,
+                first: super::first_after(&parts.log, requested, reason),
+                last: until.get(),
+                log: parts.log.id(),
+                reason,
+            })
         });
         Subscription {
             presence: None,
             number: parts.number,
             log: parts.log,
-            filters: parts.filters,
             selection: parts.selection,
             registration: parts.registration,
             events_max: usize::try_from(parts.batch_max.clamp(1, BATCH_EVENTS_MAX)).unwrap_or(1),
@@ -265,7 +264,7 @@ impl Subscription {
             return Ok(None);
         }
         if let Some(gap) = self.pending_gap.take() {
-            return Ok(Some(Delivery::Gap(gap)));
+            return Ok(Some(Delivery::Gap(*gap)));
         }
         if self.durable.as_ref().is_some_and(|attachment| attachment.durable.is_by_priority()) {
             return Box::pin(self.next_in_lanes()).await;
@@ -338,7 +337,7 @@ impl Subscription {
             return Box::pin(snapshot.next(&self.log, self.cursor, limit)).await;
         }
         let Some(conflating) = self.conflating() else {
-            return self.log.read(self.cursor, until, &self.filters, limit).await;
+            return self.log.read(self.cursor, until, self.registration.filters(), limit).await;
         };
         // Boxed: those who do not conflate keep no room for it.
         let mut batch = Box::pin(conflating.next(self.cursor, until, limit)).await?;
@@ -352,7 +351,7 @@ impl Subscription {
     fn conflating(&self) -> Option<Conflating<'_>> {
         self.pace.as_ref().filter(|pace| pace.conflates()).map(|_| Conflating {
             log: &self.log,
-            filters: &self.filters,
+            filters: self.registration.filters(),
             selection: &self.selection,
         })
     }
@@ -364,7 +363,7 @@ impl Subscription {
         };
         let now_ms = clock::monotonic_ms();
         let Some(from) = pace.look_from(self.cursor, now_ms) else { return Ok(Hold::Not) };
-        let found = self.log.read(from, committed, &self.filters, LOOK).await?;
+        let found = self.log.read(from, committed, self.registration.filters(), LOOK).await?;
         let now = clock::now();
         let wants = |event: &Stored| self.selection.wants(event) && !has_expired(event, now);
         let Step::Wait(looked, enough) = pace.look(&found, wants, events_max, now_ms) else {
@@ -500,7 +499,7 @@ impl Subscription {
             return None;
         }
         let requested = self.cursor;
-        let (reason, upto) = self.log.trimmed(&self.filters, requested)?;
+        let (reason, upto) = self.log.trimmed(self.registration.filters(), requested)?;
         if let Some(attachment) = &self.durable {
             attachment.durable.lock().is_news(upto);
         }

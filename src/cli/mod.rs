@@ -182,8 +182,7 @@ impl Globals {
 
     /// Connects; `patience` is how long it may take, `None` for ever.
     async fn connect(&self, patience: Option<Duration>) -> anyhow::Result<Client> {
-        let connecting = Client::connect(self.options()?);
-        Ok(within(patience, "no connection to the broker", connecting).await??)
+        connect(self.options()?, patience).await
     }
 
     fn http(&self) -> anyhow::Result<HttpClient> {
@@ -196,6 +195,12 @@ impl Globals {
             to_stderr(text);
         }
     }
+}
+
+/// Connects as these options say; `patience` is how long it may take, `None` for ever.
+async fn connect(options: Options, patience: Option<Duration>) -> anyhow::Result<Client> {
+    let connecting = Client::connect(options);
+    Ok(within(patience, "no connection to the broker", connecting).await??)
 }
 
 /// One line on stderr for each change of the connection.

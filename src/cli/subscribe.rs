@@ -63,6 +63,9 @@ pub struct Args {
     /// Take so many bytes a second at most.
     #[arg(long, value_name = "BYTES")]
     pub max_bytes_per_second: Option<u64>,
+    /// Let the broker compress what it sends: for a slow or expensive line.
+    #[arg(long)]
+    pub compress: bool,
     /// How several sessions share a durable: exclusive, shared or mirror.
     #[arg(long, value_parser = parse_word::<Mode>, requires = "durable")]
     pub mode: Option<Mode>,
@@ -89,6 +92,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings sub 'tasks.>' --after first --output json
+  tidings sub 'logs.>' --after first --compress --until-caught-up
   tidings sub jobs --durable workers --mode shared --order priority
   tidings sub 'users.alice.>' --durable alice-inbox --ack auto --start first
   tidings sub rooms.1 '$presence.rooms.1' --presence '{\"name\":\"Alice\"}'";
@@ -127,7 +131,7 @@ pub enum AckMode {
 /// # Errors
 /// When the broker refuses, or another session takes the durable over.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
-    let options = args.options(clock::now())?;
+    let wish = args.options(clock::now())?;
     let format = match (args.output, globals.json) {
         (Some(format), _) => format,
         (None, false) if Output::is_terminal() => Format::Pretty,
@@ -137,9 +141,11 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
         let patience = Some(globals.patience());
         let mut signals = Signals::new()?;
         let subscribing = async {
-            let client = globals.connect(patience).await?;
+            let mut options = globals.options()?;
+            options.compress = args.compress;
+            let client = super::connect(options, patience).await?;
             let what = "no answer to the subscribe";
-            let subscription = within(patience, what, client.subscribe(options)).await??;
+            let subscription = within(patience, what, client.subscribe(wish)).await??;
             anyhow::Ok((client, subscription))
         };
         let (client, subscription) = tokio::select! {

@@ -10,7 +10,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use tidings_proto::{
-    message::{Push, Request, ServerMessage},
+    message::{Connected, Push, Request, ServerMessage},
     wire::json,
 };
 use tokio::{
@@ -345,9 +345,7 @@ impl<'a> Talk<'a> {
                 Ok(())
             }
             Ok(Some(Message::Pong(_))) => Ok(()),
-            Ok(Some(Message::Binary(_))) => {
-                Err(stop("a binary message, though it was asked for JSON"))
-            }
+            Ok(Some(Message::Binary(frame))) => self.handle_compressed(&frame),
             Ok(Some(Message::Close(close))) => {
                 let code = close.as_ref().map(|(code, _)| (*code, ""));
                 encode(Frame::Close(code), Some(clock::frame_mask()), &mut self.out);
@@ -377,6 +375,19 @@ impl<'a> Talk<'a> {
             Err(error) if is_awaited(text) => return Err(stop(&error.message)),
             Err(_) => {}
         }
+        Ok(())
+    }
+
+    /// A batch whose events are compressed: nothing else comes in a binary frame.
+    fn handle_compressed(&mut self, frame: &[u8]) -> Result<(), Ending> {
+        let Connected { compress, max_message_bytes, .. } = &self.link.connected;
+        if compress.is_none() {
+            return Err(stop("a binary message, though it was asked for JSON"));
+        }
+        let bytes_max = usize::try_from(*max_message_bytes).unwrap_or(usize::MAX);
+        let batch = json::decode_compressed(frame, bytes_max);
+        let batch = batch.map_err(|error| stop(&error.message))?;
+        self.core.handle_message(ServerMessage::Events(batch), clock::monotonic_ms());
         Ok(())
     }
 

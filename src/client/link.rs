@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tidings_proto::{
     Code, WireError,
     message::{Connect, Connected, Push, Reply, Request, ServerMessage},
-    wire::json,
+    wire::{compressed::DEFLATE_RAW, json},
 };
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 
@@ -90,7 +90,7 @@ impl Link {
         let connect = Request::Connect(Connect {
             token: options.token.clone(),
             client: Some(options.client_name.clone()),
-            compress: Vec::new(),
+            compress: options.compress.then(|| DEFLATE_RAW.to_owned()).into_iter().collect(),
         });
         let mut out = Vec::new();
         let frame = OpenFrame::text(Some(clock::frame_mask()), &mut out);

@@ -24,6 +24,8 @@ use super::commit::Draft;
 #[derive(Debug)]
 pub struct Stored {
     record: Record,
+    /// Whether its data is left out, and where it is to be had said instead.
+    is_referred: bool,
     /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
     durable_at: Option<Duration>,
     json: OnceLock<Encoded>,
@@ -42,6 +44,7 @@ impl Stored {
     pub fn new(record: Record) -> Stored {
         Stored {
             record,
+            is_referred: false,
             durable_at: None,
             json: OnceLock::new(),
             msgpack: OnceLock::new(),
@@ -62,6 +65,12 @@ impl Stored {
     /// Its place.
     pub fn offset(&self) -> Offset {
         self.record.offset
+    }
+
+    /// A number that another event in memory has only if it has the same content.
+    pub fn identity(&self) -> u64 {
+        // An offset has 53 bits.
+        self.offset().get() << 1 | u64::from(self.is_referred)
     }
 
     /// Its topic.
@@ -166,7 +175,7 @@ impl Stored {
         let mut bytes = Vec::new();
         stored::encode(&stored::Draft { event: &event, made_id, subject, expires }, &mut bytes);
         let record = Record { body: bytes.into(), ..self.record.clone() };
-        Some(Stored { durable_at: self.durable_at, ..Stored::new(record) })
+        Some(Stored { durable_at: self.durable_at, is_referred: true, ..Stored::new(record) })
     }
 
     /// What it adds to a batch, about: a read stops at so many bytes.

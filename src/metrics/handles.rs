@@ -92,6 +92,9 @@ pub(super) struct Handles {
     pub(super) redelivered: Counter,
     pub(super) conflated: Counter,
     pub(super) wakes: Counter,
+    /// Made, shared, plain.
+    pub(super) compressed: [Counter; 3],
+    pub(super) compression_saved: Counter,
     pub(super) ping_seconds: Histogram,
     pub(super) outbox_bytes: Gauge,
     pub(super) slow: Gauge,
@@ -112,6 +115,9 @@ impl Handles {
             redelivered: counter!(table::REDELIVERED.name),
             conflated: counter!(table::CONFLATED.name),
             wakes: counter!(table::WAKES.name),
+            compressed: ["made", "shared", "plain"]
+                .map(|result| counter!(table::COMPRESSED.name, "result" => result)),
+            compression_saved: counter!(table::COMPRESSION_SAVED.name),
             ping_seconds: histogram!(table::PING_SECONDS.name),
             outbox_bytes: gauge!(table::OUTBOX_BYTES.name),
             slow: gauge!(table::SLOW.name),

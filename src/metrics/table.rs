@@ -128,6 +128,8 @@ table! {
     PING_SECONDS = "tidings_ping_rtt_seconds", FAST, "", "From a WebSocket's ping to its pong";
     DELIVERED = "tidings_delivered_events_total", Counter, "transport", "Events written to readers";
     DELIVERED_BYTES = "tidings_delivered_bytes_total", Counter, "transport", "Their bytes";
+    COMPRESSED = "tidings_compressed_batches_total", Counter, "result", "Batches for WebSockets that asked for compression: `made` (compressed for the first of them), `shared` (compressed before), `plain` (gains too little)";
+    COMPRESSION_SAVED = "tidings_compression_saved_bytes_total", Counter, "", "Bytes that compression has kept off WebSockets";
     DELIVERY_SECONDS = "tidings_delivery_latency_seconds", FAST, "transport", "From durable to written, of the first event of a write to a live subscription; what is read from the disk is not measured, and a durable held back by `max_in_flight` is";
     OUTBOX_BYTES = "tidings_outbox_bytes", Gauge, "", "Bytes that WebSockets have not taken yet";
     SLOW = "tidings_slow_sessions", Gauge, "", "WebSockets that have not taken at once what is being written to them";

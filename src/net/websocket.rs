@@ -8,7 +8,6 @@
 //! - While nothing waits to be written, two ping intervals without a whole message end the socket.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,9 +16,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tidings_proto::{SubscribeOptions, message::Push};
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
 
 use super::{
     frame::{self, Frame, Limits, Message, OpenFrame, Payload, ReadError, Reader, Role},
@@ -60,10 +60,10 @@ pub struct Start {
     pub encoding: Encoding,
     /// What to subscribe by itself (`/v1/ws/{filter}`).
     pub subscribe: Option<Box<SubscribeOptions>>,
-    /// Who it is.
-    pub peer: SocketAddr,
-    /// The same, as far as limits go.
+    /// Who it is, as far as limits go.
     pub guest: Arc<Guest>,
+    /// Its connection's place under the cap, which it keeps until it has ended.
+    pub place: Arc<OwnedSemaphorePermit>,
 }
 
 /// What the reader gives.
@@ -94,9 +94,10 @@ impl Shared {
 
 /// Serves the socket until it ends. What is needed at the start alone is no part of the future.
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
-    let Start { stream, leftover, house, proof, encoding, subscribe, peer, guest } = start;
+    let Start { stream, leftover, house, proof, encoding, subscribe, guest, place } = start;
     let (input, output) = stream.split();
     let limits = Limits::of_bytes(house.limits.message_bytes_max);
+    let last_words = house.limits.write_timeout + CLOSE_WAIT;
     let (answers, queue) = answers::channel();
     let ready = Ready::new();
     let shared = Arc::new(Shared {
@@ -109,19 +110,11 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
-        house: house.clone(),
         shared: shared.clone(),
     });
     let mouth = Box::new(Mouth {
         output,
-        outbox: Outbox::new(
-            queue,
-            ready,
-            house.limits.ping_interval,
-            house.stop.clone(),
-            house.broker.log().id(),
-            encoding,
-        ),
+        outbox: Outbox::new(queue, ready, house.clone(), encoding),
         house,
         shared,
         buffer: Buffer { bytes: Vec::new(), encoding },
@@ -139,15 +132,22 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         };
         // Without a reader the peer has gone, or takes nothing: nobody is there for what is left.
         if let Some(reader) = reader {
-            speaking.await;
-            Box::pin(drain(reader)).await;
+            Box::pin(part(reader, speaking, last_words)).await;
         }
-        tracing::trace!(%peer, "socket ended");
+        drop(place);
     }
 }
 
-/// Reads on until the peer has closed too, so that our close frame is not lost to a reset.
-async fn drain(mut reader: Box<Reader<ReadHalf>>) {
+/// Says what is left to be said and the goodbye, within `last_words` however slowly the peer takes it; then reads on
+/// until the peer has closed too, so that our close frame is not lost to a reset.
+async fn part(
+    mut reader: Box<Reader<ReadHalf>>,
+    speaking: impl Future<Output = ()>,
+    last_words: Duration,
+) {
+    if tokio::time::timeout(last_words, speaking).await.is_err() {
+        return;
+    }
     let rest = async { while let Ok(Some(_)) = reader.next().await {} };
     let _ = tokio::time::timeout(CLOSE_WAIT, rest).await;
 }
@@ -157,7 +157,6 @@ struct Ears {
     reader: Reader<ReadHalf>,
     conversation: Conversation,
     encoding: Encoding,
-    house: Arc<House>,
     shared: Arc<Shared>,
 }
 
@@ -178,7 +177,8 @@ impl Ears {
     }
 
     async fn converse(&mut self) -> Ending {
-        let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
+        let connect_by =
+            tokio::time::Instant::now() + self.conversation.house().limits.connect_timeout;
         loop {
             // What was read in one piece is taken before anything else is looked at: a piece is small.
             let message = match self.reader.ready() {
@@ -219,6 +219,7 @@ impl Ears {
     /// Waits for the next message; `None` where it is only late for something.
     async fn more(&mut self, connect_by: tokio::time::Instant) -> Result<Option<Read>, Ending> {
         let deadline = self.deadline(connect_by);
+        let stop = self.conversation.house().stop.clone();
         let message = tokio::select! {
             message = self.reader.next() => message,
             () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
@@ -226,7 +227,7 @@ impl Ears {
                 None => return Ok(None),
             },
             verdict = self.conversation.revoked() => return Err(ending(verdict)),
-            () = self.house.stop.cancelled() => {
+            () = stop.cancelled() => {
                 return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
             }
         };
@@ -394,11 +395,10 @@ impl Mouth {
                 Ok(_) | Err(_) => return false,
             }
         }
-        // Under TLS some of it may wait encrypted; what lies under that watches the time then.
-        if self.output.flush().await.is_err() {
+        drop(slow);
+        if !self.flush().await {
             return false;
         }
-        drop(slow);
         if clock::monotonic_ms() - began_ms >= millis(self.house.limits.ping_interval) {
             // While it waited the write timeout was the heartbeat: the peer is asked anew.
             self.unanswered = false;
@@ -408,6 +408,18 @@ impl Mouth {
             self.buffer.bytes = Vec::new();
         }
         true
+    }
+
+    /// What a layer of encryption holds back is not sent until it is asked to; a plain socket holds nothing back.
+    async fn flush(&mut self) -> bool {
+        match self.output.flush().now_or_never() {
+            Some(flushed) => flushed.is_ok(),
+            None => {
+                let flush = Box::pin(self.output.flush());
+                let flushed = tokio::time::timeout(self.house.limits.write_timeout, flush).await;
+                matches!(flushed, Ok(Ok(())))
+            }
+        }
     }
 }
 
@@ -429,6 +441,12 @@ impl Frames for Buffer {
         frame.finish(out);
     }
 
+    fn compressed(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let frame = OpenFrame::binary(None, &mut self.bytes);
+        write(&mut self.bytes);
+        frame.finish(&mut self.bytes);
+    }
+
     fn pong(&mut self, payload: &[u8]) {
         // What came as a payload goes as one.
         let payload = Payload::new(payload).unwrap_or_default();
@@ -437,6 +455,10 @@ impl Frames for Buffer {
 
     fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    fn rest(&mut self) {
+        self.bytes = Vec::new();
     }
 }
 
@@ -450,7 +472,8 @@ fn ending(verdict: Verdict) -> Ending {
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        // Boxed: who waits for no moment keeps no room for a timer.
+        Some(deadline) => Box::pin(tokio::time::sleep_until(deadline)).await,
         None => std::future::pending().await,
     }
 }

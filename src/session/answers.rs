@@ -1,15 +1,18 @@
 //! The queue of answers of one socket: from the conversation to the outbox, bounded in number and bytes.
 //!
-//! A client that asks and does not read is not read any more once the bound is reached.
+//! - A client that asks and does not read is not read any more once the bound is reached.
+//! - One sends and one receives, so each side has one waker. An idle queue holds no memory but itself: a channel
+//!   of the runtime would cost an idle socket a kilobyte.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::message::Reply;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::outbox::Item;
 
@@ -18,89 +21,178 @@ const ANSWERS_MAX: usize = 1024;
 /// How many bytes they may have together, as far as they are known beforehand.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
-/// The end where answers go in.
-#[derive(Clone)]
-pub struct Answers {
-    /// Boxed: the channel keeps room for 32 of them from the start, and most sockets are idle.
-    queue: mpsc::Sender<Box<Queued>>,
-    room: Arc<Semaphore>,
-    ended: Ended,
-    replayed: Arc<AtomicU64>,
-}
+/// The end where answers go in; the queue ends with it.
+pub struct Answers(Arc<Mutex<State>>);
 
 /// The end where they come out.
-pub struct AnswerQueue {
-    queue: mpsc::Receiver<Box<Queued>>,
-    ended: Ended,
+pub struct AnswerQueue(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Queued>,
+    /// The bytes of those, and of those that were taken and are not answered yet.
+    bytes: usize,
+    /// No answer will come any more, or nobody takes them.
+    is_over: bool,
+    sender: Option<Waker>,
+    receiver: Option<Waker>,
+    /// The numbers of subscriptions that ended by themselves and that the conversation does not know of yet.
+    ended: Vec<u32>,
     /// Bytes of events sent that were there before, which the conversation does not know of yet.
-    replayed: Arc<AtomicU64>,
+    replayed: u64,
 }
 
-/// The numbers of subscriptions that ended by themselves and that the conversation does not know of yet.
-type Ended = Arc<Mutex<Vec<u32>>>;
-
-/// An answer with its place in the queue's room, which is free again when this is dropped.
+/// An answer with its place in the queue's room.
 pub(super) struct Queued {
     pub(super) item: Item,
-    pub(super) room: OwnedSemaphorePermit,
+    pub(super) room: Room,
+}
+
+/// A place in the queue's room, which is free again when this is dropped.
+pub(super) struct Room {
+    queue: Arc<Mutex<State>>,
+    bytes: usize,
+}
+
+/// What [`AnswerQueue::try_recv`] finds.
+pub(super) enum Next {
+    /// The next answer.
+    Answer(Queued),
+    /// There is none now.
+    None,
+    /// None will come.
+    Ended,
 }
 
 /// A queue for one socket.
 pub fn channel() -> (Answers, AnswerQueue) {
-    let (sender, receiver) = mpsc::channel(ANSWERS_MAX);
-    let ended = Ended::default();
-    let room = Arc::new(Semaphore::new(ANSWER_BYTES_MAX));
-    let replayed = Arc::<AtomicU64>::default();
-    let queue = AnswerQueue { queue: receiver, ended: ended.clone(), replayed: replayed.clone() };
-    (Answers { queue: sender, room, ended, replayed }, queue)
+    let state = Arc::<Mutex<State>>::default();
+    (Answers(state.clone()), AnswerQueue(state))
 }
 
 impl Answers {
-    /// Waits for room; false when nobody takes answers any more.
+    /// Waits for room; false when nobody takes answers any more. One at a time: a second one that waits would
+    /// take the place of the first.
     pub async fn send(&self, item: Item) -> bool {
-        let bytes = item.cost_bytes().clamp(1, ANSWER_BYTES_MAX);
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let room = match self.room.clone().try_acquire_many_owned(permits) {
-            Ok(room) => Ok(room),
-            Err(_) => tokio::select! {
-                room = self.room.clone().acquire_many_owned(permits) => room,
-                () = self.queue.closed() => return false,
-            },
-        };
-        match room {
-            Ok(room) => self.queue.send(Box::new(Queued { item, room })).await.is_ok(),
-            Err(_) => false,
+        let mut item = Some(item);
+        poll_fn(|context| self.poll_send(&mut item, context)).await
+    }
+
+    fn poll_send(&self, item: &mut Option<Item>, context: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.0.lock();
+        if state.is_over {
+            return Poll::Ready(false);
         }
+        let bytes = item.as_ref().map_or(0, Item::cost_bytes);
+        if !state.has_room(bytes) {
+            state.sender = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        if let Some(item) = item.take() {
+            state.bytes += bytes;
+            state.items.push_back(Queued { item, room: Room { queue: self.0.clone(), bytes } });
+        }
+        wake(state, |state| &mut state.receiver);
+        Poll::Ready(true)
     }
 
     /// How many bytes of events that were there before have been sent since the last call.
     pub(super) fn take_replayed(&self) -> u64 {
-        self.replayed.swap(0, Ordering::Relaxed)
+        std::mem::take(&mut self.0.lock().replayed)
     }
 
     /// The subscriptions that have ended by themselves since the last call.
     pub(super) fn take_ended(&self) -> Vec<u32> {
-        std::mem::take(&mut self.ended.lock())
+        std::mem::take(&mut self.0.lock().ended)
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_over = true;
+        wake(state, |state| &mut state.receiver);
     }
 }
 
 impl AnswerQueue {
-    pub(super) async fn recv(&mut self) -> Option<Box<Queued>> {
-        self.queue.recv().await
+    /// The next answer, or `None` when none will come. Cancel safe.
+    pub(super) async fn recv(&mut self) -> Option<Queued> {
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            match state.next() {
+                Next::Answer(queued) => Poll::Ready(Some(queued)),
+                Next::Ended => Poll::Ready(None),
+                Next::None => {
+                    state.receiver = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
     }
 
-    pub(super) fn try_recv(&mut self) -> Result<Box<Queued>, mpsc::error::TryRecvError> {
-        self.queue.try_recv()
+    /// The next answer, if there is one.
+    pub(super) fn try_recv(&mut self) -> Next {
+        self.0.lock().next()
     }
 
     /// So many bytes of events that were there before are sent.
     pub(super) fn replayed(&self, bytes: u64) {
-        self.replayed.fetch_add(bytes, Ordering::Relaxed);
+        self.0.lock().replayed += bytes;
     }
 
     /// Bounded by the subscriptions of the socket: they end once.
     pub(super) fn ended(&self, subscription: u32) {
-        self.ended.lock().push(subscription);
+        self.0.lock().ended.push(subscription);
+    }
+}
+
+impl Drop for AnswerQueue {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_over = true;
+        // Each of them gives its room back, for which it needs the lock.
+        let items = std::mem::take(&mut state.items);
+        wake(state, |state| &mut state.sender);
+        drop(items);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.bytes -= self.bytes;
+        wake(state, |state| &mut state.sender);
+    }
+}
+
+impl State {
+    fn has_room(&self, bytes: usize) -> bool {
+        self.items.len() < ANSWERS_MAX
+            && (self.bytes == 0 || self.bytes + bytes <= ANSWER_BYTES_MAX)
+    }
+
+    fn next(&mut self) -> Next {
+        match self.items.pop_front() {
+            Some(queued) => {
+                if self.items.is_empty() {
+                    self.items = VecDeque::new();
+                }
+                Next::Answer(queued)
+            }
+            None if self.is_over => Next::Ended,
+            None => Next::None,
+        }
+    }
+}
+
+/// Wakes the one who waits there, if somebody does, once the lock is free.
+fn wake(mut state: MutexGuard<'_, State>, who: impl Fn(&mut State) -> &mut Option<Waker>) {
+    let waker = who(&mut state).take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -118,5 +210,82 @@ impl Item {
             Item::Pong(payload) => PLAIN + payload.len(),
             Item::Reply(..) | Item::Subscribe(..) | Item::Unsubscribe(..) | Item::Push(_) => PLAIN,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn pong(bytes: usize) -> Item {
+        Item::Pong(vec![7; bytes].into())
+    }
+
+    #[test]
+    fn answers_come_in_order_and_the_last_is_followed_by_the_end() {
+        let (answers, mut queue) = channel();
+        assert!(matches!(queue.try_recv(), Next::None));
+        for bytes in 1..=3 {
+            assert_eq!(answers.send(pong(bytes)).now_or_never(), Some(true));
+        }
+        drop(answers);
+        for bytes in 1..=3 {
+            let Some(Some(queued)) = queue.recv().now_or_never() else { panic!("it waits") };
+            assert!(matches!(queued.item, Item::Pong(payload) if payload.len() == bytes));
+        }
+        assert!(queue.recv().now_or_never().unwrap().is_none());
+        assert!(matches!(queue.try_recv(), Next::Ended));
+        assert_eq!(queue.0.lock().bytes, 0);
+    }
+
+    #[test]
+    fn who_waits_for_room_goes_on_when_it_is_given_back_and_not_before() {
+        let (answers, mut queue) = channel();
+        let half = ANSWER_BYTES_MAX / 2;
+        assert_eq!(answers.send(pong(half)).now_or_never(), Some(true));
+        let mut waits = pin!(answers.send(pong(half)));
+        assert_eq!(waits.as_mut().now_or_never(), None);
+        let Next::Answer(Queued { item, room }) = queue.try_recv() else { panic!("none") };
+        drop(item);
+        assert_eq!(waits.as_mut().now_or_never(), None, "its answer is not known yet");
+        drop(room);
+        assert_eq!(waits.as_mut().now_or_never(), Some(true));
+        // One that is too large for all of the room goes alone.
+        while let Next::Answer(_) = queue.try_recv() {}
+        assert_eq!(answers.send(pong(2 * ANSWER_BYTES_MAX)).now_or_never(), Some(true));
+        assert_eq!(answers.send(pong(0)).now_or_never(), None);
+    }
+
+    #[test]
+    fn there_are_so_many_at_most_and_nothing_is_sent_to_nobody() {
+        let (answers, queue) = channel();
+        for _ in 0..ANSWERS_MAX {
+            assert_eq!(answers.send(pong(0)).now_or_never(), Some(true));
+        }
+        assert_eq!(answers.send(pong(0)).now_or_never(), None);
+        drop(queue);
+        assert_eq!(answers.send(pong(0)).now_or_never(), Some(false));
+        assert_eq!(answers.0.lock().bytes, 0, "the room of those that waited is free");
+    }
+
+    #[tokio::test]
+    async fn each_side_wakes_the_other() {
+        let (answers, mut queue) = channel();
+        let sending = tokio::spawn(async move {
+            for n in 0..100 {
+                assert!(answers.send(pong(ANSWER_BYTES_MAX / 3 + n)).await);
+            }
+        });
+        let mut taken = 0;
+        while let Some(queued) = queue.recv().await {
+            assert!(matches!(queued.item, Item::Pong(_)));
+            taken += 1;
+        }
+        sending.await.unwrap();
+        assert_eq!(taken, 100);
     }
 }

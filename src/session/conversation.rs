@@ -9,7 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Greeting, Redeemed, Run, Session,
+    Greeting, House, Redeemed, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
@@ -138,6 +138,11 @@ impl Conversation {
             .as_ref()
             .is_some_and(|options| self.greeting.is_for_everybody(&options.filters));
         self.greeting.takes_token() && !is_for_everybody
+    }
+
+    /// What everybody shares.
+    pub fn house(&self) -> &House {
+        self.greeting.house()
     }
 
     /// Whether somebody has been let in.
@@ -335,7 +340,7 @@ impl Conversation {
                     return Ok(Verdict::Gone);
                 }
             }
-            let connected = self.session()?.connected();
+            let connected = self.session()?.connected(&connect.compress);
             return Ok(self.reply(id, Reply::Connected(connected)).await);
         }
         let session = self.greeting.connect(connect.token.as_deref())?;
@@ -346,7 +351,7 @@ impl Conversation {
             client = connect.client.as_deref().unwrap_or("-"),
             "connected"
         );
-        let connected = session.connected();
+        let connected = session.connected(&connect.compress);
         match self.reply(id, Reply::Connected(connected)).await {
             Verdict::GoOn => Ok(self.enter(session).await),
             other => Ok(other),

@@ -3,16 +3,18 @@
 use tidings_proto::{
     WireError,
     message::{Push, Reply, RequestId},
-    wire::{BadRequest, BatchHeader, Incoming, json, msgpack, protobuf, stored::StoredError},
+    wire::{
+        BadRequest, BatchHeader, Incoming,
+        compressed::{self, PLAIN},
+        json, msgpack, protobuf,
+        stored::StoredError,
+    },
 };
 
 use crate::log::Stored;
 
-/// The byte before a message in a binary frame: it is not compressed.
-const PLAIN: u8 = 0;
-
 /// The encodings there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Protobuf in binary frames, each with one byte before the message.
     Protobuf,
@@ -105,13 +107,31 @@ impl Encoding {
     }
 
     pub(super) fn events(self, header: &BatchHeader<'_>, events: &[&[u8]], out: &mut Vec<u8>) {
-        // What stands around the events is little: with it the buffer seldom grows a second time.
-        out.reserve(events.iter().map(|event| event.len() + 8).sum::<usize>() + 256);
+        const AROUND_EVENT: usize = 6;
+        const AROUND_ALL: usize = 128;
+        // At once: growing step by step would copy what is there again and again.
+        let bytes: usize = events.iter().map(|event| event.len() + AROUND_EVENT).sum();
+        out.reserve(bytes + AROUND_ALL);
         let events = events.iter().copied();
         match self {
             Encoding::Json => json::encode_events(header, events, out),
             Encoding::MessagePack => msgpack::encode_events(header, events, out),
             Encoding::Protobuf => protobuf::encode_events(header, events, out),
         }
+    }
+
+    /// The array of events of a batch, which is what is compressed.
+    pub(super) fn array(self, events: &[&[u8]], out: &mut Vec<u8>) {
+        let events = events.iter().copied();
+        match self {
+            Encoding::Json => json::encode_array(events, out),
+            Encoding::MessagePack => msgpack::encode_array(events, out),
+            Encoding::Protobuf => protobuf::encode_array(events, out),
+        }
+    }
+
+    /// A batch with its array compressed, as the payload of a binary frame.
+    pub(super) fn compressed(self, header: &BatchHeader<'_>, deflated: &[u8], out: &mut Vec<u8>) {
+        compressed::encode(deflated, out, |out| self.events(header, &[], out));
     }
 }

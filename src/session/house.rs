@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     DurableInfo, Session,
     audit::Audit,
+    compressor::Compressor,
     encoding::Encoding,
     error,
     guests::{Caps, Guest, Guests, Stay},
@@ -72,6 +73,8 @@ pub struct House {
     /// What operators are told.
     pub audit: Audit,
     pub(super) limiter: Arc<Limiter>,
+    /// What compresses for those who asked for it.
+    pub compressor: Compressor,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -124,6 +127,7 @@ impl House {
             guests: Guests::new(limits.caps, limiter.clone()),
             limiter,
             audit: Audit::default(),
+            compressor: Compressor::new(limits.message_bytes_max),
             broker,
             authenticator,
             limits,
@@ -228,6 +232,11 @@ impl Greeting {
     #[must_use]
     pub fn speaking(self, encoding: Encoding) -> Greeting {
         Greeting { encoding, ..self }
+    }
+
+    /// What everybody shares.
+    pub fn house(&self) -> &House {
+        &self.house
     }
 
     /// Whether a token is needed to get in.

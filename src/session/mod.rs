@@ -8,6 +8,7 @@
 mod access;
 pub mod answers;
 pub mod audit;
+pub mod compressor;
 pub mod conversation;
 mod dead;
 pub mod encoding;
@@ -40,6 +41,7 @@ use smallvec::SmallVec;
 use tidings_proto::{
     Code, Cursor, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
     message::{Ack, Connected, Gap, GapReason, Nack, Presence, Publish, Published, Receipts},
+    wire::compressed::DEFLATE_RAW,
 };
 use uuid::Uuid;
 
@@ -93,9 +95,10 @@ impl Session {
         &self.house.broker
     }
 
-    /// What `connect` is answered.
-    pub fn connected(&self) -> Connected {
+    /// What `connect` is answered, to whoever can read these compressions.
+    pub fn connected(&self, compressions: &[String]) -> Connected {
         let log = self.broker().log();
+        let is_read = compressions.iter().any(|name| name == DEFLATE_RAW);
         Connected {
             session: self.id().to_string(),
             subject: self.identity.subject.clone(),
@@ -106,7 +109,7 @@ impl Session {
             max_message_bytes: u64::try_from(self.house.limits.message_bytes_max)
                 .unwrap_or(u64::MAX),
             token_expires: self.identity.expires,
-            compress: None,
+            compress: is_read.then(|| DEFLATE_RAW.to_owned()),
             server: concat!("tidings/", env!("CARGO_PKG_VERSION")).to_owned(),
         }
     }

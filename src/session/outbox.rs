@@ -14,22 +14,19 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tidings_proto::{
     LogId, Offset, WireError,
     message::{Acked, Gap, GapReason, Push, Reply, RequestId},
     wire::BatchHeader,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
-    time::Interval,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::Interval;
 
 use self::dues::Dues;
 use super::{
-    Publishing, PublishingRun, Transport,
-    answers::{AnswerQueue, Queued},
+    House, Publishing, PublishingRun, Transport,
+    answers::{AnswerQueue, Next, Queued, Room},
     encoding::Encoding,
     internal, of_append, of_read, replayed_bytes,
 };
@@ -153,10 +150,14 @@ fn published(outcome: <Publishing as Future>::Output, form: Form) -> Reply {
 pub trait Frames {
     /// One message, written by `write`.
     fn message(&mut self, write: impl FnOnce(&mut Vec<u8>));
+    /// A compressed batch, written by `write` as the payload of a binary frame.
+    fn compressed(&mut self, write: impl FnOnce(&mut Vec<u8>));
     /// The transport's own pong.
     fn pong(&mut self, payload: &[u8]);
     /// How many bytes wait to be written.
     fn bytes(&self) -> usize;
+    /// Nothing waits to be written, maybe for long: the memory is not kept for that.
+    fn rest(&mut self);
 }
 
 /// Why [`Outbox::fill`] came back.
@@ -174,7 +175,7 @@ pub enum Filled {
 struct Waiting {
     id: Option<RequestId>,
     pending: Pending,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 /// One socket's outbox.
@@ -187,9 +188,10 @@ pub struct Outbox {
     writing: Vec<u32>,
     ready: Arc<Ready>,
     tick: Interval,
-    stop: CancellationToken,
-    log: LogId,
+    house: Arc<House>,
     encoding: Encoding,
+    /// Whether the client was told that batches may come compressed.
+    compresses: bool,
     ended: bool,
     /// When the first live event of what is being written became durable, on the monotonic clock.
     durable_at: Option<Duration>,
@@ -200,17 +202,17 @@ impl Outbox {
     pub fn new(
         answers: AnswerQueue,
         ready: Arc<Ready>,
-        ping_interval: Duration,
-        stop: CancellationToken,
-        log: LogId,
+        house: Arc<House>,
         encoding: Encoding,
     ) -> Outbox {
+        let ping_interval = house.limits.ping_interval;
         let start = tokio::time::Instant::now() + ping_interval;
         let mut tick = tokio::time::interval_at(start, ping_interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Outbox {
-            log,
+            house,
             encoding,
+            compresses: false,
             answers,
             pending: None,
             subscriptions: HashMap::new(),
@@ -218,7 +220,6 @@ impl Outbox {
             writing: Vec::new(),
             ready,
             tick,
-            stop,
             ended: false,
             durable_at: None,
         }
@@ -229,7 +230,7 @@ impl Outbox {
         loop {
             self.take_answers(frames);
             // Once no answer comes any more the conversation is over, and with it the right to be told.
-            while !self.ended && frames.bytes() < FILL_BYTES && !self.stop.is_cancelled() {
+            while !self.ended && frames.bytes() < FILL_BYTES && !self.house.stop.is_cancelled() {
                 let Some(number) = self.ready.pop() else { break };
                 self.deliver(number, frames).await;
                 self.take_answers(frames);
@@ -240,6 +241,7 @@ impl Outbox {
             if self.ended && self.pending.is_none() {
                 return Filled::Ended;
             }
+            frames.rest();
             if self.wait(frames).await {
                 return Filled::Tick;
             }
@@ -264,7 +266,7 @@ impl Outbox {
         let due_in = due
             .map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms())));
         let waits = self.pending.is_some();
-        let stopped = self.stop.is_cancelled();
+        let stopped = self.house.stop.is_cancelled();
         tokio::select! {
             biased;
             outcome = outcome(&mut self.pending), if waits => {
@@ -272,7 +274,7 @@ impl Outbox {
                 write_outcome(self.encoding, id, outcome, frames);
             }
             item = self.answers.recv(), if !waits && !self.ended => match item {
-                Some(queued) => self.take(*queued, frames),
+                Some(queued) => self.take(queued, frames),
                 None => self.ended = true,
             },
             () = self.ready.wait(), if !stopped => {}
@@ -285,7 +287,7 @@ impl Outbox {
                 self.move_idle_cursors(frames);
                 return true;
             }
-            () = self.stop.cancelled(), if !stopped => {}
+            () = self.house.stop.cancelled(), if !stopped => {}
         }
         false
     }
@@ -299,9 +301,9 @@ impl Outbox {
                 self.pending = None;
             }
             match self.answers.try_recv() {
-                Ok(queued) => self.take(*queued, frames),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-                Err(mpsc::error::TryRecvError::Disconnected) => {
+                Next::Answer(queued) => self.take(queued, frames),
+                Next::None => return,
+                Next::Ended => {
                     self.ended = true;
                     return;
                 }
@@ -312,7 +314,13 @@ impl Outbox {
     fn take(&mut self, queued: Queued, frames: &mut impl Frames) {
         let Queued { item, room } = queued;
         match item {
-            Item::Reply(id, reply) => write_reply(self.encoding, Some(id), &reply, frames),
+            Item::Reply(id, reply) => {
+                if let Reply::Connected(connected) = &reply {
+                    // From the moment at which the client knows it.
+                    self.compresses = connected.compress.is_some();
+                }
+                write_reply(self.encoding, Some(id), &reply, frames);
+            }
             Item::Pending(id, pending) => {
                 self.pending = Some(Waiting { id, pending, _room: room });
             }
@@ -353,7 +361,14 @@ impl Outbox {
                         self.answers.replayed(replayed_bytes(events));
                     }
                 }
-                write_delivery(self.encoding, number, self.log, delivery, frames);
+                let deflated = match &delivery {
+                    Delivery::Events { events, .. } if self.compresses => {
+                        Box::pin(self.house.compressor.array(self.encoding, events)).await
+                    }
+                    _ => None,
+                };
+                let log = self.house.broker.log().id();
+                write_delivery(self.encoding, number, log, delivery, deflated, frames);
                 if over {
                     self.forget(number);
                 } else {
@@ -386,10 +401,11 @@ impl Outbox {
     }
 
     fn move_idle_cursors(&mut self, frames: &mut impl Frames) {
+        let log = self.house.broker.log().id();
         for subscription in self.subscriptions.values_mut() {
             let number = subscription.number();
             if let Some(delivery) = subscription.idle() {
-                write_delivery(self.encoding, number, self.log, delivery, frames);
+                write_delivery(self.encoding, number, log, delivery, None, frames);
             }
         }
     }
@@ -404,7 +420,8 @@ async fn outcome(pending: &mut Option<Waiting>) -> Outcome {
 
 async fn sleep(duration: Option<Duration>) {
     match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
+        // Boxed: who waits for no moment keeps no room for a timer.
+        Some(duration) => Box::pin(tokio::time::sleep(duration)).await,
         None => std::future::pending().await,
     }
 }
@@ -432,11 +449,13 @@ fn write_reply(encoding: Encoding, id: Option<RequestId>, reply: &Reply, frames:
     }
 }
 
+/// Writes what a subscription gives; `deflated` is the array of its events where that is compressed.
 fn write_delivery(
     encoding: Encoding,
     subscription: u32,
     log: LogId,
     delivery: Delivery,
+    deflated: Option<Bytes>,
     frames: &mut impl Frames,
 ) {
     let push = match delivery {
@@ -449,7 +468,12 @@ fn write_delivery(
                 attempts: &attempts,
             };
             let before = frames.bytes();
-            frames.message(|out| encoding.events(&header, &encoded, out));
+            match deflated {
+                Some(deflated) => {
+                    frames.compressed(|out| encoding.compressed(&header, &deflated, out));
+                }
+                None => frames.message(|out| encoding.events(&header, &encoded, out)),
+            }
             metrics::delivered(
                 Transport::WebSocket.as_str(),
                 encoded.len(),

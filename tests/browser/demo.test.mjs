@@ -4,60 +4,23 @@
 // TIDINGS_BIN names the broker, CHROMIUM the browser; SCREENSHOT=1 writes docs/demo.png.
 
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
-import { createInterface } from 'node:readline'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { chromium } from 'playwright-core'
+import { CHROMIUM, ROOT, kill, start, stopAll } from './broker.mjs'
 
-const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const BIN = resolve(process.env.TIDINGS_BIN ?? join(ROOT, 'target/debug/tidings'))
-const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium'
 const PATIENCE_MS = 60_000
-// To the broker a TIDINGS_ variable is a setting, and one it does not know is an error.
-const ENV = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('TIDINGS_')))
 
-const brokers = new Set()
-let scratch
 let browser
 
 before(async () => {
-  scratch = await mkdtemp(join(tmpdir(), 'tidings-browser-'))
   browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] })
 })
 
 after(async () => {
   await browser?.close()
-  await Promise.all([...brokers].map(kill))
-  await rm(scratch, { recursive: true, force: true })
+  await stopAll()
 })
-
-/** Starts a broker and waits until it listens. */
-async function start({ data, listen = '127.0.0.1:0', admin = '127.0.0.1:0', flags = ['--demo'] }) {
-  const args = ['serve', '--data', join(scratch, data), '--listen', listen, '--admin', admin, ...flags]
-  const child = spawn(BIN, args, { env: ENV, stdio: ['ignore', 'pipe', 'pipe'] })
-  let log = ''
-  child.stderr.setEncoding('utf8').on('data', (text) => { log += text })
-  const broker = { child, exited: once(child, 'close') }
-  brokers.add(broker)
-  for await (const line of createInterface({ input: child.stdout })) {
-    const found = line.match(/^listening public=http:\/\/(\S+) admin=http:\/\/(\S+)$/)
-    if (found) return Object.assign(broker, { listen: found[1], admin: found[2], log: () => log })
-  }
-  await broker.exited
-  throw new Error(`the broker ended before it listened:\n${log}`)
-}
-
-/** kill -9. */
-async function kill(broker) {
-  brokers.delete(broker)
-  broker.child.kill('SIGKILL')
-  await broker.exited
-}
 
 /** Opens the page and notes everything the browser complains of and asks for. */
 async function open(address) {

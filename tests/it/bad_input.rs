@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 use tokio_tungstenite::tungstenite::Message;
@@ -430,7 +430,10 @@ async fn s6_a_handshake_that_is_none_is_refused() {
     assert_alive(&broker, &mut other).await;
 }
 
-/// What of RFC 6455 a client may break, and the code it is told.
+/// The longest message in these tests, so that what is too long for it can go a byte at a time.
+const SMALL: &str = "limits.message_bytes_max=4096";
+
+/// What of RFC 6455 a client may break, and the code it is told; for messages of at most [`SMALL`].
 fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = br#"{"id":1,"ping":{}}"#;
     let with = |mut head: Vec<u8>, rest: &[u8]| {
@@ -438,8 +441,14 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
         head
     };
     let join = |frames: &[Vec<u8>]| frames.concat();
+    let claims = |bytes: u64| {
+        let mask = [1, 2, 3, 4];
+        [&[TEXT, 0xff][..], &bytes.to_be_bytes(), &mask].concat()
+    };
     vec![
         ("a frame without mask", with(head(TEXT, false, ping.len() as u64), ping), 1002),
+        ("a ping without mask", head(PING, false, 0), 1002),
+        ("a close without mask", with(head(CLOSE, false, 2), &[0x03, 0xe8]), 1002),
         ("the first reserved bit", frame(0xc1, ping), 1002),
         ("the second reserved bit", frame(0xa1, ping), 1002),
         ("the third reserved bit", frame(0x91, ping), 1002),
@@ -450,29 +459,43 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("opcode 15", frame(0x8f, b""), 1002),
         ("a ping in two frames", frame(0x09, b"x"), 1002),
         ("a ping of 126 bytes", frame(PING, &[b'x'; 126]), 1002),
+        ("a pong of 126 bytes", frame(0x8a, &[b'x'; 126]), 1002),
+        ("a close of 126 bytes", frame(CLOSE, &with(vec![0x03, 0xe8], &[b'x'; 124])), 1002),
         ("a close of one byte", frame(CLOSE, &[3]), 1002),
         ("a close with code 1005", frame(CLOSE, &1005_u16.to_be_bytes()), 1002),
         ("a close with code 999", frame(CLOSE, &999_u16.to_be_bytes()), 1002),
         ("a close with a reason that is no text", frame(CLOSE, &[0x03, 0xe8, 0xff]), 1007),
         ("a continuation of nothing", frame(0x80, ping), 1002),
         ("a message inside a message", join(&[frame(0x01, b"{"), frame(TEXT, ping)]), 1002),
-        ("a length with its top bit set", [0x81, 0xff, 0x80, 0, 0, 0, 0, 0, 0, 1].to_vec(), 1002),
-        ("a length of 2^62", [0x81, 0xff, 0x40, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4].to_vec(), 1009),
-        ("a length of 2^32", [0x81, 0xff, 0, 0, 0, 1, 0, 0, 0, 0, 1, 2, 3, 4].to_vec(), 1009),
+        ("two beginnings", join(&[frame(0x01, b"{"), frame(0x01, ping)]), 1002),
+        ("a length with its top bit set", claims(1 << 63 | 1), 1002),
+        ("a length of 2^62", claims(1 << 62), 1009),
+        ("a length of 2^32", claims(1 << 32), 1009),
+        ("a length of 60 MiB", claims(60 << 20), 1009),
         ("a length in more bytes than it needs", [0x81, 0xfe, 0, 5, 1, 2, 3, 4].to_vec(), 1002),
         ("text that is no UTF-8", frame(TEXT, b"\"\xff\""), 1007),
         ("text that ends within a character", frame(TEXT, b"\"\xc3"), 1007),
+        (
+            "text that ends within a character over frames",
+            join(&[frame(0x01, b"\"\xe2"), frame(0x00, b"\x82"), frame(0x80, b"")]),
+            1007,
+        ),
         ("a surrogate", frame(TEXT, b"\"\xed\xa0\x80\""), 1007),
         ("no UTF-8 over two frames", join(&[frame(0x01, b"\"\xc3"), frame(0x80, b"\x28\"")]), 1007),
         ("binary", frame(BINARY, ping), 1003),
         (
             "fragments without end",
-            frame(0x01, b"").into_iter().chain(frame(0x00, b"").repeat(5000)).collect(),
+            frame(0x01, b"").into_iter().chain(frame(0x00, b"").repeat(1500)).collect(),
             1008,
         ),
+        ("a message that is too long", frame(TEXT, &[b' '; 4097]), 1009),
         (
-            "fragments that are too much together",
-            join(&[frame(0x01, &[b' '; 60_000]), frame(0x00, &[b' '; 60_000]).repeat(18)]),
+            "fragments that are too long together",
+            join(&[
+                frame(0x01, &[b' '; 2000]),
+                frame(0x00, &[b' '; 2000]),
+                frame(0x80, &[b' '; 97]),
+            ]),
             1009,
         ),
     ]
@@ -480,7 +503,7 @@ fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
 
 #[tokio::test]
 async fn s6_a_violation_of_the_framing_costs_its_own_connection_only() {
-    let broker = Broker::start();
+    let broker = Broker::with(&["--set", SMALL]);
     let mut other = Socket::open(&broker.public).await;
     other.subscribe(json!({"filters": ["alive"]})).await;
     other.expect("caught_up").await;
@@ -488,18 +511,62 @@ async fn s6_a_violation_of_the_framing_costs_its_own_connection_only() {
         let mut whole = Raw::open(&broker.public).await;
         whole.write(&bytes).await;
         assert_eq!(whole.close_code().await, Some(code), "{what}");
-        if bytes.len() < 300 {
-            // The same, a byte a segment.
-            let mut raw = Raw::open(&broker.public).await;
-            raw.stream.set_nodelay(true).unwrap();
-            for byte in &bytes {
-                raw.write(&[*byte]).await;
-            }
-            assert_eq!(raw.close_code().await, Some(code), "{what}, byte by byte");
+        // The same, a byte a segment.
+        let mut raw = Raw::open(&broker.public).await;
+        raw.stream.set_nodelay(true).unwrap();
+        for byte in &bytes {
+            raw.write(&[*byte]).await;
         }
+        assert_eq!(raw.close_code().await, Some(code), "{what}, byte by byte");
         assert_alive(&broker, &mut other).await;
         assert_eq!(other.take(1).await.len(), 1, "{what}");
     }
+}
+
+#[tokio::test]
+async fn s5_pings_of_one_who_does_not_read_are_not_read_either() {
+    const PING_BYTES: usize = 6 + 125;
+    let broker = Broker::start();
+    let mut other = Socket::open(&broker.public).await;
+    let before = broker.resident_bytes();
+    let Raw { stream } = Raw::open(&broker.public).await;
+    let (read, mut write) = stream.into_split();
+    let pings: Vec<u8> = frame(PING, &[7; 125]).repeat(1000);
+    assert_eq!(pings.len(), PING_BYTES * 1000);
+    let mut sent = 0;
+    // The kernel's buffers fill up, then the broker's bounded queue of answers, and then it takes no more.
+    loop {
+        let next = &pings[sent % pings.len()..];
+        match tokio::time::timeout(Duration::from_secs(1), write.write(next)).await {
+            Ok(written) => sent += written.unwrap(),
+            Err(_) => break,
+        }
+        assert!(sent < 256 << 20, "it reads on and on");
+    }
+    assert_alive(&broker, &mut other).await;
+    let grown = broker.resident_bytes().saturating_sub(before);
+    assert!(grown < 4 << 20, "{grown} bytes for {sent} bytes of pings");
+    // Once it reads it has its pongs, each of them, and the socket is as good as before.
+    let finish = tokio::spawn(async move {
+        let rest = &pings[sent % PING_BYTES..PING_BYTES];
+        write.write_all(if sent % PING_BYTES == 0 { b"" } else { rest }).await.unwrap();
+        write.write_all(&frame(TEXT, br#"{"id":1,"ping":{}}"#)).await.unwrap();
+        write
+    });
+    let mut reader = BufReader::with_capacity(1 << 16, read);
+    let mut pongs = 0;
+    let answer = loop {
+        match tokio::time::timeout(PATIENCE, raw::read_frame(&mut reader)).await.unwrap().unwrap() {
+            (0x8a, payload) => assert_eq!(payload, [7; 125]),
+            (PING, _) => continue,
+            (_, payload) => break payload,
+        }
+        pongs += 1;
+    };
+    assert_eq!(answer, br#"{"reply":1,"pong":{}}"#);
+    assert_eq!(pongs, sent.div_ceil(PING_BYTES));
+    drop(finish.await.unwrap());
+    assert_alive(&broker, &mut other).await;
 }
 
 #[tokio::test]

@@ -1,12 +1,14 @@
 //! Subscribers that never read, or slowly, while a million events go by: they cost little, and miss nothing.
 
+use std::time::{Duration, Instant};
+
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 use crate::util::{
-    Broker,
-    raw::{Raw, TEXT, frame, upgrade},
+    Broker, eventually,
+    raw::{CLOSE, Raw, TEXT, frame, upgrade},
     ws::Socket,
 };
 
@@ -202,4 +204,33 @@ async fn g5_heavy_a_reader_at_a_hundredth_of_the_speed_ends_complete_in_constant
     assert_eq!(count, EVENTS);
     let most = resident[3..].iter().max().unwrap();
     assert!(*most <= resident[2] + MORE_MAX, "it costs more the longer it lasts: {resident:?}");
+}
+
+#[tokio::test]
+async fn a_close_is_over_in_time_also_where_the_peer_takes_what_is_left_byte_by_byte() {
+    let broker =
+        Broker::with(&["--set", "limits.write_timeout=1s", "--set", "server.connections_max=2"]);
+    let mut other = Socket::open(&broker.public).await;
+    let event = json!({"topic": "load.1", "data": "x".repeat(1000)});
+    for _ in 0..20 {
+        let batch = json!({"events": vec![event.clone(); 100]});
+        assert!(other.call("publish_batch", batch).await["published_batch"].is_object());
+    }
+    let mut slow = sleeper(&broker, 0).await;
+    slow.stream.read_u8().await.unwrap();
+    slow.write(&frame(CLOSE, &1000_u16.to_be_bytes())).await;
+    let began = Instant::now();
+    // So slow that what the kernel and the broker hold for it would last for half a minute, and fast enough that the
+    // broker sees it take something all the time.
+    let crawling = tokio::spawn(async move {
+        let mut few = [0; 100];
+        while let Ok(1..) = slow.stream.read(&mut few).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let has_room = async || Socket::try_open(&broker.public, "/v1/ws", &[]).await.is_ok();
+    eventually("its place is free", has_room).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?} instead of 2.5 s");
+    assert!(!crawling.is_finished(), "it has more to read still");
 }

@@ -29,5 +29,8 @@ pub use {
     event::{decode_event, encode_event, write_event},
     publish::{decode_publish, decode_publishes, encode_publish},
     request::{decode_request, encode_request},
-    server::{decode_server_message, encode_events, encode_push, encode_reply},
+    server::{
+        decode_compressed, decode_server_message, encode_array, encode_events, encode_push,
+        encode_reply,
+    },
 };

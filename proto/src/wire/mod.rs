@@ -1,7 +1,8 @@
 //! Bytes on the wire and in the log: one module an encoding.
 //!
 //! - [`json`], [`msgpack`] and [`protobuf`] have every message of the protocol; [`cloudevents`] the HTTP binding
-//!   of single events; [`stored`] the body of a record in the log.
+//!   of single events; [`compressed`] how a batch of events is compressed; [`stored`] the body of a record in
+//!   the log.
 //! - What a decoder hands out is valid: every event has passed [`crate::NewEvent::check`].
 //! - No bytes, however hostile, panic a decoder or make it recurse deeper than [`LEVELS_MAX`].
 //! - An error's text begins with the path of the attribute that is wrong and a colon, as in
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub mod cloudevents;
+pub mod compressed;
 pub mod json;
 pub mod msgpack;
 pub mod protobuf;

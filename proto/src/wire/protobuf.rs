@@ -38,7 +38,10 @@ pub use super::{BadRequest, BatchHeader, Incoming};
 pub use {
     event::{decode_event, encode_event, write_event},
     request::{decode_request, encode_request},
-    server::{decode_server_message, encode_events, encode_push, encode_reply},
+    server::{
+        decode_compressed, decode_server_message, encode_array, encode_events, encode_push,
+        encode_reply,
+    },
 };
 
 /// Appends a message.

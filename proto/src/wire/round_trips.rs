@@ -6,7 +6,7 @@ use proptest::{collection, option, prelude::*};
 use uuid::Uuid;
 
 use super::{
-    BadRequest, BatchHeader, Incoming, json, msgpack, protobuf, samples,
+    BadRequest, BatchHeader, Incoming, compressed, json, msgpack, protobuf, samples,
     stored::{self, Body, Place},
 };
 use crate::{
@@ -27,6 +27,8 @@ pub(super) struct Codec {
     encode_push: fn(&Push, &mut Vec<u8>),
     encode_events: fn(&BatchHeader<'_>, &[Vec<u8>], &mut Vec<u8>),
     decode_server_message: fn(&[u8]) -> Result<ServerMessage, WireError>,
+    encode_array: fn(&[Vec<u8>], &mut Vec<u8>),
+    decode_compressed: fn(&[u8], usize) -> Result<Events, WireError>,
 }
 
 pub(super) const JSON: Codec = Codec {
@@ -42,6 +44,8 @@ pub(super) const JSON: Codec = Codec {
         json::encode_events(header, events.iter().map(Vec::as_slice), out);
     },
     decode_server_message: |bytes| json::decode_server_message(&String::from_utf8_lossy(bytes)),
+    encode_array: |events, out| json::encode_array(events.iter().map(|event| &event[..]), out),
+    decode_compressed: json::decode_compressed,
 };
 
 pub(super) const MSGPACK: Codec = Codec {
@@ -57,6 +61,8 @@ pub(super) const MSGPACK: Codec = Codec {
         msgpack::encode_events(header, events.iter().map(Vec::as_slice), out);
     },
     decode_server_message: msgpack::decode_server_message,
+    encode_array: |events, out| msgpack::encode_array(events.iter().map(|event| &event[..]), out),
+    decode_compressed: msgpack::decode_compressed,
 };
 
 pub(super) const PROTOBUF: Codec = Codec {
@@ -72,6 +78,8 @@ pub(super) const PROTOBUF: Codec = Codec {
         protobuf::encode_events(header, events.iter().map(Vec::as_slice), out);
     },
     decode_server_message: protobuf::decode_server_message,
+    encode_array: |events, out| protobuf::encode_array(events.iter().map(|event| &event[..]), out),
+    decode_compressed: protobuf::decode_compressed,
 };
 
 const CODECS: [&Codec; 3] = [&JSON, &MSGPACK, &PROTOBUF];
@@ -107,6 +115,7 @@ pub(super) fn survives(codec: &Codec, bytes: &[u8]) {
     let results = [
         (codec.decode_request)(bytes).map(drop).map_err(|bad| bad.error),
         (codec.decode_server_message)(bytes).map(drop),
+        (codec.decode_compressed)(bytes, 1 << 20).map(drop),
         (codec.decode_event)(bytes).map(drop),
     ];
     for error in results.into_iter().filter_map(Result::err) {
@@ -129,6 +138,17 @@ fn data_stays_as_it_is_byte_for_byte() {
         assert!(bytes.windows(data.len()).any(|part| part == data.as_bytes()), "{}", codec.name);
         assert_eq!((codec.decode_event)(&bytes).unwrap(), event, "{}", codec.name);
     }
+}
+
+/// The frame of a compressed batch; what would not get smaller is put up with here.
+fn compressed_frame(codec: &Codec, header: &BatchHeader<'_>, events: &[Vec<u8>]) -> Vec<u8> {
+    let array = bytes_of(|out| (codec.encode_array)(events, out));
+    let mut deflated = Vec::with_capacity(array.len() + 64);
+    let mut deflater = flate2::Compress::new(flate2::Compression::fast(), false);
+    deflater.compress_vec(&array, &mut deflated, flate2::FlushCompress::Finish).unwrap();
+    bytes_of(|out| {
+        compressed::encode(&deflated, out, |out| (codec.encode_events)(header, &[], out));
+    })
 }
 
 proptest! {
@@ -192,7 +212,10 @@ proptest! {
             let attempts = attempts.clone();
             let want = Events { subscription: 3, after, cursor: after, events, attempts };
             let read = (codec.decode_server_message)(&bytes);
-            prop_assert_eq!(read, Ok(ServerMessage::Events(want)), "{}", codec.name);
+            prop_assert_eq!(read, Ok(ServerMessage::Events(want.clone())), "{}", codec.name);
+            let frame = compressed_frame(codec, &header, &encoded);
+            let read = (codec.decode_compressed)(&frame, 1 << 20);
+            prop_assert_eq!(read, Ok(want), "{}", codec.name);
         }
     }
 
@@ -213,7 +236,8 @@ proptest! {
             let batch = bytes_of(|out| {
                 (codec.encode_events)(&header, std::slice::from_ref(&event), out);
             });
-            for valid in [request, reply, event, batch] {
+            let frame = compressed_frame(codec, &header, std::slice::from_ref(&event));
+            for valid in [request, reply, event, batch, frame] {
                 survives(codec, &samples::damage(&valid, &changes));
                 if let Some((at, _, _)) = changes.first() {
                     survives(codec, &valid[..at.index(valid.len())]);

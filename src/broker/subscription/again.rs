@@ -65,10 +65,11 @@ impl Subscription {
         leasing.done();
         metrics::redelivered(attempts_of(&again).len());
         // One is named; the others were, or will be, by those who read them anew.
+        let damaged = found.damaged.first();
         self.pending_gap =
-            found.damaged.first().map(|offset| self.damage(offset.before(), offset.cursor()));
+            damaged.map(|offset| Box::new(self.damage(offset.before(), offset.cursor())));
         if events.is_empty() {
-            let gap = self.pending_gap.take().map(Delivery::Gap);
+            let gap = self.pending_gap.take().map(|gap| Delivery::Gap(*gap));
             return Ok(match gap {
                 None if more_due => ControlFlow::Continue(()),
                 gap => ControlFlow::Break(gap),

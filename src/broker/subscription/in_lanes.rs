@@ -66,12 +66,13 @@ impl Subscription {
         let taken =
             lanes::read_taken(&self.log, leasing, &next, BATCH_BYTES_MAX, &self.selection).await?;
         let lanes::Taken { events, damaged } = taken;
-        self.pending_gap = damaged.map(|offset| self.damage(offset.before(), offset.cursor()));
+        self.pending_gap =
+            damaged.map(|offset| Box::new(self.damage(offset.before(), offset.cursor())));
         let mut attempts = attempts_of(&next);
         metrics::redelivered(attempts.len());
         attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));
         if events.is_empty() {
-            return Ok(self.pending_gap.take().map(Delivery::Gap));
+            return Ok(self.pending_gap.take().map(|gap| Delivery::Gap(*gap)));
         }
         let durable_at = match self.phase {
             Phase::Live if attempts.is_empty() => {

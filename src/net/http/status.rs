@@ -2,7 +2,7 @@
 
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tidings_proto::{Filter, LogId, topic::FILTERS_MAX};
+use tidings_proto::{Filter, LogId, topic::FILTERS_MAX, wire::compressed::DEFLATE_RAW};
 
 use super::{
     Body, Call,
@@ -117,7 +117,7 @@ struct Capabilities {
     transports: [&'static str; 3],
     subprotocols: [&'static str; 3],
     encodings: [&'static str; 3],
-    compress: [&'static str; 0],
+    compress: [&'static str; 1],
     auth: Auth,
     limits: Limits,
     documents: Documents,
@@ -158,7 +158,7 @@ pub(super) fn capabilities(call: &Call) -> Result<Response<Body>, Refusal> {
         transports: Transport::ALL.map(Transport::as_str),
         subprotocols: Encoding::ALL.map(Encoding::subprotocol),
         encodings: Encoding::ALL.map(Encoding::as_str),
-        compress: [],
+        compress: [DEFLATE_RAW],
         auth: Auth { required: house.needs_token(), schemes: ["bearer"] },
         limits: Limits {
             max_message_bytes: limits.message_bytes_max,

@@ -83,13 +83,9 @@ async fn take_over(
         Ok(parts) => {
             let (stream, leftover) = (parts.io.into_inner().into_inner(), parts.read_buf);
             let Caller { place, tracker, guest, .. } = caller;
-            let start = Start { stream, leftover, house, proof, encoding, subscribe, peer, guest };
+            let start = Start { stream, leftover, house, proof, encoding, subscribe, guest, place };
             // In a task of its own: what the handshake needed is not kept as long as the socket.
-            let socket = websocket::run(start);
-            tracker.spawn(async move {
-                socket.await;
-                drop(place);
-            });
+            tracker.spawn(websocket::run(start));
         }
         Err(_) => tracing::error!(%peer, "an upgraded connection is none of ours"),
     }

@@ -4,8 +4,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 /// Moments in monotonic milliseconds, by subscription. One that has passed for nothing costs a look, and no more.
+/// Nothing in memory while there is none.
 #[derive(Debug, Default)]
-pub(super) struct Dues {
+pub(super) struct Dues(Option<Box<Moments>>);
+
+#[derive(Debug, Default)]
+struct Moments {
     by_number: HashMap<u32, u64>,
     order: BTreeSet<(u64, u32)>,
 }
@@ -13,22 +17,29 @@ pub(super) struct Dues {
 impl Dues {
     /// This one is to be looked at then.
     pub(super) fn set(&mut self, number: u32, due_ms: Option<u64>) {
+        if due_ms.is_none() && self.0.is_none() {
+            return;
+        }
+        let moments = self.0.get_or_insert_default();
         let before = match due_ms {
-            Some(due_ms) => self.by_number.insert(number, due_ms),
-            None => self.by_number.remove(&number),
+            Some(due_ms) => moments.by_number.insert(number, due_ms),
+            None => moments.by_number.remove(&number),
         };
         if before == due_ms {
             return;
         }
         if let Some(before) = before {
-            self.order.remove(&(before, number));
+            moments.order.remove(&(before, number));
         }
-        self.order.extend(due_ms.map(|due_ms| (due_ms, number)));
+        moments.order.extend(due_ms.map(|due_ms| (due_ms, number)));
+        if moments.order.is_empty() {
+            self.0 = None;
+        }
     }
 
     /// The next, and when.
     pub(super) fn first(&self) -> Option<(u64, u32)> {
-        self.order.first().copied()
+        self.0.as_ref()?.order.first().copied()
     }
 }
 
@@ -50,6 +61,6 @@ mod tests {
         dues.set(1, None);
         dues.set(2, None);
         assert_eq!(dues.first(), None);
-        assert!(dues.by_number.is_empty());
+        assert!(dues.0.is_none());
     }
 }

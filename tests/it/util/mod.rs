@@ -1,6 +1,8 @@
 //! A broker as a process, and clients that are not ours.
 
+pub mod cutting;
 pub mod http;
+pub mod peer;
 pub mod random;
 pub mod raw;
 pub mod sse;

@@ -1,7 +1,7 @@
 //! A WebSocket by hand over TCP: for bytes that no client library would send.
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
@@ -86,19 +86,8 @@ impl Raw {
 
     /// The next frame: its first byte and its payload; `None` at the end.
     pub async fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        tokio::time::timeout(PATIENCE, self.read_frame()).await.expect("nothing came in time").ok()
-    }
-
-    async fn read_frame(&mut self) -> std::io::Result<(u8, Vec<u8>)> {
-        let first = self.stream.read_u8().await?;
-        let length = match self.stream.read_u8().await? {
-            126 => u64::from(self.stream.read_u16().await?),
-            127 => self.stream.read_u64().await?,
-            short => u64::from(short),
-        };
-        let mut payload = vec![0; usize::try_from(length).unwrap()];
-        self.stream.read_exact(&mut payload).await?;
-        Ok((first, payload))
+        let next = tokio::time::timeout(PATIENCE, read_frame(&mut self.stream)).await;
+        next.expect("nothing came in time").ok()
     }
 
     /// Reads to the end; the code of the close frame, where one came.
@@ -111,4 +100,17 @@ impl Raw {
         }
         code
     }
+}
+
+/// The next frame of the broker: its first byte and its payload.
+pub async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<(u8, Vec<u8>)> {
+    let first = stream.read_u8().await?;
+    let length = match stream.read_u8().await? {
+        126 => u64::from(stream.read_u16().await?),
+        127 => stream.read_u64().await?,
+        short => u64::from(short),
+    };
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).await?;
+    Ok((first, payload))
 }

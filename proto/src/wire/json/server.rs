@@ -13,11 +13,11 @@ use super::{
     write::{Json, push_display, push_serde},
 };
 use crate::{
-    WireError,
-    message::{Push, Reply, RequestId, ServerMessage},
+    Event, WireError,
+    message::{Events, Push, Reply, RequestId, ServerMessage},
     wire::{
-        LEVELS_MAX,
-        objects::server::{self, EVENTS, Kind, Parts, WireEvents},
+        LEVELS_MAX, compressed, invalid,
+        objects::server::{self, ARRAY, EVENTS, Kind, Parts, WireArray, WireEvents},
     },
 };
 
@@ -48,6 +48,26 @@ pub fn encode_events<'a>(
     server::write_events::<Json>(header, events, out);
 }
 
+/// Appends the array of events of a batch alone, which is what a [compressed](crate::wire::compressed) one
+/// compresses.
+pub fn encode_array<'a>(events: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    server::write_array::<Json>(events, out);
+}
+
+/// Reads a frame with a [compressed](crate::wire::compressed) batch, of which at most `inflated_bytes_max` bytes
+/// may come.
+///
+/// # Errors
+/// When the bytes are no such frame, or more would come of them.
+pub fn decode_compressed(frame: &[u8], inflated_bytes_max: usize) -> Result<Events, WireError> {
+    compressed::decode(
+        frame,
+        inflated_bytes_max,
+        |header| decode_server_message(text_of(header)?),
+        decode_array,
+    )
+}
+
 /// Reads anything that the broker sends; attributes that are not known here are skipped.
 ///
 /// # Errors
@@ -63,6 +83,15 @@ pub fn decode_server_message(text: &str) -> Result<ServerMessage, WireError> {
             ServerMessage::Events(batch.into_events()?)
         }
     })
+}
+
+fn decode_array(bytes: &[u8]) -> Result<Vec<Event>, WireError> {
+    let array: WireArray<&RawValue> = read::value(text_of(bytes)?, ARRAY, LEVELS_MAX)?;
+    server::events_of(array)
+}
+
+fn text_of(bytes: &[u8]) -> Result<&str, WireError> {
+    str::from_utf8(bytes).map_err(|_| invalid("message", "is not UTF-8"))
 }
 
 /// Reads an enum that serde writes as an object of one attribute.

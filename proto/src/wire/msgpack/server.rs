@@ -10,11 +10,11 @@ use super::{
     write::{MessagePack, push_serde},
 };
 use crate::{
-    WireError,
-    message::{Push, Reply, RequestId, ServerMessage},
+    Event, WireError,
+    message::{Events, Push, Reply, RequestId, ServerMessage},
     wire::{
-        invalid,
-        objects::server::{self, EVENTS, Kind, Parts, WireEvents},
+        compressed, invalid,
+        objects::server::{self, ARRAY, EVENTS, Kind, Parts, WireArray, WireEvents},
     },
 };
 
@@ -47,6 +47,21 @@ pub fn encode_events<'a>(
     server::write_events::<MessagePack>(header, events, out);
 }
 
+/// Appends the array of events of a batch alone, which is what a [compressed](crate::wire::compressed) one
+/// compresses.
+pub fn encode_array<'a>(events: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
+    server::write_array::<MessagePack>(events, out);
+}
+
+/// Reads a frame with a [compressed](crate::wire::compressed) batch, of which at most `inflated_bytes_max` bytes
+/// may come.
+///
+/// # Errors
+/// When the bytes are no such frame, or more would come of them.
+pub fn decode_compressed(frame: &[u8], inflated_bytes_max: usize) -> Result<Events, WireError> {
+    compressed::decode(frame, inflated_bytes_max, decode_server_message, decode_array)
+}
+
 /// Reads anything that the broker sends; attributes that are not known here are skipped.
 ///
 /// # Errors
@@ -62,6 +77,12 @@ pub fn decode_server_message(bytes: &[u8]) -> Result<ServerMessage, WireError> {
             ServerMessage::Events(batch.into_events()?)
         }
     })
+}
+
+fn decode_array(bytes: &[u8]) -> Result<Vec<Event>, WireError> {
+    check::message(bytes)?;
+    let array: WireArray<Given<'_>> = read::value(bytes, ARRAY)?;
+    server::events_of(array)
 }
 
 /// Reads an enum that serde writes as a map of one attribute.

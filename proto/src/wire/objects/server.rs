@@ -9,7 +9,7 @@ use serde::{
 
 use super::{List, Object, Payload, Syntax, event::WireEvent};
 use crate::{
-    Cursor, Offset, WireError,
+    Cursor, Event, Offset, WireError,
     message::{Events, RequestId},
     strict::{self, given},
     wire::{BatchHeader, invalid},
@@ -30,11 +30,7 @@ pub(in crate::wire) fn write_events<'a, S: Syntax>(
     if let Some(cursor) = header.cursor {
         batch.number("cursor", cursor.get());
     }
-    let mut list = List::<S>::begin(batch.name("events"));
-    for event in events {
-        list.element().extend_from_slice(event);
-    }
-    list.end();
+    write_array::<S>(events, batch.name("events"));
     if !header.attempts.is_empty() {
         let mut attempts = Object::<S>::begin(batch.name("attempts"));
         for (offset, deliveries) in header.attempts {
@@ -46,6 +42,18 @@ pub(in crate::wire) fn write_events<'a, S: Syntax>(
     message.end();
 }
 
+/// Appends the array of events of a batch, each of them encoded before.
+pub(in crate::wire) fn write_array<'a, S: Syntax>(
+    events: impl Iterator<Item = &'a [u8]>,
+    out: &mut Vec<u8>,
+) {
+    let mut list = List::<S>::begin(out);
+    for event in events {
+        list.element().extend_from_slice(event);
+    }
+    list.end();
+}
+
 /// A batch of events as it is read.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "D: Deserialize<'de>"))]
@@ -55,21 +63,29 @@ pub(in crate::wire) struct WireEvents<D> {
     after: Option<Cursor>,
     #[serde(default, deserialize_with = "given")]
     cursor: Option<Cursor>,
-    events: Vec<strict::Object<WireEvent<D>>>,
+    events: WireArray<D>,
     #[serde(default)]
     attempts: Attempts,
 }
 
+/// The array of events of a batch as it is read.
+pub(in crate::wire) type WireArray<D> = Vec<strict::Object<WireEvent<D>>>;
+
+/// Its events.
+pub(in crate::wire) fn events_of<D: Payload>(array: WireArray<D>) -> Result<Vec<Event>, WireError> {
+    let one = |(n, strict::Object(event)): (usize, strict::Object<WireEvent<D>>)| {
+        event.into_event().map_err(|fault| fault.under(&format!("{ARRAY}[{n}]")))
+    };
+    array.into_iter().enumerate().map(one).collect()
+}
+
 impl<D: Payload> WireEvents<D> {
     pub(in crate::wire) fn into_events(self) -> Result<Events, WireError> {
-        let one = |(n, strict::Object(event)): (usize, strict::Object<WireEvent<D>>)| {
-            event.into_event().map_err(|fault| fault.under(&format!("{EVENTS}.events[{n}]")))
-        };
         Ok(Events {
             subscription: self.subscription,
             after: self.after,
             cursor: self.cursor,
-            events: self.events.into_iter().enumerate().map(one).collect::<Result<_, _>>()?,
+            events: events_of(self.events)?,
             attempts: self.attempts.0,
         })
     }
@@ -146,6 +162,8 @@ impl<'a, V> Parts<'a, V> {
 
 /// The name of a batch of events.
 pub(in crate::wire) const EVENTS: &str = "events";
+/// Where its array stands in the message.
+pub(in crate::wire) const ARRAY: &str = "events.events";
 const REPLIES: &[&str] = &[
     "connected",
     "published",

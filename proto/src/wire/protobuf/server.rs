@@ -15,12 +15,12 @@ use super::{
     words::{code, code_of, gap_reason, gap_reason_of, state, state_of},
 };
 use crate::{
-    Cursor, LogId, Timestamp, Topic, WireError,
+    Cursor, Event, LogId, Timestamp, Topic, WireError,
     message::{
         Acked, Connected, Events, Gap, Member, Presence, Published, Push, Receipt, Receipts, Reply,
         RequestId, ServerMessage, Subscribed,
     },
-    wire::{Fault, invalid, stored::push_field},
+    wire::{Fault, compressed, invalid, stored::push_field},
 };
 
 /// Appends a reply. Without an id there is no `reply` in it.
@@ -61,10 +61,25 @@ pub fn encode_events<'a>(
     encode_key(EVENTS, WireType::LengthDelimited, out);
     encode_varint(len as u64, out);
     push(&before, out);
+    encode_array(events.into_iter(), out);
+    push(&behind, out);
+}
+
+/// Appends the array of events of a batch alone, which is what a [compressed](crate::wire::compressed) one
+/// compresses.
+pub fn encode_array<'a>(events: impl Iterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
     for event in events {
         push_field(EVENT, event, out);
     }
-    push(&behind, out);
+}
+
+/// Reads a frame with a [compressed](crate::wire::compressed) batch, of which at most `inflated_bytes_max` bytes
+/// may come.
+///
+/// # Errors
+/// When the bytes are no such frame, or more would come of them.
+pub fn decode_compressed(frame: &[u8], inflated_bytes_max: usize) -> Result<Events, WireError> {
+    compressed::decode(frame, inflated_bytes_max, decode_server_message, decode_array)
 }
 
 /// Reads anything that the broker sends; fields that are not known here are skipped.
@@ -276,11 +291,21 @@ fn named<T>(name: &str, read: Result<T, Fault>) -> Result<T, WireError> {
     read.map_err(|fault| fault.under(name))
 }
 
-fn events_of(given: generated::Events) -> Result<Events, WireError> {
+fn decode_array(bytes: &[u8]) -> Result<Vec<Event>, WireError> {
+    let batch = generated::Events::decode(bytes)
+        .map_err(|error| invalid("events", &format!("are not Protobuf: {error}")))?;
+    array_of(batch.events)
+}
+
+fn array_of(events: Vec<generated::Event>) -> Result<Vec<Event>, WireError> {
     let one = |(n, event): (usize, generated::Event)| {
         event_of(event).map_err(|fault| fault.under(&format!("events.events[{n}]")))
     };
-    let events = given.events.into_iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    events.into_iter().enumerate().map(one).collect()
+}
+
+fn events_of(given: generated::Events) -> Result<Events, WireError> {
+    let events = array_of(given.events)?;
     let place = |field, n: Option<u64>| named("events", n.map(|n| cursor(field, n)).transpose());
     let attempt = |it: &generated::Attempt| Ok((offset("attempts", it.offset)?, it.deliveries));
     let attempts = given.attempts.iter().map(attempt).collect::<Result<_, _>>();
