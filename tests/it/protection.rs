@@ -222,7 +222,7 @@ async fn s7_tokens_that_do_not_hold_are_counted_and_those_that_do_are_let_in() {
     operator.subscribe(json!({"filters": ["$audit"]})).await;
     let tried = async |token: &str| {
         let bearer = format!("Bearer {token}");
-        http::request(public, Method::GET, "/v1/status", &[("authorization", &bearer)], b"").await
+        http::request(public, Method::GET, "/v1/subscriptions", &[("authorization", &bearer)], b"").await
     };
     let mut statuses = Vec::new();
     for _ in 0..10 {
@@ -232,7 +232,7 @@ async fn s7_tokens_that_do_not_hold_are_counted_and_those_that_do_are_let_in() {
     assert!(statuses.contains(&LIMITED), "{statuses:?}");
     assert_eq!(tried(&token("alice", json!({}))).await.status, StatusCode::OK, "she did nothing");
     // Without a token nothing was tried.
-    assert_eq!(http::get(public, "/v1/status").await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(http::get(public, "/v1/subscriptions").await.status, StatusCode::UNAUTHORIZED);
     let mut socket = Socket::open(public).await;
     let answer = socket.call("connect", json!({"token": "another-canary"})).await;
     assert_eq!(answer["error"]["code"], "rate_limited", "{answer}");
