@@ -103,11 +103,11 @@ async fn trickle(mut stream: TcpStream, first: String) -> (Duration, Vec<u8>) {
     (began.elapsed(), answer)
 }
 
-/// The honest one's p99 may be this much higher under attack. On a machine that does other things too, some
-/// milliseconds say nothing.
+/// The honest one is not held up: whoever waits for one of the slow waits for [`PATIENT_FOR`]. How much higher its p99 is
+/// says the output; on a machine that does other things too a test cannot judge milliseconds.
 fn assert_flat(what: &str, calm: Duration, under: Duration) {
     println!("{what}: p99 {calm:?} before, {under:?} meanwhile, {:.2} times", ratio(under, calm));
-    assert!(under < calm * 3 + Duration::from_millis(25), "{what}: {calm:?} became {under:?}");
+    assert!(under < calm * 3 + PATIENT_FOR / 20, "{what}: {calm:?} became {under:?}");
 }
 
 fn ratio(one: Duration, other: Duration) -> f64 {

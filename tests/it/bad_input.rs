@@ -525,7 +525,8 @@ async fn s6_a_violation_of_the_framing_costs_its_own_connection_only() {
 #[tokio::test]
 async fn s5_pings_of_one_who_does_not_read_are_not_read_either() {
     const PING_BYTES: usize = 6 + 125;
-    let broker = Broker::start();
+    // Without the limit that would cut it off sooner.
+    let broker = Broker::with(&["--set", "limits.per_session=subscribes=5000"]);
     let mut other = Socket::open(&broker.public).await;
     let before = broker.resident_bytes();
     let Raw { stream } = Raw::open(&broker.public).await;

@@ -222,7 +222,8 @@ async fn s7_tokens_that_do_not_hold_are_counted_and_those_that_do_are_let_in() {
     operator.subscribe(json!({"filters": ["$audit"]})).await;
     let tried = async |token: &str| {
         let bearer = format!("Bearer {token}");
-        http::request(public, Method::GET, "/v1/subscriptions", &[("authorization", &bearer)], b"").await
+        http::request(public, Method::GET, "/v1/subscriptions", &[("authorization", &bearer)], b"")
+            .await
     };
     let mut statuses = Vec::new();
     for _ in 0..10 {
