@@ -110,6 +110,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         reader: Reader::new(input, Role::Server, limits, &leftover),
         conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
+        house: house.clone(),
         shared: shared.clone(),
     });
     let mouth = Box::new(Mouth {
@@ -157,6 +158,7 @@ struct Ears {
     reader: Reader<ReadHalf>,
     conversation: Conversation,
     encoding: Encoding,
+    house: Arc<House>,
     shared: Arc<Shared>,
 }
 
@@ -177,8 +179,7 @@ impl Ears {
     }
 
     async fn converse(&mut self) -> Ending {
-        let connect_by =
-            tokio::time::Instant::now() + self.conversation.house().limits.connect_timeout;
+        let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
         loop {
             // What was read in one piece is taken before anything else is looked at: a piece is small.
             let message = match self.reader.ready() {
@@ -219,7 +220,6 @@ impl Ears {
     /// Waits for the next message; `None` where it is only late for something.
     async fn more(&mut self, connect_by: tokio::time::Instant) -> Result<Option<Read>, Ending> {
         let deadline = self.deadline(connect_by);
-        let stop = self.conversation.house().stop.clone();
         let message = tokio::select! {
             message = self.reader.next() => message,
             () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
@@ -227,7 +227,7 @@ impl Ears {
                 None => return Ok(None),
             },
             verdict = self.conversation.revoked() => return Err(ending(verdict)),
-            () = stop.cancelled() => {
+            () = self.house.stop.cancelled() => {
                 return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
             }
         };

@@ -9,7 +9,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Greeting, House, Redeemed, Run, Session,
+    Greeting, Redeemed, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
@@ -138,11 +138,6 @@ impl Conversation {
             .as_ref()
             .is_some_and(|options| self.greeting.is_for_everybody(&options.filters));
         self.greeting.takes_token() && !is_for_everybody
-    }
-
-    /// What everybody shares.
-    pub fn house(&self) -> &House {
-        self.greeting.house()
     }
 
     /// Whether somebody has been let in.

@@ -234,11 +234,6 @@ impl Greeting {
         Greeting { encoding, ..self }
     }
 
-    /// What everybody shares.
-    pub fn house(&self) -> &House {
-        &self.house
-    }
-
     /// Whether a token is needed to get in.
     pub fn needs_token(&self) -> bool {
         self.house.needs_token()
