@@ -14,6 +14,7 @@
 //!   buffer is empty (where it is listed by `presence`, it leaves and joins again). What a durable leases is bounded by its `max_in_flight` instead: its events
 //!   never hold up the answers to its acks.
 //! - Over TLS with `https://` and `wss://`; [`Options::ca`] says whom to trust.
+//! - Data that the broker must not read is sealed with [`sealed::Keys`].
 //!
 //! ```no_run
 //! # use tidings::client::{Client, Options};
@@ -38,6 +39,7 @@ mod error;
 mod feed;
 mod http;
 mod link;
+pub mod sealed;
 mod subscription;
 #[cfg(test)]
 mod tests;

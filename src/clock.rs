@@ -6,7 +6,10 @@
 //! Random numbers come from a generator per thread, seeded by the system and made for cryptography: asking the
 //! system for each event would be a call into the kernel per event.
 
-use std::{sync::OnceLock, time::Instant};
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use rand::Rng;
 use tidings_proto::Timestamp;
@@ -32,14 +35,22 @@ pub fn monotonic_ms() -> u64 {
 
 /// The time since the process first asked; never goes back.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
-pub fn monotonic() -> std::time::Duration {
+pub fn monotonic() -> Duration {
     #[cfg(test)]
     if let Some(ms) = held::ms() {
-        return std::time::Duration::from_millis(ms);
+        return Duration::from_millis(ms);
     }
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(Instant::now);
     Instant::now().duration_since(start)
+}
+
+/// Waits so long; without a time for ever. Boxed, so that who waits for no moment keeps no room for a timer.
+pub async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => Box::pin(tokio::time::sleep(duration)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A new event id: a UUID of version 7 (RFC 9562 §5.7), so that ids rise with time.
@@ -63,6 +74,12 @@ pub fn random_between(low: u64, high: u64) -> u64 {
 /// Random bytes for a secret.
 #[expect(clippy::disallowed_methods, reason = "the one place")]
 pub fn secret_bytes() -> [u8; 32] {
+    rand::rng().random()
+}
+
+/// Twelve random bytes, the nonce of one sealed event.
+#[expect(clippy::disallowed_methods, reason = "the one place")]
+pub fn seal_nonce() -> [u8; 12] {
     rand::rng().random()
 }
 

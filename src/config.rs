@@ -15,11 +15,15 @@ mod tls;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use self::{
-    auth::{Auth, KeySet, KeySource},
+    auth::{Auth, KeyFiles, KeyServer, KeySet, KeySource},
     settings::{SETTINGS, Setting},
     tls::TlsFiles,
 };
-use crate::{log, net, session};
+use crate::{
+    log,
+    net::{self, coding::Codings},
+    session,
+};
 
 /// The flags of `tidings serve`.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -151,6 +155,12 @@ pub enum ConfigError {
     /// Two key sets.
     #[error("auth.jwks_file and auth.jwks_url are both given: leave one out")]
     TwoKeySets,
+    /// A file for a secret without one.
+    #[error("auth.hs256_secret_file: {path} is empty: there is no secret in it")]
+    NoSecret {
+        /// Which.
+        path: String,
+    },
     /// Two secrets.
     #[error("auth.hs256_secret and auth.hs256_secret_file are both given: leave one out")]
     TwoSecrets,
@@ -181,9 +191,10 @@ pub enum ConfigError {
 const COMMANDS_OWN: [&str; 5] = ["URL", "TOKEN", "CA", "LOG", "ADMIN_URL"];
 
 /// The settings that may be lists in a file.
-const LISTS: [&str; 10] = [
+const LISTS: [&str; 11] = [
     "server.allow_origins",
     "server.trusted_proxies",
+    "server.codings",
     "auth.audiences",
     "auth.anonymous.publish",
     "auth.anonymous.subscribe",
@@ -249,6 +260,7 @@ impl Flags {
         }
         values.read_environment()?;
         values.read_flags(self)?;
+        values.add_profile();
         Ok(values)
     }
 }
@@ -359,6 +371,7 @@ impl Values {
     }
 
     fn config(&self, demo: bool) -> Result<Config, ConfigError> {
+        let tls = self.tls()?;
         let message_bytes_max = self.number("limits.message_bytes_max", 1024, 67_108_864)?;
         Ok(Config {
             listen: self.parse("server.listen")?,
@@ -401,14 +414,17 @@ impl Values {
             net: net::Options {
                 connections_max: self.size("server.connections_max", 1, 1_000_000)?,
                 allow_origins: self.list("server.allow_origins"),
+                is_https: tls.is_some() || self.parse("server.tls_terminated_by_proxy")?,
                 proxies: self.proxies()?,
+                codings: self.codings()?,
                 header_timeout: self.duration("limits.header_timeout", 100, 300_000)?,
                 body_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
                 idle_timeout: self.duration("limits.idle_timeout", 100, 3_600_000)?,
+                stream_max: self.stream_max()?,
                 demo,
                 ..net::Options::default()
             },
-            tls: self.tls()?,
+            tls,
             auth: self.auth()?,
         })
     }
@@ -427,6 +443,12 @@ impl Values {
             .filter(|entry| !entry.is_empty())
             .map(str::to_owned)
             .collect()
+    }
+
+    fn codings(&self) -> Result<Codings, ConfigError> {
+        const KEY: &str = "server.codings";
+        let names = self.list(KEY);
+        Codings::parse(names.iter().map(String::as_str)).ok_or_else(|| self.wrong(KEY))
     }
 
     fn parse<T: std::str::FromStr>(&self, key: &'static str) -> Result<T, ConfigError> {
@@ -519,13 +541,17 @@ mod tests {
             ("limits.ping_interval=never", "limits.ping_interval"),
             ("log.segmet_bytes=1", "the nearest is log.segment_bytes"),
             ("server.listen=0.0.0.0:1", "--insecure"),
+            ("server.codings=gzip,deflate", "zstd, gzip and br"),
+            ("server.codings=gzip,gzip", "server.codings"),
             ("metrics.durables=a,b*c", "names, by comma"),
             ("retention.max_bytes=200%", "retention.max_bytes"),
             ("retention.max_age=soon", "retention.max_age"),
             ("retention.rules=a.>", "retention.rules"),
             ("retention.rules=a compact,a max_events=5", "retention.rules"),
             ("auth.jwks_url=http://keys.example/set", "auth.jwks_url"),
-            ("auth.jwks_url=https://127.0.0.1/set", "auth.jwks_url"),
+            ("auth.jwks_url=https://me@keys.example/set", "auth.jwks_url"),
+            ("auth.jwks_url=ftp://127.0.0.1/set", "auth.jwks_url"),
+            ("limits.profile=open", "limits.profile"),
             ("auth.jwks_file=/nonexistent/set", "/nonexistent/set"),
             ("auth.public_key_file=/nonexistent/key", "/nonexistent/key"),
             ("auth.leeway=61s", "auth.leeway"),
@@ -535,6 +561,29 @@ mod tests {
             assert!(error.contains(needle), "{pair}: {error}");
         }
         assert!(resolve(&["server.listen=0.0.0.0:1", "server.insecure=true"]).is_ok());
+        assert!(resolve(&["server.codings="]).is_ok());
+    }
+
+    #[test]
+    fn a_public_broker_has_limits_of_every_kind_and_what_is_given_counts() {
+        use session::rates::{Kind, Rates, Scope};
+        let limits = |pairs: &[&str]| resolve(pairs).unwrap().limits;
+        let has_all = |rates: &Rates, scope: Scope| {
+            scope.kinds().iter().all(|kind| rates.get(*kind).is_some())
+        };
+        let public = limits(&["limits.profile=public"]);
+        assert!(has_all(&public.rates.ip, Scope::Ip));
+        assert!(has_all(&public.rates.subject, Scope::Subject));
+        assert!(has_all(&public.rates.session, Scope::Session));
+        assert!(public.caps.per_ip > 0 && public.caps.strangers_per_ip > 0);
+        let given =
+            ["limits.profile=public", "limits.per_ip=acks=5", "limits.connections_per_ip=0"];
+        let given = limits(&given);
+        assert_eq!(given.rates.ip.get(Kind::Acks).map(|rate| rate.per_second), Some(5));
+        assert_eq!((given.rates.ip.get(Kind::Publishes), given.caps.per_ip), (None, 0));
+        assert_eq!(given.rates.session, public.rates.session);
+        let private = limits(&[]);
+        assert_eq!((private.rates.ip.get(Kind::Publishes), private.caps.per_ip), (None, 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
 /// The close codes that have a label of their own: those we send.
-const CLOSE_CODES: [(u16, &str); 11] = [
+const CLOSE_CODES: [(u16, &str); 12] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
@@ -41,6 +41,7 @@ const CLOSE_CODES: [(u16, &str); 11] = [
     (4401, "4401"),
     (4429, "4429"),
     (4500, "4500"),
+    (4503, "4503"),
 ];
 
 /// Installs the recorder, once a process. What is observed before is lost.
@@ -90,6 +91,7 @@ fn describe() {
     }
     for result in ["ok", "refused"] {
         counter!(table::CERTIFICATES.name, "result" => result).absolute(0);
+        counter!(table::KEY_FILES.name, "result" => result).absolute(0);
     }
     for (scope, kind) in [("ip", "connects"), ("ip", "failed_auth"), ("session", "subscribes")] {
         counter!(table::RATE_LIMITED.name, "scope" => scope, "kind" => kind).absolute(0);
@@ -110,6 +112,13 @@ fn describe() {
     }
     for reason in ["origin", "auth", "limit", "protocol", "tls"] {
         counter!(table::HANDSHAKES.name, "reason" => reason).absolute(0);
+    }
+    for direction in ["in", "out"] {
+        counter!(table::HTTP_CODED_SAVED.name, "direction" => direction).absolute(0);
+        for coding in ["zstd", "gzip", "br"] {
+            let labels = [("coding", coding), ("direction", direction)];
+            counter!(table::HTTP_CODED.name, &labels).absolute(0);
+        }
     }
 }
 
@@ -358,6 +367,11 @@ pub fn keys_refreshed(ok: bool) {
     counter!(table::KEY_SETS.name, "result" => if ok { "ok" } else { "failed" }).increment(1);
 }
 
+/// The files with keys of tokens were read anew, or were not.
+pub fn keys_read(ok: bool) {
+    counter!(table::KEY_FILES.name, "result" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
 /// Somebody was refused who came too fast: whose limit of what. Both words are of a fixed set.
 pub fn rate_limited(scope: &'static str, kind: &'static str) {
     counter!(table::RATE_LIMITED.name, "scope" => scope, "kind" => kind).increment(1);
@@ -481,6 +495,18 @@ pub fn http_answered(
         .increment(1);
     histogram!(table::HTTP_SECONDS.name, "route" => route, "method" => method)
         .record(took.as_secs_f64());
+}
+
+/// A body of so many bytes was compressed to so many (`out`), or came as so many (`in`). All words are of fixed sets.
+pub fn http_coded(
+    coding: &'static str,
+    direction: &'static str,
+    plain_bytes: usize,
+    coded_bytes: usize,
+) {
+    counter!(table::HTTP_CODED.name, "coding" => coding, "direction" => direction).increment(1);
+    let saved_bytes = plain_bytes.saturating_sub(coded_bytes);
+    counter!(table::HTTP_CODED_SAVED.name, "direction" => direction).increment(count(saved_bytes));
 }
 
 fn count(n: usize) -> u64 {

@@ -3,6 +3,7 @@
 //! Stop order: no new connections → `goodbye` with a spread hint → sessions drain → the append queue closes →
 //! last sync → the log closes. A deadline holds for all of it.
 
+mod fetch;
 mod keys;
 mod manager;
 
@@ -12,7 +13,8 @@ use anyhow::Context;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::manager::Manager;
+use self::{keys::Kept, manager::Manager};
+pub use crate::broker::StartError;
 use crate::{
     auth::Authenticator,
     broker::{self, Running},
@@ -42,6 +44,7 @@ pub struct Server {
     admin_tasks: TaskTracker,
     stop_timeout: Duration,
     tls: Option<Secure>,
+    keys: Kept,
 }
 
 /// The TLS of the public door.
@@ -79,17 +82,19 @@ impl Server {
         let (broker, running) = started
             .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         metrics::reserved(config.log.reserve_bytes);
-        let Auth { options, key_set } = config.auth;
+        let Auth { options, files, key_set } = config.auth;
         let authenticator = Authenticator::new(&options)?;
         let tls = config.tls.map(Secure::open).transpose()?;
         let stop = CancellationToken::new();
         let house = House::new(broker, authenticator, config.limits, stop.clone());
         let (tasks, admin_tasks) = (TaskTracker::new(), TaskTracker::new());
         let stop_admin = CancellationToken::new();
+        let keys = Kept::new(house.clone(), options, files);
         if let Some(set) = key_set {
             // Before the doors: whoever comes at once finds the keys.
             let is_good = keys::refresh(&house, &set.source).await;
-            admin_tasks.spawn(keys::keep(house.clone(), set, is_good, stop_admin.clone()));
+            let (house, stop) = (house.clone(), stop_admin.clone());
+            admin_tasks.spawn(keys::keep(house, set, is_good, keys.asked(), stop));
         }
         let public = bind(config.listen)?;
         let admin = bind(config.admin)?;
@@ -117,6 +122,7 @@ impl Server {
             admin_tasks,
             stop_timeout: config.stop_timeout,
             tls,
+            keys,
         })
     }
 
@@ -131,8 +137,9 @@ impl Server {
         format!("{scheme}://{}", self.public)
     }
 
-    /// Reads anew what may change while it runs: the certificate.
+    /// Reads anew what may change while it runs: the certificate, and the keys of tokens.
     pub fn reload(&self) {
+        self.keys.reload();
         match &self.tls {
             Some(secure) => secure.reload(),
             None => tracing::info!("there is no certificate to read anew"),

@@ -22,6 +22,8 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
 pub const HEADERS_MAX: usize = 64;
 /// The most bytes the names and values of all headers may have together.
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// The most milliseconds `ttl_ms` may say: the largest whole number that every JSON reader holds exactly (RFC 8259 §6).
+pub const TTL_MS_MAX: u64 = (1 << 53) - 1;
 /// The most levels of nesting in JSON data.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// The `type` of an event whose publisher named none.
@@ -314,6 +316,9 @@ impl NewEvent {
                 }
             }
         }
+        if matches!(self.expires, Some(Expiry::TtlMs(ms)) if ms > TTL_MS_MAX) {
+            return Err(EventError::TtlTooLong);
+        }
         self.check_headers()?;
         self.check_data(check_json)
     }
@@ -407,6 +412,9 @@ pub enum EventError {
     /// No such priority.
     #[error("priority is \"{0}\": it must be low, normal, high or urgent")]
     Priority(String),
+    /// A time to live that not every encoding and client can hold.
+    #[error("ttl_ms: at most {TTL_MS_MAX} are allowed")]
+    TtlTooLong,
     /// Too many headers.
     #[error("headers: at most {HEADERS_MAX} are allowed")]
     TooManyHeaders,
@@ -498,6 +506,13 @@ mod tests {
         assert!(matches!(event(JSON, b"{a}").check(), Err(EventError::NotJson(_))));
         assert!(matches!(event("text/plain", b"\xff").check(), Err(EventError::NotText(_))));
         assert_eq!(event("image/png", b"\xff").check(), Ok(()));
+    }
+
+    #[test]
+    fn a_time_to_live_is_a_number_that_everybody_can_read() {
+        let living = |ms| NewEvent { expires: Some(Expiry::TtlMs(ms)), ..event(JSON, b"1") };
+        assert_eq!(living(TTL_MS_MAX).check(), Ok(()));
+        assert_eq!(living(TTL_MS_MAX + 1).check(), Err(EventError::TtlTooLong));
     }
 
     /// Byte after byte, as the format says it.

@@ -17,6 +17,6 @@ pub mod wire;
 
 pub use error::{Code, WireError};
 pub use event::{Data, Event, EventId, NewEvent, Priority, Timestamp};
-pub use offset::{Cursor, LogId, Offset, Position};
+pub use offset::{Cursor, LogId, Offset, Placed, Position};
 pub use subscribe::{Mode, Start, SubscribeOptions};
 pub use topic::{Filter, Filters, Topic};

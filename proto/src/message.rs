@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Cursor, Event, LogId, NewEvent, Offset, SubscribeOptions, Timestamp, Topic, WireError,
-    strict::given,
+    Cursor, Event, LogId, NewEvent, Offset, Placed, SubscribeOptions, Timestamp, Topic, WireError,
+    offset::LogsError, strict::given,
 };
 
 /// The number a client gives a request so that it knows the answer; unique among its open requests.
@@ -44,12 +44,12 @@ pub enum Request {
     /// Who has acknowledged this event?
     Receipts {
         /// The event.
-        offset: Offset,
+        offset: Placed,
     },
     /// Do not append this event that waits for its moment.
     Cancel {
         /// What `scheduled` gave.
-        offset: Offset,
+        offset: Placed,
     },
     /// Are you there?
     Ping,
@@ -90,42 +90,97 @@ impl Publish {
     }
 }
 
-/// Events that are done: exactly one of the two is given.
+/// Events that are done: exactly one of the two is given. In JSON and MessagePack an offset may say its log, as in
+/// `"57@9f3c21d0"`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "AckForm")]
 pub struct Ack {
     /// The session's number of the subscription (over HTTP the name in the path stands for it).
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<u32>,
     /// All up to and including this one.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
     /// Just these.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Vec<Offset>>,
-    /// The log they belong to (HTTP).
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    /// The log they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
 }
 
-/// Events that should come again.
+/// An [`Ack`] as it is written.
+#[derive(Deserialize)]
+#[serde(rename = "Ack", deny_unknown_fields)]
+struct AckForm {
+    #[serde(default, deserialize_with = "given")]
+    subscription: Option<u32>,
+    #[serde(default, deserialize_with = "given")]
+    offset: Option<Placed>,
+    #[serde(default, deserialize_with = "given")]
+    offsets: Option<Vec<Placed>>,
+    #[serde(default, deserialize_with = "given")]
+    log: Option<String>,
+}
+
+impl TryFrom<AckForm> for Ack {
+    type Error = LogsError;
+
+    fn try_from(form: AckForm) -> Result<Ack, LogsError> {
+        let AckForm { subscription, offset, offsets, log } = form;
+        let (one, mut log) = Placed::of_one_log(offset.into_iter().collect(), log)?;
+        let mut many = None;
+        if let Some(offsets) = offsets {
+            let (offsets, named) = Placed::of_one_log(offsets, log)?;
+            (many, log) = (Some(offsets), named);
+        }
+        Ok(Ack { subscription, offset: one.first().copied(), offsets: many, log })
+    }
+}
+
+/// Events that should come again. An offset may say its log as in [`Ack`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "NackForm")]
 pub struct Nack {
     /// The session's number of the subscription (over HTTP the name in the path stands for it).
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub subscription: Option<u32>,
     /// The events.
     pub offsets: Vec<Offset>,
     /// How long to wait first, in milliseconds; else the subscription's backoff decides.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
     /// Why; kept with a dead letter.
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The log they belong to (HTTP).
-    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    /// The log they belong to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<String>,
+}
+
+/// A [`Nack`] as it is written.
+#[derive(Deserialize)]
+#[serde(rename = "Nack", deny_unknown_fields)]
+struct NackForm {
+    #[serde(default, deserialize_with = "given")]
+    subscription: Option<u32>,
+    offsets: Vec<Placed>,
+    #[serde(default, deserialize_with = "given")]
+    delay_ms: Option<u64>,
+    #[serde(default, deserialize_with = "given")]
+    reason: Option<String>,
+    #[serde(default, deserialize_with = "given")]
+    log: Option<String>,
+}
+
+impl TryFrom<NackForm> for Nack {
+    type Error = LogsError;
+
+    fn try_from(form: NackForm) -> Result<Nack, LogsError> {
+        let NackForm { subscription, offsets, delay_ms, reason, log } = form;
+        let (offsets, log) = Placed::of_one_log(offsets, log)?;
+        Ok(Nack { subscription, offsets, delay_ms, reason, log })
+    }
 }
 
 /// The answer to a request, tied to it by its id.

@@ -7,7 +7,7 @@
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use uuid::Uuid;
 
 /// The place of one event in the log.
@@ -147,6 +147,12 @@ impl LogId {
         LogId(Uuid::from_bytes(bytes))
     }
 
+    /// Whether a text names a log: its whole id, or the first eight hex digits.
+    pub fn is_name(text: &str) -> bool {
+        let is_short = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_short || (text.len() == 36 && Uuid::parse_str(text).is_ok())
+    }
+
     /// The first eight hex digits: enough to tell two logs apart in a position string.
     pub fn short(self) -> String {
         let mut text = self.0.simple().to_string();
@@ -229,6 +235,99 @@ impl FromStr for Position {
     }
 }
 
+/// An event named by its offset, where a client wants to with its log: `57` or `"57@9f3c21d0"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The place of the event.
+    pub offset: Offset,
+    /// The log it belongs to, where that was said; eight lower-case hex digits.
+    pub log: Option<String>,
+}
+
+impl From<Offset> for Placed {
+    fn from(offset: Offset) -> Placed {
+        Placed { offset, log: None }
+    }
+}
+
+impl Serialize for Placed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.log {
+            None => self.offset.serialize(serializer),
+            Some(log) => serializer.collect_str(&format_args!("{}@{log}", self.offset)),
+        }
+    }
+}
+
+impl FromStr for Placed {
+    type Err = PositionError;
+
+    fn from_str(text: &str) -> Result<Placed, PositionError> {
+        let Position { cursor, log } = text.parse()?;
+        let offset = Offset::new(cursor.0).ok_or_else(|| PositionError(text.to_owned()))?;
+        Ok(Placed { offset, log })
+    }
+}
+
+impl<'de> Deserialize<'de> for Placed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Placed, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Placed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "an offset from 1 to 9007199254740991, or with its log as in \"57@9f3c21d0\"",
+                )
+            }
+
+            fn visit_u64<E: de::Error>(self, n: u64) -> Result<Placed, E> {
+                let wrong = || de::Error::invalid_value(de::Unexpected::Unsigned(n), &self);
+                Ok(Placed { offset: Offset::new(n).ok_or_else(wrong)?, log: None })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Placed, E> {
+                // A number is a number, unless its log is said.
+                let placed = text.contains('@').then(|| text.parse().ok()).flatten();
+                placed.ok_or_else(|| de::Error::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl Placed {
+    /// The offsets of these events, and the log that they and `log` name, where any does.
+    ///
+    /// # Errors
+    /// When they name several logs.
+    pub fn of_one_log(
+        placed: Vec<Placed>,
+        log: Option<String>,
+    ) -> Result<(Vec<Offset>, Option<String>), LogsError> {
+        let mut one = log;
+        let mut offsets = Vec::with_capacity(placed.len());
+        for Placed { offset, log } in placed {
+            if let Some(log) = log {
+                let is_same = |one: &str| one.to_ascii_lowercase().starts_with(&log);
+                if one.as_deref().is_some_and(|one| !is_same(one)) {
+                    return Err(LogsError);
+                }
+                one.get_or_insert(log);
+            }
+            offsets.push(offset);
+        }
+        Ok((offsets, one))
+    }
+}
+
+/// Offsets of several logs in one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the offsets and log name several logs: all offsets of a request are of one")]
+pub struct LogsError;
+
 /// The text is no position.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -261,6 +360,23 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_named_by_its_id_or_the_beginning_of_it() {
+        for name in ["9f3c21d0", "9F3C21D0", "9f3c21d0-0000-4000-8000-000000000000"] {
+            assert!(LogId::is_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "nonsense",
+            "9f3c21d",
+            "9f3c21d00",
+            "9f3c21d0-0000",
+            "{9f3c21d0-0000-4000-8000-000000000000}",
+        ] {
+            assert!(!LogId::is_name(name), "{name}");
+        }
+    }
+
+    #[test]
     fn numbers_above_the_last_offset_are_refused() {
         assert_eq!(serde_json::from_str::<Offset>("57").unwrap().get(), 57);
         assert_eq!(serde_json::from_str::<Cursor>("0").unwrap(), Cursor::START);
@@ -268,6 +384,44 @@ mod tests {
             assert!(serde_json::from_str::<Offset>(text).is_err(), "{text}");
         }
         assert!(serde_json::from_str::<Cursor>("9007199254740992").is_err());
+    }
+
+    #[test]
+    fn an_event_may_be_named_with_its_log() {
+        let read = |text: &str| serde_json::from_str::<Placed>(text);
+        assert_eq!(read("57").unwrap(), "57".parse().unwrap());
+        assert_eq!(read("\"57@9F3C21d0\"").unwrap().log.unwrap(), "9f3c21d0");
+        for text in [
+            "0",
+            "-1",
+            "5.5",
+            "9007199254740992",
+            "null",
+            "[57]",
+            "\"57\"",
+            "\"0@9f3c21d0\"",
+            "\"57@\"",
+            "\"\"",
+        ] {
+            assert!(read(text).unwrap_err().to_string().contains("offset"), "{text}");
+        }
+        let log = || Some("9f3c21d0".to_owned());
+        let placed = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        for (texts, beside, want) in [
+            (&["1", "2"][..], None, Some(None)),
+            (&["1", "2@9f3c21d0", "3"], None, Some(log())),
+            (&["1"], log(), Some(log())),
+            (
+                &["1@9f3c21d0"],
+                Some("9F3C21D0-0000".to_owned()),
+                Some(Some("9F3C21D0-0000".to_owned())),
+            ),
+            (&["1@9f3c21d0", "2@00000000"], None, None),
+            (&["1@00000000"], log(), None),
+        ] {
+            let one = Placed::of_one_log(placed(texts), beside);
+            assert_eq!(one.ok().map(|(_, log)| log), want, "{texts:?}");
+        }
     }
 
     #[test]

@@ -104,6 +104,9 @@ pub struct Presence {
 }
 
 impl SubscribeOptions {
+    /// How many events a batch holds unless said.
+    pub const BATCH_MAX: u32 = 256;
+
     /// The default options for these filters.
     pub fn to(filters: Filters) -> SubscribeOptions {
         SubscribeOptions {
@@ -272,7 +275,7 @@ const fn ack_wait_ms() -> u64 {
 }
 
 const fn batch_max() -> u32 {
-    256
+    SubscribeOptions::BATCH_MAX
 }
 
 const fn is_max_in_flight(n: &u32) -> bool {

@@ -95,8 +95,8 @@ fn the_statuses_of_the_codes_are_documented() {
         .filter(|status| status.starts_with(['4', '5']))
         .collect();
     let codes = Code::ALL.iter().map(|code| code.http_status().to_string());
-    // A body that is too slow, and no handshake.
-    let mut want: BTreeSet<String> = ["408", "426"].map(str::to_owned).into();
+    // A body that is too slow, no handshake, and a head that is too large.
+    let mut want: BTreeSet<String> = ["408", "426", "431"].map(str::to_owned).into();
     want.extend(codes);
     assert_eq!(statuses, want.iter().map(String::as_str).collect::<BTreeSet<_>>());
 }

@@ -356,6 +356,10 @@ fn every_vector_is_read_and_written_as_it_says() {
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let file = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        // Of the client's, which has the cipher: its tests read it.
+        if file == "sealed" {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
         assert!(!cases.is_empty(), "{file}");

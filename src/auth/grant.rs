@@ -153,8 +153,8 @@ impl Grants {
     }
 }
 
-/// As much of a grant as belongs into an error.
-fn shown(text: &str) -> String {
+/// As much of somebody's text as belongs into an error.
+pub fn shown(text: &str) -> String {
     text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 

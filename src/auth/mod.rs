@@ -17,7 +17,7 @@ mod tickets;
 use std::sync::Arc;
 
 pub use api_key::{ApiKeyError, NewApiKey};
-pub use grant::{Grants, TokenLimits};
+pub use grant::{Grants, TokenLimits, shown};
 pub use jwt::{JTI_BYTES_MAX, JwtError, Rules, TOKEN_BYTES_MAX, is_name, is_subject};
 pub use keys::{KEYS_BYTES_MAX, KeyError};
 use parking_lot::RwLock;
@@ -194,10 +194,7 @@ impl Authenticator {
             let everybody = Identity::anonymous(Grants::everything());
             return Ok(Authenticator::Open(Arc::new(everybody)));
         }
-        let mut fixed: Vec<Key> = options.hs256_secret.iter().map(Key::hs256).collect();
-        if let Some(text) = &options.public_keys {
-            fixed.extend(keys::of_pem(text)?);
-        }
+        let fixed = fixed_keys(options)?;
         let (publish, subscribe) = (&options.anonymous_publish, &options.anonymous_subscribe);
         let anonymous = Grants::anonymous(publish, subscribe).map_err(OptionsError::Anonymous)?;
         let may_anything = !publish.is_empty() || !subscribe.is_empty();
@@ -261,6 +258,18 @@ impl Authenticator {
         Ok(count)
     }
 
+    /// Takes the secret and the public keys of these options in the place of those of before.
+    ///
+    /// # Errors
+    /// See [`OptionsError`]; then those of before stay.
+    pub fn replace_keys(&self, options: &Options) -> Result<(), OptionsError> {
+        let fixed = fixed_keys(options)?;
+        if let Authenticator::Guarded(guard) = self {
+            guard.keys.write().fixed = fixed;
+        }
+        Ok(())
+    }
+
     /// Waits until a token has named a key that is not known.
     pub async fn key_wanted(&self) {
         match self {
@@ -268,6 +277,15 @@ impl Authenticator {
             Authenticator::Guarded(guard) => guard.wanted.notified().await,
         }
     }
+}
+
+/// The keys that are in the settings themselves.
+fn fixed_keys(options: &Options) -> Result<Vec<Key>, KeyError> {
+    let mut fixed: Vec<Key> = options.hs256_secret.iter().map(Key::hs256).collect();
+    if let Some(text) = &options.public_keys {
+        fixed.extend(keys::of_pem(text)?);
+    }
+    Ok(fixed)
 }
 
 /// What is wrong with grants that somebody wants to give to a subject; `None` where nothing is.

@@ -7,7 +7,7 @@ use super::{Broker, error::AppendError};
 use crate::{clock, log::codec};
 
 /// Where it is told.
-const AUDIT_TOPIC: &str = "$audit";
+pub(super) const AUDIT_TOPIC: &str = "$audit";
 
 impl Broker {
     /// Tells operators that something was done or seen; its place is durable when this returns.

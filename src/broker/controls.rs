@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     StartError,
+    access::Unstored,
     acks::AckBox,
     ledger::{Access, Ledger, LedgerEntry, Retention, Seen},
     presence::{Listed, Presence},
@@ -14,7 +15,7 @@ use crate::log::{
     AppendError, Controls, Draft, LogHandle, Stored,
     projection::{MemoryStore, Projection, Runner, SledStore, Store},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::{
     Cursor, Offset, Topic,
     control::{AUTH_TOPIC, DurableSpec, SCHEDULED_TOPIC},
@@ -34,6 +35,7 @@ pub(super) struct BrokerControls {
     flagged: Flagged,
     /// Counts what was said about tokens and API keys.
     access: watch::Sender<u64>,
+    unstored: Mutex<Unstored>,
     log: LogHandle,
 }
 
@@ -68,6 +70,7 @@ impl BrokerControls {
             schedule,
             flagged: Flagged::new(log.committed()),
             access: watch::Sender::new(0),
+            unstored: Mutex::default(),
             log: log.clone(),
         }))
     }
@@ -197,9 +200,24 @@ impl BrokerControls {
         look(self.ledger.lock().projection().access())
     }
 
-    /// Announces every change of that.
+    /// What is revoked beside that. Locked meanwhile.
+    pub(super) fn unstored(&self) -> MutexGuard<'_, Unstored> {
+        self.unstored.lock()
+    }
+
+    /// Announces every change of both.
     pub(super) fn access_changes(&self) -> watch::Receiver<u64> {
         self.access.subscribe()
+    }
+
+    /// How many there have been.
+    pub(super) fn access_version(&self) -> u64 {
+        *self.access.borrow()
+    }
+
+    /// Something was said about tokens or API keys.
+    pub(super) fn access_changed(&self) {
+        self.access.send_modify(|changes| *changes += 1);
     }
 
     /// What was said about retention.
@@ -244,7 +262,7 @@ impl Controls for BrokerControls {
             }
             drop(ledger);
             if is_of_access {
-                self.access.send_modify(|changes| *changes += 1);
+                self.access_changed();
             }
             if is_scheduled {
                 self.schedule.committed();
@@ -252,6 +270,7 @@ impl Controls for BrokerControls {
         }
         let flagged = events.iter().filter(|event| event.record().flags.receipts());
         self.flagged.add(flagged.map(|event| event.offset()));
+        self.presence.committed();
         self.acks.settle(true);
     }
 
@@ -260,7 +279,7 @@ impl Controls for BrokerControls {
         if self.acks.is_waiting() {
             self.log.nudge();
         }
-        self.presence.committed();
+        self.presence.readable();
     }
 
     fn failed(&self, error: &AppendError) {

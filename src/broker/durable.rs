@@ -477,11 +477,13 @@ impl DurableState {
     }
 
     /// This event comes again after `delay_ms`, or after what the backoff says; unless it has come as often
-    /// as it may.
+    /// as it may, or was redriven and has not come since.
     pub fn nack(&mut self, offset: u64, delay_ms: Option<u64>, now: u64, redelivery: &Redelivery) {
         let Some(event) = self.outstanding.get_mut(&offset) else { return };
         let before = event.phase;
-        if before == Phase::Dying || self.dead.is_held_back(offset) {
+        // Whoever had it before it was redriven says nothing of the delivery that is to come.
+        let is_to_come = self.dead.is_unseen(offset) && !before.is_with_session();
+        if before == Phase::Dying || is_to_come {
             return;
         }
         if before.is_with_session() {

@@ -15,7 +15,7 @@ use super::{
     acks::AckTicket,
     bandwidth::Bandwidth,
     conflate::Conflating,
-    error::{AckError, AppendError, SubscribeError},
+    error::{AckError, AppendError, CONTINUE, ELSEWHERE, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
     options::check,
@@ -23,6 +23,7 @@ use super::{
     receipts::Step,
     selection::{Selection, has_expired},
     subscription::{Parts, Subscription},
+    with_log,
 };
 use crate::{
     clock,
@@ -81,7 +82,7 @@ impl Broker {
         let filters = durable.spec.options.filters.clone();
         let floor = durable.lock().state.floor();
         if options.on_gap == OnGap::Error && self.log.trimmed(&filters, floor).is_some() {
-            return Err(self.gone(floor));
+            return Err(self.gone(floor, CONTINUE));
         }
         let registration = self.interest.register(&filters, ready, number);
         let snapshot = self.state_of(&durable).await?;
@@ -153,7 +154,7 @@ impl Broker {
             }
             None => (
                 self.controls.next_number(),
-                self.start_of(&options.start, &options.filters).await?,
+                self.start_of(&start_with_log(options), &options.filters).await?,
                 None,
             ),
         };
@@ -215,7 +216,7 @@ impl Broker {
             Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
             Start::After(position) => match self.resume(position, filters) {
                 (cursor, None) => Ok(cursor),
-                (_, Some((requested, _))) => Err(self.gone(requested)),
+                (_, Some((requested, _))) => Err(self.gone(requested, ELSEWHERE)),
             },
         }
     }
@@ -421,6 +422,14 @@ pub(super) fn draft_of(change: &SubscriptionChange) -> Option<Draft> {
         SubscriptionChange::Deleted { .. } => "subscription.deleted",
     };
     Some(codec::control(topic, kind, data, clock::event_id()))
+}
+
+/// Where it is to begin, in the log that is named beside it.
+fn start_with_log(options: &SubscribeOptions) -> Start {
+    match &options.start {
+        Start::After(position) => Start::After(with_log(position, options.log.as_deref())),
+        start => start.clone(),
+    }
 }
 
 /// The options as they are kept: what a durable is, not where it was asked to begin.

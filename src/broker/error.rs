@@ -4,6 +4,11 @@ use tidings_proto::{Cursor, Offset};
 
 pub use crate::log::{AppendError, ReadError};
 
+/// What to do where a subscription cannot begin with what is gone.
+pub(super) const CONTINUE: &str = "subscribe without \"on_gap\":\"error\" to go on from there";
+/// The same where a durable cannot be made, or reset, to begin there.
+pub(super) const ELSEWHERE: &str = "begin with \"first\", \"now\", a time, or an offset in between";
+
 /// Why nothing was published.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
@@ -82,7 +87,7 @@ pub enum SubscribeError {
     Unknown(String),
     /// The position belongs to another log, or to a place that is gone.
     #[error(
-        "the events after {requested} are gone: the log begins at {first} and ends at {last}; subscribe without \"on_gap\":\"error\" to go on from there"
+        "the events after {requested} are gone: the log begins at {first} and ends at {last}; {hint}"
     )]
     Gone {
         /// What was asked for.
@@ -91,6 +96,8 @@ pub enum SubscribeError {
         first: u64,
         /// The last.
         last: u64,
+        /// What to do instead.
+        hint: &'static str,
     },
     /// There are as many durables as there may be.
     #[error(

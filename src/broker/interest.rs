@@ -36,8 +36,37 @@ pub struct Ready {
 #[derive(Debug, Default)]
 struct Queue {
     order: VecDeque<u32>,
-    /// What is in `order`.
-    members: HashSet<u32>,
+    /// What is in `order`, where that is too many to look through.
+    #[expect(clippy::box_collection, reason = "most have none, and a set takes 48 bytes of each")]
+    members: Option<Box<HashSet<u32>>>,
+}
+
+/// How many are looked through: as quick as a set, and an idle socket keeps none.
+const FEW: usize = 32;
+
+impl Queue {
+    /// Puts it in where it is not.
+    fn push(&mut self, subscription: u32) {
+        let is_new = match &mut self.members {
+            Some(members) => members.insert(subscription),
+            None => !self.order.contains(&subscription),
+        };
+        if is_new {
+            self.order.push_back(subscription);
+            if self.members.is_none() && self.order.len() > FEW {
+                self.members = Some(Box::new(self.order.iter().copied().collect()));
+            }
+        }
+    }
+
+    fn pop(&mut self) -> Option<u32> {
+        let subscription = self.order.pop_front()?;
+        self.members.as_mut().map(|members| members.remove(&subscription));
+        if self.order.is_empty() {
+            self.members = None;
+        }
+        Some(subscription)
+    }
 }
 
 impl Ready {
@@ -48,11 +77,7 @@ impl Ready {
 
     /// Says that the subscription with this number has something to do.
     pub fn push(&self, subscription: u32) {
-        let mut queue = self.queue.lock();
-        if queue.members.insert(subscription) {
-            queue.order.push_back(subscription);
-        }
-        drop(queue);
+        self.queue.lock().push(subscription);
         // Also for one that is in it: who waits does not always pop.
         self.notify.notify_one();
     }
@@ -60,10 +85,7 @@ impl Ready {
     /// The next subscription that has something to do. From here on a push puts it in again: what happens
     /// while it is looked at is not lost.
     pub fn pop(&self) -> Option<u32> {
-        let mut queue = self.queue.lock();
-        let subscription = queue.order.pop_front()?;
-        queue.members.remove(&subscription);
-        Some(subscription)
+        self.queue.lock().pop()
     }
 
     /// Waits until there may be one.
@@ -449,6 +471,19 @@ mod tests {
     }
 
     #[test]
+    fn many_that_are_ready_are_there_once_in_their_order() {
+        let ready = Ready::new();
+        for _ in 0..2 {
+            (0..200).for_each(|number| ready.push(number));
+        }
+        assert_eq!(ready.pop(), Some(0));
+        ready.push(0);
+        let rest: Vec<u32> = std::iter::from_fn(|| ready.pop()).collect();
+        assert_eq!(rest, (1..200).chain([0]).collect::<Vec<u32>>());
+        assert!(ready.queue.lock().members.is_none());
+    }
+
+    #[test]
     fn only_armed_and_matching_entries_wake_and_only_once() {
         let interest = Interest::new(Cursor::START);
         let ready = Ready::new();
@@ -476,7 +511,7 @@ mod tests {
         ready.push(2);
         let rest: Vec<u32> = std::iter::from_fn(|| ready.pop()).collect();
         assert_eq!(rest, [1, 2, 3]);
-        assert!(ready.queue.lock().members.is_empty());
+        assert!(ready.queue.lock().members.is_none());
     }
 
     #[tokio::test]

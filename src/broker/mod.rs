@@ -30,6 +30,7 @@ mod options;
 mod pace;
 mod presence;
 mod publish;
+mod reading;
 mod receipts;
 mod retention;
 mod scheduled;
@@ -43,7 +44,6 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -86,7 +86,7 @@ use self::{
     subscription::Parts,
 };
 use crate::{
-    log::{self, Batch, LogHandle, LogThread, ReadLimit, StorageError, Stored},
+    log::{self, Batch, LogHandle, LogThread, StorageError, Stored},
     metrics::{LagGauges, SubscriptionGauges},
 };
 
@@ -301,7 +301,7 @@ impl Broker {
             (_, Some(_)) => "gap",
         });
         if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
-            return Err(self.gone(requested));
+            return Err(self.gone(requested, error::CONTINUE));
         }
         let selection = Selection::of(options);
         let snapshot = match options.last_per_key {
@@ -336,91 +336,6 @@ impl Broker {
     ) -> Result<Arc<Snapshot>, SubscribeError> {
         let until = self.log.committed();
         Ok(Arc::new(Snapshot::gather(&self.log, filters, selection, after, until).await?))
-    }
-
-    /// Reads for one request, waiting up to `wait` for the first match.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn read(
-        &self,
-        options: &SubscribeOptions,
-        from: &From,
-        limit: ReadLimit,
-        wait: Duration,
-    ) -> Result<Read, SubscribeError> {
-        let mut read = self.read_whole(options, from, limit, wait).await?;
-        if let Some(max) = options.max_data_bytes {
-            bandwidth::refer(&mut read.batch.events, max);
-        }
-        Ok(read)
-    }
-
-    async fn read_whole(
-        &self,
-        options: &SubscribeOptions,
-        from: &From,
-        limit: ReadLimit,
-        wait: Duration,
-    ) -> Result<Read, SubscribeError> {
-        check(options)?;
-        let trims = self.log.trims_version();
-        let (mut cursor, gap) = self.begin(from, &options.filters).await?;
-        let begun = cursor;
-        let gap = gap.map(|(requested, reason)| self.gap(requested, reason));
-        let selection = Selection::of(options);
-        let ready = Ready::new();
-        let registration =
-            (!wait.is_zero()).then(|| self.interest.register(&options.filters, ready.clone(), 0));
-        let deadline = tokio::time::Instant::now() + wait;
-        // Where few of many are wanted, a read per wanted event would be one per event.
-        let step = match selection.is_all() {
-            true => limit,
-            false => ReadLimit { events: limit.events.max(READ_STEP), ..limit },
-        };
-        let mut turn = 0;
-        loop {
-            turn += 1;
-            let committed = self.log.committed();
-            let mut batch = self.log.read(cursor, committed, &options.filters, step).await?;
-            if let Some(until) = batch.damaged {
-                if gap.is_some() {
-                    // One at a time: the next read is told of this one.
-                    return Ok(Read { batch, gap });
-                }
-                let gap = self.log.damage_gap(batch.cursor, until);
-                batch.cursor = until;
-                return Ok(Read { batch, gap: Some(gap) });
-            }
-            let now = crate::clock::now();
-            batch
-                .events
-                .retain(|event| selection.wants(event) && !selection::has_expired(event, now));
-            if batch.events.len() > limit.events {
-                batch.events.truncate(limit.events);
-                batch.cursor =
-                    batch.events.last().map_or(batch.cursor, |last| last.offset().cursor());
-            }
-            // What was read while events were taken out may lack some of them.
-            if gap.is_none()
-                && trims != self.log.trims_version()
-                && let Some((reason, _)) = self.log.trimmed(&options.filters, begun)
-            {
-                return Ok(Read { batch, gap: Some(self.gap(begun, reason)) });
-            }
-            cursor = batch.cursor;
-            let behind = cursor < committed;
-            let is_over = !behind && tokio::time::Instant::now() >= deadline;
-            // Far to go and nothing found: the cursor says how far, the next request goes on from there.
-            let is_long = behind && turn >= READ_TURNS_MAX;
-            if !batch.events.is_empty() || is_over || is_long {
-                return Ok(Read { batch, gap });
-            }
-            let is_armed = registration.as_ref().is_some_and(|entry| entry.arm(cursor));
-            if !behind && is_armed {
-                let _ = tokio::time::timeout_at(deadline, ready.wait()).await;
-            }
-        }
     }
 
     /// One event.
@@ -516,11 +431,12 @@ impl Broker {
         }
     }
 
-    fn gone(&self, requested: Cursor) -> SubscribeError {
+    fn gone(&self, requested: Cursor, hint: &'static str) -> SubscribeError {
         SubscribeError::Gone {
             requested,
             first: self.log.first().get(),
             last: self.log.committed().get(),
+            hint,
         }
     }
 }

@@ -1,9 +1,13 @@
 //! What the options of a subscription must be.
 
-use tidings_proto::{Mode, Start, SubscribeOptions, subscribe::Order};
+use tidings_proto::{
+    Filter, LogId, Mode, Start, SubscribeOptions,
+    control::{DEAD_ROOT, RECEIPTS_ROOT},
+    subscribe::Order,
+};
 
 use super::{
-    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, bandwidth::RATE_MIN,
+    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, audit::AUDIT_TOPIC, bandwidth::RATE_MIN,
     conflate::CONFLATE_MS_MAX, error::SubscribeError, idle::IDLE_EXPIRY_MS_MAX,
     pace::LINGER_MS_MAX, presence, selection::PATTERNS_MAX,
 };
@@ -12,6 +16,8 @@ use super::{
 const HEADERS_MAX: usize = 16;
 /// The most bytes a type or content type of a subscription may have.
 const PATTERN_BYTES_MAX: usize = 1024;
+/// What the broker's own topics begin with that a durable may read.
+const OWN_OF_DURABLES: [&str; 3] = [DEAD_ROOT, RECEIPTS_ROOT, AUDIT_TOPIC];
 
 type Checked = Result<(), SubscribeError>;
 
@@ -30,6 +36,12 @@ pub(super) fn check(options: &SubscribeOptions) -> Checked {
     presence::check(options)
 }
 
+/// Whether what a filter matches is anything that can be acknowledged.
+fn may_be_durable(filter: &Filter) -> bool {
+    let root = filter.as_str().split('.').next().unwrap_or_default();
+    !root.starts_with('$') || OWN_OF_DURABLES.contains(&root)
+}
+
 /// What only a durable has, and what it has not.
 fn check_durable(options: &SubscribeOptions) -> Checked {
     if let Some(name) = &options.durable {
@@ -37,15 +49,27 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
             let problem = "a name is one token of A–Z a–z 0–9 _ - : @ =, 64 bytes at most";
             return invalid("durable", problem);
         }
-        if options.after.is_some() || options.since.is_some() {
-            return invalid(
-                "after",
-                "a durable subscription has its own cursor: say where a new one begins with \"start\"",
+        if let Some(filter) = options.filters.iter().find(|filter| !may_be_durable(filter)) {
+            let problem = format!(
+                "{filter}: of the broker's own topics a durable reads those under $dead, $receipts and $audit only"
             );
+            return invalid("filters", &problem);
         }
-        return Ok(());
+        let beginnings = [("after", options.after.is_some()), ("since", options.since.is_some())];
+        return match beginnings.into_iter().find(|(_, given)| *given) {
+            Some((field, _)) => invalid(
+                field,
+                "a durable subscription has its own cursor: say where a new one begins with \"start\"",
+            ),
+            None => Ok(()),
+        };
     }
+    // What is as it is where nothing was said cannot be told from that, and does nothing.
+    let unsaid = SubscribeOptions::to(options.filters.clone());
     let of_durables = [
+        ("start", options.start != unsaid.start),
+        ("max_in_flight", options.max_in_flight != unsaid.max_in_flight),
+        ("ack_wait_ms", options.ack_wait_ms != unsaid.ack_wait_ms),
         ("mode", options.mode != Mode::Exclusive),
         ("partition_by", options.partition_by.is_some()),
         ("order", options.order != Order::Log),
@@ -65,6 +89,9 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
 fn check_beginning(options: &SubscribeOptions) -> Checked {
     if options.after.is_some() && options.since.is_some() {
         return invalid("since", "give after or since, not both");
+    }
+    if options.log.as_deref().is_some_and(|log| !LogId::is_name(log)) {
+        return invalid("log", "it must be the id of a log, or its first eight hex digits");
     }
     if !options.last_per_key {
         return Ok(());
@@ -108,8 +135,11 @@ fn check_numbers(options: &SubscribeOptions) -> Checked {
     if !(1..=BATCH_EVENTS_MAX).contains(&options.batch_max) {
         return invalid("batch_max", "it must be 1 to 1000");
     }
-    if options.ack_wait_ms > WAIT_MS_MAX || options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
-        return invalid("ack_wait_ms", "waits are 24 hours at most (86400000)");
+    if options.ack_wait_ms > WAIT_MS_MAX {
+        return invalid("ack_wait_ms", "it is 24 hours at most (86400000)");
+    }
+    if options.backoff_ms.iter().any(|ms| *ms > WAIT_MS_MAX) {
+        return invalid("backoff_ms", "each is 24 hours at most (86400000)");
     }
     if options.linger_ms > LINGER_MS_MAX {
         return invalid("linger_ms", "it is ten seconds at most (10000)");
@@ -130,12 +160,14 @@ fn check_numbers(options: &SubscribeOptions) -> Checked {
 }
 
 fn check_selection(options: &SubscribeOptions) -> Checked {
-    if options.types.len() > PATTERNS_MAX || options.content_types.len() > PATTERNS_MAX {
-        return invalid("types", "at most 64 types and 64 content types");
-    }
-    let patterns = options.types.iter().chain(&options.content_types);
-    if patterns.into_iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
-        return invalid("types", "a type or content type has 1024 bytes at most");
+    for (field, patterns) in [("types", &options.types), ("content_types", &options.content_types)]
+    {
+        if patterns.len() > PATTERNS_MAX {
+            return invalid(field, "at most 64 of them");
+        }
+        if patterns.iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
+            return invalid(field, "each has 1024 bytes at most");
+        }
     }
     if options.headers.len() > HEADERS_MAX {
         return invalid("headers", "at most 16 headers");
@@ -154,9 +186,100 @@ fn check_dead(options: &SubscribeOptions) -> Checked {
     if options.mode == Mode::Mirror {
         return invalid("max_deliveries", "a mirror delivers to whoever looks: leave it out");
     }
-    let root = tidings_proto::control::DEAD_ROOT;
-    if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(root)) {
+    if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(DEAD_ROOT)) {
         return invalid("max_deliveries", "a reader of dead letters has none of its own");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_proto::{
+        Cursor, Filters, Position,
+        subscribe::{After, PartitionBy},
+    };
+
+    use super::*;
+
+    /// The field that is to be blamed, and what makes it wrong.
+    type Case = (&'static str, fn(&mut SubscribeOptions));
+
+    fn ephemeral() -> SubscribeOptions {
+        SubscribeOptions::to(Filters::one(Filter::parse("a").unwrap()))
+    }
+
+    fn durable() -> SubscribeOptions {
+        SubscribeOptions { durable: Some("d".to_owned()), ..ephemeral() }
+    }
+
+    /// The field that is blamed.
+    fn blamed(options: &SubscribeOptions) -> Option<&'static str> {
+        match check(options) {
+            Ok(()) => None,
+            Err(SubscribeError::Invalid { field, .. }) => Some(field),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn after() -> Option<After> {
+        Some(After(Position { cursor: Cursor::new(1), log: None }))
+    }
+
+    #[test]
+    fn what_only_durables_have_is_refused_of_others_by_its_name() {
+        let cases: [Case; 9] = [
+            ("start", |it| it.start = Start::First),
+            ("max_in_flight", |it| it.max_in_flight = 1),
+            ("ack_wait_ms", |it| it.ack_wait_ms = 1),
+            ("mode", |it| it.mode = Mode::Shared),
+            ("partition_by", |it| it.partition_by = Some(PartitionBy::Key)),
+            ("order", |it| it.order = Order::Priority),
+            ("idle_expiry_ms", |it| it.idle_expiry_ms = 1000),
+            ("max_deliveries", |it| it.max_deliveries = 1),
+            ("backoff_ms", |it| it.backoff_ms = vec![1]),
+        ];
+        assert_eq!(blamed(&ephemeral()), None);
+        for (field, change) in cases {
+            let mut options = ephemeral();
+            change(&mut options);
+            assert_eq!(blamed(&options), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_contradicts_is_refused_by_its_name() {
+        let cases: [Case; 25] = [
+            ("durable", |it| it.durable = Some("a.b".to_owned())),
+            ("filters", |it| it.filters = Filters::one(Filter::parse("$acks").unwrap())),
+            ("after", |it| it.after = after()),
+            ("since", |it| it.since = Some(tidings_proto::Timestamp::from_millis(1))),
+            ("log", |it| it.log = Some("x".to_owned())),
+            ("max_in_flight", |it| it.max_in_flight = 0),
+            ("max_in_flight", |it| it.max_in_flight = MAX_IN_FLIGHT_MAX + 1),
+            ("batch_max", |it| it.batch_max = 0),
+            ("batch_max", |it| it.batch_max = BATCH_EVENTS_MAX + 1),
+            ("ack_wait_ms", |it| it.ack_wait_ms = WAIT_MS_MAX + 1),
+            ("backoff_ms", |it| it.backoff_ms = vec![1, WAIT_MS_MAX + 1]),
+            ("backoff_ms", |it| it.backoff_ms = vec![1; PATTERNS_MAX + 1]),
+            ("linger_ms", |it| it.linger_ms = LINGER_MS_MAX + 1),
+            ("conflate_ms", |it| it.conflate_ms = CONFLATE_MS_MAX + 1),
+            ("max_bytes_per_second", |it| it.max_bytes_per_second = RATE_MIN - 1),
+            ("idle_expiry_ms", |it| it.idle_expiry_ms = IDLE_EXPIRY_MS_MAX + 1),
+            ("types", |it| it.types = vec!["a".to_owned(); PATTERNS_MAX + 1]),
+            ("types", |it| it.types = vec!["a".repeat(PATTERN_BYTES_MAX + 1)]),
+            ("content_types", |it| it.content_types = vec!["a".to_owned(); PATTERNS_MAX + 1]),
+            ("content_types", |it| it.content_types = vec!["a".repeat(PATTERN_BYTES_MAX + 1)]),
+            ("partition_by", |it| it.partition_by = Some(PartitionBy::Key)),
+            ("linger_ms", |it| (it.order, it.linger_ms) = (Order::Priority, 1)),
+            ("conflate_ms", |it| (it.order, it.conflate_ms) = (Order::Priority, 1)),
+            ("last_per_key", |it| (it.mode, it.last_per_key) = (Mode::Mirror, true)),
+            ("max_deliveries", |it| (it.mode, it.max_deliveries) = (Mode::Mirror, 1)),
+        ];
+        assert_eq!(blamed(&durable()), None);
+        for (field, change) in cases {
+            let mut options = durable();
+            change(&mut options);
+            assert_eq!(blamed(&options), Some(field), "{options:?}");
+        }
+    }
 }

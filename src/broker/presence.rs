@@ -70,6 +70,8 @@ struct Inner {
     members: Members,
     /// Who waits for a join to be in the log, by the number of the member.
     waiting: HashMap<u64, Vec<Waiter>>,
+    /// Members whose joins and leaves are in the log, while nobody can read them yet.
+    written: Vec<u64>,
     /// Nothing can be written any more.
     halted: Option<AppendError>,
     /// The broker is stopping: who goes now is asked for after the next start.
@@ -93,6 +95,7 @@ impl Presence {
         let inner = Inner {
             members: Members::new(bounds),
             waiting: HashMap::new(),
+            written: Vec::new(),
             halted: None,
             stopping: false,
         };
@@ -119,16 +122,26 @@ impl Presence {
         steps.iter().filter_map(draft).collect()
     }
 
-    /// What [`Presence::drain`] gave is durable and in the ledger.
+    /// What [`Presence::drain`] gave is durable and in the ledger, and nobody can read it yet: whoever then reads of a
+    /// leave finds its place free.
     pub(super) fn committed(&self) {
         let mut inner = self.inner.lock();
         let written = inner.members.written();
+        for (_, reason) in &written {
+            metrics::presence_changed(reason.map(LeaveReason::as_str));
+        }
+        inner.written.extend(written.into_iter().map(|(number, _)| number));
+    }
+
+    /// It can be read: whoever waits for it is told.
+    pub(super) fn readable(&self) {
+        let mut inner = self.inner.lock();
+        let written = std::mem::take(&mut inner.written);
         if written.is_empty() {
             return;
         }
-        for (number, reason) in &written {
-            metrics::presence_changed(reason.map(LeaveReason::as_str));
-            inner.tell(*number, &Ok(()));
+        for number in written {
+            inner.tell(number, &Ok(()));
         }
         if inner.members.is_waiting() {
             self.log.nudge();
@@ -319,15 +332,8 @@ pub(super) async fn keep(presence: Arc<Presence>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             () = presence.news.notified() => {}
-            () = sleep(due_in) => {}
+            () = clock::sleep(due_in) => {}
         }
-    }
-}
-
-async fn sleep(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -348,11 +354,6 @@ fn draft(step: &Step) -> Option<Draft> {
 
 /// What presence asks of the options of a subscription.
 pub(super) fn check(options: &SubscribeOptions) -> Result<(), SubscribeError> {
-    let is_presence = |filter: &Filter| filter.as_str().split('.').next() == Some(PRESENCE_ROOT);
-    if options.durable.is_some() && options.filters.iter().any(is_presence) {
-        let problem = "$presence is read by ephemeral subscriptions: a durable has nothing to acknowledge there";
-        return Err(SubscribeError::Invalid { field: "filters", problem: problem.to_owned() });
-    }
     if options.presence.is_some() {
         topics(options)?;
         data(options)?;

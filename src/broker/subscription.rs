@@ -52,7 +52,7 @@ pub struct Subscription {
     log: LogHandle,
     selection: Selection,
     registration: Registration,
-    events_max: usize,
+    events_max: u32,
     phase: Phase,
     pending_gap: Option<Box<Gap>>,
     /// What had been taken out of the log when that was last looked at.
@@ -63,8 +63,8 @@ pub struct Subscription {
     told: Cursor,
     durable: Option<Attachment>,
     counted: Counted,
-    /// Events sent while catching up, where it began at a position.
-    replayed: Option<u64>,
+    /// Events sent while catching up, where it began at a position; few bytes, as of all that an idle one keeps.
+    replayed: Option<u32>,
     /// Where what is live may wait for more.
     pace: Option<Box<Pace>>,
     /// The state that comes first, as long as the cursor is in it.
@@ -183,7 +183,7 @@ impl Subscription {
             log: parts.log,
             selection: parts.selection,
             registration: parts.registration,
-            events_max: usize::try_from(parts.batch_max.clamp(1, BATCH_EVENTS_MAX)).unwrap_or(1),
+            events_max: parts.batch_max.clamp(1, BATCH_EVENTS_MAX),
             phase: Phase::CatchingUp(until),
             pending_gap,
             trims: parts.trims,
@@ -222,6 +222,10 @@ impl Subscription {
     /// Where it stands.
     pub fn cursor(&self) -> Cursor {
         self.cursor
+    }
+
+    fn events_max(&self) -> usize {
+        usize::try_from(self.events_max).unwrap_or(usize::MAX)
     }
 
     /// The durable it is attached to.
@@ -276,7 +280,7 @@ impl Subscription {
             self.cursor = self.cursor.max(first.before());
         }
         for _ in 0..LOOKS_A_TURN {
-            let events_max = self.room().min(self.events_max);
+            let events_max = self.room().min(self.events_max());
             if events_max == 0 {
                 self.pace.iter_mut().for_each(|pace| pace.reset());
                 return Ok(None);
@@ -463,7 +467,7 @@ impl Subscription {
             (Phase::Live, _) if self.pace.is_some() => {}
             (Phase::Live, _) => durable_at = events.first().and_then(|event| event.durable_at()),
             (Phase::CatchingUp(_), Some(sent)) => {
-                *sent += u64::try_from(events.len()).unwrap_or(u64::MAX);
+                *sent = sent.saturating_add(u32::try_from(events.len()).unwrap_or(u32::MAX));
             }
             _ => {}
         }
@@ -480,7 +484,7 @@ impl Subscription {
                 }
                 self.phase = Phase::Live;
                 self.counted.goes_live();
-                self.replayed.take().into_iter().for_each(metrics::replayed);
+                self.replayed.take().into_iter().for_each(|sent| metrics::replayed(sent.into()));
                 Some(Delivery::CaughtUp(self.cursor))
             }
             _ => None,

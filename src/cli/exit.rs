@@ -5,11 +5,11 @@
 //! | 0 | ok, also when the reader of stdout has gone |
 //! | 1 | failed |
 //! | 2 | usage: what was given does not fit |
-//! | 3 | not found |
+//! | 3 | not found, a sealing key too |
 //! | 4 | denied |
 //! | 5 | unavailable, or no answer in time |
 //! | 6 | conflict |
-//! | 7 | data corrupt |
+//! | 7 | data corrupt, or an event that does not open |
 //! | 75 | another process has the data directory |
 
 use std::{process::ExitCode, time::Duration};
@@ -17,7 +17,7 @@ use std::{process::ExitCode, time::Duration};
 use tidings_proto::Code;
 use tidings_storage::Error as StorageError;
 
-use crate::{broker::StartError, client, config::ConfigError};
+use crate::{client, config::ConfigError, server::StartError};
 
 /// What was given does not fit.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Corrupt>() {
         return Some(7);
     }
+    if let Some(error) = cause.downcast_ref() {
+        return Some(of_open(error));
+    }
     if let Some(error) = cause.downcast_ref::<client::Error>() {
         return Some(of_client(error));
     }
@@ -160,12 +163,19 @@ fn of_client(error: &client::Error) -> u8 {
     }
 }
 
+fn of_open(error: &client::sealed::OpenError) -> u8 {
+    match error {
+        client::sealed::OpenError::UnknownKey { .. } => 3,
+        _ => 7,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context;
     use tidings_proto::WireError;
 
-    use super::*;
+    use super::{client::sealed::OpenError, *};
 
     fn refused(code: Code) -> anyhow::Error {
         client::Error::Refused(Box::new(WireError::new(code, "why"))).into()
@@ -173,6 +183,10 @@ mod tests {
 
     fn locked() -> StorageError {
         StorageError::Locked { path: "data".to_owned(), holder: "process 1".to_owned() }
+    }
+
+    fn not_open(why: impl Fn(tidings_proto::Offset) -> OpenError) -> anyhow::Error {
+        why(tidings_proto::Offset::FIRST).into()
     }
 
     #[test]
@@ -186,6 +200,8 @@ mod tests {
             (anyhow::Error::new(Corrupt("file".to_owned())), 7),
             (TimedOut { what: "nothing", wait: Duration::from_secs(1) }.into(), 5),
             (Unanswered { wait: Duration::from_secs(1) }.into(), 5),
+            (not_open(OpenError::NotSealed), 7),
+            (not_open(|offset| OpenError::UnknownKey { offset, key: String::new() }), 3),
             (locked().into(), 75),
             (anyhow::Error::new(StartError::Storage(locked())).context("it does not open"), 75),
             (anyhow::anyhow!("something else"), 1),

@@ -1,12 +1,15 @@
-//! `tidings key`: make, list and revoke API keys.
+//! `tidings key`: make, list and revoke API keys; make sealing keys, which no broker sees.
+
+use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tidings_proto::Timestamp;
 
 use super::{
     Globals, block_on,
     output::{Output, print, shown},
+    sealing,
     token::Grants,
 };
 
@@ -33,6 +36,8 @@ pub enum Command {
     Ls(LsArgs),
     /// Have the broker refuse a key, and end its sessions.
     Revoke(RevokeArgs),
+    /// Make a key that seals events end to end, as the last line of a file; no broker sees it.
+    Make(MakeArgs),
 }
 
 /// What `tidings key add` takes.
@@ -80,6 +85,19 @@ Examples:
   tidings key revoke 8f0c1b2a3d4e5f60
   tidings key revoke 8f0c1b2a3d4e5f60 --quiet";
 
+/// What `tidings key make` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = MAKE_EXAMPLES)]
+pub struct MakeArgs {
+    /// The file; it is made where it is not there. The new key seals from now on, those before it still open.
+    pub file: PathBuf,
+}
+
+const MAKE_EXAMPLES: &str = "\
+Examples:
+  tidings key make payments.keys
+  tidings key make payments.keys && tidings pub payments.42 '{\"iban\":\"…\"}' --seal-with payments.keys";
+
 #[derive(Deserialize)]
 struct Page {
     keys: Vec<Value>,
@@ -89,12 +107,13 @@ struct Page {
 /// Carries out what was asked.
 ///
 /// # Errors
-/// When the broker does not answer or refuses.
+/// When the broker does not answer or refuses, or the file cannot be written.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     match &args.command {
         Command::Add(args) => add(args, globals),
         Command::Ls(_) => list(globals),
         Command::Revoke(args) => revoke(args, globals),
+        Command::Make(args) => make(args, globals),
     }
 }
 
@@ -167,4 +186,14 @@ fn revoke(args: &RevokeArgs, globals: &Globals) -> anyhow::Result<()> {
         globals.notice("revoked");
         Ok(())
     })
+}
+
+fn make(args: &MakeArgs, globals: &Globals) -> anyhow::Result<()> {
+    let id = sealing::add_key(&args.file, globals)?;
+    if globals.json {
+        return print(&json!({ "id": id }).to_string());
+    }
+    globals
+        .notice(&format!("made {id}: give the file to all who open before anybody seals with it"));
+    Ok(())
 }

@@ -17,6 +17,7 @@ pub mod publish;
 pub mod receipts;
 pub mod request;
 pub mod retention;
+mod sealing;
 pub mod serve;
 pub mod status;
 mod stdin;
@@ -88,7 +89,7 @@ pub enum Command {
     Topic(topic::Args),
     /// Make tokens, look into them, revoke them.
     Token(token::Args),
-    /// Make, list and revoke API keys.
+    /// Make, list and revoke API keys; make keys that seal events.
     Key(key::Args),
     /// Show how the broker is.
     Status(status::Args),

@@ -21,10 +21,10 @@ use super::{
     Globals, block_on,
     exit::{HungUp, TimedOut, Usage},
     output::Output,
-    read_file, stdin,
+    read_file, sealing, stdin,
 };
 use crate::{
-    client::{Client, PublishHandle},
+    client::{Client, PublishHandle, sealed::Keys},
     clock,
 };
 
@@ -85,6 +85,9 @@ pub struct Args {
     /// Read the data from a file.
     #[arg(long)]
     pub file: Option<PathBuf>,
+    /// Seal the data with the last key in this file, so that the broker cannot read it.
+    #[arg(long, value_name = "FILE")]
+    pub seal_with: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
@@ -92,6 +95,7 @@ Examples:
   tidings pub tasks.42 '{\"done\":7,\"of\":10}' --type task.progress --key progress
   tail -f app.log | tidings pub logs.app --lines
   tidings pub calls.standup '{\"room\":7}' --in 10m
+  tidings pub payments.42 --file order.json --seal-with payments.keys
 
 Writes the event's offset; with --at or --in the one that DELETE /v1/scheduled/OFFSET
 cancels it by. With --lines nothing is written, with --lines --json one
@@ -103,11 +107,13 @@ cancels it by. With --lines nothing is written, with --lines --json one
 /// # Errors
 /// When an event is refused or the broker does not answer in time.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
+    let keys = args.seal_with.as_deref().map(|path| sealing::keys(path, globals)).transpose()?;
+    let event = Template { args, keys: keys.as_ref() };
     if args.lines {
         // What no line can change is said before anybody is asked.
         args.publish(None)?;
         let source = Source::Lines(stdin::lines().context("cannot read stdin")?);
-        return block_on(publish_all(args, globals, source, globals.timeout));
+        return block_on(publish_all(event, globals, source, globals.timeout));
     }
     let data = match (&args.data, &args.file) {
         (Some(data), _) if data == "-" => Some(stdin::all().context("cannot read stdin")?),
@@ -118,7 +124,27 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     let data = data.map(Bytes::from);
     args.publish(data.clone())?;
     let source = Source::Repeat { data, left: args.count };
-    block_on(publish_all(args, globals, source, Some(globals.patience())))
+    block_on(publish_all(event, globals, source, Some(globals.patience())))
+}
+
+/// What all events of a call have in common.
+#[derive(Clone, Copy)]
+struct Template<'a> {
+    args: &'a Args,
+    /// What seals them.
+    keys: Option<&'a Keys>,
+}
+
+impl Template<'_> {
+    /// The event with this data, as it goes out.
+    fn publish(self, data: Option<Bytes>) -> anyhow::Result<Publish> {
+        let mut publish = self.args.publish(data)?;
+        if let Some(keys) = self.keys {
+            let sealed = keys.seal(publish.event);
+            publish.event = sealed.map_err(|error| Usage::error(error.to_string()))?;
+        }
+        Ok(publish)
+    }
 }
 
 /// Where the data of the events comes from.
@@ -147,11 +173,12 @@ impl Source {
 }
 
 async fn publish_all(
-    args: &Args,
+    event: Template<'_>,
     globals: &Globals,
     mut source: Source,
     patience: Option<Duration>,
 ) -> anyhow::Result<()> {
+    let args = event.args;
     let client = globals.connect(patience).await?;
     let mut printer =
         Printer { lines: args.lines, json: globals.json, output: Some(Output::stdout()) };
@@ -169,7 +196,7 @@ async fn publish_all(
             }
             data = source.next(), if open && unanswered.len() < WINDOW => {
                 let place = answered + u64::try_from(unanswered.len()).unwrap_or(0) + 1;
-                let next = data.and_then(|data| data.map(|data| args.publish(data)).transpose());
+                let next = data.and_then(|data| data.map(|data| event.publish(data)).transpose());
                 match next {
                     Ok(None) => open = false,
                     Ok(Some(publish)) => {

@@ -3,7 +3,7 @@
 mod format;
 mod reader;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use serde::de::DeserializeOwned;
@@ -15,7 +15,7 @@ use tidings_proto::{
 pub use self::format::Format;
 pub(super) use self::format::write_event;
 use self::reader::{Reader, Signals};
-use super::{Globals, block_on, exit::Usage, output::Output, stdin, within};
+use super::{Globals, block_on, exit::Usage, output::Output, sealing, stdin, within};
 use crate::clock;
 
 /// What `tidings sub` takes.
@@ -84,6 +84,9 @@ pub struct Args {
     /// End when what is in the log now has been written.
     #[arg(long)]
     pub until_caught_up: bool,
+    /// Open sealed events with the keys in this file; one that does not open ends the command.
+    #[arg(long, value_name = "FILE", conflicts_with = "max_data_bytes")]
+    pub open_with: Option<PathBuf>,
     /// How to write an event [default: pretty on a terminal, else json].
     #[arg(long, value_enum)]
     pub output: Option<Format>,
@@ -94,6 +97,7 @@ Examples:
   tidings sub 'tasks.>' --after first --output json
   tidings sub 'logs.>' --after first --compress --until-caught-up
   tidings sub jobs --durable workers --mode shared --order priority
+  tidings sub 'payments.>' --after first --open-with payments.keys
   tidings sub 'users.alice.>' --durable alice-inbox --ack auto --start first
   tidings sub rooms.1 '$presence.rooms.1' --presence '{\"name\":\"Alice\"}'";
 
@@ -129,9 +133,10 @@ pub enum AckMode {
 /// Subscribes and writes until there is enough, or a signal.
 ///
 /// # Errors
-/// When the broker refuses, or another session takes the durable over.
+/// When the broker refuses, another session takes the durable over, or an event does not open.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     let wish = args.options(clock::now())?;
+    let keys = args.open_with.as_deref().map(|path| sealing::keys(path, globals)).transpose()?;
     let format = match (args.output, globals.json) {
         (Some(format), _) => format,
         (None, false) if Output::is_terminal() => Format::Pretty,
@@ -156,13 +161,15 @@ pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
             AckMode::Manual => Some(stdin::lines().context("cannot read stdin")?),
             AckMode::Auto | AckMode::None => None,
         };
-        let mut reader = Reader::new(args, globals, format, subscription);
+        let mut reader = Reader::new(args, globals, format, keys, subscription);
         reader.read(&mut signals, lines).await?;
+        let unopened = reader.unopened();
         tokio::select! {
-            done = reader.finish(&client) => done,
+            done = reader.finish(&client) => done?,
             // Told twice: what is not acknowledged comes again.
-            () = signals.next() => Ok(()),
+            () = signals.next() => {}
         }
+        unopened.map_or(Ok(()), |error| Err(error.into()))
     })
 }
 
@@ -316,6 +323,7 @@ mod tests {
             "a..b",
             "a --output xml",
             "a --presence {",
+            "a --open-with f --max-data-bytes 5",
         ] {
             assert!(args(line).is_err(), "{line}");
         }

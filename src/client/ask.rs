@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use tidings_proto::{
-    Event, Filter, Filters, SubscribeOptions, Topic, event::Expiry, message::Publish,
+    Event, Filter, Filters, SubscribeOptions, Topic,
+    event::{Expiry, TTL_MS_MAX},
+    message::Publish,
 };
 
 use super::{Client, Delivery, Error};
@@ -35,7 +37,7 @@ impl Client {
         let correlation =
             event.correlation.get_or_insert_with(|| clock::event_id().to_string()).clone();
         event.headers.insert(REPLY_TO.to_owned(), reply_to.to_string());
-        let ttl_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).min(TTL_MS_MAX);
         event.expires.get_or_insert(Expiry::TtlMs(ttl_ms.max(1)));
         let answered = tokio::time::timeout(deadline, async {
             // A topic is a filter, too.

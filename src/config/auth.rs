@@ -1,8 +1,13 @@
 //! The settings of authentication.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper::Uri;
+use zeroize::Zeroizing;
 
 use super::{ConfigError, Values, read_text};
 use crate::auth::{self, Authenticator, Rules, Secret};
@@ -12,8 +17,39 @@ use crate::auth::{self, Authenticator, Rules, Secret};
 pub struct Auth {
     /// For the authenticator.
     pub options: auth::Options,
+    /// The files that some of it came from.
+    pub files: KeyFiles,
     /// The key set that is looked up while the broker runs.
     pub key_set: Option<KeySet>,
+}
+
+/// The files that a secret and public keys are in, and may be replaced in while the broker runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyFiles {
+    hs256_secret: Option<PathBuf>,
+    public_keys: Option<PathBuf>,
+}
+
+impl KeyFiles {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == KeyFiles::default()
+    }
+
+    /// What the options are with the files as they are now.
+    ///
+    /// # Errors
+    /// When one cannot be read, or has no secret in it.
+    pub fn read(&self, options: &auth::Options) -> Result<auth::Options, ConfigError> {
+        let mut read = options.clone();
+        if let Some(path) = &self.hs256_secret {
+            read.hs256_secret = Some(secret_of(path)?);
+        }
+        if let Some(path) = &self.public_keys {
+            read.public_keys = Some(read_text(path)?);
+        }
+        Ok(read)
+    }
 }
 
 /// A JSON Web Key Set, and how often it is read.
@@ -30,21 +66,28 @@ pub struct KeySet {
 pub enum KeySource {
     /// A file.
     File(PathBuf),
-    /// `http://`, on this machine.
-    Url(Uri),
+    /// A server.
+    Server(KeyServer),
+}
+
+/// A server that has a key set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyServer {
+    /// `https://`, or `http://` on this machine.
+    pub url: Uri,
+    /// The certificates that it may be trusted by, in PEM; without it those that the system trusts.
+    pub ca: Option<PathBuf>,
 }
 
 impl Values {
     pub(super) fn auth(&self) -> Result<Auth, ConfigError> {
         let key_set = self.key_set()?;
-        let public_keys = self.text("auth.public_key_file");
-        let public_keys = match public_keys.is_empty() {
-            true => None,
-            false => Some(read_text(std::path::Path::new(&public_keys))?),
-        };
+        let (secret, secret_file) = self.hs256_secret()?;
+        let files =
+            KeyFiles { hs256_secret: secret_file, public_keys: self.path("auth.public_key_file") };
         let options = auth::Options {
-            hs256_secret: self.hs256_secret()?,
-            public_keys,
+            hs256_secret: secret,
+            public_keys: files.public_keys.as_deref().map(read_text).transpose()?,
             has_set: key_set.is_some(),
             rules: Rules {
                 issuer: self.text("auth.issuer"),
@@ -67,7 +110,12 @@ impl Values {
             let path = path.display().to_string();
             replaced.map_err(|cause| ConfigError::KeySet { path, cause })?;
         }
-        Ok(Auth { options, key_set })
+        Ok(Auth { options, files, key_set })
+    }
+
+    fn path(&self, key: &'static str) -> Option<PathBuf> {
+        let path = self.text(key);
+        (!path.is_empty()).then(|| PathBuf::from(path))
     }
 
     fn key_set(&self) -> Result<Option<KeySet>, ConfigError> {
@@ -78,14 +126,19 @@ impl Values {
             (false, false) => return Err(ConfigError::TwoKeySets),
             (false, true) => KeySource::File(PathBuf::from(file)),
             (true, false) => {
-                let url = of_this_machine(&url).ok_or_else(|| self.wrong("auth.jwks_url"))?;
-                KeySource::Url(url)
+                let url = server_of(&url).ok_or_else(|| self.wrong("auth.jwks_url"))?;
+                KeySource::Server(KeyServer { url, ca: self.path("auth.jwks_ca") })
             }
         };
+        if let KeySource::Server(KeyServer { ca: Some(ca), .. }) = &source {
+            // Whether there are certificates in it is seen when the server is asked.
+            read_text(ca)?;
+        }
         Ok(Some(KeySet { source, refresh }))
     }
 
-    fn hs256_secret(&self) -> Result<Option<Secret>, ConfigError> {
+    /// The secret, and the file that it is in.
+    fn hs256_secret(&self) -> Result<(Option<Secret>, Option<PathBuf>), ConfigError> {
         let given =
             ["auth.hs256_secret", "auth.hs256_secret_file"].map(|key| (key, self.0.get(key)));
         // A secret that is empty is one that was meant: an open broker is nobody's wish then.
@@ -97,30 +150,40 @@ impl Values {
         if given.iter().all(|(_, found)| found.is_some()) {
             return Err(ConfigError::TwoSecrets);
         }
-        let file = self.text("auth.hs256_secret_file");
-        let secret = match file.is_empty() {
-            true => self.text("auth.hs256_secret"),
-            false => {
-                read_text(std::path::Path::new(&file))?.trim_end_matches(['\r', '\n']).to_owned()
-            }
-        };
-        if !file.is_empty() && secret.is_empty() {
-            return Err(self.wrong("auth.hs256_secret_file"));
+        if let Some(file) = self.path("auth.hs256_secret_file") {
+            return Ok((Some(secret_of(&file)?), Some(file)));
         }
-        if !secret.is_empty() && secret.len() < 32 {
-            tracing::warn!(
-                "the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for"
-            );
-        }
-        Ok((!secret.is_empty()).then(|| Secret::new(secret.into_bytes())))
+        let secret = self.text("auth.hs256_secret");
+        Ok(((!secret.is_empty()).then(|| secret_from(&secret)), None))
     }
 }
 
-/// The address of a server on this machine. Keys that come over a network without TLS are anybody's.
-fn of_this_machine(url: &str) -> Option<Uri> {
+/// The secret in a file, which may end in a line's end.
+fn secret_of(path: &Path) -> Result<Secret, ConfigError> {
+    let text = Zeroizing::new(read_text(path)?);
+    match text.trim_end_matches(['\r', '\n']) {
+        "" => Err(ConfigError::NoSecret { path: path.display().to_string() }),
+        secret => Ok(secret_from(secret)),
+    }
+}
+
+fn secret_from(text: &str) -> Secret {
+    if text.len() < 32 {
+        tracing::warn!("the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for");
+    }
+    Secret::new(text.as_bytes().to_vec())
+}
+
+/// The address of a server with keys. Without TLS only on this machine: keys that come over a network so are anybody's.
+fn server_of(url: &str) -> Option<Uri> {
     let uri: Uri = url.parse().ok()?;
     let host = uri.host()?.trim_matches(['[', ']']);
     let is_here = host == "localhost" || host.parse().is_ok_and(|it: IpAddr| it.is_loopback());
     let has_user = uri.authority()?.as_str().contains('@');
-    (uri.scheme_str() == Some("http") && is_here && !has_user).then_some(uri)
+    let is_safe = match uri.scheme_str()? {
+        "https" => true,
+        "http" => is_here,
+        _ => false,
+    };
+    (is_safe && !has_user).then_some(uri)
 }

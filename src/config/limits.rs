@@ -1,5 +1,7 @@
 //! The settings of protection: how often something may be done, how many may come, which proxies are believed.
 
+use std::time::Duration;
+
 use super::{ConfigError, Values};
 use crate::{
     net::forwarded::{Proxies, ProxyHeader},
@@ -9,13 +11,62 @@ use crate::{
     },
 };
 
+/// The setting that says which defaults hold.
+const PROFILE: &str = "limits.profile";
 /// How many seconds' worth a bucket holds where nothing is said.
 const BURST_SECONDS: u64 = 10;
 /// The most of anything in a second, and at once.
 const RATE_MAX: u64 = 1_000_000_000_000;
 
+/// What a broker has that strangers reach, where nothing else is given: an honest client is far below, whoever shares an
+/// address with a few hundred others too.
+const PUBLIC: [(&str, &str); 5] = [
+    (
+        "limits.per_ip",
+        "connects=50/500,failed_auth=1/20,requests=1000/10000,publishes=2000/20000,bytes=20000000/200000000,subscribes=500/5000,acks=10000/100000,replay_bytes=50000000/500000000",
+    ),
+    (
+        "limits.per_subject",
+        "connects=10/100,requests=500/5000,publishes=1000/10000,bytes=10000000/100000000,subscribes=200/2000,acks=5000/50000,replay_bytes=20000000/200000000",
+    ),
+    (
+        "limits.per_session",
+        "requests=200/2000,publishes=500/5000,bytes=5000000/50000000,subscribes=100/1000,acks=2000/20000,replay_bytes=20000000/200000000,controls=10/100",
+    ),
+    ("limits.connections_per_ip", "500"),
+    ("limits.unauthenticated_per_ip", "100"),
+];
+
 impl Values {
+    /// Adds what the profile has where nothing is given.
+    pub(super) fn add_profile(&mut self) {
+        if self.text(PROFILE).trim() != "public" {
+            return;
+        }
+        for (key, value) in PUBLIC {
+            let of_profile = || (value.to_owned(), format!("{PROFILE}=public"));
+            self.0.entry(key).or_insert_with(of_profile);
+        }
+    }
+
+    pub(super) fn check_profile(&self) -> Result<(), ConfigError> {
+        match self.text(PROFILE).trim() {
+            "private" | "public" => Ok(()),
+            _ => Err(self.wrong(PROFILE)),
+        }
+    }
+
+    /// How long a stream lasts at most.
+    pub(super) fn stream_max(&self) -> Result<Option<Duration>, ConfigError> {
+        const KEY: &str = "limits.stream_max";
+        match humantime::parse_duration(&self.text(KEY)) {
+            Ok(Duration::ZERO) => Ok(None),
+            _ => self.duration(KEY, 100, 86_400_000).map(Some),
+        }
+    }
+
     pub(super) fn rates(&self, message_bytes_max: u64) -> Result<Options, ConfigError> {
+        self.check_profile()?;
         let rates = |key, scope| self.rates_of(key, scope, message_bytes_max);
         Ok(Options {
             ip: rates("limits.per_ip", Scope::Ip)?,

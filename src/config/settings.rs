@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 58] = [
+pub const SETTINGS: [Setting; 62] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -73,6 +73,12 @@ pub const SETTINGS: [Setting; 58] = [
         "connections at a time; more are answered 503",
     ),
     setting(
+        "server.codings",
+        "zstd,gzip,br",
+        "names of zstd, gzip and br, by comma",
+        "how HTTP answers and bodies may be compressed, the best liked first; empty: not at all",
+    ),
+    setting(
         "server.stop_timeout",
         "8s",
         "1s to 5m",
@@ -95,8 +101,14 @@ pub const SETTINGS: [Setting; 58] = [
     setting(
         "auth.jwks_url",
         "",
-        "http://127.0.0.1:PORT/PATH, http://localhost… or http://[::1]…",
-        "the same from a server on this machine",
+        "https://HOST/PATH, or http:// on this machine",
+        "the same from a server; redirects are not followed",
+    ),
+    setting(
+        "auth.jwks_ca",
+        "",
+        "path",
+        "PEM file of the certificates that server is trusted by; without it those that the system trusts",
     ),
     setting(
         "auth.jwks_refresh",
@@ -233,10 +245,22 @@ pub const SETTINGS: [Setting; 58] = [
         "how long a connection may stay open between two requests",
     ),
     setting(
+        "limits.stream_max",
+        "1h",
+        "0s, or 100ms to 24h",
+        "how long an SSE stream lasts at most before its reader comes again; at least half of it; 0s: any time",
+    ),
+    setting(
         "limits.send_buffer_bytes",
         "131072",
         "4096 to 16777216",
         "what the kernel may hold for a connection that does not read; it doubles that",
+    ),
+    setting(
+        "limits.profile",
+        "private",
+        "private, public",
+        "public: limits of every kind for a broker that strangers reach, where the settings below are not given",
     ),
     setting(
         "limits.connections_per_ip",

@@ -161,7 +161,7 @@ impl Committer {
             LastWords { shared: self.shared.clone(), controls: self.controls.clone() };
         loop {
             let work = self.shared.queue.take(BATCH_EVENTS_MAX, BATCH_BYTES_MAX, IDLE);
-            self.commit(work.jobs);
+            self.commit_all(work.jobs);
             self.look_after();
             if work.last {
                 break;
@@ -206,6 +206,19 @@ impl Committer {
                 self.upkeep.push(chore);
             }
         }
+    }
+
+    /// On a full disk the broker's own events go by themselves: with publishes they would not find the reserve.
+    fn commit_all(&mut self, jobs: Vec<Job>) {
+        let is_full = *self.shared.health.lock() == Health::Full;
+        if !is_full {
+            return self.commit(jobs);
+        }
+        let (own, others): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(Job::is_own);
+        if !own.is_empty() {
+            self.commit(own);
+        }
+        self.commit(others);
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {

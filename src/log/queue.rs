@@ -27,6 +27,13 @@ pub(crate) struct Job {
     pub(crate) room: OwnedSemaphorePermit,
 }
 
+impl Job {
+    /// Whether all of it is the broker's own.
+    pub(super) fn is_own(&self) -> bool {
+        self.units.iter().flatten().all(|draft| draft.flags.control())
+    }
+}
+
 /// Of one job.
 pub(crate) type Units = SmallVec<[Drafts; 1]>;
 

@@ -125,11 +125,14 @@ table! {
     CERTIFICATES = "tidings_tls_certificate_reads_total", Counter, "result", "Certificates read anew on SIGHUP: `ok`, `refused` (the one before stays)";
     AUTH = "tidings_auth_total", Counter, "result", "Identifications: `ok`, `refused`";
     KEY_SETS = "tidings_auth_key_sets_total", Counter, "result", "Readings of the key set of tokens (`auth.jwks_file`, `auth.jwks_url`): `ok`, `failed`, after which the last good set stays";
+    KEY_FILES = "tidings_auth_key_reads_total", Counter, "result", "Secret and public keys of tokens read anew on SIGHUP: `ok`, `refused` (those before stay)";
     PING_SECONDS = "tidings_ping_rtt_seconds", FAST, "", "From a WebSocket's ping to its pong";
     DELIVERED = "tidings_delivered_events_total", Counter, "transport", "Events written to readers";
     DELIVERED_BYTES = "tidings_delivered_bytes_total", Counter, "transport", "Their bytes";
     COMPRESSED = "tidings_compressed_batches_total", Counter, "result", "Batches for WebSockets that asked for compression: `made` (compressed for the first of them), `shared` (compressed before), `plain` (gains too little)";
     COMPRESSION_SAVED = "tidings_compression_saved_bytes_total", Counter, "", "Bytes that compression has kept off WebSockets";
+    HTTP_CODED = "tidings_http_compressed_bodies_total", Counter, "coding, direction", "HTTP answers that were compressed (`out`) and bodies of requests that were inflated (`in`), by coding: `zstd`, `gzip`, `br`";
+    HTTP_CODED_SAVED = "tidings_http_compression_saved_bytes_total", Counter, "direction", "Bytes that this has kept off HTTP connections";
     DELIVERY_SECONDS = "tidings_delivery_latency_seconds", FAST, "transport", "From durable to written, of the first event of a write to a live subscription; what is read from the disk is not measured, and a durable held back by `max_in_flight` is";
     OUTBOX_BYTES = "tidings_outbox_bytes", Gauge, "", "Bytes that WebSockets have not taken yet";
     SLOW = "tidings_slow_sessions", Gauge, "", "WebSockets that have not taken at once what is being written to them";

@@ -1,6 +1,8 @@
 //! The protocol over HTTP: from a request to a session's call, and from what it gives to an answer.
 //!
 //! - A request is looked at in this order: `Host`, route, method, origin, token, then the rest.
+//! - Where everybody may do everything, a web page must not come in by a name of its own that it lets point to this
+//!   machine (DNS rebinding): over loopback only names of this machine are answered.
 //! - A path's segments are decoded once, after routing: `%2F` stays inside its segment.
 //! - Whatever fails is a problem (RFC 9457); nobody's mistake ends another's request.
 //! - What changes state by more than one step runs to its end even when the client has gone.
@@ -12,6 +14,7 @@ mod dead;
 mod demo;
 mod documents;
 mod durables;
+mod encode;
 mod event;
 mod events;
 mod headers;
@@ -27,7 +30,11 @@ mod scheduled;
 mod status;
 mod upgrade;
 
-use std::{future::Future, net::SocketAddr, sync::Arc};
+use std::{
+    future::Future,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Version,
@@ -43,6 +50,7 @@ use tokio_util::task::TaskTracker;
 pub(super) use self::{cors::Origins, routes::Routes};
 use self::{
     cors::Standing,
+    encode::Wish,
     query::Query,
     routes::{Allowed, Route},
 };
@@ -77,6 +85,8 @@ struct Call {
     head: Parts,
     /// The variable segment of the path, decoded; empty where the route has none.
     name: String,
+    /// How its answer may be compressed.
+    wish: Wish,
 }
 
 /// The answer to any request.
@@ -89,8 +99,10 @@ pub(super) async fn answer(
     let path = door.routes.path_of(request.uri().path()).unwrap_or("other");
     let method = method_label(request.method());
     let standing = door.origins.standing(request.headers());
-    let answered = route(door, caller, request, &standing).await;
-    let mut response = answered.unwrap_or_else(Refusal::into_response);
+    let wish = Wish::of(request.headers(), &door.options.codings);
+    let answered = route(door, caller, request, &standing, wish).await;
+    let response = answered.unwrap_or_else(Refusal::into_response);
+    let mut response = encode::encode(door, wish, response).await;
     let took = clock::monotonic().saturating_sub(begun);
     metrics::http_answered(path, method, status_label(response.status()), took);
     door.origins.expose(&standing, response.headers_mut());
@@ -137,8 +149,10 @@ async fn route(
     caller: Caller,
     request: Request<Incoming>,
     standing: &Standing,
+    wish: Wish,
 ) -> Result<Response<Body>, Refusal> {
     check_host(&request)?;
+    check_name(door, &caller, request.headers())?;
     let (route, name) = find(&door.routes, request.uri().path())?;
     let method = request.method();
     if method == Method::OPTIONS {
@@ -146,7 +160,9 @@ async fn route(
     }
     check_method(route, method)?;
     let is_safe = [Method::GET, Method::HEAD].contains(method);
-    if *standing == Standing::Foreign && (!is_safe || route.is_socket()) {
+    // A stream of a durable takes it over from whoever reads it.
+    let changes = !is_safe || route.is_socket() || route == Route::SubscriptionEvents;
+    if *standing == Standing::Foreign && changes {
         if route.is_socket() {
             metrics::handshake_rejected("origin");
         }
@@ -164,7 +180,7 @@ async fn route(
         });
     }
     let (head, body) = request.into_parts();
-    let call = Call { door: door.clone(), caller, head, name };
+    let call = Call { door: door.clone(), caller, head, name, wish };
     dispatch(route, call, body).await
 }
 
@@ -250,6 +266,33 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     Err(Refusal::from(WireError::invalid(format!("host: one is needed, {hosts} came"))).closing())
 }
 
+/// That an open broker on loopback is called by a name of this machine, or one that is allowed.
+fn check_name(door: &Door, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
+    if !door.house.authenticator.is_open() || !caller.peer.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
+    let host = host.to_str().unwrap_or("?");
+    if is_of_this_machine(host) || door.origins.names(host) {
+        return Ok(());
+    }
+    let host = shown(host);
+    let text = format!(
+        "host: an open broker is not called {host} over loopback: call it localhost, or name http://{host} with --allow-origin"
+    );
+    Err(Refusal::from(WireError::new(Code::PermissionDenied, text)).closing())
+}
+
+/// `localhost`, a name under it (RFC 6761 §6.3), or an address: a page cannot let those point elsewhere.
+fn is_of_this_machine(host: &str) -> bool {
+    if let Some(rest) = host.strip_prefix('[') {
+        return rest.split_once(']').is_some_and(|(ip, _)| ip.parse::<Ipv6Addr>().is_ok());
+    }
+    let name = host.split_once(':').map_or(host, |(name, _)| name);
+    let name = name.to_ascii_lowercase();
+    name == "localhost" || name.ends_with(".localhost") || name.parse::<Ipv4Addr>().is_ok()
+}
+
 fn find(routes: &Routes, path: &str) -> Result<(Route, String), WireError> {
     let Some((route, name)) = routes.find(path) else {
         let text = format!("there is no {}: docs/protocol.md lists the calls", shown(path));
@@ -327,5 +370,22 @@ impl Call {
             }
         });
         task.await.unwrap_or_else(|_| Err(internal("a request panicked")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s4_a_name_of_this_machine_is_no_name_that_a_page_can_have() {
+        for host in ["localhost", "LOCALHOST:80", "app.localhost:7077", "127.0.0.1:1", "[::1]:7"] {
+            assert!(is_of_this_machine(host), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example:80", "127.0.0.1.evil.example", "", "[x]"]
+        {
+            assert!(!is_of_this_machine(host), "{host}");
+        }
     }
 }

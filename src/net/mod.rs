@@ -6,6 +6,7 @@
 //! - A door is built once and shared by all its connections.
 
 mod admin;
+pub mod coding;
 pub mod forwarded;
 pub mod frame;
 mod http;
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 
 pub use self::http::{Body, Caller};
 use self::{
+    coding::Codings,
     forwarded::Proxies,
     http::{Origins, Routes},
     tls::Tls,
@@ -42,8 +44,12 @@ pub struct Options {
     pub body_timeout: Duration,
     /// How long a connection may stay open between two requests.
     pub idle_timeout: Duration,
+    /// How long a stream of events lasts at most; `None`: as long as its reader likes.
+    pub stream_max: Option<Duration>,
     /// Browser origins that may come besides our own, as `https://app.example`.
     pub allow_origins: Vec<String>,
+    /// Browsers reach it over TLS, its own or a proxy's: pages of its own that came without are foreign.
+    pub is_https: bool,
     /// The most reads that may wait for an event at a time.
     pub long_polls_max: usize,
     /// Who is believed about where a request comes from.
@@ -52,6 +58,8 @@ pub struct Options {
     pub bodies_bytes_max: usize,
     /// The most bytes of large answers that their readers have not taken yet.
     pub answers_bytes_max: usize,
+    /// How answers, and bodies of requests, may be compressed.
+    pub codings: Codings,
     /// Serve the demo page at `/`.
     pub demo: bool,
 }
@@ -63,11 +71,14 @@ impl Default for Options {
             header_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            stream_max: Some(Duration::from_secs(3600)),
             allow_origins: Vec::new(),
+            is_https: false,
             proxies: Proxies::default(),
             long_polls_max: 5_000,
             bodies_bytes_max: 256 * 1024 * 1024,
             answers_bytes_max: 256 * 1024 * 1024,
+            codings: Codings::default(),
             demo: false,
         }
     }
@@ -110,6 +121,9 @@ pub struct Door {
     bodies: Arc<Semaphore>,
     /// One permit for each byte of a large answer in memory.
     answers: Arc<Semaphore>,
+    /// One permit for each body that is being compressed or inflated on the blocking pool: as many as there are
+    /// processors.
+    coders: Arc<Semaphore>,
 }
 
 impl Door {
@@ -121,10 +135,11 @@ impl Door {
         let permits = |n: usize| Arc::new(Semaphore::new(n.clamp(1, Semaphore::MAX_PERMITS)));
         Ok(Door {
             routes: Routes::new(options.demo)?,
-            origins: Origins::new(&options.allow_origins)?,
+            origins: Origins::new(&options.allow_origins, options.is_https)?,
             long_polls: permits(options.long_polls_max),
             bodies: permits(options.bodies_bytes_max),
             answers: permits(options.answers_bytes_max),
+            coders: permits(std::thread::available_parallelism().map_or(1, usize::from)),
             house,
             options,
             kind,

@@ -5,6 +5,8 @@
 //! - A lease of a durable begins when the chunk with its event was taken.
 //! - Every event carries its position, so that `Last-Event-ID` resumes without loss; a filtered
 //!   cursor that moved is told by an `id:` without data.
+//! - Of filters it ends after a while, so that its reader comes by the way that is best now (rotation): at a moment of its
+//!   own, so that not all come at once.
 //! - It ends when the broker stops, the token ends or is revoked, or the durable is taken over. A token's end is
 //!   announced, and said with the error that the next request would get.
 
@@ -48,18 +50,24 @@ const RETRY_MS: (u64, u64) = (1000, 5000);
 const NUMBER: u32 = 1;
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Subscribes and answers with the stream.
+/// Subscribes and answers with the stream, which lasts `lasts_max` at most and half of it at least.
 ///
 /// # Errors
 /// As the protocol says.
 pub(super) async fn answer(
     session: Session,
     options: &SubscribeOptions,
+    lasts_max: Option<Duration>,
 ) -> Result<Response<Body>, WireError> {
     let ready = Ready::new();
     let subscription = session.subscribe(options, ready.clone(), NUMBER).await?;
     let (cursor, log) = (subscription.cursor(), session.house().broker.log().id());
-    let stream = Stream::new(|outlet| Feed::new(session, subscription, ready, outlet).run());
+    let ends_at = lasts_max.map(|max| {
+        let max_ms = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
+        Instant::now() + Duration::from_millis(clock::random_between(max_ms / 2, max_ms))
+    });
+    let stream =
+        Stream::new(|outlet| Feed::new(session, subscription, ready, outlet, ends_at).run());
     let mut response = Response::new(Body::stream(stream));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -79,6 +87,8 @@ struct Feed {
     outlet: Outlet,
     log: LogId,
     comment_at: Instant,
+    /// When it has lasted long enough; `None`: never.
+    ends_at: Option<Instant>,
     ping: Interval,
 }
 
@@ -95,6 +105,7 @@ impl Feed {
         subscription: Subscription,
         ready: Arc<Ready>,
         outlet: Outlet,
+        ends_at: Option<Instant>,
     ) -> Feed {
         let now = Instant::now();
         let every = session.house().limits.ping_interval;
@@ -104,7 +115,18 @@ impl Feed {
         let standing = session.standing();
         let warns_ms = session.ends_ms().map(warns_ms);
         let comment_at = now + COMMENT_EVERY;
-        Feed { session, standing, warns_ms, subscription, ready, outlet, log, comment_at, ping }
+        Feed {
+            session,
+            standing,
+            warns_ms,
+            subscription,
+            ready,
+            outlet,
+            log,
+            comment_at,
+            ends_at,
+            ping,
+        }
     }
 
     async fn run(mut self) {
@@ -144,6 +166,9 @@ impl Feed {
             text::control("tidings.token_expiring", None, &json!({ "in_ms": in_ms }), &mut out);
             self.give(out).await;
         }
+        if self.ends_at.is_some_and(|at| at <= Instant::now()) {
+            return Turn::End(text::comment("come again"));
+        }
         let stop = self.session.house().stop.clone();
         let mut next = pin!(self.subscription.next());
         loop {
@@ -176,17 +201,19 @@ impl Feed {
         let ends_ms = self.warns_ms.or(self.session.ends_ms());
         let ends_in =
             ends_ms.map(|at| Duration::from_millis(at.saturating_sub(clock::monotonic_ms())));
+        let rotates_in = self.ends_at.map(|at| at.saturating_duration_since(Instant::now()));
         let stop = self.session.house().stop.clone();
         tokio::select! {
             biased;
-            // These two are found by the read that follows.
+            // These three are found by the read that follows.
             () = stop.cancelled() => {}
-            () = sleep(ends_in), if ends_in.is_some() => {}
+            () = clock::sleep(rotates_in), if rotates_in.is_some() => {}
+            () = clock::sleep(ends_in), if ends_in.is_some() => {}
             () = self.standing.revoked() => {
                 return Turn::End(last_words(&standing::revoked()));
             }
             () = self.ready.wait() => while self.ready.pop().is_some() {},
-            () = sleep(due_in), if due_in.is_some() => {}
+            () = clock::sleep(due_in), if due_in.is_some() => {}
             _ = self.ping.tick() => {
                 return self.subscription.idle().map_or(Turn::Nothing, Turn::Deliver);
             }
@@ -291,11 +318,4 @@ fn last_words(error: &WireError) -> Vec<u8> {
 fn gap_text(gap: Gap, out: &mut Vec<u8>) {
     let gap = Gap { subscription: None, ..gap };
     text::control("tidings.gap", None, &gap, out);
-}
-
-async fn sleep(duration: Option<Duration>) {
-    match duration {
-        Some(duration) => tokio::time::sleep(duration).await,
-        None => std::future::pending().await,
-    }
 }

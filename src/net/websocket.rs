@@ -8,6 +8,7 @@
 //! - While nothing waits to be written, two ping intervals without a whole message end the socket.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -30,7 +31,7 @@ use crate::{
     clock, metrics,
     session::{
         Greeting, House, Ready, Transport, answers,
-        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Proof, Taken, Verdict},
+        conversation::{CLOSE_UNAUTHENTICATED, Conversation, Proof, Verdict},
         encoding::Encoding,
         guests::Guest,
         outbox::{Filled, Frames, Outbox},
@@ -39,6 +40,8 @@ use crate::{
 
 /// An output buffer larger than this is given back after use.
 const KEEP_BYTES: usize = 16 * 1024;
+/// What a message may have before somebody is let in where a token is needed: it says no more than that.
+const STRANGER_BYTES_MAX: usize = 64 * 1024;
 /// How long the close handshake may take.
 const CLOSE_WAIT: Duration = Duration::from_millis(1500);
 
@@ -69,6 +72,9 @@ pub struct Start {
 /// What the reader gives.
 type Read = Result<Option<Message>, ReadError>;
 
+/// What a message leads to: how it goes on, or ends.
+type Reaction = Result<Verdict, Ending>;
+
 /// How a socket ends: the close code and reason to send, or nothing when the peer has gone.
 type Ending = Option<(u16, String)>;
 
@@ -96,7 +102,11 @@ impl Shared {
 pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let Start { stream, leftover, house, proof, encoding, subscribe, guest, place } = start;
     let (input, output) = stream.split();
-    let limits = Limits::of_bytes(house.limits.message_bytes_max);
+    let message_bytes_max = house.limits.message_bytes_max;
+    let limits = Limits::of_bytes(match house.needs_token() {
+        true => message_bytes_max.min(STRANGER_BYTES_MAX),
+        false => message_bytes_max,
+    });
     let last_words = house.limits.write_timeout + CLOSE_WAIT;
     let (answers, queue) = answers::channel();
     let ready = Ready::new();
@@ -108,6 +118,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let greeting = Greeting::new(house.clone(), Transport::WebSocket, guest).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
+        is_stranger: house.needs_token(),
         conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
         house: house.clone(),
@@ -124,7 +135,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     });
     // It may be a small piece of a large buffer, which would stay as long as the socket.
     drop(leftover);
-    let mut listening = Box::pin(ears.listen(proof));
+    let mut listening = Box::pin(ears.listen(proof.map(Box::new)));
     let mut speaking = Box::pin(mouth.speak());
     async move {
         let reader = tokio::select! {
@@ -156,6 +167,8 @@ async fn part(
 /// The reading half.
 struct Ears {
     reader: Reader<ReadHalf>,
+    /// Its messages are bounded as those of somebody who has not been let in.
+    is_stranger: bool,
     conversation: Conversation,
     encoding: Encoding,
     house: Arc<House>,
@@ -164,9 +177,12 @@ struct Ears {
 
 impl Ears {
     /// Until the end; gives the reader back where the peer is still there to be said goodbye to.
-    async fn listen(mut self: Box<Self>, proof: Option<Proof>) -> Option<Box<Reader<ReadHalf>>> {
-        // A socket may last; its token is not kept for that.
-        let begun = Box::pin(self.conversation.begin(proof)).await;
+    async fn listen(
+        mut self: Box<Self>,
+        proof: Option<Box<Proof>>,
+    ) -> Option<Box<Reader<ReadHalf>>> {
+        // A socket may last; its token, and room for one, are not kept for that.
+        let begun = Box::pin(self.conversation.begin(proof.map(|proof| *proof))).await;
         let ending = match begun {
             Verdict::GoOn => self.converse().await,
             other => ending(other),
@@ -181,6 +197,10 @@ impl Ears {
     async fn converse(&mut self) -> Ending {
         let connect_by = tokio::time::Instant::now() + self.house.limits.connect_timeout;
         loop {
+            if self.is_stranger && self.conversation.is_connected() {
+                self.is_stranger = false;
+                self.reader.limit(Limits::of_bytes(self.house.limits.message_bytes_max));
+            }
             // What was read in one piece is taken before anything else is looked at: a piece is small.
             let message = match self.reader.ready() {
                 Ok(None) => match self.flush().await {
@@ -193,60 +213,66 @@ impl Ears {
                 },
                 read => read,
             };
-            let verdict = match message {
-                Ok(Some(Message::Text(text))) if !self.encoding.is_binary() => {
-                    let taken = self.conversation.text(&text);
-                    self.carry_out(taken).await
-                }
-                Ok(Some(Message::Binary(frame))) if self.encoding.is_binary() => {
-                    let taken = self.conversation.binary(self.encoding, &frame);
-                    self.carry_out(taken).await
-                }
-                other => match self.flush().await {
-                    Verdict::GoOn => match self.control(other).await {
-                        Ok(verdict) => verdict,
-                        Err(ending) => return ending,
-                    },
-                    other => other,
-                },
-            };
-            match verdict {
-                Verdict::GoOn => {}
-                other => return ending(other),
+            let Some(reaction) = self.react(message) else { continue };
+            match reaction.await {
+                Ok(Verdict::GoOn) => {}
+                Ok(other) => return ending(other),
+                Err(ending) => return ending,
             }
+        }
+    }
+
+    /// What is to be waited for because of a message, if anything is. Boxed: what a message needs to be carried out is not
+    /// kept by a socket that says nothing.
+    fn react(&mut self, read: Read) -> Option<Pin<Box<dyn Future<Output = Reaction> + Send + '_>>> {
+        let taken = match read {
+            Ok(Some(Message::Text(text))) if !self.encoding.is_binary() => {
+                self.conversation.text(&text)
+            }
+            Ok(Some(Message::Binary(frame))) if self.encoding.is_binary() => {
+                self.conversation.binary(self.encoding, &frame)
+            }
+            other => return Some(Box::pin(self.control(other))),
+        };
+        match taken {
+            Some(taken) => Some(Box::pin(async { Ok(self.conversation.carry_out(taken).await) })),
+            None if self.conversation.is_full() => Some(Box::pin(self.give_way())),
+            None => None,
         }
     }
 
     /// Waits for the next message; `None` where it is only late for something.
     async fn more(&mut self, connect_by: tokio::time::Instant) -> Result<Option<Read>, Ending> {
         let deadline = self.deadline(connect_by);
+        // Who sends without end holds up none of these. A look costs less than to wait for them.
+        if let Some(verdict) = self.conversation.is_revoked() {
+            return Err(ending(verdict));
+        }
+        if self.house.stop.is_cancelled() {
+            return Err(going_away());
+        }
+        if deadline.is_some_and(|deadline| deadline <= tokio::time::Instant::now())
+            && let Some(ending) = Box::pin(self.late(connect_by)).await
+        {
+            return Err(Some(ending));
+        }
         let message = tokio::select! {
+            biased;
             message = self.reader.next() => message,
-            () = sleep_until(deadline) => match Box::pin(self.late(connect_by)).await {
-                Some(ending) => return Err(Some(ending)),
-                None => return Ok(None),
-            },
             verdict = self.conversation.revoked() => return Err(ending(verdict)),
-            () = self.house.stop.cancelled() => {
-                return Err(Some((CLOSE_GOING_AWAY, "shutting down".to_owned())));
-            }
+            () = self.house.stop.cancelled() => return Err(going_away()),
+            // It is looked at above.
+            () = sleep_until(deadline) => return Ok(None),
         };
         self.shared.heard_ms.store(clock::monotonic_ms(), Ordering::Relaxed);
         Ok(Some(message))
     }
 
-    /// Boxed, as all of these: what a message needs to be carried out is not kept by a socket that says nothing.
-    async fn carry_out(&mut self, taken: Option<Taken>) -> Verdict {
-        match taken {
-            Some(taken) => Box::pin(self.conversation.carry_out(taken)).await,
-            None if self.conversation.is_full() => {
-                let verdict = self.flush().await;
-                // Who sends without end gives way: to its own answers, and to other sockets.
-                tokio::task::yield_now().await;
-                verdict
-            }
-            None => Verdict::GoOn,
-        }
+    /// Who sends without end gives way: to its own answers, and to other sockets.
+    async fn give_way(&mut self) -> Reaction {
+        let verdict = self.flush().await;
+        tokio::task::yield_now().await;
+        Ok(verdict)
     }
 
     /// Has carried out what was taken and waits.
@@ -257,8 +283,12 @@ impl Ears {
         }
     }
 
-    /// What is no message of this socket's encoding.
-    async fn control(&mut self, read: Read) -> Result<Verdict, Ending> {
+    /// What is no message of this socket's encoding, after what waits.
+    async fn control(&mut self, read: Read) -> Reaction {
+        match self.flush().await {
+            Verdict::GoOn => {}
+            other => return Ok(other),
+        }
         match read {
             Ok(Some(Message::Text(_) | Message::Binary(_))) => {
                 let kind = if self.encoding.is_binary() { "binary" } else { "text" };
@@ -411,14 +441,11 @@ impl Mouth {
     }
 
     /// What a layer of encryption holds back is not sent until it is asked to; a plain socket holds nothing back.
+    /// Without a limit of its own: under that layer [`Progress`] watches every byte, and any one taken is enough.
     async fn flush(&mut self) -> bool {
         match self.output.flush().now_or_never() {
             Some(flushed) => flushed.is_ok(),
-            None => {
-                let flush = Box::pin(self.output.flush());
-                let flushed = tokio::time::timeout(self.house.limits.write_timeout, flush).await;
-                matches!(flushed, Ok(Ok(())))
-            }
+            None => Box::pin(self.output.flush()).await.is_ok(),
         }
     }
 }
@@ -470,11 +497,18 @@ fn ending(verdict: Verdict) -> Ending {
     }
 }
 
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        // Boxed: who waits for no moment keeps no room for a timer.
-        Some(deadline) => Box::pin(tokio::time::sleep_until(deadline)).await,
-        None => std::future::pending().await,
+fn going_away() -> Ending {
+    Some((CLOSE_GOING_AWAY, "shutting down".to_owned()))
+}
+
+/// Boxed, and made before it is waited for: who waits for no moment keeps no room for a timer, and nobody for the moment.
+fn sleep_until(deadline: Option<tokio::time::Instant>) -> impl Future<Output = ()> {
+    let sleep = deadline.map(|deadline| Box::pin(tokio::time::sleep_until(deadline)));
+    async move {
+        match sleep {
+            Some(sleep) => sleep.await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -484,4 +518,26 @@ fn until(at_ms: u64) -> Duration {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Somebody who takes a byte now and then would have all day otherwise.
+    #[tokio::test]
+    async fn s3_last_words_are_said_only_so_long_however_slowly_they_are_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (read, _write) = stream.into_split();
+        let limits = Limits::of_bytes(1024);
+        let reader = Box::new(Reader::new(ReadHalf::Plain(read), Role::Server, limits, b""));
+        let last_words = Duration::from_millis(50);
+        let parted = part(reader, std::future::pending(), last_words);
+        let parted = tokio::time::timeout(Duration::from_secs(30), parted).await;
+        assert!(parted.is_ok(), "it is still being said");
+    }
 }

@@ -1,4 +1,6 @@
-//! Revocations and API keys, for the admin; tickets, for everybody who has come in.
+//! Revocations and API keys, for the admin; tickets, for everybody who came with a token.
+
+use std::sync::Arc;
 
 use serde_json::Value;
 use tidings_proto::{
@@ -129,8 +131,15 @@ impl Session {
     /// A ticket with which a browser comes in as this session's subject.
     ///
     /// # Errors
+    /// `permission_denied` for who came without a token: all of them are one subject, and need none.
     /// `rate_limited` when there are as many as there may be.
     pub fn ticket(&self) -> Result<TicketGiven, WireError> {
+        self.check_standing()?;
+        let stranger = self.house.authenticator.anonymous();
+        if stranger.is_some_and(|stranger| Arc::ptr_eq(stranger, &self.identity)) {
+            let text = "a ticket stands for a token, and you came without one: come so again";
+            return Err(WireError::new(Code::PermissionDenied, text));
+        }
         let life_ms = millis(TICKET_LIFE);
         let ticket = self.house.tickets.issue(self.identity.clone()).map_err(|error| {
             WireError::new(Code::RateLimited, error.to_string()).retry_after_ms(life_ms)

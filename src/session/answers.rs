@@ -14,7 +14,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::message::Reply;
 
-use super::outbox::Item;
+use super::{
+    outbox::Item,
+    rates::{Kind, Meter},
+};
 
 /// How many answers may wait for a socket.
 const ANSWERS_MAX: usize = 1024;
@@ -38,8 +41,8 @@ struct State {
     receiver: Option<Waker>,
     /// The numbers of subscriptions that ended by themselves and that the conversation does not know of yet.
     ended: Vec<u32>,
-    /// Bytes of events sent that were there before, which the conversation does not know of yet.
-    replayed: u64,
+    /// What the session has taken of its limits, once there is one.
+    meter: Option<Arc<Meter>>,
 }
 
 /// An answer with its place in the queue's room.
@@ -96,9 +99,9 @@ impl Answers {
         Poll::Ready(true)
     }
 
-    /// How many bytes of events that were there before have been sent since the last call.
-    pub(super) fn take_replayed(&self) -> u64 {
-        std::mem::take(&mut self.0.lock().replayed)
+    /// What is sent again from here on is this session's.
+    pub(super) fn charge_to(&self, meter: Arc<Meter>) {
+        self.0.lock().meter = Some(meter);
     }
 
     /// The subscriptions that have ended by themselves since the last call.
@@ -137,9 +140,13 @@ impl AnswerQueue {
         self.0.lock().next()
     }
 
-    /// So many bytes of events that were there before are sent.
+    /// So many bytes of events that were there before are sent. Charged at once: whoever goes then has had them.
     pub(super) fn replayed(&self, bytes: u64) {
-        self.0.lock().replayed += bytes;
+        if bytes > 0
+            && let Some(meter) = &self.0.lock().meter
+        {
+            meter.charge(Kind::ReplayBytes, bytes);
+        }
     }
 
     /// Bounded by the subscriptions of the socket: they end once.
@@ -270,6 +277,22 @@ mod tests {
         drop(queue);
         assert_eq!(answers.send(pong(0)).now_or_never(), Some(false));
         assert_eq!(answers.0.lock().bytes, 0, "the room of those that waited is free");
+    }
+
+    #[test]
+    fn s7_what_was_sent_again_is_owed_also_by_who_goes_at_once() {
+        use crate::{auth::Authenticator, session::rates};
+        let mut options = rates::Options::default();
+        options.ip.set(Kind::ReplayBytes, Some(rates::Rate { per_second: 1, burst: 10 }));
+        let limiter = rates::Limiter::new(options);
+        let open = Authenticator::new(&crate::auth::Options::default()).unwrap();
+        let identity = open.anonymous().unwrap();
+        let meter = || Meter::new(&limiter, "10.0.0.1".parse().unwrap(), identity);
+        let (answers, queue) = channel();
+        answers.charge_to(Arc::new(meter()));
+        queue.replayed(10);
+        drop((answers, queue));
+        assert!(meter().take(Kind::ReplayBytes, 1).is_err());
     }
 
     #[tokio::test]

@@ -6,13 +6,14 @@
 //! - Publishes are queued in the order they come; their answers follow when they are durable, so that many
 //!   can be under way at once. The queue of answers is bounded: beyond it the socket is not read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Greeting, Redeemed, Run, Session,
     answers::Answers,
     check_batch, check_count,
     encoding::Encoding,
+    numbered::Numbered,
     of_ack,
     outbox::{Form, Item, Pending},
     rates::Kind,
@@ -46,7 +47,7 @@ pub struct Conversation {
     ready: Arc<Ready>,
     /// Watches over the session's token.
     standing: Option<Standing>,
-    subscriptions: HashMap<u32, Held>,
+    subscriptions: Numbered<Held>,
     last_number: u32,
     bad_in_a_row: u32,
     /// Publishes that have come and are not queued yet.
@@ -100,7 +101,7 @@ impl Conversation {
             answers,
             ready,
             standing: None,
-            subscriptions: HashMap::new(),
+            subscriptions: Numbered::default(),
             last_number: 0,
             bad_in_a_row: 0,
             run: Run::default(),
@@ -238,6 +239,7 @@ impl Conversation {
     }
 
     async fn enter(&mut self, session: Session) -> Verdict {
+        self.answers.charge_to(session.meter.clone());
         self.session = Some(session);
         self.watch_token();
         let Some(options) = self.by_itself.take() else { return Verdict::GoOn };
@@ -298,11 +300,13 @@ impl Conversation {
             Request::Unsubscribe { subscription } => self.unsubscribe(id, subscription).await,
             Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Receipts { offset } => {
-                let receipts = self.session()?.receipts(offset).await?;
+                self.session()?.check_log(offset.log.as_deref())?;
+                let receipts = self.session()?.receipts(offset.offset).await?;
                 Ok(self.reply(id, Reply::Receipts(receipts)).await)
             }
             Request::Cancel { offset } => {
-                self.session()?.cancel(offset).await?;
+                self.session()?.cancel(&offset).await?;
+                let offset = offset.offset;
                 Ok(self.reply(id, Reply::Cancelled { offset }).await)
             }
             Request::Presence { topic } => {
@@ -394,7 +398,7 @@ impl Conversation {
         if self.subscriptions.len() >= max {
             // Those that were superseded could still be named by late acks; now their place is needed.
             for ended in self.answers.take_ended() {
-                self.subscriptions.remove(&ended);
+                self.subscriptions.remove(ended);
             }
         }
         let session = self.session()?;
@@ -404,8 +408,10 @@ impl Conversation {
                 format!("subscribe: this socket has {max} subscriptions, the most it may have"),
             ));
         }
-        session.replayed(self.answers.take_replayed());
-        let number = self.last_number + 1;
+        let number = self.last_number.checked_add(1).ok_or_else(|| {
+            let text = "subscribe: this socket has no number left for one: open another socket";
+            WireError::new(Code::TooLarge, text)
+        })?;
         let subscription = session.subscribe(options, self.ready.clone(), number).await?;
         self.last_number = number;
         let held = match subscription.durable() {
@@ -429,7 +435,7 @@ impl Conversation {
         number: u32,
     ) -> Result<Verdict, WireError> {
         self.session()?;
-        self.subscriptions.remove(&number).ok_or_else(|| no_subscription(number))?;
+        self.subscriptions.remove(number).ok_or_else(|| no_subscription(number))?;
         Ok(verdict(self.send(Item::Unsubscribe(id, number)).await))
     }
 
@@ -465,7 +471,7 @@ impl Conversation {
 
     fn durable(&self, number: u32) -> Result<(&Arc<Durable>, Token), WireError> {
         self.session()?;
-        match self.subscriptions.get(&number).ok_or_else(|| no_subscription(number))? {
+        match self.subscriptions.get(number).ok_or_else(|| no_subscription(number))? {
             Held::Durable(durable, token) => Ok((durable, *token)),
             Held::Ephemeral(_) => Err(of_ack(&crate::broker::error::AckError::NotDurable)),
         }

@@ -24,7 +24,7 @@ impl Session {
         found.map_err(|error| of_read(&error))
     }
 
-    /// Lets dead events come again, all of them or these; gives those that were dead, once that is durable.
+    /// Lets dead events come again, all of them or these of this log; gives those that were dead, once that is durable.
     ///
     /// # Errors
     /// As the protocol says.
@@ -32,8 +32,10 @@ impl Session {
         &self,
         name: &str,
         offsets: Option<&[Offset]>,
+        log: Option<&str>,
     ) -> Result<Vec<u64>, WireError> {
         self.check_durable(name)?;
+        self.check_log(log)?;
         offsets.map_or(Ok(()), |offsets| check_count(offsets.len()))?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
         let (ticket, redriven) =

@@ -114,6 +114,9 @@ pub(crate) fn of_access(error: &AccessError) -> WireError {
             WireError::new(Code::TooLarge, error.to_string())
         }
         AccessError::Append(error) => of_append(error),
+        AccessError::Unstored(_) => {
+            with_retry(WireError::new(Code::Unavailable, error.to_string()))
+        }
     }
 }
 

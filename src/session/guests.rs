@@ -78,7 +78,9 @@ enum What {
     Proxy,
     /// A socket of an address, through a proxy.
     Socket,
-    /// A request through a proxy, or an operator.
+    /// A request of an address, through a proxy: it has a connection of that while it is under way.
+    Request,
+    /// An operator.
     Nothing,
 }
 
@@ -115,8 +117,8 @@ impl Guests {
         counts: What,
         through: Option<Arc<Guest>>,
     ) -> Result<Arc<Guest>, Turned> {
-        let has_address = matches!(counts, What::Connection | What::Socket);
-        if has_address {
+        let comes = matches!(counts, What::Connection | What::Socket);
+        if comes {
             self.limiter.take_of_ip(ip, Kind::Connects).map_err(Turned::Fast)?;
         }
         if !self.count(ip, counts) {
@@ -151,7 +153,7 @@ impl Guests {
 
     fn counts_by_ip(&self, what: What) -> bool {
         let is_capped = self.caps.per_ip > 0 || self.caps.strangers_per_ip > 0;
-        is_capped && matches!(what, What::Connection | What::Socket)
+        is_capped && matches!(what, What::Connection | What::Socket | What::Request)
     }
 
     /// A session of this subject begins, of which there may be `max`; `None` where there are as many.
@@ -182,12 +184,13 @@ impl Guest {
         }
     }
 
-    /// What comes through this connection of a proxy from there: a socket counts as a connection does.
+    /// What comes through this connection of a proxy from there. It counts as a connection does, a request as long as it
+    /// is under way: a stream, or a read that waits, has a place like any other.
     ///
     /// # Errors
     /// See [`Turned`].
     pub fn bring(self: &Arc<Self>, ip: IpAddr, is_socket: bool) -> Result<Arc<Guest>, Turned> {
-        let counts = if is_socket { What::Socket } else { What::Nothing };
+        let counts = if is_socket { What::Socket } else { What::Request };
         self.guests.guest(ip, counts, Some(self.clone()))
     }
 
@@ -292,7 +295,10 @@ mod tests {
         let proxies = [(); 3].map(|()| guests.admit(ip("10.0.0.1"), true).unwrap());
         let socket = proxies[0].bring(ip("192.0.2.1"), true).unwrap();
         assert!(proxies[1].bring(ip("192.0.2.1"), true).is_err());
-        assert!(proxies[1].bring(ip("192.0.2.1"), false).is_ok(), "a request is no connection");
+        assert!(proxies[1].bring(ip("192.0.2.1"), false).is_err(), "a stream would have a place");
+        let request = proxies[1].bring(ip("192.0.2.2"), false).unwrap();
+        assert!(proxies[1].bring(ip("192.0.2.2"), true).is_err());
+        drop(request);
         assert!(proxies[1].bring(ip("192.0.2.2"), true).is_ok());
         socket.let_in();
         assert!(proxies[0].is_inside.load(Ordering::Relaxed));

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use super::{
     error,
     guests::{Caps, Guest, Guests, Stay},
     of_read,
-    rates::{self, Kind, Limiter, Meter},
+    rates::{self, Granted, Kind, Limiter, Meter},
     standing,
 };
 use crate::{
@@ -204,6 +204,21 @@ impl House {
         }
     }
 
+    /// A place among the sessions of a subject, where its token bounds them.
+    pub(super) fn stay(&self, identity: &Identity) -> Result<Option<Stay>, WireError> {
+        let Some(max) = identity.limits.sessions else { return Ok(None) };
+        let places = usize::try_from(max.get()).unwrap_or(usize::MAX);
+        if let Some(stay) = self.guests.stay(&identity.subject, places) {
+            return Ok(Some(stay));
+        }
+        let text = format!(
+            "token: {} has {max} sessions, as many as it may have at a time",
+            identity.subject
+        );
+        let wait_ms = clock::random_between(STAY_MS.0, STAY_MS.1);
+        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms))
+    }
+
     fn count(&self, transport: Transport) -> &Arc<AtomicUsize> {
         let [websocket, sse, http] = &self.sessions;
         match transport {
@@ -281,7 +296,9 @@ impl Greeting {
     }
 
     fn session(&self, identity: Arc<Identity>) -> Result<Session, WireError> {
-        let meter = Meter::new(&self.house.limiter, self.guest.ip(), &identity);
+        let limiter = &self.house.limiter;
+        let meter = Meter::new(limiter, self.guest.ip(), &identity);
+        let granted = Granted::of(limiter, &identity);
         let stay = match self.transport {
             Transport::Http => {
                 meter.take(Kind::Requests, 1)?;
@@ -289,7 +306,7 @@ impl Greeting {
             }
             Transport::WebSocket | Transport::Sse => {
                 meter.take(Kind::Connects, 1)?;
-                self.stay(&identity)?
+                self.house.stay(&identity)?
             }
         };
         self.guest.let_in();
@@ -298,26 +315,14 @@ impl Greeting {
             ends_ms: standing::ends_ms(&identity),
             identity,
             id: clock::session_id(),
+            // It is looked at anew when something is asked for.
+            looked_at: AtomicU64::new(u64::MAX),
             guest: self.guest.clone(),
-            meter,
-            _stay: stay,
+            meter: Arc::new(meter),
+            granted,
+            stay,
             counted: Counted::new(&self.house, self.transport, self.encoding),
         })
-    }
-
-    /// A place among the sessions of a subject, where its token bounds them.
-    fn stay(&self, identity: &Identity) -> Result<Option<Stay>, WireError> {
-        let Some(max) = identity.limits.sessions else { return Ok(None) };
-        let places = usize::try_from(max.get()).unwrap_or(usize::MAX);
-        if let Some(stay) = self.house.guests.stay(&identity.subject, places) {
-            return Ok(Some(stay));
-        }
-        let text = format!(
-            "token: {} has {max} sessions, as many as it may have at a time",
-            identity.subject
-        );
-        let wait_ms = clock::random_between(STAY_MS.0, STAY_MS.1);
-        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms))
     }
 }
 

@@ -16,7 +16,7 @@ impl Session {
     /// # Errors
     /// `rate_limited`, with when to come again.
     pub fn take(&self, kind: Kind, cost: u64) -> Result<(), WireError> {
-        self.meter.take(kind, cost)
+        self.meter.take_granted(kind, cost, self.granted)
     }
 
     /// So many bytes of events were sent that were there before.

@@ -16,6 +16,7 @@ mod error;
 pub mod guests;
 pub mod house;
 mod metering;
+mod numbered;
 mod operate;
 pub mod outbox;
 mod publishing;
@@ -24,8 +25,12 @@ mod retention;
 mod scheduled;
 pub mod standing;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
+pub use crate::auth::shown;
 pub use crate::broker::{
     Delivery, DurableInfo, DurablesMax, Erased, Fetched, From as ReadFrom, PlacedLetter,
     PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
@@ -37,17 +42,16 @@ pub use house::{Greeting, House, Limits, Redeemed, Transport};
 pub(crate) use metering::replayed_bytes;
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
-use smallvec::SmallVec;
 use tidings_proto::{
-    Code, Cursor, Filter, Filters, Offset, SubscribeOptions, Topic, WireError,
-    message::{Ack, Connected, Gap, GapReason, Nack, Presence, Publish, Published, Receipts},
+    Code, Cursor, Filter, Filters, LogId, Offset, SubscribeOptions, Topic, WireError,
+    message::{Ack, Connected, Gap, GapReason, Nack, Presence, Receipts},
     wire::compressed::DEFLATE_RAW,
 };
 use uuid::Uuid;
 
 use self::{
     guests::{Guest, Stay},
-    rates::{Kind, Meter},
+    rates::{Granted, Kind, Meter},
 };
 use crate::{
     auth::Identity,
@@ -64,9 +68,14 @@ pub struct Session {
     id: Uuid,
     /// When the token ends, on the monotonic clock.
     ends_ms: Option<u64>,
+    /// How often it was announced that something was revoked, when this was last found to hold.
+    looked_at: AtomicU64,
     guest: Arc<Guest>,
-    meter: Meter,
-    _stay: Option<Stay>,
+    meter: Arc<Meter>,
+    /// What its token lets the subject publish.
+    granted: Option<Granted>,
+    /// Its place among those of its subject, where its token bounds them.
+    stay: Option<Stay>,
     counted: house::Counted,
 }
 
@@ -117,7 +126,8 @@ impl Session {
     /// Takes a newer token of the same subject.
     ///
     /// # Errors
-    /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's.
+    /// `unauthenticated` when it does not hold, `permission_denied` when it is somebody else's, `rate_limited` when it
+    /// bounds the sessions of its subject and there are as many.
     pub fn refresh(&mut self, token: &str) -> Result<(), WireError> {
         let identified = self.house.identify(Some(token));
         let identity = identified.map_err(|error| self.house.refuse(&error, self.guest.ip()))?;
@@ -128,8 +138,11 @@ impl Session {
             );
             return Err(WireError::new(Code::PermissionDenied, text));
         }
+        if self.stay.is_none() && self.counted.transport != Transport::Http {
+            self.stay = self.house.stay(&identity)?;
+        }
         self.ends_ms = standing::ends_ms(&identity);
-        self.meter.refresh(&identity);
+        self.granted = Granted::of(&self.house.limiter, &identity);
         self.identity = identity;
         Ok(())
     }
@@ -141,56 +154,6 @@ impl Session {
     pub fn may_keep(&self, filters: &Filters, durable: Option<&str>) -> Result<(), WireError> {
         self.check_read(filters)?;
         durable.map_or(Ok(()), |name| self.check_durable(name))
-    }
-
-    /// Queues events to be appended together. In the order of the calls.
-    ///
-    /// # Errors
-    /// As the protocol says; an error of the append itself comes from the ticket.
-    pub async fn publish(&self, batch: Vec<Publish>) -> Result<Publishing, WireError> {
-        let transport = self.counted.transport;
-        for publish in &batch {
-            self.check_publish(publish)
-                .inspect_err(|error| publishing::refused(transport, error))?;
-        }
-        let result = self.broker().publish(&self.identity.subject, batch).await;
-        let result = result.map_err(|error| of_publish(&error));
-        let ticket = result.inspect_err(|error| publishing::refused(transport, error))?;
-        Ok(Publishing::new(ticket, transport))
-    }
-
-    /// Publishes and waits until it is durable.
-    ///
-    /// # Errors
-    /// As the protocol says.
-    pub async fn publish_now(
-        &self,
-        batch: Vec<Publish>,
-    ) -> Result<SmallVec<[Published; 1]>, WireError> {
-        self.publish(batch).await?.await
-    }
-
-    fn check_publish(&self, publish: &Publish) -> Result<(), WireError> {
-        let topic = &publish.event.topic;
-        if topic.is_own() {
-            return Err(WireError::new(
-                Code::PermissionDenied,
-                format!("topic: {topic} is the broker's own: topics of yours do not start with $"),
-            ));
-        }
-        let data_bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
-        if data_bytes > self.house.limits.event_bytes_max {
-            let max = self.house.limits.event_bytes_max;
-            return Err(WireError::new(
-                Code::TooLarge,
-                format!("data: {data_bytes} bytes, at most {max} are allowed"),
-            ));
-        }
-        if !self.identity.grants.may_publish(topic) {
-            return Err(self.denied("publish to", topic.as_str()));
-        }
-        self.take(Kind::Publishes, 1)?;
-        self.take(Kind::Bytes, u64::try_from(data_bytes).unwrap_or(u64::MAX))
     }
 
     /// Subscribes; `number` is this conversation's number for it.
@@ -244,6 +207,8 @@ impl Session {
     /// # Errors
     /// `not_found` also where reading its topic is not granted: nobody learns what is there.
     pub async fn event(&self, offset: Offset) -> Result<Arc<Stored>, WireError> {
+        self.check_standing()?;
+        self.take(Kind::ReplayBytes, 1)?;
         let found = self.get(offset).await?;
         let readable = |event: &Arc<Stored>| {
             Filter::parse(event.topic().as_str()).is_ok_and(|topic| {
@@ -251,9 +216,11 @@ impl Session {
                 !is_never_delivered(&filters) && self.identity.grants.refused(&filters).is_none()
             })
         };
-        found.filter(readable).ok_or_else(|| {
+        let found = found.filter(readable).ok_or_else(|| {
             WireError::new(Code::NotFound, format!("offset: there is no event {offset}"))
-        })
+        })?;
+        self.replayed(replayed_bytes(std::slice::from_ref(&found)));
+        Ok(found)
     }
 
     /// The newest event on a topic, with this key where one is given.
@@ -264,8 +231,12 @@ impl Session {
         let filter = Filter::parse(topic.as_str())
             .map_err(|error| WireError::invalid(format!("topic: {error}")))?;
         self.check_read(&Filters::one(filter))?;
+        self.take(Kind::ReplayBytes, 1)?;
         match self.broker().last_on(topic, key).await {
-            Ok(Some(event)) => Ok(event),
+            Ok(Some(event)) => {
+                self.replayed(replayed_bytes(std::slice::from_ref(&event)));
+                Ok(event)
+            }
             Ok(None) => {
                 let with = if key.is_some() { " with this key" } else { "" };
                 let text = format!("topic: there is no event on {topic}{with}");
@@ -293,6 +264,7 @@ impl Session {
     /// # Errors
     /// `not_found` for all others too.
     pub async fn receipts(&self, offset: Offset) -> Result<Receipts, WireError> {
+        self.check_standing()?;
         let none = || {
             WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"))
         };
@@ -347,8 +319,17 @@ impl Session {
     ) -> Result<PutOutcome, WireError> {
         self.check_durable(name)?;
         self.check_read(&options.filters)?;
-        if options.presence.is_some() {
-            let text = "presence: it belongs to a subscribe over a WebSocket, not to the durable";
+        let of_sessions = [
+            ("presence", options.presence.is_some()),
+            ("batch_max", options.batch_max != SubscribeOptions::BATCH_MAX),
+        ];
+        if let Some((name, _)) = of_sessions.into_iter().find(|(_, given)| *given) {
+            let text =
+                format!("{name}: it belongs to a subscribe over a WebSocket, not to the durable");
+            return Err(WireError::invalid(text));
+        }
+        if options.log.is_some() {
+            let text = "log: say it in start, as in \"57@9f3c21d0\"";
             return Err(WireError::invalid(text));
         }
         let put = self.broker().put_durable(name, options, &self.identity.subject).await;
@@ -395,11 +376,18 @@ impl Session {
         // Rights may have changed since it was made.
         let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
         self.check_read(&filters)?;
+        self.take(Kind::ReplayBytes, 1)?;
+        let wait = wait.min(self.left());
         let fetching = async {
             let fetched = self.broker().fetch(name, limit, wait).await;
             fetched.map_err(|error| of_subscribe(&error, self.broker().log().id()))
         };
-        if wait.is_zero() { fetching.await } else { self.unless_revoked(fetching).await }
+        let fetched = match wait.is_zero() {
+            true => fetching.await,
+            false => self.unless_revoked(fetching).await,
+        }?;
+        self.replayed(replayed_bytes(&fetched.events));
+        Ok(fetched)
     }
 
     /// Acknowledges events of the durable subscription of this name; gives its floor once that is durable.
@@ -461,6 +449,10 @@ impl Session {
     pub(crate) fn check_log(&self, log: Option<&str>) -> Result<(), WireError> {
         let ours = self.broker().log();
         match log {
+            Some(named) if !LogId::is_name(named) => Err(WireError::invalid(format!(
+                "log: \"{}\": it must be the id of a log, or its first eight hex digits",
+                shown(named)
+            ))),
             Some(named) if !named.to_ascii_lowercase().starts_with(&ours.id().short()) => {
                 Err(WireError {
                     first: Some(ours.first().get()),
@@ -477,6 +469,7 @@ impl Session {
     }
 
     fn check_read(&self, filters: &Filters) -> Result<(), WireError> {
+        self.check_standing()?;
         if is_never_delivered(filters) {
             let text = "filters: the events of $acks, $subscriptions and $scheduled are the broker's own and never delivered";
             return Err(WireError::new(Code::PermissionDenied, text));
@@ -488,6 +481,7 @@ impl Session {
     }
 
     fn check_durable(&self, name: &str) -> Result<(), WireError> {
+        self.check_standing()?;
         match self.identity.grants.may_use_durable(name) {
             true => Ok(()),
             false => Err(self.denied("use the durable subscription", name)),
@@ -499,6 +493,7 @@ impl Session {
     /// # Errors
     /// `permission_denied`, which says what it was about.
     pub fn check_admin(&self, what: &str) -> Result<(), WireError> {
+        self.check_standing()?;
         match self.identity.grants.is_admin() {
             true => Ok(()),
             false => Err(WireError::new(
@@ -561,11 +556,6 @@ pub fn parse_topic(field: &str, text: &str) -> Result<Topic, WireError> {
 pub fn parse_filter(field: &str, text: &str) -> Result<Filter, WireError> {
     Filter::parse(text)
         .map_err(|error| WireError::invalid(format!("{field}: \"{}\" {error}", shown(text))))
-}
-
-/// As much of somebody's text as belongs into an error.
-pub fn shown(text: &str) -> String {
-    text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {

@@ -7,7 +7,6 @@
 //! - [`Outbox::fill`] must be run to its end: a batch once taken is on its way.
 
 use std::{
-    collections::HashMap,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -28,7 +27,9 @@ use super::{
     House, Publishing, PublishingRun, Transport,
     answers::{AnswerQueue, Next, Queued, Room},
     encoding::Encoding,
-    internal, of_append, of_read, replayed_bytes,
+    internal,
+    numbered::Numbered,
+    of_append, of_read, replayed_bytes,
 };
 use crate::{
     broker::{AckTicket, Delivery, Ready, Subscription},
@@ -40,7 +41,7 @@ use crate::{
 mod dues;
 
 /// Once this many bytes are there they are written: with one batch more than this, what a socket that takes
-/// nothing holds stays below 64 KiB.
+/// nothing holds stays below 48 KiB.
 const FILL_BYTES: usize = 16 * 1024;
 
 /// Something to send.
@@ -182,7 +183,7 @@ struct Waiting {
 pub struct Outbox {
     answers: AnswerQueue,
     pending: Option<Waiting>,
-    subscriptions: HashMap<u32, Box<Subscription>>,
+    subscriptions: Numbered<Box<Subscription>>,
     dues: Dues,
     /// Those that something is written of.
     writing: Vec<u32>,
@@ -215,7 +216,7 @@ impl Outbox {
             compresses: false,
             answers,
             pending: None,
-            subscriptions: HashMap::new(),
+            subscriptions: Numbered::default(),
             dues: Dues::default(),
             writing: Vec::new(),
             ready,
@@ -251,7 +252,7 @@ impl Outbox {
     /// The socket has taken everything.
     pub fn sent(&mut self) {
         for number in std::mem::take(&mut self.writing) {
-            let Some(subscription) = self.subscriptions.get(&number) else { continue };
+            let Some(subscription) = self.subscriptions.get(number) else { continue };
             subscription.sent();
             self.dues.set(number, subscription.next_due_ms());
         }
@@ -260,7 +261,8 @@ impl Outbox {
         }
     }
 
-    /// Waits for a reason to look again; true when it is time for a ping.
+    /// Waits for a reason to look again; true when it is time for a ping. When the broker stops, the conversation ends and
+    /// with it the answers: that wakes whoever waits here.
     async fn wait(&mut self, frames: &mut impl Frames) -> bool {
         let due = self.dues.first();
         let due_in = due
@@ -278,7 +280,7 @@ impl Outbox {
                 None => self.ended = true,
             },
             () = self.ready.wait(), if !stopped => {}
-            () = sleep(due_in), if due_in.is_some() && !stopped => {
+            () = clock::sleep(due_in), if due_in.is_some() && !stopped => {
                 if let Some((_, number)) = due {
                     self.ready.push(number);
                 }
@@ -287,7 +289,6 @@ impl Outbox {
                 self.move_idle_cursors(frames);
                 return true;
             }
-            () = self.house.stop.cancelled(), if !stopped => {}
         }
         false
     }
@@ -332,7 +333,7 @@ impl Outbox {
                 self.subscriptions.insert(subscription.number(), subscription);
             }
             Item::Unsubscribe(id, number) => {
-                if let Some(subscription) = self.subscriptions.remove(&number) {
+                if let Some(subscription) = self.subscriptions.remove(number) {
                     subscription.unsubscribe();
                 }
                 self.dues.set(number, None);
@@ -350,7 +351,7 @@ impl Outbox {
 
     /// One turn of one subscription.
     async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
-        let Some(subscription) = self.subscriptions.get_mut(&number) else { return };
+        let Some(subscription) = self.subscriptions.get_mut(number) else { return };
         // Boxed: an idle socket keeps no room for a read.
         match Box::pin(subscription.next()).await {
             Ok(Some(delivery)) => {
@@ -392,7 +393,7 @@ impl Outbox {
 
     /// A subscription has ended by itself.
     fn forget(&mut self, number: u32) {
-        if let Some(subscription) = self.subscriptions.remove(&number) {
+        if let Some(subscription) = self.subscriptions.remove(number) {
             // The session goes on without it: nobody comes back for it.
             subscription.unsubscribe();
         }
@@ -414,14 +415,6 @@ impl Outbox {
 async fn outcome(pending: &mut Option<Waiting>) -> Outcome {
     match pending {
         Some(waiting) => (&mut waiting.pending).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn sleep(duration: Option<Duration>) {
-    match duration {
-        // Boxed: who waits for no moment keeps no room for a timer.
-        Some(duration) => Box::pin(tokio::time::sleep(duration)).await,
         None => std::future::pending().await,
     }
 }

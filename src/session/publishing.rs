@@ -13,7 +13,7 @@ use tidings_proto::{
     message::{Publish, Published, RequestId},
 };
 
-use super::{Session, Transport, of_publish};
+use super::{Session, Transport, of_publish, rates::Kind};
 use crate::{
     broker::{self, PublishTicket, RunTicket},
     metrics::{self, Outcome},
@@ -54,9 +54,12 @@ pub(super) fn refused(transport: Transport, error: &WireError) {
     metrics::publish_answered(transport.as_str(), outcome(error.code), 1);
 }
 
-/// Publishes of one client that came together; each is answered for itself. Empty it holds no memory.
+/// Publishes of one client that came together; each is answered for itself. Empty it takes the room of a pointer.
 #[derive(Default)]
-pub struct Run {
+pub struct Run(Option<Box<Publishes>>);
+
+#[derive(Default)]
+struct Publishes {
     events: broker::Run,
     requests: Vec<Option<RequestId>>,
 }
@@ -64,12 +67,12 @@ pub struct Run {
 impl Run {
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.0.is_none()
     }
 
     /// Whether it is to be published before more comes.
     pub fn is_full(&self) -> bool {
-        self.events.is_full()
+        self.0.as_ref().is_some_and(|publishes| publishes.events.is_full())
     }
 
     /// Whether this may be in one.
@@ -120,6 +123,68 @@ impl Future for PublishingRun {
 }
 
 impl Session {
+    /// Queues events to be appended together. In the order of the calls.
+    ///
+    /// # Errors
+    /// As the protocol says; an error of the append itself comes from the ticket.
+    pub async fn publish(&self, batch: Vec<Publish>) -> Result<Publishing, WireError> {
+        let transport = self.counted.transport;
+        let checked = self.check_publishes(&batch);
+        checked.inspect_err(|error| refused(transport, error))?;
+        let result = self.broker().publish(&self.identity.subject, batch).await;
+        let result = result.map_err(|error| of_publish(&error));
+        let ticket = result.inspect_err(|error| refused(transport, error))?;
+        Ok(Publishing::new(ticket, transport))
+    }
+
+    /// Publishes and waits until it is durable.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn publish_now(
+        &self,
+        batch: Vec<Publish>,
+    ) -> Result<SmallVec<[Published; 1]>, WireError> {
+        self.publish(batch).await?.await
+    }
+
+    /// What is published together is allowed together: who waits as they are told gets all of it through.
+    fn check_publishes(&self, batch: &[Publish]) -> Result<(), WireError> {
+        self.check_standing()?;
+        let mut bytes = 0;
+        for publish in batch {
+            bytes += self.check_publish(publish)?;
+        }
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.take(Kind::Publishes, count(batch.len()))?;
+        self.take(Kind::Bytes, count(bytes)).inspect_err(|_| {
+            self.meter.give_back(Kind::Publishes, count(batch.len()), self.granted)
+        })
+    }
+
+    /// Whether this may be published; gives how many bytes its data has.
+    fn check_publish(&self, publish: &Publish) -> Result<usize, WireError> {
+        let topic = &publish.event.topic;
+        if topic.is_own() {
+            return Err(WireError::new(
+                Code::PermissionDenied,
+                format!("topic: {topic} is the broker's own: topics of yours do not start with $"),
+            ));
+        }
+        let data_bytes = publish.event.data.as_ref().map_or(0, bytes::Bytes::len);
+        if data_bytes > self.house.limits.event_bytes_max {
+            let max = self.house.limits.event_bytes_max;
+            return Err(WireError::new(
+                Code::TooLarge,
+                format!("data: {data_bytes} bytes, at most {max} are allowed"),
+            ));
+        }
+        if !self.identity.grants.may_publish(topic) {
+            return Err(self.denied("publish to", topic.as_str()));
+        }
+        Ok(data_bytes)
+    }
+
     /// Adds a publish that a run [takes](Run::takes); it is not published yet.
     ///
     /// # Errors
@@ -130,19 +195,21 @@ impl Session {
         id: Option<RequestId>,
         publish: Publish,
     ) -> Result<(), WireError> {
-        let checked = self.check_publish(&publish);
+        let checked = self.check_publishes(std::slice::from_ref(&publish));
         checked.inspect_err(|error| refused(self.counted.transport, error))?;
-        self.broker().add(&mut run.events, &self.identity.subject, publish);
-        run.requests.push(id);
+        let publishes = run.0.get_or_insert_default();
+        self.broker().add(&mut publishes.events, &self.identity.subject, publish);
+        publishes.requests.push(id);
         Ok(())
     }
 
     /// Queues the events of a run. In the order of the calls, also of those of [`Session::publish`].
     pub async fn publish_run(&self, run: Run) -> PublishingRun {
-        let ticket = self.broker().publish_run(run.events).await;
+        let Publishes { events, requests } = run.0.map_or_else(Publishes::default, |run| *run);
+        let ticket = self.broker().publish_run(events).await;
         PublishingRun {
             ticket: ticket.map_err(|error| of_publish(&error)),
-            requests: run.requests,
+            requests,
             transport: self.counted.transport,
         }
     }

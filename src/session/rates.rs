@@ -240,13 +240,75 @@ pub struct Meter {
     limiter: Arc<Limiter>,
     ip: Option<Key>,
     subject: Option<Key>,
-    /// What its token lets the subject publish.
-    granted: Option<(Key, Rate)>,
     /// When each of its buckets will be full; made when one is needed.
     own: Option<Box<[AtomicU64; KINDS]>>,
     refused_in_a_row: AtomicU32,
     /// The kind of the last refusal.
     last_refused: AtomicU32,
+}
+
+/// What a token lets its subject publish.
+#[derive(Clone, Copy, Debug)]
+pub struct Granted(Key, Rate);
+
+impl Granted {
+    /// As the token of this identity says: a second's worth at once.
+    pub fn of(limiter: &Limiter, identity: &Identity) -> Option<Granted> {
+        let per_second = u64::from(identity.limits.publish_per_second?.get());
+        let rate = Rate { per_second, burst: per_second };
+        Some(Granted(limiter.subjects.key(&identity.subject), rate))
+    }
+}
+
+/// One bucket of those that something is taken of.
+#[derive(Clone, Copy)]
+struct Bucket<'a> {
+    scope: Scope,
+    kind: Kind,
+    rate: Rate,
+    of: Of<'a>,
+}
+
+/// Where a bucket is.
+#[derive(Clone, Copy)]
+enum Of<'a> {
+    /// With the session. One task speaks for it at a time.
+    Session(&'a AtomicU64),
+    /// In a table.
+    Table(&'a Table, Key),
+}
+
+impl Bucket<'_> {
+    fn take(&self, now_ns: u64, cost: u64) -> Result<(), Wait> {
+        match self.of {
+            Of::Session(full) => {
+                let taken = bucket::take(self.rate, full.load(Ordering::Relaxed), now_ns, cost)?;
+                full.store(taken, Ordering::Relaxed);
+                Ok(())
+            }
+            Of::Table(table, key) => table.take(key, self.kind, self.rate, now_ns, cost),
+        }
+    }
+
+    fn charge(&self, now_ns: u64, cost: u64) {
+        match self.of {
+            Of::Session(full) => {
+                let charged = bucket::charge(self.rate, full.load(Ordering::Relaxed), now_ns, cost);
+                full.store(charged, Ordering::Relaxed);
+            }
+            Of::Table(table, key) => table.charge(key, self.kind, self.rate, now_ns, cost),
+        }
+    }
+
+    fn give_back(&self, cost: u64) {
+        match self.of {
+            Of::Session(full) => {
+                let left = bucket::give_back(self.rate, full.load(Ordering::Relaxed), cost);
+                full.store(left, Ordering::Relaxed);
+            }
+            Of::Table(table, key) => table.give_back(key, self.kind, self.rate, cost),
+        }
+    }
 }
 
 impl Meter {
@@ -259,27 +321,34 @@ impl Meter {
             ip: (!of_ip.is_off()).then(|| limiter.ips.key(network(ip))),
             subject: (is_one && !of_subject.is_off()).then(|| limiter.subjects.key(subject)),
             own: (!session.is_off()).then(Box::default),
-            granted: granted(limiter, identity),
             refused_in_a_row: AtomicU32::new(0),
             last_refused: AtomicU32::new(0),
             limiter: limiter.clone(),
         }
     }
 
-    /// It goes on with another token.
-    pub fn refresh(&mut self, identity: &Identity) {
-        self.granted = granted(&self.limiter, identity);
-    }
-
-    /// Takes `cost`.
+    /// Takes `cost`, of every bucket there is for it or of none.
     ///
     /// # Errors
     /// `rate_limited`, with when to come again.
     pub fn take(&self, kind: Kind, cost: u64) -> Result<(), WireError> {
-        if self.limiter.is_off && self.granted.is_none() {
+        self.take_granted(kind, cost, None)
+    }
+
+    /// The same with what the token of now says.
+    ///
+    /// # Errors
+    /// As [`Meter::take`].
+    pub fn take_granted(
+        &self,
+        kind: Kind,
+        cost: u64,
+        granted: Option<Granted>,
+    ) -> Result<(), WireError> {
+        if self.limiter.is_off && granted.is_none() {
             return Ok(());
         }
-        let refused = match self.refused(kind, cost) {
+        let refused = match self.refused(kind, cost, granted) {
             Some(refused) => refused,
             None => {
                 self.refused_in_a_row.store(0, Ordering::Relaxed);
@@ -296,22 +365,18 @@ impl Meter {
         Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms()))
     }
 
+    /// Gives back what [`Meter::take_granted`] took, and for which nothing was done.
+    pub fn give_back(&self, kind: Kind, cost: u64, granted: Option<Granted>) {
+        self.buckets(kind, granted).iter().flatten().for_each(|bucket| bucket.give_back(cost));
+    }
+
     /// Takes `cost` whether it is there or not.
     pub fn charge(&self, kind: Kind, cost: u64) {
         if self.limiter.is_off || cost == 0 {
             return;
         }
-        let (now_ns, options) = (now_ns(), &self.limiter.options);
-        if let (Some(rate), Some(full)) = (options.session.get(kind), self.bucket(kind)) {
-            let full_ns = bucket::charge(rate, full.load(Ordering::Relaxed), now_ns, cost);
-            full.store(full_ns, Ordering::Relaxed);
-        }
-        if let (Some(rate), Some(key)) = (options.subject.get(kind), self.subject) {
-            self.limiter.subjects.charge(key, kind, rate, now_ns, cost);
-        }
-        if let (Some(rate), Some(key)) = (options.ip.get(kind), self.ip) {
-            self.limiter.ips.charge(key, kind, rate, now_ns, cost);
-        }
+        let now_ns = now_ns();
+        self.buckets(kind, None).iter().flatten().for_each(|bucket| bucket.charge(now_ns, cost));
     }
 
     /// What it goes on and on with though it is refused, where it does.
@@ -321,52 +386,46 @@ impl Meter {
         Kind::ALL.get(kind).copied().filter(|_| is_beyond)
     }
 
-    fn refused(&self, kind: Kind, cost: u64) -> Option<(Scope, Rate, Wait)> {
-        let options = &self.limiter.options;
-        let rates = [options.session.get(kind), options.subject.get(kind), options.ip.get(kind)];
-        let granted = self.granted.filter(|_| kind == Kind::Publishes);
-        if rates.iter().all(Option::is_none) && granted.is_none() {
+    fn refused(
+        &self,
+        kind: Kind,
+        cost: u64,
+        granted: Option<Granted>,
+    ) -> Option<(Scope, Rate, Wait)> {
+        let buckets = self.buckets(kind, granted);
+        if buckets.iter().all(Option::is_none) {
             return None;
         }
         let now_ns = now_ns();
-        if let Some((key, rate)) = granted
-            && let Err(wait) = self.limiter.subjects.take(key, Kind::Granted, rate, now_ns, cost)
-        {
-            return Some((Scope::Subject, rate, wait));
-        }
-        let [of_session, of_subject, of_ip] = rates;
-        // A connection has taken its own when it came.
-        let of_ip = of_ip.filter(|_| kind != Kind::Connects);
-        if let (Some(rate), Some(full)) = (of_session, self.bucket(kind)) {
-            // One task speaks for a session at a time.
-            match bucket::take(rate, full.load(Ordering::Relaxed), now_ns, cost) {
-                Ok(full_ns) => full.store(full_ns, Ordering::Relaxed),
-                Err(wait) => return Some((Scope::Session, rate, wait)),
+        for (at, bucket) in buckets.iter().flatten().enumerate() {
+            if let Err(wait) = bucket.take(now_ns, cost) {
+                // Who is refused has taken nothing of the others.
+                buckets.iter().flatten().take(at).for_each(|before| before.give_back(cost));
+                return Some((bucket.scope, bucket.rate, wait));
             }
-        }
-        if let (Some(rate), Some(key)) = (of_subject, self.subject)
-            && let Err(wait) = self.limiter.subjects.take(key, kind, rate, now_ns, cost)
-        {
-            return Some((Scope::Subject, rate, wait));
-        }
-        if let (Some(rate), Some(key)) = (of_ip, self.ip)
-            && let Err(wait) = self.limiter.ips.take(key, kind, rate, now_ns, cost)
-        {
-            return Some((Scope::Ip, rate, wait));
         }
         None
     }
 
-    fn bucket(&self, kind: Kind) -> Option<&AtomicU64> {
-        self.own.as_ref()?.get(kind as usize)
+    /// Those that something of this kind is taken of.
+    fn buckets(&self, kind: Kind, granted: Option<Granted>) -> [Option<Bucket<'_>>; 4] {
+        let Limiter { options, ips, subjects, .. } = &*self.limiter;
+        let bucket = |scope, kind, rate: Option<Rate>, of: Option<_>| {
+            rate.zip(of).map(|(rate, of)| Bucket { scope, kind, rate, of })
+        };
+        let granted = granted.filter(|_| kind == Kind::Publishes);
+        let of_token = granted.map(|Granted(key, _)| Of::Table(subjects, key));
+        let own = self.own.as_ref().and_then(|own| own.get(kind as usize)).map(Of::Session);
+        let of_subject = self.subject.map(|key| Of::Table(subjects, key));
+        // A connection has taken its own when it came.
+        let of_ip = self.ip.filter(|_| kind != Kind::Connects).map(|key| Of::Table(ips, key));
+        [
+            bucket(Scope::Subject, Kind::Granted, granted.map(|Granted(_, rate)| rate), of_token),
+            bucket(Scope::Session, kind, options.session.get(kind), own),
+            bucket(Scope::Subject, kind, options.subject.get(kind), of_subject),
+            bucket(Scope::Ip, kind, options.ip.get(kind), of_ip),
+        ]
     }
-}
-
-/// What the token lets its subject publish: a second's worth at once.
-fn granted(limiter: &Limiter, identity: &Identity) -> Option<(Key, Rate)> {
-    let per_second = u64::from(identity.limits.publish_per_second?.get());
-    let rate = Rate { per_second, burst: per_second };
-    Some((limiter.subjects.key(&identity.subject), rate))
 }
 
 /// What of an address is one: all of IPv4, of IPv6 what a customer is given at least.
@@ -496,13 +555,35 @@ mod tests {
         let limiter = Limiter::new(Options::default());
         let mut bounded = identity("alice");
         bounded.limits.publish_per_second = std::num::NonZeroU32::new(2);
-        let [one, mut other] = [(); 2].map(|()| Meter::new(&limiter, ip("::1"), &bounded));
-        one.take(Kind::Publishes, 1).unwrap();
-        other.take(Kind::Publishes, 1).unwrap();
-        assert_eq!(one.take(Kind::Publishes, 1).unwrap_err().retry_after_ms, Some(500));
-        one.take(Kind::Acks, 100).unwrap();
-        other.refresh(&identity("alice"));
-        other.take(Kind::Publishes, 100).unwrap();
+        let [one, other] = [(); 2].map(|()| Meter::new(&limiter, ip("::1"), &bounded));
+        let granted = Granted::of(&limiter, &bounded);
+        let publish = |meter: &Meter, granted| meter.take_granted(Kind::Publishes, 1, granted);
+        publish(&one, granted).unwrap();
+        publish(&other, granted).unwrap();
+        assert_eq!(publish(&one, granted).unwrap_err().retry_after_ms, Some(500));
+        one.take_granted(Kind::Acks, 100, granted).unwrap();
+        other.take_granted(Kind::Publishes, 100, None).unwrap();
+        held::set(None);
+    }
+
+    #[test]
+    fn who_is_refused_has_taken_nothing_of_what_there_was() {
+        held::set(Some(1000));
+        let mut options = Options::default();
+        options.session.set(Kind::Acks, Some(RATE));
+        options.subject.set(Kind::Acks, Some(RATE));
+        options.ip.set(Kind::Acks, Some(Rate { per_second: 1, burst: 1 }));
+        let limiter = Limiter::new(options);
+        let here = Meter::new(&limiter, ip("10.0.0.1"), &identity("alice"));
+        here.take(Kind::Acks, 1).unwrap();
+        for _ in 0..100 {
+            let error = here.take(Kind::Acks, 1).unwrap_err();
+            assert!(error.message.contains("this ip"), "{}", error.message);
+        }
+        let there = Meter::new(&limiter, ip("10.0.0.2"), &identity("alice"));
+        there.take(Kind::Acks, 1).expect("alice has two left");
+        there.give_back(Kind::Acks, 1, None);
+        there.take(Kind::Acks, 1).unwrap();
         held::set(None);
     }
 

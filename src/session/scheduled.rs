@@ -1,6 +1,6 @@
 //! Events that wait for their moment, as a session may deal with them.
 
-use tidings_proto::{Offset, WireError, message::Publish};
+use tidings_proto::{Placed, WireError, message::Publish};
 
 use super::{Session, of_cancel};
 
@@ -9,11 +9,13 @@ impl Session {
     ///
     /// # Errors
     /// `not_found` where none was scheduled by them under this offset (the admin may cancel everybody's), `conflict`
-    /// where it has been published.
-    pub async fn cancel(&self, offset: Offset) -> Result<(), WireError> {
+    /// where it has been published, `offset_gone` where it is of another log.
+    pub async fn cancel(&self, placed: &Placed) -> Result<(), WireError> {
+        self.check_standing()?;
+        self.check_log(placed.log.as_deref())?;
         let is_allowed =
             |publisher: &str| publisher == self.identity.subject || self.identity.grants.is_admin();
-        self.broker().cancel(offset, is_allowed).await.map_err(|error| of_cancel(&error))
+        self.broker().cancel(placed.offset, is_allowed).await.map_err(|error| of_cancel(&error))
     }
 }
 

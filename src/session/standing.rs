@@ -4,7 +4,11 @@
 //!   that a clock that jumps keeps nobody in and throws nobody out.
 //! - Who waits for long watches: what is revoked is told to all who watch when it is in the log.
 
-use std::{pin::Pin, sync::Arc};
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use tidings_proto::{Code, WireError};
 use tokio::sync::watch;
@@ -95,6 +99,43 @@ impl Session {
         self.ends_ms
     }
 
+    /// How long it may go on at most.
+    pub(super) fn left(&self) -> Duration {
+        let left_ms = self.ends_ms.map(|at_ms| at_ms.saturating_sub(clock::monotonic_ms()));
+        left_ms.map_or(Duration::MAX, Duration::from_millis)
+    }
+
+    /// That what it came with holds, now: a request may have been under way for long.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub(super) fn check_standing(&self) -> Result<(), WireError> {
+        if self.left().is_zero() {
+            return Err(expired());
+        }
+        self.check_revoked()
+    }
+
+    /// That what it came with is not revoked. Costs a look at a number as long as nothing is.
+    ///
+    /// # Errors
+    /// `unauthenticated`.
+    pub(super) fn check_revoked(&self) -> Result<(), WireError> {
+        if self.identity.credential == Credential::None {
+            return Ok(());
+        }
+        // First the number, then the look: what is said in between changes it.
+        let changes = self.broker().access_version();
+        if self.looked_at.load(Ordering::Relaxed) == changes {
+            return Ok(());
+        }
+        if is_revoked(self.broker(), &self.identity) {
+            return Err(revoked());
+        }
+        self.looked_at.store(changes, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Waits for the outcome of `work`, but not longer than the session may go on.
     ///
     /// # Errors
@@ -106,8 +147,8 @@ impl Session {
         let mut standing = self.standing();
         tokio::select! {
             biased;
+            () = standing.revoked() => Err(revoked()),
             done = work => done,
-            () = standing.revoked() => Err(error::of_auth(&AuthError::Revoked)),
         }
     }
 }

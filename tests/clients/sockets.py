@@ -26,14 +26,14 @@ JSON = "tidings.v1.json"
 class Broker:
     """A broker on free ports in a directory of its own."""
 
-    def __init__(self):
+    def __init__(self, *more):
         self.dir = tempfile.TemporaryDirectory()
         # To the broker a TIDINGS_ variable is a setting, and one it does not know is an error.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TIDINGS_")}
         env["TIDINGS_LOG"] = "tidings=warn"
         ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [os.environ["TIDINGS_BIN"], "serve", "--data", self.dir.name + "/data", *ports],
+            [os.environ["TIDINGS_BIN"], "serve", "--data", self.dir.name + "/data", *ports, *more],
             stdout=subprocess.PIPE,
             env=env,
             text=True,

@@ -4,16 +4,22 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use hyper::{Method, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
 };
+use tokio_rustls::rustls;
 
 use crate::{
     auth::{Guarded, SECRET, admin, guarded, now_s, signed, token, token_for},
@@ -122,6 +128,85 @@ async fn s3_a_revoked_token_ends_its_sessions_on_every_door_and_stays_revoked() 
     guarded.broker.restart();
     shut(&guarded).await;
     assert_eq!(guarded.get(&other, "/v1/topics/a/events").await.status, 200);
+}
+
+/// A publish whose head has come and been looked at, and whose body comes later: gives the status of its answer.
+async fn begun(guarded: &Guarded, token: &str) -> impl AsyncFnOnce() -> String {
+    let mut stream = TcpStream::connect(&guarded.broker.public).await.unwrap();
+    let head = format!(
+        "POST /v1/topics/a/events HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {token}\r\n\
+         connection: close\r\ncontent-length: 1\r\n\r\n",
+        guarded.broker.public
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let let_in = async || guarded.get(&admin(), "/v1/status").await.json()["sessions"]["http"] == 2;
+    eventually("it is let in", let_in).await;
+    async move || {
+        stream.write_all(b"1").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    }
+}
+
+#[tokio::test]
+async fn s3_a_request_that_takes_long_is_held_to_the_token_when_it_is_done() {
+    let guarded = guarded(&["--set", "auth.leeway=0s"]);
+    let mine = named("j1", everything());
+    let finish = begun(&guarded, &mine).await;
+    revoke(&guarded, json!({"jti": "j1"})).await;
+    assert_eq!(finish().await, "401", "it was revoked meanwhile");
+    let short = token_for("alice", everything(), 3);
+    let finish = begun(&guarded, &short).await;
+    eventually("it has ended", async || !is_let_in(&guarded.broker, &short).await).await;
+    assert_eq!(finish().await, "401", "it has ended meanwhile");
+    let other = named("j2", everything());
+    let finish = begun(&guarded, &other).await;
+    assert_eq!(finish().await, "201");
+    let read = guarded.get(&admin(), "/v1/topics/a/events").await.json();
+    assert_eq!(read["events"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn s5_a_stranger_has_room_for_a_token_and_no_more() {
+    let guarded = guarded(&[]);
+    let publish = json!({"id": 2, "publish": {"topic": "a", "data": "x".repeat(500_000)}});
+    let mut stranger = raw::Raw::open(&guarded.broker.public).await;
+    stranger.write(&raw::frame(raw::TEXT, publish.to_string().as_bytes())).await;
+    assert_eq!(stranger.close_code().await, Some(1009));
+    // Who is let in has all of it, also in the same piece.
+    let connect = json!({"id": 1, "connect": {"token": admin()}});
+    let mut socket = Socket::open(&guarded.broker.public).await;
+    socket.send_together(&[connect, publish]).await;
+    assert!(socket.answer(2).await["published"].is_object());
+    let mut by_upgrade = guarded.open(&admin()).await;
+    by_upgrade.publish(json!({"topic": "a", "data": "x".repeat(500_000)})).await;
+}
+
+#[tokio::test]
+async fn s3_who_publishes_without_end_is_out_when_it_is_in_the_log() {
+    let guarded = guarded(&[]);
+    let stored = async |topic: &str| {
+        let path = format!("/v1/topics/{topic}/events?limit=1000&after=0");
+        let page = guarded.get(&admin(), &path).await.json();
+        let events: &Vec<Value> = page["events"].as_array().unwrap();
+        offsets(events)
+    };
+    for n in 0..5 {
+        let (jti, topic) = (format!("j{n}"), format!("a{n}"));
+        let mut socket = guarded.open(&named(&jti, everything())).await;
+        let on = topic.clone();
+        let flood = tokio::spawn(async move {
+            while socket.try_call("publish", json!({ "topic": on })).await.is_some() {}
+            socket.closed.map(|frame| u16::from(frame.code))
+        });
+        eventually("it publishes", async || stored(&topic).await.len() > 20).await;
+        revoke(&guarded, json!({ "jti": jti })).await;
+        assert_eq!(flood.await.unwrap(), Some(4503));
+        let revoked = *stored("$auth").await.last().unwrap();
+        let late = stored(&topic).await.into_iter().filter(|offset| *offset > revoked).count();
+        assert!(late <= 1, "{late} were published, and one was under way");
+    }
 }
 
 #[tokio::test]
@@ -381,7 +466,13 @@ async fn s1_somebody_without_a_token_may_do_what_the_settings_say_and_no_more() 
     assert_eq!(guarded.get("bad", "/v1/topics/news.1/events").await.status, 401);
     assert_eq!(guarded.open("bad").await.close_code().await, Some(4401));
     let can = http::get(address, "/v1/capabilities").await.json();
-    assert_eq!(can["auth"]["required"], false, "{can}");
+    assert_eq!((&can["auth"]["required"], &can["auth"]["tickets"]), (&json!(false), &json!(true)));
+    // All of them together are one subject: the tickets of one would be those of all.
+    let none = http::post_json(address, "/v1/tickets", &json!({})).await;
+    assert_eq!(
+        (none.status, &none.json()["code"]),
+        (StatusCode::FORBIDDEN, &json!("permission_denied"))
+    );
 }
 
 /// A connection that takes next to nothing, after this request.
@@ -532,7 +623,9 @@ async fn is_let_in(broker: &Broker, token: &str) -> bool {
     let bearer = format!("Bearer {token}");
     let headers = [("authorization", &*bearer)];
     let path = "/v1/topics/a/events";
-    http::request(&broker.public, Method::GET, path, &headers, b"").await.status.is_success()
+    let answer = http::request(&broker.public, Method::GET, path, &headers, b"").await;
+    assert!([200, 401].contains(&answer.status.as_u16()), "{} {}", answer.status, answer.text());
+    answer.status.is_success()
 }
 
 #[tokio::test]
@@ -587,6 +680,135 @@ async fn s2_keys_come_from_a_server_on_this_machine() {
     eventually("the set has come", async || is_let_in(&broker, &token).await).await;
     server.await.unwrap();
     assert!(is_let_in(&broker, &token).await, "the server has gone, the set stays");
+}
+
+/// A server of key sets over TLS on this machine: each connection is given the next of these answers, the last for ever.
+struct KeyServer {
+    port: u16,
+    cert: tempfile::NamedTempFile,
+    asked: Arc<AtomicUsize>,
+}
+
+impl KeyServer {
+    async fn start(answers: Vec<String>) -> KeyServer {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let cert = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(cert.path(), made.cert.pem()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Whoever does not trust it hangs up.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = vec![0; 4096];
+                if stream.read(&mut head).await.is_err() {
+                    continue;
+                }
+                let at = counted.fetch_add(1, Ordering::SeqCst);
+                let answer = answers.get(at).or(answers.last()).unwrap();
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        KeyServer { port, cert, asked }
+    }
+
+    fn settings(&self, host: &str, with_ca: bool) -> Vec<String> {
+        let url = format!("auth.jwks_url=https://{host}:{}/keys", self.port);
+        let ca = format!("auth.jwks_ca={}", self.cert.path().display());
+        let mut settings = vec![url, "auth.jwks_refresh=1s".to_owned()];
+        settings.extend(with_ca.then_some(ca));
+        settings
+    }
+}
+
+fn set_all(settings: &[String]) -> Vec<&str> {
+    settings.iter().flat_map(|setting| ["--set", setting]).collect()
+}
+
+// The server answers while the broker is waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s2_keys_come_over_tls_from_who_is_trusted_and_from_nobody_it_sends_us_to() {
+    let elsewhere = KeyServer::start(vec![whole()]).await;
+    let redirect = format!(
+        "HTTP/1.1 302 Found\r\nlocation: https://localhost:{}/keys\r\ncontent-length: 0\r\n\r\n",
+        elsewhere.port
+    );
+    let large = format!("{{\"keys\":[{}]}}", " ".repeat(300_000));
+    let large = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{large}", large.len());
+    let server = KeyServer::start(vec![redirect, large, whole()]).await;
+    let token = of_set(Algorithm::ES256, "ec");
+    let failed = async |broker: &Broker| {
+        let metrics = http::get(&broker.admin, "/metrics").await.text();
+        let line = "tidings_auth_key_sets_total{result=\"failed\"} ";
+        let count = metrics.lines().find_map(|it| it.strip_prefix(line));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let broker = Broker::with(&set_all(&server.settings("localhost", true)));
+    eventually("the set has come", async || is_let_in(&broker, &token).await).await;
+    assert!(failed(&broker).await >= 2, "what is sent elsewhere, and what is too large");
+    let asked = elsewhere.asked.load(Ordering::SeqCst);
+    assert_eq!(asked, 0, "a redirect is not followed");
+    // Not by the system, and not for another name.
+    for (host, with_ca) in [("localhost", false), ("127.0.0.1", true)] {
+        let broker = Broker::with(&set_all(&server.settings(host, with_ca)));
+        eventually("it was tried", async || failed(&broker).await >= 2).await;
+        assert!(!is_let_in(&broker, &token).await, "{host} {with_ca}");
+    }
+}
+
+#[tokio::test]
+async fn s2_keys_in_files_are_read_anew_and_the_last_good_ones_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    std::fs::write(file("secret"), SECRET).unwrap();
+    std::fs::write(file("pem"), include_str!("../keys/ec.pub.pem")).unwrap();
+    std::fs::write(file("set"), SET.replace("\"ed\"", "\"ed0\"")).unwrap();
+    let settings = [
+        format!("auth.hs256_secret_file={}", file("secret").display()),
+        format!("auth.public_key_file={}", file("pem").display()),
+        format!("auth.jwks_file={}", file("set").display()),
+        "auth.jwks_refresh=24h".to_owned(),
+    ];
+    let broker = Broker::with(&set_all(&settings));
+    let reads = async |result: &str| {
+        let metrics = http::get(&broker.admin, "/metrics").await.text();
+        metrics.contains(&format!("tidings_auth_key_reads_total{{result=\"{result}\"}} 1"))
+    };
+    let (old, new) = (admin(), {
+        let claims = json!({"sub": "root", "exp": now_s() + 3600, "tidings": everything()});
+        signed(Algorithm::HS256, "another secret, of thirty-two bytes", &claims)
+    });
+    let of_pem = of_set(Algorithm::RS256, "unnamed");
+    let ed = of_set(Algorithm::EdDSA, "ed");
+    let mut session = Socket::open(&broker.public).await;
+    session.call("connect", json!({ "token": old })).await;
+    // One of them is no good: none is taken.
+    std::fs::write(file("secret"), "another secret, of thirty-two bytes\n").unwrap();
+    std::fs::write(file("pem"), "no PEM").unwrap();
+    broker.signal(Signal::HUP);
+    eventually("they are refused", async || reads("refused").await).await;
+    assert!(is_let_in(&broker, &old).await && !is_let_in(&broker, &new).await);
+    std::fs::write(file("pem"), include_str!("../keys/rsa.pub.pem")).unwrap();
+    std::fs::write(file("set"), SET).unwrap();
+    broker.signal(Signal::HUP);
+    eventually("they are read", async || reads("ok").await).await;
+    assert!(!is_let_in(&broker, &old).await && is_let_in(&broker, &new).await);
+    assert!(is_let_in(&broker, &of_pem).await);
+    eventually("the set too", async || is_let_in(&broker, &ed).await).await;
+    session.publish(json!({"topic": "a"})).await;
 }
 
 fn whole() -> String {

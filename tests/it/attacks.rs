@@ -272,8 +272,9 @@ async fn g5_heavy_ten_thousand_stalled_sockets_cost_by_formula_and_five_thousand
 {
     const STALLED: usize = 10_000;
     const FAST: usize = 5_000;
-    /// What the broker holds for one that takes nothing: one write that is not taken, and what an idle one costs.
-    const EACH_BYTES: u64 = 64 * 1024 + 16 * 1024;
+    /// What the broker holds for one that takes nothing: one write that is not taken, and what an idle one costs
+    /// (docs/operations.md).
+    const EACH_BYTES: u64 = (48 + 4) * 1024;
     allow_open_files();
     let broker = Broker::with(&[
         "--set",

@@ -9,8 +9,10 @@ use std::{
 };
 
 use hyper::Method;
+use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
 
+use crate::auth::{SECRET, admin, now_s, signed};
 use crate::scheduled::in_ms;
 use crate::util::{
     Broker, Reaped, binary, eventually,
@@ -210,6 +212,94 @@ async fn read_all(broker: &Broker) -> Vec<u64> {
             return numbers;
         }
     }
+}
+
+/// What an admin asks of a broker that wants tokens.
+async fn asked(broker: &Broker, method: Method, path: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {}", admin());
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    http::request(&broker.public, method, path, &headers, body.as_bytes()).await
+}
+
+/// A broker that wants tokens on a small disk that is full.
+async fn guarded_and_full(reserve: &str) -> Option<(SmallDisk, Broker)> {
+    let disk = SmallDisk::new(12 << 20)?;
+    let secret = format!("auth.hs256_secret={SECRET}");
+    let args = [FULL, &["--set", reserve, "--set", &secret]].concat();
+    let mut broker = Broker::stopped(&disk.dir, &args);
+    broker.run(disk.command(&broker));
+    let data = json!("x".repeat(8000)).to_string();
+    while asked(&broker, Method::POST, "/v1/topics/a/events", &data).await.status == 201 {}
+    Some((disk, broker))
+}
+
+/// Revokes one token, and says whether it is out now.
+async fn revoked(broker: &Broker, jti: &str) -> (Answer, bool) {
+    let claims = json!({
+        "sub": "alice", "jti": jti, "exp": now_s() + 3600, "tidings": {"subscribe": [">"]},
+    });
+    let bearer = format!("Bearer {}", signed(Algorithm::HS256, SECRET, &claims));
+    let read = async || {
+        let headers = [("authorization", &*bearer)];
+        let path = "/v1/topics/a/events?limit=1";
+        http::request(&broker.public, Method::GET, path, &headers, b"").await.status
+    };
+    assert_eq!(read().await, 200);
+    let body = json!({ "jti": jti }).to_string();
+    let answer = asked(broker, Method::POST, "/v1/auth/revocations", &body).await;
+    (answer, read().await == 401)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_a_full_disk_has_room_for_what_is_revoked() {
+    let Some((disk, mut broker)) = guarded_and_full("log.reserve_bytes=262144").await else {
+        eprintln!("SKIPPED: this machine allows no user namespaces, so there is no small disk");
+        return;
+    };
+    // Whoever publishes all the while takes nobody the room.
+    let mut floods = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let (address, bearer) = (broker.public.clone(), format!("Bearer {}", admin()));
+        floods.spawn(async move {
+            let (path, data) = ("/v1/topics/a/events", "x".repeat(8000));
+            loop {
+                let headers = [("authorization", &*bearer)];
+                let sent =
+                    http::try_request(&address, Method::POST, path, &headers, data.as_bytes());
+                assert_eq!(sent.await.unwrap().status, 503);
+            }
+        });
+    }
+    for n in 0..50 {
+        let (answer, is_out) = revoked(&broker, &format!("j{n}")).await;
+        assert_eq!((answer.status.as_u16(), is_out), (201, true), "{n}: {}", answer.text());
+    }
+    floods.shutdown().await;
+    broker.kill();
+    broker.run(disk.command(&broker));
+    let list = asked(&broker, Method::GET, "/v1/auth/revocations?limit=1000", "").await.json();
+    assert_eq!(list["revocations"].as_array().unwrap().len(), 50, "what was answered is stored");
+}
+
+#[tokio::test]
+async fn s3_what_is_revoked_and_cannot_be_stored_is_in_force_and_that_is_said() {
+    let Some((_disk, broker)) = guarded_and_full("log.reserve_bytes=0").await else {
+        eprintln!("SKIPPED: this machine allows no user namespaces, so there is no small disk");
+        return;
+    };
+    for n in 0..500 {
+        let (answer, is_out) = revoked(&broker, &format!("j{n}")).await;
+        assert!(is_out, "{n}: {}", answer.text());
+        if answer.status == 503 {
+            let text = answer.text();
+            assert!(text.contains("until the broker is started anew"), "{text}");
+            let (again, is_out) = revoked(&broker, &format!("k{n}")).await;
+            assert_eq!((again.status.as_u16(), is_out), (503, true), "{}", again.text());
+            return;
+        }
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    panic!("the disk takes everything");
 }
 
 async fn durable(broker: &Broker, call: &str, body: Value) -> Answer {

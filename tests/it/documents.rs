@@ -12,7 +12,7 @@ use tidings_proto::{
 };
 
 use crate::{
-    auth::guarded,
+    auth::{admin, guarded},
     util::{
         Broker,
         http::{self, Answer},
@@ -322,8 +322,8 @@ async fn revocations_and_keys_are_answered_as_documented() {
     let wish = json!({"name": "ci", "grants": {"publish": ["a"], "limits": {"sessions": 5}}});
     let made = checked.post(201, "/v1/auth/keys", wish).await;
     checked.post(400, "/v1/auth/keys", json!({"name": "ci"})).await;
-    let ticket = checked.post(201, "/v1/tickets", json!({})).await;
     checked.post(400, "/v1/tickets", json!({"x": 1})).await;
+    checked.post(403, "/v1/tickets", json!({})).await;
     for path in [revocations, "/v1/auth/keys"] {
         for limit in ["", "?limit=1", "?limit=2"] {
             checked.get(200, &format!("{path}{limit}"), "application/json").await;
@@ -334,6 +334,14 @@ async fn revocations_and_keys_are_answered_as_documented() {
     for status in [204, 404] {
         checked.call(status, (Method::DELETE, &path), &[], "").await;
     }
+}
+
+#[tokio::test]
+async fn tickets_are_answered_as_documented() {
+    let checked = Checked { broker: guarded(&[]).broker, document: strict(OPENAPI) };
+    let bearer = format!("Bearer {}", admin());
+    let headers = [("authorization", bearer.as_str())];
+    let ticket = checked.call(201, (Method::POST, "/v1/tickets"), &headers, "").await;
     let stream = format!("/v1/topics/a/events?ticket={}", ticket["ticket"].as_str().unwrap());
     let opened = Sse::open(&checked.broker.public, &stream, &[]).await;
     assert_eq!(opened.status, StatusCode::OK);

@@ -345,7 +345,7 @@ async fn events_are_scheduled_and_cancelled(codec: Codec) {
         peer.next().await;
     }
     assert_eq!(peer.events[0].id.as_str(), scheduled.id);
-    let cancel = Request::Cancel { offset: scheduled.offset };
+    let cancel = Request::Cancel { offset: scheduled.offset.into() };
     let Reply::Error(error) = peer.call(cancel).await else { panic!() };
     assert_eq!(error.code.as_str(), "conflict");
     let Reply::Error(error) =
@@ -359,7 +359,7 @@ async fn events_are_scheduled_and_cancelled(codec: Codec) {
     else {
         panic!()
     };
-    let cancel = Request::Cancel { offset: scheduled.offset };
+    let cancel = Request::Cancel { offset: scheduled.offset.into() };
     assert_eq!(peer.call(cancel).await, Reply::Cancelled { offset: scheduled.offset });
 }
 

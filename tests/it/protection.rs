@@ -16,6 +16,7 @@ use crate::{
     util::{
         Broker, PATIENCE, eventually, http,
         raw::{self, PING, Raw, TEXT, frame},
+        sse::Sse,
         ws::Socket,
     },
 };
@@ -136,6 +137,13 @@ async fn s7_a_token_bounds_publishes_and_sessions_of_its_subject() {
         again.try_call("ping", json!({})).await.is_some_and(|answer| answer["pong"].is_object())
     })
     .await;
+    // Also one that comes by a refresh.
+    let (free, alone) = (token("bob", json!({})), token("bob", json!({"limits": {"sessions": 1}})));
+    let mut bobs = [guarded.open(&free).await, guarded.open(&free).await];
+    let refreshed = bobs[0].call("refresh", json!({ "token": alone })).await;
+    assert!(refreshed["refreshed"].is_object(), "{refreshed}");
+    let refused = bobs[1].refused("refresh", json!({ "token": alone })).await;
+    assert_eq!(refused["code"], "rate_limited", "{refused}");
 }
 
 #[tokio::test]
@@ -316,13 +324,23 @@ async fn s5_an_address_has_a_cap_also_behind_a_proxy() {
     let _two = open("192.0.2.1").await.unwrap();
     assert!(open("192.0.2.1").await.err().unwrap().contains("503"));
     let _other = open("192.0.2.2").await.unwrap();
+    // A stream takes a place too, as long as it lasts.
+    let stream = async |ip: &str| {
+        let forwarded = format!("for={ip}");
+        Sse::open(&broker.public, "/v1/topics/a/events", &[("forwarded", &forwarded)]).await
+    };
+    let streams = [stream("192.0.2.3").await, stream("192.0.2.3").await];
+    assert_eq!(streams.each_ref().map(|stream| stream.status.as_u16()), [200, 200]);
+    assert_eq!(stream("192.0.2.3").await.status, 503);
+    drop(streams);
+    eventually("they are gone", async || stream("192.0.2.3").await.status == 200).await;
     drop(one);
     eventually("there is room", async || open("192.0.2.1").await.is_ok()).await;
 }
 
-#[tokio::test]
-async fn s7_who_reads_the_past_again_and_again_waits() {
-    let mut broker = Broker::with(&[
+/// A broker with 30 KB of events, of which an address may read 4 KB at once and 1 KB a second again.
+async fn with_a_past() -> Broker {
+    let broker = Broker::with(&[
         "--set",
         "limits.message_bytes_max=4096",
         "--set",
@@ -332,6 +350,12 @@ async fn s7_who_reads_the_past_again_and_again_waits() {
     for _ in 0..30 {
         socket.publish(json!({"topic": "a", "data": "x".repeat(1000)})).await;
     }
+    broker
+}
+
+#[tokio::test]
+async fn s7_who_reads_the_past_again_and_again_waits() {
+    let mut broker = with_a_past().await;
     // Events that have just come are no past.
     let mut live = Socket::open(&broker.public).await;
     live.subscribe(json!({"filters": ["a"], "after": 0})).await;
@@ -343,17 +367,127 @@ async fn s7_who_reads_the_past_again_and_again_waits() {
     let past = json!({"filters": ["a"], "after": 0});
     socket.subscribe(past.clone()).await;
     socket.take(30).await;
-    let first = socket.refused("subscribe", past.clone()).await;
+    // Also from another socket, when this one says nothing more.
+    let mut other = Socket::open(&broker.public).await;
+    let first = other.refused("subscribe", past.clone()).await;
     assert_eq!(first["code"], "rate_limited", "{first}");
     // 30 KB, of which 4 KB were there.
     let wait_ms = first["retry_after_ms"].as_u64().unwrap();
     assert!((20_000..=40_000).contains(&wait_ms), "{wait_ms}");
     let read = http::get(&broker.public, "/v1/topics/a/events").await;
     assert_eq!(read.status, LIMITED, "the same over another door");
+    for path in ["/v1/events/1", "/v1/topics/a/last"] {
+        assert_eq!(http::get(&broker.public, path).await.status, LIMITED, "{path}");
+    }
     // What comes goes on.
     let offset = socket.publish(json!({"topic": "a"})).await;
     let events = socket.take(1).await;
     assert_eq!(events[0]["offset"], offset);
+}
+
+#[tokio::test]
+async fn s7_what_a_durable_fetches_again_and_again_is_counted() {
+    let mut broker = with_a_past().await;
+    broker.terminate();
+    broker.restart();
+    let put = json!({"filters": ["a"], "start": "first"}).to_string();
+    let headers = [("content-type", "application/json")];
+    let path = "/v1/subscriptions/d";
+    let made = http::request(&broker.public, Method::PUT, path, &headers, put.as_bytes()).await;
+    assert_eq!(made.status, 201, "{}", made.text());
+    let fetch = async || {
+        let path = "/v1/subscriptions/d/fetch";
+        http::post_json(&broker.public, path, &json!({"limit": 20})).await
+    };
+    assert_eq!(fetch().await.json()["events"].as_array().unwrap().len(), 20);
+    let refused = fetch().await;
+    assert_eq!(refused.status, LIMITED, "{}", refused.text());
+    // 20 KB, of which 4 KB were there.
+    let wait_s: u64 = refused.header("retry-after").parse().unwrap();
+    assert!((12..=30).contains(&wait_s), "{wait_s}");
+}
+
+#[tokio::test]
+async fn s7_what_is_published_together_is_allowed_together() {
+    let broker = Broker::with(&["--set", "limits.per_session=publishes=40/10"]);
+    let mut socket = Socket::open(&broker.public).await;
+    let events = vec![json!({"topic": "a"}); 30];
+    // More than there ever is at a time: it is paid off behind.
+    let first = socket.call("publish_batch", json!({ "events": events })).await;
+    assert_eq!(first["published_batch"]["results"].as_array().unwrap().len(), 30, "{first}");
+    let mut waits = 0;
+    loop {
+        let answer = socket.call("publish_batch", json!({ "events": events })).await;
+        let Some(wait_ms) = answer["error"]["retry_after_ms"].as_u64() else {
+            assert!(answer["published_batch"].is_object(), "{answer}");
+            break;
+        };
+        assert!((1..=750).contains(&wait_ms), "{answer}");
+        waits += 1;
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+    assert!((1..=2).contains(&waits), "it waited as it was told, and {waits} times");
+    let read = http::get(&broker.public, "/v1/topics/a/events").await.json();
+    assert_eq!(read["events"].as_array().unwrap().len(), 60, "none was published by half");
+}
+
+#[tokio::test]
+async fn s4_an_open_broker_on_loopback_has_no_name_that_a_page_could_have() {
+    let status = async |broker: &Broker, host: &str| {
+        let request = format!("GET /v1/topics HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        raw::exchange(&broker.public, &request).await.1
+    };
+    let broker = Broker::with(&["--allow-origin", "http://app.example:8080"]);
+    let port = broker.public.split_once(':').unwrap().1;
+    for host in ["localhost", "127.0.0.1", "[::1]", "a.localhost"] {
+        assert_eq!(status(&broker, &format!("{host}:{port}")).await, 200, "{host}");
+    }
+    assert_eq!(status(&broker, "app.example:8080").await, 200, "it is allowed");
+    // A page of that name may let it point to this machine, and is of the same origin then.
+    for host in [format!("evil.example:{port}"), "localhost.evil.example".to_owned()] {
+        assert_eq!(status(&broker, &host).await, 403, "{host}");
+    }
+    let evil = format!("host: {}", broker.public);
+    let upgrade = raw::upgrade(&broker.public, "/v1/ws", "").replace(&evil, "host: evil.example");
+    assert_eq!(raw::exchange(&broker.public, &upgrade).await.1, 403);
+    // Where a token is needed its page has none.
+    assert_eq!(status(&guarded(&[]).broker, "broker.example").await, 401);
+}
+
+#[tokio::test]
+async fn s4_a_foreign_page_takes_no_durable_over() {
+    let broker = Broker::start();
+    let mut worker = Socket::open(&broker.public).await;
+    worker.subscribe(json!({"filters": ["a"], "durable": "d"})).await;
+    let path = "/v1/subscriptions/d/events";
+    let foreign = [("origin", "http://evil.example")];
+    assert_eq!(Sse::open(&broker.public, path, &foreign).await.status, 403);
+    let offset = worker.publish(json!({"topic": "a"})).await;
+    assert_eq!(worker.take(1).await[0]["offset"], offset, "it is the worker's");
+    let own = format!("http://{}", broker.public);
+    assert_eq!(Sse::open(&broker.public, path, &[("origin", &own)]).await.status, 200);
+}
+
+#[tokio::test]
+async fn s7_a_broker_for_strangers_lets_the_honest_be() {
+    let broker = Broker::with(&["--set", "limits.profile=public"]);
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(json!({"filters": ["a"]})).await;
+    for _ in 0..200 {
+        socket.publish(json!({"topic": "a", "data": "x".repeat(1000)})).await;
+    }
+    assert_eq!(socket.take(200).await.len(), 200);
+    for _ in 0..50 {
+        assert_eq!(http::get(&broker.public, "/v1/topics/a/events").await.status, 200);
+    }
+    // And who floods it is told so.
+    let mut refused = None;
+    for _ in 0..20 {
+        let events = vec![json!({"topic": "a"}); 1000];
+        let answer = socket.call("publish_batch", json!({ "events": events })).await;
+        refused = refused.or(answer["error"]["code"].as_str().map(str::to_owned));
+    }
+    assert_eq!(refused.as_deref(), Some("rate_limited"));
 }
 
 #[tokio::test]

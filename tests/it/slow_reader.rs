@@ -20,7 +20,7 @@ const IN_FLIGHT: u64 = 8;
 /// Many, so that what one costs stands out of the noise of an allocator.
 const SLEEPERS: u64 = 200;
 /// What one may cost.
-const COST_MAX: u64 = 64 * 1024;
+const COST_MAX: u64 = (48 + 4) * 1024;
 
 /// Little in memory, so that what is measured is not the tail.
 const SETTINGS: &[&str] =

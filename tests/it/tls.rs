@@ -13,7 +13,7 @@ use tidings::client::{Client, Delivery, Error, Options};
 use tidings_proto::{Filter, Filters, NewEvent, SubscribeOptions, Topic, message::Publish};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 use tokio_rustls::{
     TlsConnector,
@@ -75,6 +75,16 @@ impl Secured {
         versions: &[&'static SupportedProtocolVersion],
         alpn: &[&[u8]],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        self.stream_with_room(versions, alpn, None).await
+    }
+
+    /// The same with so much room for what is not read.
+    async fn stream_with_room(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&[u8]],
+        room_bytes: Option<u32>,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.ca()) {
             roots.add(certificate.unwrap()).unwrap();
@@ -84,7 +94,11 @@ impl Secured {
         let config = config.with_protocol_versions(versions).unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
-        let stream = TcpStream::connect(&self.broker.public).await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(bytes) = room_bytes {
+            socket.set_recv_buffer_size(bytes).unwrap();
+        }
+        let stream = socket.connect(self.broker.public.parse().unwrap()).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
@@ -296,6 +310,33 @@ async fn s11_a_handshake_that_does_not_come_is_not_waited_for() {
     assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(15), "{took:?}");
     let metrics = http::get(&secured.broker.admin, "/metrics").await.text();
     assert!(metrics.contains("tidings_handshake_rejected_total{reason=\"tls\"} 2"), "{metrics}");
+}
+
+/// What TLS holds back counts like anything else that waits: whoever takes some of it within the write timeout stays.
+#[tokio::test]
+async fn g5_who_reads_slowly_over_tls_is_not_cut_off() {
+    let secured =
+        secured(&["--set", "limits.write_timeout=2s", "--set", "limits.send_buffer_bytes=4096"]);
+    let client = Client::connect(secured.options()).await.unwrap();
+    for n in 0..3 {
+        let data = format!("{n}{}", "x".repeat(60_000));
+        client.publish(publish("a", data)).await.unwrap().await.unwrap();
+    }
+    let mut slow =
+        secured.stream_with_room(&[&version::TLS13], &[b"http/1.1"], Some(4096)).await.unwrap();
+    let upgrade = raw::upgrade(&secured.broker.public, "/v1/ws/a?after=0", "");
+    slow.write_all(upgrade.as_bytes()).await.unwrap();
+    let (mut taken, mut chunk) = (0, [0; 1024]);
+    let began = Instant::now();
+    while taken < 180_000 {
+        let read = tokio::time::timeout(PATIENCE, slow.read(&mut chunk)).await.unwrap();
+        let read = read.unwrap_or_default();
+        assert!(read > 0, "it was cut after {taken} bytes");
+        taken += read;
+        // This is the reader's pace, and what the test is about.
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    assert!(began.elapsed() > Duration::from_secs(6), "{:?} is not slow", began.elapsed());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     Code, Cursor, EventId, Filter, Filters, LogId, Mode, NewEvent, Offset, Position, Priority,
     Start, SubscribeOptions, Timestamp, Topic, WireError,
-    event::{Expiry, JSON},
+    event::{Expiry, JSON, TTL_MS_MAX},
     message::{
         self, Ack, Acked, Connect, Connected, Gap, GapReason, Member, Nack, Publish, Published,
         Push, Receipt, ReceiptState, Receipts, Reply, Request, Subscribed,
@@ -83,8 +83,8 @@ pub(super) fn request() -> impl Strategy<Value = Request> {
         any::<u32>().prop_map(|subscription| Request::Unsubscribe { subscription }),
         text().prop_map(|token| Request::Refresh { token }),
         topic().prop_map(|topic| Request::Presence { topic }),
-        offset().prop_map(|offset| Request::Receipts { offset }),
-        offset().prop_map(|offset| Request::Cancel { offset }),
+        offset().prop_map(|offset| Request::Receipts { offset: offset.into() }),
+        offset().prop_map(|offset| Request::Cancel { offset: offset.into() }),
         Just(Request::Ping),
     ]
 }
@@ -338,7 +338,7 @@ pub(super) fn priority() -> impl Strategy<Value = Priority> {
 }
 
 fn expiry() -> impl Strategy<Value = Expiry> {
-    prop_oneof![time().prop_map(Expiry::At), any::<u64>().prop_map(Expiry::TtlMs)]
+    prop_oneof![time().prop_map(Expiry::At), (0..=TTL_MS_MAX).prop_map(Expiry::TtlMs)]
 }
 
 pub(super) fn time() -> impl Strategy<Value = Timestamp> {

@@ -174,25 +174,27 @@ pub fn decode(bytes: &[u8]) -> Result<Body<'_>, StoredError> {
     })
 }
 
-/// When the event of this body stops being delivered; a fraction of the work of [`decode`].
+/// When the event of this body stops being delivered; a fraction of the work of [`decode`], which says the same.
 ///
 /// # Errors
-/// As [`decode`], of what stands before it.
+/// As [`decode`], but for what is in the other fields.
 pub fn expires(bytes: &[u8]) -> Result<Option<Timestamp>, StoredError> {
     let (_, mut rest) = bytes.split_first().ok_or(StoredError::Short { what: "flags" })?;
     take_short(&mut rest, "id")?;
     take_short(&mut rest, "subject")?;
+    let mut expires = None;
     while !rest.is_empty() {
         let (tag, wire_type) = decode_key(&mut rest)?;
         match tag {
+            // Of a field that stands twice the last counts.
             EXPIRES_MS if wire_type == WireType::Varint => {
-                return Ok(Some(Timestamp::from_millis(decode_varint(&mut rest)?)));
+                expires = Some(Timestamp::from_millis(decode_varint(&mut rest)?));
             }
             EXPIRES_MS => return Err(StoredError::Type { what: "expires_ms" }),
             _ => skip_field(wire_type, tag, &mut rest, DecodeContext::default())?,
         }
     }
-    Ok(None)
+    Ok(expires)
 }
 
 /// What a record says besides its body.

@@ -146,10 +146,6 @@ impl Dead {
         self.held_back.len()
     }
 
-    pub(super) fn is_held_back(&self, offset: u64) -> bool {
-        self.held_back.contains(&offset)
-    }
-
     /// Whether it was redriven and no socket has taken it since.
     pub(super) fn is_unseen(&self, offset: u64) -> bool {
         self.unseen.contains(&offset)

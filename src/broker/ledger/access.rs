@@ -26,7 +26,7 @@ pub(in crate::broker) struct Access {
 
 impl Access {
     /// Something was said, at this moment.
-    pub(super) fn change(&mut self, change: AuthChange, now: Timestamp) {
+    pub(in crate::broker) fn change(&mut self, change: AuthChange, now: Timestamp) {
         let key = change.key();
         match change {
             AuthChange::KeyRevoked { .. } => drop(self.of.remove(&key)),
@@ -63,6 +63,11 @@ impl Access {
     pub(in crate::broker) fn count(&self, begins: &str, now: Timestamp) -> usize {
         let holds = |change: &&AuthChange| change.until().is_none_or(|until| until > now);
         self.under(begins, "").filter(holds).count()
+    }
+
+    /// How many there are, those that have ended among them.
+    pub(in crate::broker) fn len(&self) -> usize {
+        self.of.len()
     }
 
     /// What was said about this.

@@ -44,9 +44,22 @@ fn joined(presence: &Arc<Presence>, session: u128) -> Hold {
     assert!(join.as_mut().now_or_never().is_none(), "it is not in the log");
     assert_eq!(presence.drain().len(), 1);
     presence.committed();
+    assert!(join.as_mut().now_or_never().is_none(), "nobody can read it yet");
+    presence.readable();
     assert!(matches!(join.as_mut().now_or_never(), Some(Ok(()))));
     drop(join);
     hold
+}
+
+#[tokio::test]
+async fn a_place_is_free_before_anybody_can_read_of_the_leave() {
+    let (presence, _dir) = presence();
+    let mut held: Vec<Hold> = (1..=10).map(|session| joined(&presence, session)).collect();
+    assert!(enter(&presence, 11).is_err());
+    held.pop().unwrap().leave();
+    assert_eq!(presence.drain().len(), 1);
+    presence.committed();
+    assert!(enter(&presence, 11).is_ok());
 }
 
 #[tokio::test]
@@ -59,6 +72,7 @@ async fn a_step_is_an_event_whose_key_is_the_session() {
     assert_eq!((draft.topic.as_str(), &*draft.key), ("$presence.rooms.1", session.as_bytes()));
     assert!(draft.flags.control());
     presence.committed();
+    presence.readable();
     hold.leave();
     let step = presence.drain().pop().unwrap();
     let record = tidings_proto::wire::stored::decode(&step.body).unwrap();

@@ -29,6 +29,7 @@ impl Subscription {
     /// The same; goes on where what was due has expired, is gone or was replaced, and there is more: nothing new goes
     /// before that.
     async fn again_of_durable(&mut self) -> Result<ControlFlow<Option<Delivery>>, ReadError> {
+        let events_max = self.events_max();
         let Some(attachment) = &mut self.durable else { return Ok(ControlFlow::Break(None)) };
         let mirror = attachment.durable.is_mirror();
         let again = {
@@ -46,7 +47,7 @@ impl Subscription {
             // Acks above what was delivered, and fetchers, move the durable's cursor too.
             self.cursor = self.cursor.max(held.state.cursor());
             let room = attachment.durable.room_again(&held, attachment.token);
-            let most = self.events_max.min(room);
+            let most = events_max.min(room);
             held.state.deliver_again(clock::monotonic_ms(), most, attachment.token)
         };
         attachment.durable.tell_graves();

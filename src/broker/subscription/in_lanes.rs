@@ -54,7 +54,7 @@ impl Subscription {
         let (durable, token) = (durable.clone(), *token);
         let mode = durable.spec.options.mode;
         let is_its = |held: &Held| held.is_held_by(token, mode);
-        let found = lanes::next(&self.log, &durable, token, self.events_max, is_its).await?;
+        let found = lanes::next(&self.log, &durable, token, self.events_max(), is_its).await?;
         let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
         let leasing = Leasing::new(durable.clone(), &next);
         durable.tell_graves();

@@ -516,6 +516,11 @@ impl Test {
         }
         self.model.delivered(owner, &given, self.now)?;
         self.model.sent(owner, self.now);
+        if !given.is_empty() && self.model.options.order == Order::Log {
+            // What waits for its key was looked at too.
+            let looked = self.cursor();
+            self.model.passes(owner, looked + 1, false, self.now)?;
+        }
         if given.is_empty() && fetched.gap.is_some() {
             // What is behind the gap is looked for by the next one.
             return Box::pin(self.fetch(limit)).await;
@@ -626,7 +631,8 @@ impl Test {
         let named: Option<Vec<Offset>> = named.map(|named| named.into_iter().map(offset).collect());
         let (_, redriven) = broker.redrive(&durable, named.as_deref()).unwrap();
         ensure!(redriven == expected, "redriven {redriven:?}, not {expected:?}");
-        redriven.into_iter().for_each(|at| self.model.redrive(at));
+        let cursor = self.cursor();
+        redriven.into_iter().for_each(|at| self.model.redrive(at, cursor));
         self.is_dirty = true;
         Ok(())
     }
@@ -668,9 +674,9 @@ impl Test {
         let broker = world.broker.clone();
         world.drive(broker.put_durable(NAME, &options, "alice")).await.unwrap();
         self.committed();
-        let cursor = self.cursor();
         self.sessions.values_mut().for_each(|session| session.is_old = true);
-        self.model.change(options, cursor);
+        let durable = self.world().broker.durable_by_name(NAME).unwrap();
+        self.model.change(options, |offset| durable.lock().state.is_acked(offset));
         Ok(())
     }
 

@@ -1,9 +1,11 @@
 //! What the words of docs/protocol.md mean: the log as a list, and what became of each event for one durable.
 //!
-//! It does not say what comes next: it says whether what came was right, and whether something is owed. Nobody is owed
-//! what is *void*: gone, expired or replaced. When the broker finds that out is its own matter.
+//! It does not say what comes next: [`judge`] says whether what came was right, and whether something is owed. Nobody is
+//! owed what is *void*: gone, expired or replaced. When the broker finds that out is its own matter.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+mod judge;
+
+use std::collections::BTreeMap;
 
 use Status::{Dead, Done, Dying, Held, Leased, Open, Sending};
 use tidings_proto::{Mode, Priority, SubscribeOptions, subscribe::Order};
@@ -36,6 +38,7 @@ pub(super) struct Item {
     pub(super) expires: Option<u64>,
     pub(super) gone: bool, // Retention or an erasure has taken it out.
     pub(super) void: bool,
+    pub(super) missed: bool, // It is gone, and was not void before.
     pub(super) status: Status,
     pub(super) attempts: u32,
     pub(super) owner: Owner,
@@ -47,8 +50,8 @@ pub(super) struct Item {
 
 impl Item {
     fn anew(&self) -> Item {
-        let Item { offset, topic, key, priority, at, expires, gone, .. } = *self;
-        Item { offset, topic, key, priority, at, expires, gone, ..Item::default() }
+        let Item { offset, topic, key, priority, at, expires, gone, missed, .. } = *self;
+        Item { offset, topic, key, priority, at, expires, gone, missed, ..Item::default() }
     }
     fn owner(&self) -> Option<Owner> {
         matches!(self.status, Sending | Leased).then_some(self.owner)
@@ -91,9 +94,9 @@ struct Life {
     holder: Owner,
     sockets: BTreeMap<Owner, (u64, u64)>, // How far each of a mirror has come, and its `told`.
     since_oldest: u32,
+    looked: u64, // Up to here there was nothing for somebody.
 }
 
-// What is said.
 impl Model {
     pub(super) fn new(options: SubscribeOptions, items: Vec<Item>, state_until: u64) -> Model {
         let (saved, life) = ((items.clone(), 0), Life::default());
@@ -166,7 +169,7 @@ impl Model {
     pub(super) fn nack(&mut self, offset: u64, ms: Option<u64>, now: u64, from: Option<Owner>) {
         let Some(at) = self.at(offset) else { return };
         let (item, is_last) = (&self.items[at], self.is_last(&self.items[at]));
-        let is_known = item.status == Open && (item.taken || item.attempts > 0);
+        let is_known = item.status == Open && (item.taken || item.attempts > 0) && !item.unseen;
         if !(is_known || item.owner().is_some()) || !self.may_settle(item.owner(), from) {
             return;
         }
@@ -177,9 +180,12 @@ impl Model {
         item.status = if is_last && item.taken { Dying } else { Open };
     }
 
-    pub(super) fn redrive(&mut self, offset: u64) {
+    /// Behind `cursor` it comes in its turn, but for lanes, which have passed it.
+    pub(super) fn redrive(&mut self, offset: u64, cursor: u64) {
+        let is_passed = offset <= cursor || self.options.order == Order::Priority;
         for item in self.items.iter_mut().filter(|item| item.offset == offset) {
-            let (status, taken, unseen, free, void) = (Held, true, true, true, item.void);
+            let (taken, unseen, free, void) = (is_passed, is_passed, is_passed, item.void);
+            let status = if is_passed { Held } else { Open };
             *item = Item { status, taken, unseen, free, void, ..item.anew() };
         }
     }
@@ -192,18 +198,20 @@ impl Model {
         (self.state_until, self.told, self.life) = (0, 0, Life::default());
     }
 
-    /// Other options hold, for all behind `cursor`: up to there everything had its turn.
-    pub(super) fn change(&mut self, options: SubscribeOptions, cursor: u64) {
+    /// Other options hold, for all that was not passed: what was not wanted is `done` where it had its turn.
+    pub(super) fn change(&mut self, options: SubscribeOptions, done: impl Fn(u64) -> bool) {
         self.end(|item| item.owner().is_some());
         let old = std::mem::replace(&mut self.options, options);
         self.life = Life::default();
         for at in 0..self.items.len() {
             let was = wants(&old, &self.items[at]);
             let is_wanted = self.wants(&self.items[at]);
+            // Given for the last time before a kill: its turn finds that, and lanes are not told apart by what came next.
+            let was_last = self.is_last(&self.items[at]) && !self.items[at].gone;
+            let dies = was_last && self.options.order == Order::Priority;
             let item = &mut self.items[at];
-            // What was wanted waits for its key.
-            if !was && !item.taken && item.is_open() && item.offset <= cursor {
-                (item.status, item.taken) = (Done, true);
+            if !item.taken && item.is_open() && done(item.offset) {
+                (item.status, item.taken) = (if dies { Dead } else { Done }, true);
             }
             // What was known of it may be known no more.
             let is_known = item.taken || item.attempts > 0;
@@ -236,14 +244,11 @@ impl Model {
     pub(super) fn restart(&mut self) {
         for (at, item) in self.items.iter_mut().enumerate() {
             let saved = self.saved.0.get(at).cloned().unwrap_or_else(|| item.anew());
-            *item = Item { gone: item.gone, void: item.void, ..saved };
+            *item = Item { gone: item.gone, missed: item.missed, void: item.void, ..saved };
         }
         (self.told, self.life) = (self.saved.1, Life::default());
     }
-}
 
-// What is right.
-impl Model {
     fn at(&self, offset: u64) -> Option<usize> {
         self.items.iter().position(|item| item.offset == offset)
     }
@@ -252,202 +257,12 @@ impl Model {
         wants(&self.options, item)
     }
 
-    pub(super) fn is_its(&self, owner: Owner) -> bool {
-        let is_held = self.options.mode != Mode::Exclusive || self.life.holder == owner;
-        self.life.sockets.contains_key(&owner) && is_held
-    }
-
-    /// What is open: with `all` also what nobody is owed.
-    fn open(&self, all: bool) -> impl Iterator<Item = &Item> {
-        let counts = move |it: &Item| match all {
-            true => self.wants(it) || it.taken,
-            false => self.wants(it) && !it.void,
-        };
-        self.items.iter().filter(move |item| item.is_open() && counts(item))
-    }
-
     fn is_last(&self, item: &Item) -> bool {
         self.options.max_deliveries > 0 && item.attempts >= self.options.max_deliveries
     }
 
-    /// Whether it may be left out for such a newer one of its topic and key.
-    fn is_replaced(&self, item: &Item, by: impl Fn(&Item) -> bool) -> bool {
-        let is_of_state = item.offset <= self.state_until;
-        let conflates = self.options.conflate_ms > 0 && item.key > 0;
-        let is_newer = |it: &&Item| it.offset > item.offset && it.has_slot(item) && self.wants(it);
-        (is_of_state || conflates) && self.items.iter().filter(is_newer).any(by)
-    }
-
-    /// What is void by now.
-    pub(super) fn look(&mut self, now: u64) {
-        for at in 0..self.items.len() {
-            let item = &self.items[at];
-            let is_void = item.gone || has_expired(item, now) || self.is_replaced(item, |_| true);
-            self.items[at].void |= is_void;
-        }
-    }
-
-    /// Whether anybody may be given it: a state does not follow the one that has replaced it.
-    fn is_there(&self, item: &Item, now: u64) -> bool {
-        let was_sent = |it: &Item| !it.gone && (!it.is_open() || it.taken && it.attempts > 0);
-        let is_overtaken = self.options.conflate_ms > 0 && self.is_replaced(item, was_sent);
-        let is_left = !item.gone && !has_expired(item, now) && !is_overtaken;
-        self.wants(item) && item.is_open() && is_left
-    }
-
-    fn is_young(&self, item: &Item, now: u64) -> bool {
-        self.options.conflate_ms > 0 && item.at + self.options.conflate_ms > now
-    }
-
-    /// How many more this one may be given. What is void takes room until that is found: `all` counts it.
-    fn room(&self, owner: Owner, is_new: bool, all: bool) -> usize {
-        let max = self.options.max_in_flight as usize;
-        let out = self.open(all).filter(|item| item.taken && item.status != Held).count();
-        let room = if is_new { max.saturating_sub(out) } else { usize::MAX };
-        let room = if self.paused { 0 } else { room };
-        if self.options.mode != Mode::Shared {
-            return room;
-        }
-        // Those who fetch are one member.
-        let sockets = &self.life.sockets;
-        let member = |of: Owner| if sockets.contains_key(&of) { of } else { FETCHERS };
-        let with: Vec<Owner> = self.items.iter().filter_map(Item::owner).map(member).collect();
-        let is_fetching = member(owner) == FETCHERS || with.contains(&FETCHERS);
-        let share = (max / (sockets.len() + usize::from(is_fetching)).max(1)).max(1);
-        let has = with.into_iter().filter(|other| *other == member(owner)).count();
-        room.min(share.saturating_sub(has))
-    }
-
-    /// Whether another of its key must be settled first, or is with somebody else.
-    fn is_blocked(&self, item: &Item, owner: Owner, all: bool) -> bool {
-        let is_partitioned = self.options.partition_by.is_some() && item.key > 0;
-        let comes_first = |it: &Item| match it.owner() {
-            Some(has) => has != owner || all && item.taken,
-            None => it.offset < item.offset,
-        };
-        let blocks = |it: &Item| (all || !it.free) && it.has_slot(item) && comes_first(it);
-        let mut others = self.open(all).filter(|it| it.offset != item.offset);
-        is_partitioned && (all || !item.free) && others.any(blocks)
-    }
-
-    /// What goes before this offset, and everything before the highest, is not given to this one now: there must be a
-    /// reason. With `again` also for what had its turn.
-    pub(super) fn passes(&mut self, owner: Owner, before: u64, again: bool, now: u64) -> Judged {
-        let (has_lanes, is_all) = (self.options.order == Order::Priority, before == u64::MAX);
-        let is_waiting =
-            |it: &Item| it.is_due(u64::MAX) && (it.taken && again || self.wants(it) && !it.taken);
-        let lane = |it: &Item| has_lanes.then_some(Reverse(it.priority));
-        let mut turns: Vec<Item> = self.items.iter().filter(|it| is_waiting(it)).cloned().collect();
-        turns.sort_by_key(|it| (lane(it), !it.taken, it.offset));
-        for (n, item) in turns.iter().enumerate() {
-            let oldest =
-                turns[n..].iter().filter(|it| !it.taken && !it.void).map(|it| it.offset).min();
-            let is_behind = !item.taken && item.offset >= before;
-            if is_behind && !has_lanes
-                || has_lanes && [oldest, Some(item.offset)].contains(&Some(before))
-            {
-                break;
-            }
-            let has_room = self.room(owner, !item.taken || item.status == Held, true) > 0;
-            if is_all && !item.taken && (!has_room || self.is_young(item, now)) {
-                continue;
-            }
-            let is_free = item.is_due(now) && !self.is_blocked(item, owner, true);
-            let is_last = self.is_last(item);
-            let may_wait = item.void || is_last || !is_free || item.taken && !has_room;
-            ensure!(may_wait, "{owner} was not given {item:?}");
-            // What has expired is missed by nobody.
-            let is_missed = item.gone && !item.taken && !has_expired(item, now);
-            let is_told = !is_missed || item.offset <= self.told;
-            ensure!(is_told, "nobody was told that it is gone: {item:?}");
-            let is_found = !item.taken || is_all && is_free && has_room;
-            let dies = is_last && (item.taken || !item.void || has_lanes);
-            let item =
-                self.items.iter_mut().find(|it| it.offset == item.offset).expect("it is there");
-            item.taken = true;
-            item.status = match is_found {
-                true if dies => Dying,
-                true if item.void => Done,
-                _ => item.status,
-            };
-        }
-        Ok(())
-    }
-
-    /// These were given to this one, in this order, with these numbers of the delivery.
-    pub(super) fn delivered(&mut self, owner: Owner, events: &[(u64, u32)], now: u64) -> Judged {
-        let mut last = 0;
-        for &(offset, attempts) in events {
-            let Some(at) = self.at(offset) else { return Err(format!("{offset} is not there")) };
-            let item = self.items[at].clone();
-            let is_free = item.is_due(now) && !self.is_blocked(&item, owner, false);
-            let is_in_order = self.options.order == Order::Priority || offset > last || !item.taken;
-            let is_its_turn = is_in_order && item.attempts + 1 == attempts && !self.is_last(&item);
-            let is_right = self.is_there(&item, now) && is_free && is_its_turn;
-            ensure!(is_right, "{owner} was given number {attempts} of {item:?} behind {last}");
-            if !item.taken {
-                self.passes(owner, offset, self.options.conflate_ms == 0, now)?;
-                let waits = |it: &Item| !it.taken && it.offset < offset;
-                let is_oldest = !self.open(false).any(waits);
-                self.life.since_oldest = if is_oldest { 0 } else { self.life.since_oldest + 1 };
-                ensure!(self.life.since_oldest < 16, "the oldest waits too long");
-            }
-            let has_room = self.room(owner, !item.taken, false) > 0;
-            ensure!(has_room, "{owner} was given too much: {item:?}");
-            let item = &mut self.items[at];
-            (item.status, item.owner, item.attempts) = (Sending, owner, attempts);
-            (item.taken, item.void, last) = (true, false, offset);
-        }
-        Ok(())
-    }
-
-    /// There is nothing for this one now.
-    pub(super) fn nothing(&mut self, owner: Owner, now: u64) -> Judged {
-        if self.options.mode != Mode::Mirror || self.paused {
-            return self.passes(owner, u64::MAX, true, now);
-        }
-        let young = self.open(true).find(|item| self.is_young(item, now));
-        self.mirrored(owner, &[], young.map_or(u64::MAX, |young| young.offset - 1), now)
-    }
-
-    /// Of a mirror, a session was given these, and nothing else up to `until`.
-    pub(super) fn mirrored(&mut self, to: Owner, events: &[u64], until: u64, now: u64) -> Judged {
-        let (cursor, told) = self.life.sockets.get(&to).copied().unwrap_or_default();
-        let until = until.max(events.last().copied().unwrap_or(0));
-        for item in self.items.iter().filter(|item| item.offset <= until) {
-            let is_new = item.offset > cursor && item.is_open() && self.wants(item);
-            let may_lack = !is_new || item.void && (!item.gone || item.offset <= told);
-            let is_given = events.contains(&item.offset);
-            let is_right = if is_given { is_new && self.is_there(item, now) } else { may_lack };
-            ensure!(is_right && events.is_sorted(), "{to} was given {events:?}: {item:?}");
-        }
-        let last = self.items.last().map_or(0, |item| item.offset);
-        self.life.sockets.insert(to, (cursor.max(until.min(last)), told));
-        Ok(())
-    }
-
-    /// This one was told that something behind `after` is gone.
-    pub(super) fn gap(&mut self, owner: Owner, after: u64) -> Judged {
-        let matches = |topic| self.options.filters.matches(topic);
-        let is_lost = |item: &&Item| item.gone && item.offset > after && matches(item.topic);
-        let lost = self.items.iter().rfind(is_lost).map_or(0, |item| item.offset);
-        ensure!(lost > 0, "{owner} was told of a gap behind {after}");
-        self.told = self.told.max(lost);
-        self.life.sockets.entry(owner).and_modify(|(_, told)| *told = lost.max(*told));
-        Ok(())
-    }
-
-    /// How many matching events are open, at least and at most; and between which offsets the floor is.
-    pub(super) fn lag(&self) -> ((u64, u64), (u64, u64)) {
-        let most = self.open(true).filter(|item| self.wants(item) && !item.gone).count();
-        let high = self.open(false).next().map_or(u64::MAX, |item| item.offset - 1);
-        let is_mirror = self.options.mode == Mode::Mirror;
-        let is_passed = |item: &&Item| match item.is_open() {
-            true => !self.wants(item) && !item.taken && !item.void,
-            false => item.taken || is_mirror,
-        };
-        let passed = self.items.iter().take_while(is_passed).filter(|item| !item.is_open());
-        let low = passed.last().map_or(0, |item| item.offset);
-        ((self.open(false).count() as u64, most as u64), (low, high))
+    pub(super) fn is_its(&self, owner: Owner) -> bool {
+        let is_held = self.options.mode != Mode::Exclusive || self.life.holder == owner;
+        self.life.sockets.contains_key(&owner) && is_held
     }
 }

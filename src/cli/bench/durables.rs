@@ -44,6 +44,9 @@ pub struct Args {
     /// How many of them are attached to, one after the other.
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = at_least_one())]
     pub attach: u64,
+    /// Leave them there: for a broker whose data is thrown away.
+    #[arg(long)]
+    pub keep: bool,
     /// Stop after so many seconds whatever is left.
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = at_least_one())]
     pub seconds: u64,
@@ -65,8 +68,8 @@ Examples:
 
 It makes them with PUT, publishes what they lag, pages through GET /v1/subscriptions, and attaches to some of them over
 a socket each. Memory is looked at before they are made and right after, before anything is published. It fails when
-one is not listed, or with another lag. They are forgotten at the end, also after Ctrl-C; what is killed leaves those
-whose names begin with bench-durables.";
+one is not listed, or with another lag. They are forgotten at the end unless --keep is given, also after Ctrl-C; what is
+killed leaves those whose names begin with bench-durables.";
 
 /// Not all are listed as they are.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -116,7 +119,10 @@ pub(super) async fn run(
     let deadline = clock::monotonic().saturating_add(Duration::from_secs(args.seconds));
     let load = measure(args, globals, &made, deadline, progress);
     let load = super::answered_by(deadline, load);
-    let measured = made.forgotten_after(globals, load).await?;
+    let measured = match args.keep {
+        true => load.await?,
+        false => made.forgotten_after(globals, load).await?,
+    };
     Ok(report(args, &made, &measured))
 }
 
@@ -257,6 +263,7 @@ fn report(args: &Args, made: &Made, measured: &Measured) -> Report {
         if !took.is_empty() {
             report.set(&format!("{name}_p50_us"), took.value_at_quantile(0.5));
             report.set(&format!("{name}_p99_us"), took.value_at_quantile(0.99));
+            report.set(&format!("{name}_max_us"), took.max());
         }
     }
     if let Some((before, after)) = measured.memory {

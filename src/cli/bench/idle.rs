@@ -4,8 +4,16 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use tidings_proto::{Filter, Filters, SubscribeOptions};
+
 use super::{at_least_one, progress::Progress, report::Report, socket::Socket, speech::Speech};
-use crate::cli::Globals;
+use crate::{
+    cli::Globals,
+    client::{Client, Subscription},
+};
+
+/// How long the broker may take to let somebody in over TLS.
+const CONNECT_WAIT: Duration = Duration::from_secs(20);
 
 /// What `tidings bench idle` takes.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,7 +33,30 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   tidings bench idle --pid $(pidof tidings)
-  tidings bench idle --connections 5000 --pid 4711 --json";
+  tidings bench idle --connections 5000 --pid 4711 --json
+
+The broker may be one over TLS here: https://HOST:PORT, with --ca where its certificate is of your own.";
+
+/// A socket that is held open, with its subscription.
+enum Held {
+    Plain { _socket: Box<Socket> },
+    Tls { _client: Client, _subscription: Subscription },
+}
+
+impl Held {
+    async fn open(globals: &Globals, topic: &str) -> anyhow::Result<Held> {
+        if !globals.url.starts_with("https://") {
+            let mut socket = Socket::open(globals, Speech::Json).await?;
+            socket.subscribe(topic).await?;
+            socket.input.shrink();
+            return Ok(Held::Plain { _socket: Box::new(socket) });
+        }
+        let client = globals.connect(Some(CONNECT_WAIT)).await?;
+        let options = SubscribeOptions::to(Filters::one(Filter::parse(topic)?));
+        let subscription = client.subscribe(options).await?;
+        Ok(Held::Tls { _client: client, _subscription: subscription })
+    }
+}
 
 /// Measures.
 pub(super) async fn run(
@@ -38,10 +69,7 @@ pub(super) async fn run(
     progress.begin("idle", "sockets");
     let counter = progress.counter();
     for number in 0..args.connections {
-        let mut socket = Socket::open(globals, Speech::Json).await?;
-        socket.subscribe(&format!("idle.{number}")).await?;
-        socket.input.shrink();
-        sockets.push(socket);
+        sockets.push(Held::open(globals, &format!("idle.{number}")).await?);
         counter.add(1);
     }
     tokio::time::sleep(Duration::from_secs(args.settle)).await;

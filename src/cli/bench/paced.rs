@@ -109,15 +109,15 @@ pub(super) async fn publish(socket: Socket, mut pace: Pace) -> anyhow::Result<Pa
             }
             _ = turn.tick(), if waits => {}
         }
-        let before = paced.events;
+        let (before, arrived) = (paced.events, clock::monotonic());
         while let Some(answer) = input.frame()? {
             if !speech.is_published(answer)? {
                 continue;
             }
             paced.events += 1;
-            paced.ended = clock::monotonic();
+            paced.ended = arrived;
             if let Some(sent) = open.pop_front() {
-                note(&mut paced.took, paced.ended.saturating_sub(sent));
+                note(&mut paced.took, arrived.saturating_sub(sent));
             }
         }
         pace.counter.add(paced.events - before);

@@ -160,16 +160,21 @@ impl Socket {
 impl Input {
     /// Reads what is there. Cancel safe.
     pub(super) async fn more(&mut self) -> anyhow::Result<()> {
-        if self.start > 0 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
-        self.bytes.reserve(READ_BYTES);
-        match self.stream.read_buf(&mut self.bytes).await? {
-            0 => Err(CutOff("the broker hung up").into()),
-            n => {
-                self.received += n as u64;
-                Ok(())
+        self.shrink();
+        loop {
+            self.stream.readable().await?;
+            let mut large = spare::take();
+            large.extend_from_slice(&self.bytes);
+            large.reserve(READ_BYTES / 2);
+            match self.stream.try_read_buf(&mut large) {
+                Ok(0) => return Err(CutOff("the broker hung up").into()),
+                Ok(n) => {
+                    self.received += n as u64;
+                    self.bytes = large;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => spare::give(large),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -194,11 +199,11 @@ impl Input {
         }
     }
 
-    /// Gives the buffer back until more comes.
+    /// Gives the buffer back until more comes, but for the part of a frame.
     pub(super) fn shrink(&mut self) {
-        self.bytes.drain(..self.start);
+        let rest = self.bytes.get(self.start..).unwrap_or_default().to_vec();
         self.start = 0;
-        self.bytes.shrink_to_fit();
+        spare::give(std::mem::replace(&mut self.bytes, rest));
     }
 
     /// The payload of the next frame that is whole; pings are passed over.
@@ -218,6 +223,37 @@ impl Input {
                 other => bail!("an unexpected frame: {other:#x}"),
             }
         }
+    }
+}
+
+/// Large buffers that the sockets of a thread share: each reads what is there and takes it apart at once. One for
+/// each socket would be more memory than the caches hold, and what is measured would be that.
+mod spare {
+    use std::cell::RefCell;
+
+    use super::READ_BYTES;
+
+    /// How many are kept for later.
+    const KEPT_MAX: usize = 4;
+
+    thread_local! {
+        static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    }
+
+    /// An empty one with room for so much.
+    pub(super) fn take() -> Vec<u8> {
+        let spare = SPARE.with_borrow_mut(Vec::pop);
+        spare.unwrap_or_else(|| Vec::with_capacity(READ_BYTES))
+    }
+
+    /// Keeps it, where it is large and there are not enough.
+    pub(super) fn give(mut buffer: Vec<u8>) {
+        SPARE.with_borrow_mut(|spare| {
+            if buffer.capacity() >= READ_BYTES && spare.len() < KEPT_MAX {
+                buffer.clear();
+                spare.push(buffer);
+            }
+        });
     }
 }
 

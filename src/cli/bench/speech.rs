@@ -101,9 +101,11 @@ impl Speech {
     /// # Errors
     /// When it says that one is not.
     pub(super) fn is_published(self, payload: &[u8]) -> anyhow::Result<bool> {
+        // It stands right behind the id.
+        let begin = payload.get(..PUBLISHED_WITHIN).unwrap_or(payload);
         let is_so = match self {
-            Speech::Json => memchr::memmem::find(payload, b"\"published\"").is_some(),
-            Speech::Msgpack => memchr::memmem::find(payload, b"\xa9published").is_some(),
+            Speech::Json => memchr::memmem::find(begin, b"\"published\"").is_some(),
+            Speech::Msgpack => memchr::memmem::find(begin, b"\xa9published").is_some(),
             Speech::Protobuf => is_published(payload.get(1..).unwrap_or_default()),
         };
         if is_so {
@@ -158,10 +160,10 @@ impl Publish<'_> {
     fn json(&self, out: &mut Vec<u8>) {
         let Publish { id, topic, stamp, filler } = self;
         // Writing to memory does not fail.
-        let _ = write!(
-            out,
-            "{{\"id\":{id},\"publish\":{{\"topic\":\"{topic}\",\"data\":\"{stamp}{filler}\"}}}}"
-        );
+        let _ = write!(out, "{{\"id\":{id},\"publish\":{{\"topic\":\"");
+        for piece in [topic, "\",\"data\":\"", stamp, filler, "\"}}"] {
+            out.extend_from_slice(piece.as_bytes());
+        }
     }
 
     fn msgpack(&self, out: &mut Vec<u8>) {
@@ -204,6 +206,9 @@ impl Publish<'_> {
         }
     }
 }
+
+/// Within how many bytes an answer says of what it is one.
+const PUBLISHED_WITHIN: usize = 48;
 
 /// How a batch in JSON begins.
 const JSON_BATCH: &[u8] = b"{\"events\":";

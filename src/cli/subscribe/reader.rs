@@ -3,6 +3,7 @@
 //! - An event is acknowledged when its line has been handed to the reader of stdout, not before.
 //! - Acks name the very events that were written: one that somebody else put off, and that
 //!   therefore has not come yet, is not acknowledged along with those behind it.
+//! - An event that does not open ends it: neither it nor what follows is written or acknowledged, what came before is.
 //! - At most one ack is under way; what is written meanwhile goes into the next.
 
 use std::{future::Future, io, pin::Pin};
@@ -24,7 +25,10 @@ use crate::{
         output::{Output, shown},
         within,
     },
-    client::{Client, Delivery, Error, Subscription},
+    client::{
+        Client, Delivery, Error, Subscription,
+        sealed::{Keys, OpenError},
+    },
 };
 
 /// How many events are written before they are handed over and acknowledged.
@@ -63,6 +67,10 @@ pub(super) struct Reader<'a> {
     args: &'a Args,
     globals: &'a Globals,
     format: Format,
+    /// What opens events; without it they are written as they come.
+    keys: Option<Keys>,
+    /// Why an event did not open.
+    unopened: Option<OpenError>,
     subscription: Subscription,
     output: Output,
     /// How many events have been written.
@@ -83,11 +91,18 @@ impl<'a> Reader<'a> {
         args: &'a Args,
         globals: &'a Globals,
         format: Format,
+        keys: Option<Keys>,
         subscription: Subscription,
     ) -> Reader<'a> {
         let acks = Acks { auto: args.ack_mode() == AckMode::Auto, ..Acks::default() };
         let output = Output::stdout();
-        Reader { args, globals, format, subscription, output, written: 0, acks }
+        let (unopened, written) = (None, 0);
+        Reader { args, globals, format, keys, unopened, subscription, output, written, acks }
+    }
+
+    /// Why it ended, where an event did not open.
+    pub(super) fn unopened(&mut self) -> Option<OpenError> {
+        self.unopened.take()
     }
 
     /// Writes until there is enough or a signal, and obeys these lines.
@@ -144,6 +159,14 @@ impl<'a> Reader<'a> {
     fn write(&mut self, delivery: Delivery) -> anyhow::Result<Enough> {
         match delivery {
             Delivery::Event { event, .. } => {
+                let event = match self.keys.as_ref().map(|keys| keys.open(&event)) {
+                    None => event,
+                    Some(Ok(opened)) => opened,
+                    Some(Err(error)) => {
+                        self.unopened = Some(error);
+                        return Ok(Enough::Yes);
+                    }
+                };
                 let mut line = Vec::new();
                 write_event(&event, self.format, &mut line);
                 self.output.line(&line)?;

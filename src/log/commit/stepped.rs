@@ -26,7 +26,7 @@ impl Stepped {
     pub(crate) fn step(&mut self) {
         let queue = &self.committer.shared.queue;
         let work = queue.take(BATCH_EVENTS_MAX, BATCH_BYTES_MAX, Duration::ZERO);
-        self.committer.commit(work.jobs);
+        self.committer.commit_all(work.jobs);
         self.committer.look_after();
         // What is to be done beside the commit path was done here and now.
         self.committer.shared.kept.send_replace(());

@@ -47,6 +47,11 @@ impl Decoder {
         }
     }
 
+    /// What comes from here on has these limits.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// Adds bytes from the peer. They stay until [`Decoder::next`] takes them: the caller bounds
     /// them by taking messages until there is none before it pushes more.
     pub fn push(&mut self, bytes: &[u8]) {

@@ -36,6 +36,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Reader { stream, decoder }
     }
 
+    /// What comes from here on has these limits.
+    pub fn limit(&mut self, limits: Limits) {
+        self.decoder.limit(limits);
+    }
+
     /// The next message, or `None` at the end of the stream between messages. Cancel safe.
     ///
     /// # Errors

@@ -119,7 +119,7 @@ pub(super) async fn ticket(call: &Call, body: Incoming) -> Result<Response<Body>
     nothing(body::take(call, body).await?.text()?)?;
     let given = session.ticket()?;
     let given = Given { ticket: &given.ticket, expires_in_ms: given.expires_in_ms };
-    Ok(respond::of(StatusCode::CREATED, &given)?)
+    Ok(respond::secret(StatusCode::CREATED, &given)?)
 }
 
 /// `POST /v1/auth/revocations`.
@@ -152,7 +152,7 @@ pub(super) async fn make_key(call: &Call, body: Incoming) -> Result<Response<Bod
     let Make { name, subject, grants, expires } = read(body::take(call, body).await?.text()?)?;
     let wish = KeyWish { name, subject, grants, expires };
     let (key, new) = call.to_the_end(async move { session.make_key(wish).await }).await?;
-    Ok(respond::of(StatusCode::CREATED, &Key::of(&key, Some(&new.text)))?)
+    Ok(respond::secret(StatusCode::CREATED, &Key::of(&key, Some(&new.text)))?)
 }
 
 /// `GET /v1/auth/keys`.

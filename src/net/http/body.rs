@@ -4,13 +4,20 @@
 //!   counted.
 //! - Memory grows with what has come, never with what was announced, and counts against the door's
 //!   room.
+//! - A body may be compressed by one coding. It is inflated up to the limit and one byte more, never further; small ones
+//!   here, others on the blocking pool.
 //! - A body that is not taken to its end closes the connection behind the answer.
 
-use std::sync::Arc;
+use std::{io::Read, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::{StatusCode, body::Incoming, header};
+use hyper::{
+    StatusCode,
+    body::Incoming,
+    header::{self, HeaderValue},
+};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use tidings_proto::{
     Code, WireError,
@@ -21,10 +28,23 @@ use tidings_proto::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Call, headers};
-use crate::{clock, net::problem::Refusal};
+use crate::{
+    clock, metrics,
+    net::{
+        coding::{self, Coding},
+        problem::Refusal,
+    },
+    session::{internal, shown},
+};
 
 /// When to come again when there is no room for the body, in milliseconds.
 const NO_ROOM_MS: (u64, u64) = (500, 1500);
+
+/// What is inflated at a time.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// A body that has no more than this is inflated here, up to so many times as much: in less than a millisecond.
+const HERE_BYTES_MAX: usize = 16 * 1024;
+const HERE_TIMES_MAX: usize = 4;
 
 /// A body that has come.
 pub(super) struct Taken {
@@ -73,6 +93,13 @@ impl Taken {
 /// Requests that name their subscription by its number.
 const NUMBERED: [&str; 2] = ["ack", "nack"];
 
+/// For `deserialize_with` on an optional attribute of a body: what is there is no `null`.
+pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(from).map(Some)
+}
+
 /// The error of a message as the error of the body that became part of it.
 fn in_body(name: &str, error: WireError) -> WireError {
     let message = match error.message.strip_prefix(name) {
@@ -88,7 +115,7 @@ fn in_body(name: &str, error: WireError) -> WireError {
 
 /// Takes the body of a request.
 pub(super) async fn take(call: &Call, body: Incoming) -> Result<Taken, Refusal> {
-    check_encoding(call)?;
+    let coding = coding(call)?;
     let bytes_max = call.house().limits.message_bytes_max;
     let announced = hyper::body::Body::size_hint(&body).lower();
     if usize::try_from(announced).map_or(true, |announced| announced > bytes_max) {
@@ -96,7 +123,10 @@ pub(super) async fn take(call: &Call, body: Incoming) -> Result<Taken, Refusal> 
     }
     let collected = collect(body, bytes_max, &call.door.bodies);
     match tokio::time::timeout(call.door.options.body_timeout, collected).await {
-        Ok(taken) => taken,
+        Ok(taken) => match coding {
+            None => taken,
+            Some(coding) => inflated(call, coding, taken?).await,
+        },
         Err(_) => {
             let seconds = call.door.options.body_timeout.as_secs();
             let text = format!("body: it did not come within {seconds} seconds: send it faster");
@@ -123,11 +153,7 @@ async fn collect(
         if bytes.len() + data.len() > bytes_max {
             return Err(too_large("more", bytes_max));
         }
-        let more = take_room(bodies, data.len())?;
-        match &mut room {
-            Some(room) => room.merge(more),
-            None => room = Some(more),
-        }
+        grow(&mut room, bodies, data.len())?;
         if bytes.is_empty() {
             // Mostly all of it: kept as it came.
             bytes = data;
@@ -140,14 +166,94 @@ async fn collect(
     Ok(Taken { bytes, _room: room })
 }
 
-fn take_room(bodies: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+/// Takes room for so many bytes more.
+fn grow(
+    room: &mut Option<OwnedSemaphorePermit>,
+    bodies: &Arc<Semaphore>,
+    bytes: usize,
+) -> Result<(), Refusal> {
     let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-    bodies.clone().try_acquire_many_owned(permits).map_err(|_| {
-        let wait_ms = clock::random_between(NO_ROOM_MS.0, NO_ROOM_MS.1);
-        let error =
-            WireError::new(Code::Unavailable, "too many requests are being read: try again");
-        Refusal::from(error.retry_after_ms(wait_ms)).closing()
-    })
+    let more = bodies.clone().try_acquire_many_owned(permits).map_err(|_| no_room().closing())?;
+    match room {
+        Some(room) => room.merge(more),
+        None => *room = Some(more),
+    }
+    Ok(())
+}
+
+fn no_room() -> Refusal {
+    let wait_ms = clock::random_between(NO_ROOM_MS.0, NO_ROOM_MS.1);
+    let error = WireError::new(Code::Unavailable, "too many requests are being read: try again");
+    Refusal::from(error.retry_after_ms(wait_ms))
+}
+
+/// A body on its way from its coding.
+struct Inflating {
+    reader: Box<dyn Read + Send>,
+    out: Vec<u8>,
+    room: Option<OwnedSemaphorePermit>,
+    bodies: Arc<Semaphore>,
+    bytes_max: usize,
+    coding: Coding,
+}
+
+impl Inflating {
+    /// Goes on up to so many bytes; whether it is done.
+    fn run(&mut self, upto: usize) -> Result<bool, Refusal> {
+        let mut chunk = [0; CHUNK_BYTES];
+        while self.out.len() < upto {
+            // One byte more than is allowed tells what is too much.
+            let room = chunk.len().min(self.bytes_max + 1 - self.out.len());
+            let room = chunk.get_mut(..room).unwrap_or_default();
+            let read = self.reader.read(room).map_err(|error| {
+                let name = self.coding.as_str();
+                WireError::invalid(format!("body: it is not whole {name}: {error}"))
+            })?;
+            if read == 0 {
+                return Ok(true);
+            }
+            if self.out.len() + read > self.bytes_max {
+                let text = format!(
+                    "body: more than {} bytes when it is inflated, which are the most that are allowed",
+                    self.bytes_max
+                );
+                return Err(WireError::new(Code::TooLarge, text).into());
+            }
+            grow(&mut self.room, &self.bodies, read)?;
+            self.out.extend(room.iter().take(read));
+        }
+        Ok(false)
+    }
+}
+
+/// A body without its coding. The compressed one is let go with its room.
+async fn inflated(call: &Call, coding: Coding, taken: Taken) -> Result<Taken, Refusal> {
+    let coded_bytes = taken.bytes.len();
+    let reader = coding::reader(coding, taken.bytes.clone())
+        .map_err(|error| internal(&format!("a decoder cannot be made: {error}")))?;
+    let mut inflating = Inflating {
+        reader,
+        out: Vec::new(),
+        room: None,
+        bodies: call.door.bodies.clone(),
+        bytes_max: call.house().limits.message_bytes_max,
+        coding,
+    };
+    // Brotli may fill its window before it gives a byte.
+    let here = coding != Coding::Brotli && coded_bytes <= HERE_BYTES_MAX;
+    if !here || !inflating.run(HERE_TIMES_MAX * HERE_BYTES_MAX)? {
+        let coders = call.door.coders.clone().acquire_owned();
+        let permit = tokio::time::timeout(call.door.options.body_timeout, coders).await;
+        let permit = permit.map_err(|_| no_room())?;
+        let rest = tokio::task::spawn_blocking(move || {
+            // Given back when it is done, also where the client has gone meanwhile.
+            let _permit = permit;
+            inflating.run(usize::MAX).map(|_| inflating)
+        });
+        inflating = rest.await.map_err(|_| internal("a decoder panicked"))??;
+    }
+    metrics::http_coded(coding.as_str(), "in", inflating.out.len(), coded_bytes);
+    Ok(Taken { bytes: inflating.out.into(), _room: inflating.room })
 }
 
 fn too_large(bytes: &str, bytes_max: usize) -> Refusal {
@@ -155,14 +261,25 @@ fn too_large(bytes: &str, bytes_max: usize) -> Refusal {
     Refusal::from(WireError::new(Code::TooLarge, text)).closing()
 }
 
-fn check_encoding(call: &Call) -> Result<(), Refusal> {
-    let mut codings = headers::elements(&call.head.headers, &header::CONTENT_ENCODING);
-    if codings.all(|coding| coding.eq_ignore_ascii_case("identity")) {
-        return Ok(());
-    }
-    let text =
-        "content-encoding: this version of the broker takes plain bodies only: send identity";
-    Err(WireError::new(Code::UnsupportedMediaType, text).into())
+/// How the body is compressed, as `Content-Encoding` says.
+fn coding(call: &Call) -> Result<Option<Coding>, Refusal> {
+    let codings = &call.door.options.codings;
+    let given = headers::elements(&call.head.headers, &header::CONTENT_ENCODING);
+    let given: Vec<&str> =
+        given.filter(|coding| !coding.eq_ignore_ascii_case("identity")).collect();
+    let text = match given[..] {
+        [] => return Ok(None),
+        [name] => match Coding::named(name).filter(|coding| codings.has(*coding)) {
+            Some(coding) => return Ok(Some(coding)),
+            None => format!("content-encoding: {} is not taken", shown(name)),
+        },
+        _ => "content-encoding: one coding is taken, not several behind one another".to_owned(),
+    };
+    let names: Vec<_> = codings.iter().map(Coding::as_str).chain(["identity"]).collect();
+    let names = names.join(", ");
+    let error = WireError::new(Code::UnsupportedMediaType, format!("{text}: send {names}"));
+    let names = HeaderValue::from_str(&names).unwrap_or(HeaderValue::from_static("identity"));
+    Err(Refusal::from(error).header(header::ACCEPT_ENCODING, names))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Which web pages may talk to us, and what their browsers are told (Fetch standard, CORS).
 //!
 //! - An origin is ours when it names the `Host` it talks to, or is configured; there are no
-//!   wildcards.
+//!   wildcards. Where browsers reach us over TLS a page that came without it is foreign: anybody on
+//!   the way may have written it.
 //! - A request without `Origin` comes from no web page and passes.
 //! - A foreign page's request that would change something is refused: an open broker on loopback
 //!   must not be written to by whatever page its user looks at. Its reads are answered without the
@@ -20,17 +21,29 @@ use crate::{
 };
 
 /// What a page may read of an answer besides its body.
-const EXPOSED: &str = "Tidings-Cursor, Tidings-Log, Retry-After";
+const EXPOSED: &str = "Tidings-Cursor, Tidings-Log, Retry-After, ETag";
 /// Headers that a page may send; and all that begin with one of [`SENT_PREFIXES`].
-const SENT: [&str; 6] =
-    ["authorization", "content-type", "accept", "idempotency-key", "last-event-id", "prefer"];
+const SENT: [&str; 8] = [
+    "authorization",
+    "content-type",
+    "content-encoding",
+    "accept",
+    "idempotency-key",
+    "if-none-match",
+    "last-event-id",
+    "prefer",
+];
 const SENT_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
 /// How long a browser may keep the answer to its preflight, in seconds: the shortest common cap.
 const MAX_AGE: &str = "600";
 
 /// The origins that may come besides our own.
 #[derive(Debug)]
-pub(in crate::net) struct Origins(Vec<String>);
+pub(in crate::net) struct Origins {
+    allowed: Vec<String>,
+    /// Pages of our own come over TLS.
+    is_https: bool,
+}
 
 /// How a request stands to us by its origin.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,13 +58,13 @@ pub(super) enum Standing {
 
 impl Origins {
     /// Takes what is configured.
-    pub(in crate::net) fn new(origins: &[String]) -> Result<Origins, DoorError> {
+    pub(in crate::net) fn new(origins: &[String], is_https: bool) -> Result<Origins, DoorError> {
         let origins = origins.iter().map(|text| {
             let origin = text.trim_end_matches('/').to_ascii_lowercase();
             let is_origin = authority(&origin).is_some_and(is_authority);
             is_origin.then_some(origin).ok_or_else(|| DoorError::Origin(text.clone()))
         });
-        Ok(Origins(origins.collect::<Result<_, _>>()?))
+        Ok(Origins { allowed: origins.collect::<Result<_, _>>()?, is_https })
     }
 
     /// Where a request comes from.
@@ -63,14 +76,20 @@ impl Origins {
             return Standing::Foreign;
         }
         let origin = origin.to_ascii_lowercase();
-        if self.0.contains(&origin) {
+        if self.allowed.contains(&origin) {
             return Standing::Allowed(value.clone());
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        match host.is_some_and(|host| is_same(&origin, host)) {
+        let is_safe = !self.is_https || origin.starts_with("https://");
+        match is_safe && host.is_some_and(|host| is_same(&origin, host)) {
             true => Standing::Ours,
             false => Standing::Foreign,
         }
+    }
+
+    /// Whether a configured origin has this host.
+    pub(super) fn names(&self, host: &str) -> bool {
+        self.allowed.iter().any(|origin| is_same(origin, host))
     }
 
     /// Lets a configured page's browser hand the answer over.
@@ -80,7 +99,7 @@ impl Origins {
             headers
                 .insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
         }
-        if !self.0.is_empty() {
+        if !self.allowed.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }
     }
@@ -157,7 +176,20 @@ mod tests {
     }
 
     fn origins() -> Origins {
-        Origins::new(&["https://App.example/".to_owned()]).unwrap()
+        Origins::new(&["https://App.example/".to_owned()], false).unwrap()
+    }
+
+    #[test]
+    fn over_tls_a_page_that_came_without_it_is_foreign() {
+        let origins = Origins::new(&["http://kiosk".to_owned()], true).unwrap();
+        let standing =
+            |origin| origins.standing(&headers(&[("origin", origin), ("host", "a:443")]));
+        assert_eq!(standing("https://a"), Standing::Ours);
+        for origin in ["http://a", "http://a:443", "http://a:80"] {
+            assert_eq!(standing(origin), Standing::Foreign, "{origin}");
+        }
+        let allowed = Standing::Allowed(HeaderValue::from_static("http://kiosk"));
+        assert_eq!(standing("http://kiosk"), allowed);
     }
 
     #[test]
@@ -198,7 +230,7 @@ mod tests {
     #[test]
     fn what_no_browser_sends_is_refused() {
         for wrong in ["*", "app.example", "https://", "https://a/b", "https://*.a", "ftp://a"] {
-            assert!(Origins::new(&[wrong.to_owned()]).is_err(), "{wrong}");
+            assert!(Origins::new(&[wrong.to_owned()], false).is_err(), "{wrong}");
         }
     }
 

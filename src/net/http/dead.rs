@@ -1,8 +1,8 @@
 //! Dead letters over HTTP: listed, redriven.
 
 use hyper::{Response, StatusCode, body::Incoming};
-use serde::{Deserialize, Deserializer, Serialize};
-use tidings_proto::{Cursor, Offset, Timestamp, WireError};
+use serde::{Deserialize, Serialize};
+use tidings_proto::{Cursor, Offset, Placed, Timestamp, WireError};
 
 use super::{Body, Call, body, respond};
 use crate::{
@@ -57,13 +57,8 @@ struct Redriven {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {
-    #[serde(default, deserialize_with = "given")]
-    offsets: Option<Vec<Offset>>,
-}
-
-/// What is there is no `null`.
-fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Offset>>, D::Error> {
-    Vec::deserialize(from).map(Some)
+    #[serde(default, deserialize_with = "body::given")]
+    offsets: Option<Vec<Placed>>,
 }
 
 /// `GET /v1/subscriptions/{name}/dead`.
@@ -81,14 +76,19 @@ pub(super) async fn redrive(call: &Call, body: Incoming) -> Result<Response<Body
     let session = call.session(Transport::Http)?;
     call.query(&[])?;
     let which = which(body::take(call, body).await?.text()?)?;
+    let placed = which.offsets.map(|placed| Placed::of_one_log(placed, None)).transpose();
+    let placed = placed.map_err(|error| WireError::invalid(format!("offsets: {error}")))?;
+    let (offsets, log) = placed.map_or((None, None), |(offsets, log)| (Some(offsets), log));
     let name = call.name.clone();
     let redriving =
-        call.to_the_end(async move { session.redrive(&name, which.offsets.as_deref()).await });
+        call.to_the_end(
+            async move { session.redrive(&name, offsets.as_deref(), log.as_deref()).await },
+        );
     Ok(respond::of(StatusCode::OK, &Redriven { redriven: redriving.await? })?)
 }
 
 fn which(text: &str) -> Result<Which, WireError> {
-    if text.trim_ascii().is_empty() {
+    if text.is_empty() {
         return Ok(Which::default());
     }
     if !text.trim_ascii_start().starts_with('{') {
@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(which(r#"{"offsets":[57]}"#).unwrap().offsets.unwrap().len(), 1);
         for text in [
             "[57]",
+            "\n",
             r#"{"offsets":null}"#,
             r#"{"offsets":[0]}"#,
             r#"{"offsets":"all"}"#,

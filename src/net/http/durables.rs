@@ -168,7 +168,7 @@ pub(super) async fn fetch(call: &Call, body: Incoming) -> Result<Response<Body>,
 }
 
 fn wish(text: &str) -> Result<(usize, Duration), WireError> {
-    if text.trim_ascii().is_empty() {
+    if text.is_empty() {
         return Ok((LIMIT_DEFAULT, Duration::ZERO));
     }
     if !text.trim_ascii_start().starts_with('{') {
@@ -242,7 +242,8 @@ pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
     let info = session.durable(&call.name).await?;
     let options =
         SubscribeOptions { durable: Some(call.name.clone()), ..info.spec.options.clone() };
-    Ok(sse::answer(session, &options).await?)
+    // It does not end by itself: what was given and is not acknowledged would come again.
+    Ok(sse::answer(session, &options, None).await?)
 }
 
 #[cfg(test)]
@@ -269,6 +270,7 @@ mod tests {
             (r#"{"wait":null}"#, "body: wait: "),
             (r#"{"limt":1}"#, "body: unknown field `limt`"),
             ("[5]", "body: "),
+            (" ", "body: "),
         ] {
             let error = wish(text).unwrap_err();
             assert!(error.message.starts_with(name), "{text}: {}", error.message);

@@ -108,12 +108,15 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         let text = format!("{name}: a read is answered at once: leave it out, or open a stream");
         return Err(WireError::invalid(text));
     }
-    let types = query.all("types").flat_map(|types| types.split(','));
+    let split = |name| -> Vec<String> {
+        let values = query.all(name).flat_map(|values| values.split(','));
+        values.filter(|value| !value.is_empty()).map(str::to_owned).collect()
+    };
     let options = SubscribeOptions {
         after: query.after()?.map(After),
         since: query.since()?,
-        types: types.filter(|kind| !kind.is_empty()).map(str::to_owned).collect(),
-        content_types: query.all("content_types").map(str::to_owned).collect(),
+        types: split("types"),
+        content_types: split("content_types"),
         headers: query.all("header").map(header).collect::<Result<_, _>>()?,
         min_priority: query.value("min_priority")?,
         on_gap,
@@ -157,7 +160,7 @@ async fn stream(
         // It had the state, or a part of it, and goes on from there.
         options.last_per_key = false;
     }
-    Ok(sse::answer(session, &options).await?)
+    Ok(sse::answer(session, &options, call.door.options.stream_max).await?)
 }
 
 #[cfg(test)]
@@ -173,10 +176,12 @@ mod tests {
 
     #[test]
     fn parameters_become_options() {
-        let raw = "after=57@9f3c21d0&types=a,b.*&types=c&min_priority=high&on_gap=skip";
+        let raw = "after=57@9f3c21d0&types=a,b.*&types=c&min_priority=high&on_gap=skip\
+                   &content_types=text/*,a/b&content_types=image/png";
         let options = parsed(raw, Form::Json).unwrap();
         assert_eq!(options.after.unwrap().0.to_string(), "57@9f3c21d0");
         assert_eq!(options.types, ["a", "b.*", "c"]);
+        assert_eq!(options.content_types, ["text/*", "a/b", "image/png"]);
         assert_eq!(options.min_priority, Some(Priority::High));
         assert_eq!(options.on_gap, OnGap::Continue);
     }

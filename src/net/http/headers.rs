@@ -61,23 +61,33 @@ pub(super) fn text<'a>(
 
 /// The form that `Accept` likes best; JSON where it likes none of ours.
 pub(super) fn form(headers: &HeaderMap) -> Form {
-    let mut best = (Form::Json, 0.0);
+    let mut best = (Form::Json, 0);
     for range in elements(headers, &header::ACCEPT) {
-        let mut parts = range.split(';').map(str::trim);
-        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let form = match media.as_str() {
+        let (media, parameters) = range.split_once(';').unwrap_or((range, ""));
+        let form = match media.trim().to_ascii_lowercase().as_str() {
             "application/json" | "application/*" | "*/*" => Form::Json,
             CLOUDEVENT | CLOUDEVENTS => Form::CloudEvents,
             EVENT_STREAM => Form::Stream,
             _ => continue,
         };
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse().ok());
-        let quality: f32 = quality.unwrap_or(1.0);
-        if quality > best.1 {
-            best = (form, quality);
+        let weight = weight(parameters);
+        if weight > best.1 {
+            best = (form, weight);
         }
     }
     best.0
+}
+
+/// The weight among the parameters of an element, in thousandths (RFC 9110 §12.4.2); 0 for one that makes no sense.
+pub(super) fn weight(parameters: &str) -> u16 {
+    let mut pairs = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+    let Some((_, weight)) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("q")) else {
+        return 1000;
+    };
+    let weight: Option<f32> = weight.trim().parse().ok();
+    weight
+        .filter(|weight| (0.0..=1.0).contains(weight))
+        .map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
 /// The time of `Prefer: wait=30` (RFC 7240 §4.3), as far as it is granted: a preference that is not understood is none.

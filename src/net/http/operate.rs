@@ -43,8 +43,8 @@ pub(super) async fn reset(call: &Call, body: Incoming) -> Result<Response<Body>,
 
 /// A body that has nothing to say.
 pub(super) fn nothing(text: &str) -> Result<(), WireError> {
-    let text: String = text.split_ascii_whitespace().collect();
-    match text.is_empty() || text == "{}" {
+    let inside = text.trim_ascii().strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+    match text.is_empty() || inside.is_some_and(|inside| inside.trim_ascii().is_empty()) {
         true => Ok(()),
         false => Err(WireError::invalid("body: this call takes none: leave it out")),
     }
@@ -85,6 +85,8 @@ mod tests {
     #[test]
     fn a_pause_says_nothing() {
         assert!(nothing("").is_ok() && nothing(" { } ").is_ok());
-        assert!(nothing("{\"for\":5}").unwrap_err().message.starts_with("body: "));
+        for text in ["{\"for\":5}", "\n", "{", "}", "[]", "{} {}", "null"] {
+            assert!(nothing(text).unwrap_err().message.starts_with("body: "), "{text}");
+        }
     }
 }

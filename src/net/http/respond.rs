@@ -34,6 +34,7 @@ pub struct Body {
 
 enum Content {
     Full(Bytes),
+    Secret(Bytes),
     Stream(Stream),
 }
 
@@ -41,6 +42,20 @@ impl Body {
     /// These bytes.
     pub(in crate::net) fn full(bytes: impl Into<Bytes>) -> Body {
         Body { content: Content::Full(bytes.into()), _busy: None }
+    }
+
+    /// These bytes, which are never compressed: there is a secret among them, and how far it compresses would tell of it
+    /// to whoever chooses what stands beside it and sees how long the answer is (BREACH).
+    pub(super) fn secret(bytes: impl Into<Bytes>) -> Body {
+        Body { content: Content::Secret(bytes.into()), _busy: None }
+    }
+
+    /// All of it, where it may be compressed.
+    pub(super) fn bytes(&self) -> Option<&Bytes> {
+        match &self.content {
+            Content::Full(bytes) => Some(bytes),
+            Content::Secret(_) | Content::Stream(_) => None,
+        }
     }
 
     /// What a stream says until it ends.
@@ -63,19 +78,23 @@ impl hyper::body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let chunk = match &mut self.content {
-            Content::Full(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()),
+            Content::Full(bytes) | Content::Secret(bytes) => {
+                Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty())
+            }
             Content::Stream(stream) => ready!(stream.poll_chunk(cx)),
         };
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.content, Content::Full(bytes) if bytes.is_empty())
+        matches!(&self.content, Content::Full(bytes) | Content::Secret(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Full(bytes) => SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(0)),
+            Content::Full(bytes) | Content::Secret(bytes) => {
+                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(0))
+            }
             Content::Stream(_) => SizeHint::default(),
         }
     }
@@ -102,6 +121,15 @@ pub(super) fn typed(
 pub(super) fn of<T: Serialize>(status: StatusCode, value: &T) -> Result<Response<Body>, WireError> {
     let bytes = serde_json::to_vec(value).map_err(|error| internal(&error.to_string()))?;
     Ok(json(status, bytes))
+}
+
+/// The same with a secret in it.
+pub(super) fn secret<T: Serialize>(
+    status: StatusCode,
+    value: &T,
+) -> Result<Response<Body>, WireError> {
+    let bytes = serde_json::to_vec(value).map_err(|error| internal(&error.to_string()))?;
+    Ok(json(status, Bytes::new()).map(|_| Body::secret(bytes)))
 }
 
 /// Says which cursor in which log stands behind the answer.

@@ -2,7 +2,7 @@
 
 use hyper::{Response, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
-use tidings_proto::{Cursor, WireError, control::RetentionRule};
+use tidings_proto::{Cursor, Offset, WireError, control::RetentionRule};
 
 use super::{Body, Call, body, respond};
 use crate::{
@@ -54,11 +54,11 @@ struct Erasure<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::given")]
     max_age: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::given")]
     max_bytes: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::given")]
     max_events: Option<u64>,
     #[serde(default)]
     compact: bool,
@@ -129,8 +129,10 @@ fn rule(text: &str) -> Result<RetentionRule, WireError> {
     }
     let max_age_ms = max_age_ms.flatten();
     for (field, value) in [("max_bytes", wish.max_bytes), ("max_events", wish.max_events)] {
-        if value == Some(0) {
-            return invalid(&format!("{field}: it must be 1 at least; leave it out for no limit"));
+        if value.is_some_and(|value| !(1..=Offset::MAX).contains(&value)) {
+            let text =
+                format!("{field}: it must be 1 to {}; leave it out for no limit", Offset::MAX);
+            return invalid(&text);
         }
     }
     let (max_bytes, max_events, compact) = (wish.max_bytes, wish.max_events, wish.compact);
@@ -159,6 +161,9 @@ mod tests {
             (r#"{"max_age":"600000000years"}"#, "max_age: "),
             (r#"{"max_bytes":0}"#, "max_bytes: "),
             (r#"{"max_events":-1}"#, "body: "),
+            (r#"{"max_events":null}"#, "body: "),
+            (r#"{"max_age":null}"#, "body: "),
+            (r#"{"max_events":9007199254740992}"#, "max_events: "),
         ] {
             let error = rule(text).unwrap_err();
             assert!(error.message.starts_with(name), "{text}: {}", error.message);

@@ -1,7 +1,7 @@
 //! Events that wait for their moment, over HTTP: cancelled.
 
 use hyper::{Response, StatusCode};
-use tidings_proto::{Offset, WireError};
+use tidings_proto::{Placed, WireError};
 
 use super::{Body, Call};
 use crate::{net::problem::Refusal, session::Transport};
@@ -10,11 +10,10 @@ use crate::{net::problem::Refusal, session::Transport};
 pub(super) async fn cancel(call: &Call) -> Result<Response<Body>, Refusal> {
     let session = call.session(Transport::Http)?;
     call.query(&[])?;
-    let offset = call.name.parse().ok().and_then(Offset::new);
-    let offset = offset.ok_or_else(|| {
+    let placed: Placed = call.name.parse().map_err(|_| {
         WireError::invalid("offset: it is the one that scheduled gave, as in /v1/scheduled/57")
     })?;
-    call.to_the_end(async move { session.cancel(offset).await }).await?;
+    call.to_the_end(async move { session.cancel(&placed).await }).await?;
     let mut response = Response::new(Body::full(Vec::new()));
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)

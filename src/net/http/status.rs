@@ -2,7 +2,7 @@
 
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use tidings_proto::{Filter, LogId, topic::FILTERS_MAX, wire::compressed::DEFLATE_RAW};
+use tidings_proto::{Filter, LogId, Mode, topic::FILTERS_MAX, wire::compressed::DEFLATE_RAW};
 
 use super::{
     Body, Call,
@@ -11,7 +11,7 @@ use super::{
     routes::{ASYNCAPI, OPENAPI},
 };
 use crate::{
-    net::problem::Refusal,
+    net::{coding::Coding, problem::Refusal},
     session::{Transport, encoding::Encoding, millis, parse_filter},
 };
 
@@ -110,6 +110,22 @@ pub(super) fn status(call: &Call) -> Result<Response<Body>, Refusal> {
     Ok(respond::of(StatusCode::OK, &status)?)
 }
 
+/// What a broker of this protocol may do without, by the words of the protocol: one on another log may have less.
+const FEATURES: [&str; 12] = [
+    "atomic_batches",
+    "compaction",
+    "conflate_ms",
+    "dead_letters",
+    "deliver_at",
+    "durable",
+    "erasure",
+    "expect_last",
+    "presence",
+    "priority",
+    "receipts",
+    "retention",
+];
+
 #[derive(Serialize)]
 struct Capabilities {
     version: &'static str,
@@ -118,6 +134,9 @@ struct Capabilities {
     subprotocols: [&'static str; 3],
     encodings: [&'static str; 3],
     compress: [&'static str; 1],
+    content_codings: Vec<&'static str>,
+    modes: [Mode; 3],
+    features: [&'static str; 12],
     auth: Auth,
     limits: Limits,
     documents: Documents,
@@ -127,6 +146,8 @@ struct Capabilities {
 struct Auth {
     required: bool,
     schemes: [&'static str; 1],
+    /// Whether a token gets tickets.
+    tickets: bool,
 }
 
 #[derive(Serialize)]
@@ -159,7 +180,14 @@ pub(super) fn capabilities(call: &Call) -> Result<Response<Body>, Refusal> {
         subprotocols: Encoding::ALL.map(Encoding::subprotocol),
         encodings: Encoding::ALL.map(Encoding::as_str),
         compress: [DEFLATE_RAW],
-        auth: Auth { required: house.needs_token(), schemes: ["bearer"] },
+        content_codings: call.door.options.codings.iter().map(Coding::as_str).collect(),
+        modes: [Mode::Exclusive, Mode::Shared, Mode::Mirror],
+        features: FEATURES,
+        auth: Auth {
+            required: house.needs_token(),
+            schemes: ["bearer"],
+            tickets: !house.authenticator.is_open(),
+        },
         limits: Limits {
             max_message_bytes: limits.message_bytes_max,
             max_event_bytes: limits.event_bytes_max,

@@ -1,6 +1,6 @@
 //! The rights of a conversation as time goes on: its token ends, is revoked, or makes way for another.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tidings_proto::{Filters, WireError, message::Push};
 
@@ -8,15 +8,15 @@ use super::{
     super::{Session, outbox::Item, standing::warns_ms},
     Conversation, Verdict,
 };
-use crate::{
-    broker::{Durable, Token},
-    clock,
-};
+use crate::broker::{Durable, Token};
 
 /// Unauthenticated, or the token has ended.
 pub const CLOSE_UNAUTHENTICATED: u16 = 4401;
 /// The token was revoked: whoever reconnects with it is refused.
 pub const CLOSE_REVOKED: u16 = 4503;
+
+/// How a session ends whose token was revoked.
+const REVOKED: Verdict = Verdict::Close(CLOSE_REVOKED, "the token was revoked");
 
 /// A subscription, as far as the conversation needs it.
 pub(super) enum Held {
@@ -62,23 +62,27 @@ impl Conversation {
         Verdict::GoOn
     }
 
+    /// How it ends, where the session's token is revoked by now.
+    pub fn is_revoked(&self) -> Option<Verdict> {
+        let is_revoked = self.session.as_ref()?.check_revoked().is_err();
+        is_revoked.then_some(REVOKED)
+    }
+
     /// Waits until the session's token is revoked; gives how it ends then.
     pub async fn revoked(&mut self) -> Verdict {
         match &mut self.standing {
             Some(standing) => standing.revoked().await,
             None => std::future::pending().await,
         }
-        Verdict::Close(CLOSE_REVOKED, "the token was revoked")
+        REVOKED
     }
 
     /// Waits until the session may not go on, for whatever reason. Without one that never comes.
     pub(super) async fn over(&self) {
         let Some(session) = &self.session else { return std::future::pending().await };
         let mut standing = session.standing();
-        let left_ms = session.ends_ms().map(|at| at.saturating_sub(clock::monotonic_ms()));
-        let left = left_ms.map_or(Duration::MAX, Duration::from_millis);
         // Both come to the same.
-        let _ = tokio::time::timeout(left, standing.revoked()).await;
+        let _ = tokio::time::timeout(session.left(), standing.revoked()).await;
     }
 
     /// From here on this token counts.
@@ -91,14 +95,14 @@ impl Conversation {
     /// Ends the subscriptions that the rights of now do not cover; each with an error.
     pub(super) async fn end_ungranted(&mut self) -> bool {
         let Some(session) = &self.session else { return true };
-        let refused = |(number, held): (&u32, &Held)| {
+        let refused = |(number, held): (u32, &Held)| {
             let refused = session.may_keep(held.filters(), held.name()).err();
-            refused.map(|error| (*number, error))
+            refused.map(|error| (number, error))
         };
         let refused: Vec<(u32, WireError)> =
             self.subscriptions.iter().filter_map(refused).collect();
         for (number, error) in refused {
-            self.subscriptions.remove(&number);
+            self.subscriptions.remove(number);
             let message = format!("subscription {number} ends: {}", error.message);
             let error = Push::Error(WireError { message, ..error });
             let told = self.send(Item::Unsubscribe(None, number)).await

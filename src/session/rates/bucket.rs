@@ -12,14 +12,19 @@ fn ns_of(rate: Rate, cost: u64) -> u64 {
 }
 
 /// Takes `cost` of a bucket that is full at `full_ns`, and gives when it will be full then. What costs more than there
-/// ever is takes all of it.
+/// ever is waits until it is full, and is paid off behind: in the long run that is no more than the rate.
 pub(super) fn take(rate: Rate, full_ns: u64, now_ns: u64, cost: u64) -> Result<u64, Wait> {
-    let after_ns = charge(rate, full_ns, now_ns, cost.min(rate.burst));
+    let needed_ns = charge(rate, full_ns, now_ns, cost.min(rate.burst));
     let room_ns = now_ns.saturating_add(ns_of(rate, rate.burst));
-    match after_ns.checked_sub(room_ns) {
-        None | Some(0) => Ok(after_ns),
+    match needed_ns.checked_sub(room_ns) {
+        None | Some(0) => Ok(charge(rate, full_ns, now_ns, cost)),
         Some(wait_ns) => Err(Wait { ns: wait_ns }),
     }
+}
+
+/// Gives back what was taken and not used.
+pub(super) fn give_back(rate: Rate, full_ns: u64, cost: u64) -> u64 {
+    full_ns.saturating_sub(ns_of(rate, cost))
 }
 
 /// Takes `cost` whether it is there or not.
@@ -70,6 +75,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_is_more_than_there_ever_is_waits_for_all_of_it_and_is_paid_off() {
+        const SECOND: u64 = 1_000_000_000;
+        let rate = Rate { per_second: 10, burst: 20 };
+        let full_ns = take(rate, 0, 0, 1).unwrap();
+        assert_eq!(take(rate, full_ns, 0, 100), Err(Wait { ns: SECOND / 10 }), "it is not full");
+        let full_ns = take(rate, full_ns, SECOND / 10, 100).unwrap();
+        assert_eq!(full_ns, SECOND / 10 + 10 * SECOND);
+        let Err(wait) = take(rate, full_ns, SECOND, 1) else { panic!("it was not paid off") };
+        assert!(take(rate, full_ns, SECOND + wait.ns, 1).is_ok());
+        assert_eq!(SECOND + wait.ns, full_ns - 19 * SECOND / 10);
+        assert_eq!(give_back(rate, full_ns, 100), SECOND / 10);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Table {
         self.with(key, kind, |full_ns| *full_ns = bucket::charge(rate, *full_ns, now_ns, cost));
     }
 
+    /// Gives back what was taken and not used.
+    pub fn give_back(&self, key: Key, kind: Kind, rate: Rate, cost: u64) {
+        self.with(key, kind, |full_ns| *full_ns = bucket::give_back(rate, *full_ns, cost));
+    }
+
     /// Does something with a key's bucket; `None` is never given, as every index lies in its shard.
     fn with<T>(&self, key: Key, kind: Kind, act: impl FnOnce(&mut u64) -> T) -> Option<T> {
         let hash = usize::try_from(key.0 >> 8).unwrap_or(usize::MAX);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{SPECVERSION, is_extension_name};
 use crate::{
-    EventId, NewEvent, Priority, Timestamp, Topic, WireError,
+    EventId, NewEvent, Offset, Priority, Timestamp, Topic, WireError,
     event::DEFAULT_TYPE,
     message::Publish,
     wire::{
@@ -190,7 +190,7 @@ impl Given {
         event.check()?;
         Ok(Publish {
             event,
-            expect_last: self.expect_last.read(A_NUMBER, number)?,
+            expect_last: self.expect_last.read(AN_EXPECTATION, expectation)?,
             deliver_at: self.deliver_at.read(A_TIME, |value| value.parse::<Timestamp>().ok())?,
             receipts: self
                 .receipts
@@ -202,10 +202,15 @@ impl Given {
 
 const A_TIME: &str = "a time in RFC 3339, as 2026-11-21T06:00:00Z";
 const A_NUMBER: &str = "a whole number";
+const AN_EXPECTATION: &str = "an offset, or 0: at most 9007199254740991";
 
 /// Digits only: [`u64::from_str`](std::str::FromStr) would take a `+` as well.
 fn number(value: &str) -> Option<u64> {
     value.bytes().all(|byte| byte.is_ascii_digit()).then(|| value.parse().ok())?
+}
+
+fn expectation(value: &str) -> Option<u64> {
+    number(value).filter(|last| *last <= Offset::MAX)
 }
 
 /// The value of a header as the CloudEvents HTTP binding (3.1.3.2) reads it: quotes off, then one

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::{Object, Payload, Syntax};
 use crate::{
-    EventId, NewEvent, Priority, Timestamp, Topic, WireError,
+    EventId, NewEvent, Offset, Priority, Timestamp, Topic, WireError,
     event::{DEFAULT_TYPE, Expiry, JSON},
     message::Publish,
     strict::{self, given, texts, word},
@@ -117,7 +117,7 @@ impl<D: Payload> WirePublish<D> {
         }
         Ok(Publish {
             event,
-            expect_last: self.expect_last,
+            expect_last: expectation(self.expect_last)?,
             deliver_at: self.deliver_at,
             receipts: self.receipts,
         })
@@ -133,6 +133,16 @@ pub(in crate::wire) fn into_publishes<D: Payload>(
         publish.into_publish().map_err(|fault| fault.under(&format!("{path}[{n}]")))
     };
     publishes.into_iter().enumerate().map(one).collect()
+}
+
+/// The offset that a topic's last event is to have; 0 for none.
+pub(in crate::wire) fn expectation(last: Option<u64>) -> Result<Option<u64>, Fault> {
+    match last {
+        Some(last) if last > Offset::MAX => {
+            Err(Fault::new("expect_last", "must be an offset, or 0: at most 9007199254740991"))
+        }
+        last => Ok(last),
+    }
 }
 
 /// When an event stops being delivered, which may be said in one way only.

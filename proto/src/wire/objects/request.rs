@@ -10,7 +10,7 @@ use super::{
     publish::{self, WirePublish, into_publishes},
 };
 use crate::{
-    Offset, SubscribeOptions, Topic, WireError,
+    Placed, SubscribeOptions, Topic, WireError,
     message::{Ack, Connect, Nack, Request, RequestId},
     strict::{self, given, object},
     wire::{Incoming, invalid},
@@ -51,9 +51,9 @@ pub(in crate::wire) fn write<S: Syntax>(
             message.serde("presence", &Presence { topic: topic.clone() });
         }
         Request::Receipts { offset } => {
-            message.serde("receipts", &Receipts { offset: *offset });
+            message.serde("receipts", &Receipts { offset: offset.clone() });
         }
-        Request::Cancel { offset } => message.serde("cancel", &Cancel { offset: *offset }),
+        Request::Cancel { offset } => message.serde("cancel", &Cancel { offset: offset.clone() }),
         Request::Ping => message.serde("ping", &Ping {}),
     }
     message.end();
@@ -117,13 +117,13 @@ struct Presence {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Receipts {
-    offset: Offset,
+    offset: Placed,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Cancel {
-    offset: Offset,
+    offset: Placed,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::{
     EventId, NewEvent, Topic, WireError,
     event::{DEFAULT_TYPE, Expiry, JSON},
     message::Publish,
-    wire::Fault,
+    wire::{Fault, objects::publish::expectation},
 };
 
 impl From<&Publish> for generated::Publish {
@@ -70,7 +70,8 @@ pub(super) fn publish_of(given: generated::Publish) -> Result<Publish, Fault> {
     };
     event.check()?;
     let deliver_at = given.deliver_at_ms.map(|ms| time("deliver_at_ms", ms)).transpose()?;
-    Ok(Publish { event, expect_last: given.expect_last, deliver_at, receipts: given.receipts })
+    let expect_last = expectation(given.expect_last)?;
+    Ok(Publish { event, expect_last, deliver_at, receipts: given.receipts })
 }
 
 /// The events of a batch; `path` leads to the list.

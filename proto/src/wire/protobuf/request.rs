@@ -64,9 +64,11 @@ pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8
             Wire::Presence(generated::PresenceQuery { topic: topic.as_str().to_owned() })
         }
         Request::Receipts { offset } => {
-            Wire::Receipts(generated::ReceiptsQuery { offset: offset.get() })
+            Wire::Receipts(generated::ReceiptsQuery { offset: offset.offset.get() })
         }
-        Request::Cancel { offset } => Wire::Cancel(generated::Cancel { offset: offset.get() }),
+        Request::Cancel { offset } => {
+            Wire::Cancel(generated::Cancel { offset: offset.offset.get() })
+        }
         Request::Ping => Wire::Ping(generated::Ping {}),
     };
     push(&generated::Request { id, request: Some(request) }, out);
@@ -116,11 +118,11 @@ fn request_of(given: Wire) -> Result<Request, WireError> {
         }
         Wire::Receipts(it) => {
             let offset = offset("offset", it.offset).map_err(|fault| fault.under("receipts"))?;
-            Request::Receipts { offset }
+            Request::Receipts { offset: offset.into() }
         }
         Wire::Cancel(it) => {
             let offset = offset("offset", it.offset).map_err(|fault| fault.under("cancel"))?;
-            Request::Cancel { offset }
+            Request::Cancel { offset: offset.into() }
         }
         Wire::Ping(generated::Ping {}) => Request::Ping,
     })

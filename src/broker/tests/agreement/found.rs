@@ -22,6 +22,15 @@ fn agrees(options: SubscribeOptions, ops: Vec<Op>) {
     agree(Case { options, before: 0, tail_bytes: 1 << 20, ops }).unwrap();
 }
 
+fn exclusive_on(topics: usize) -> SubscribeOptions {
+    SubscribeOptions { filters: filters(&TOPICS[..topics]), ..exclusive() }
+}
+
+/// With so many events to begin with, and hardly any of them in memory.
+fn agrees_from_disk(options: SubscribeOptions, before: u8, ops: &[Op]) {
+    agree(Case { options, before, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+}
+
 fn publish(key: u8, priority: u8) -> Op {
     Op::Publish { topic: 0, key, priority, ttl_ms: None }
 }
@@ -214,7 +223,7 @@ fn an_event_that_is_erased_while_its_letter_is_written() {
         fetch(1),
         Op::Erase { topic: 0 },
     ];
-    agree(Case { options, before: 24, tail_bytes: 1, ops }).unwrap();
+    agrees_from_disk(options, 24, &ops);
 }
 
 #[test]
@@ -225,7 +234,7 @@ fn a_state_of_which_one_has_expired_at_a_kill() {
         max_in_flight: 1,
         max_deliveries: 2,
         batch_max: 1,
-        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
+        ..exclusive_on(1)
     };
     let one = Op::Pull { slot: 0, turns: 1, sent: false };
     let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) };
@@ -241,7 +250,7 @@ fn a_state_of_which_one_has_expired_at_a_kill() {
         KILL,
         fetch(1),
     ];
-    agree(Case { options, before: 6, tail_bytes: 1, ops }).unwrap();
+    agrees_from_disk(options, 6, &ops);
 }
 
 #[test]
@@ -251,7 +260,7 @@ fn lanes_of_which_all_is_gone_end_behind_it() {
         order: Order::Priority,
         max_in_flight: 5,
         batch_max: 1,
-        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
+        ..exclusive_on(1)
     };
     let change = Op::Change { topics: 3, min_priority: None, max_in_flight: 1, ack_wait_ms: 10 };
     let one = Op::Pull { slot: 0, turns: 1, sent: true };
@@ -264,7 +273,7 @@ fn lanes_of_which_all_is_gone_end_behind_it() {
         Op::Retain { topic: None, events: 0 },
         two,
     ];
-    agree(Case { options, before: 24, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+    agrees_from_disk(options, 24, &ops);
 }
 
 #[test]
@@ -274,7 +283,7 @@ fn what_waits_for_its_key_waits_on_behind_a_change() {
         partition_by: Some(PartitionBy::Key),
         max_in_flight: 6,
         batch_max: 1,
-        ..SubscribeOptions { filters: filters(&TOPICS[..3]), ..exclusive() }
+        ..exclusive_on(3)
     };
     let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
     let ops = [
@@ -291,17 +300,13 @@ fn what_waits_for_its_key_waits_on_behind_a_change() {
         Op::Ack { slot: 0, events: vec![6], up_to: false },
         change,
     ];
-    agree(Case { options, before: 0, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+    agrees_from_disk(options, 0, &ops);
 }
 
 #[test]
 fn what_has_replaced_a_state_and_is_gone_holds_it_back_no_longer() {
-    let options = SubscribeOptions {
-        max_in_flight: 2,
-        conflate_ms: 20,
-        batch_max: 1,
-        ..SubscribeOptions { filters: filters(&TOPICS[..1]), ..exclusive() }
-    };
+    let options =
+        SubscribeOptions { max_in_flight: 2, conflate_ms: 20, batch_max: 1, ..exclusive_on(1) };
     let other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
     let ops = [
         publish(0, 0),
@@ -317,5 +322,242 @@ fn what_has_replaced_a_state_and_is_gone_holds_it_back_no_longer() {
         Op::Pull { slot: 2, turns: 2, sent: false },
         fetch(2),
     ];
-    agree(Case { options, before: 0, tail_bytes: 1, ops: ops.to_vec() }).unwrap();
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn two_that_were_redriven_before_and_behind_a_kill() {
+    let options =
+        SubscribeOptions { max_in_flight: 1, max_deliveries: 1, batch_max: 1, ..exclusive_on(1) };
+    let other = |topic| Op::Publish { topic, key: 0, priority: 0, ttl_ms: None };
+    let change = Op::Change { topics: 3, min_priority: None, max_in_flight: 2, ack_wait_ms: 10 };
+    let ops = [
+        other(2),
+        change,
+        other(0),
+        COMMIT,
+        fetch(2),
+        Op::Advance { ms: 10 },
+        COMMIT,
+        Op::Redrive { event: Some(6) },
+        Op::Erase { topic: 1 },
+        KILL,
+        attach(1),
+        Op::Redrive { event: None },
+        Op::Pull { slot: 1, turns: 1, sent: false },
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn lanes_whose_priorities_were_changed_and_changed_back() {
+    let options = SubscribeOptions {
+        order: Order::Priority,
+        max_in_flight: 5,
+        max_deliveries: 1,
+        batch_max: 1,
+        ..exclusive_on(1)
+    };
+    let change = |min_priority, max_in_flight| Op::Change {
+        topics: 1,
+        min_priority,
+        max_in_flight,
+        ack_wait_ms: 0,
+    };
+    let high = Op::Publish { topic: 0, key: 0, priority: 2, ttl_ms: None };
+    let ops = [high, change(Some(2), 2), fetch(2), change(None, 1)];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn a_state_of_a_mirror_whose_replacement_is_wanted_no_longer() {
+    let options = SubscribeOptions {
+        mode: Mode::Mirror,
+        conflate_ms: 20,
+        max_in_flight: 1,
+        batch_max: 1,
+        ..exclusive_on(1)
+    };
+    let change = Op::Change { topics: 1, min_priority: Some(1), max_in_flight: 1, ack_wait_ms: 0 };
+    let ops = [
+        Op::Erase { topic: 0 },
+        publish(2, 2),
+        Op::Pause { paused: true },
+        publish(0, 0),
+        attach(0),
+        Op::Pause { paused: false },
+        publish(0, 0),
+        publish(2, 0),
+        publish(0, 0),
+        COMMIT,
+        Op::Ack { slot: 0, events: vec![0], up_to: false },
+        change,
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn lanes_that_die_are_gone_and_are_wanted_no_longer() {
+    let options = SubscribeOptions {
+        order: Order::Priority,
+        max_in_flight: 10,
+        max_deliveries: 1,
+        batch_max: 4,
+        ..exclusive()
+    };
+    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let ops = [attach(1), pull(1), Op::Erase { topic: 0 }, attach(0), change];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn a_mirror_whose_floor_has_passed_what_had_expired() {
+    let options =
+        SubscribeOptions { mode: Mode::Mirror, max_in_flight: 1, batch_max: 1, ..exclusive_on(1) };
+    let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) };
+    let ops = [
+        expires,
+        publish(0, 0),
+        Op::Advance { ms: 1 },
+        COMMIT,
+        Op::Ack { slot: 3, events: vec![2], up_to: false },
+        Op::Erase { topic: 0 },
+        attach(0),
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn what_a_fetch_leaves_to_the_one_that_has_its_key() {
+    let options = SubscribeOptions {
+        mode: Mode::Shared,
+        partition_by: Some(PartitionBy::Key),
+        max_in_flight: 6,
+        batch_max: 1,
+        ..exclusive()
+    };
+    let one = Op::Pull { slot: 0, turns: 1, sent: false };
+    let other = Op::Publish { topic: 1, key: 2, priority: 0, ttl_ms: None };
+    let ops = [
+        other.clone(),
+        attach(0),
+        Op::Erase { topic: 0 },
+        one.clone(),
+        publish(0, 0),
+        other,
+        Op::Retain { topic: None, events: 1 },
+        fetch(2),
+        one,
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn a_mirror_whose_floor_has_passed_what_was_replaced() {
+    let options = SubscribeOptions {
+        mode: Mode::Mirror,
+        conflate_ms: 20,
+        max_in_flight: 1,
+        batch_max: 1,
+        ..exclusive_on(1)
+    };
+    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 10 };
+    let ops = [
+        publish(1, 0),
+        publish(1, 0),
+        change,
+        Op::Ack { slot: 3, events: vec![2], up_to: false },
+        Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None },
+        Op::Retain { topic: None, events: 0 },
+        attach(0),
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
+
+#[test]
+fn the_floor_of_lanes_waits_for_the_turn_of_what_is_not_wanted() {
+    let options = SubscribeOptions {
+        order: Order::Priority,
+        max_in_flight: 5,
+        max_deliveries: 1,
+        batch_max: 1,
+        ..exclusive_on(1)
+    };
+    let change = Op::Change { topics: 1, min_priority: Some(2), max_in_flight: 1, ack_wait_ms: 10 };
+    let ops = [
+        change,
+        Op::Reset { to: Some(0) },
+        publish(0, 2),
+        COMMIT,
+        fetch(1),
+        Op::Advance { ms: 10 },
+        COMMIT,
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn a_nack_of_what_was_redriven_and_has_not_come_since() {
+    let options = SubscribeOptions {
+        order: Order::Priority,
+        max_in_flight: 10,
+        max_deliveries: 1,
+        batch_max: 2,
+        ..exclusive_on(1)
+    };
+    let ops = [
+        attach(1),
+        Op::Pull { slot: 1, turns: 4, sent: true },
+        attach(0),
+        COMMIT,
+        Op::Redrive { event: None },
+        fetch(1),
+        Op::Nack { slot: 3, events: vec![9], delay_ms: Some(1) },
+        COMMIT,
+        KILL,
+        fetch(4),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn the_turn_of_the_oldest_of_lanes_is_spent_on_what_is_gone() {
+    let options = SubscribeOptions {
+        mode: Mode::Shared,
+        order: Order::Priority,
+        max_in_flight: 15,
+        batch_max: 2,
+        ..exclusive_on(3)
+    };
+    let take = |slot, turns| Op::Pull { slot, turns, sent: false };
+    let ops = [
+        attach(0),
+        take(0, 1),
+        attach(1),
+        fetch(3),
+        fetch(2),
+        take(1, 3),
+        take(0, 2),
+        Op::Ack { slot: 3, events: vec![13], up_to: false },
+        Op::Publish { topic: 1, key: 0, priority: 3, ttl_ms: None },
+        Op::Erase { topic: 0 },
+        take(0, 2),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn a_last_delivery_before_a_kill_is_found_in_its_turn_unless_it_is_gone() {
+    let lanes = SubscribeOptions { order: Order::Priority, batch_max: 1, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 5, max_deliveries: 2, ..lanes };
+    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let unsent = Op::Pull { slot: 2, turns: 1, sent: false };
+    let erase = |topic| Op::Erase { topic };
+    let ops = [publish(0, 2), Op::Reset { to: Some(1) }, attach(2), unsent, fetch(1), erase(1)];
+    let ops: Vec<Op> = ops.into_iter().chain([KILL, fetch(1), change.clone()]).collect();
+    agrees_from_disk(options.clone(), 24, &ops);
+    let options = SubscribeOptions { ack_wait_ms: 10, ..options };
+    let twice = [fetch(1), Op::Advance { ms: 10 }, fetch(1), SAVE, COMMIT, KILL, erase(0)];
+    let ops: Vec<Op> = twice.into_iter().chain([attach(0), change]).collect();
+    agrees_from_disk(options, 24, &ops);
 }

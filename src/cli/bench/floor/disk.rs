@@ -59,17 +59,19 @@ pub(super) struct Files {
     maker: Option<JoinHandle<()>>,
     file: Arc<dyn File>,
     position: u64,
+    /// How long each becomes.
+    file_bytes: u64,
 }
 
 impl Files {
     /// Makes the first one, and has the second one made.
-    pub(super) fn new(scratch: &Scratch) -> anyhow::Result<Files> {
+    pub(super) fn new(scratch: &Scratch, file_bytes: u64) -> anyhow::Result<Files> {
         let disk = scratch.disk.clone();
         // A file is handed over when it is asked for: no more than one is made beforehand.
         let (make, made) = sync_channel(0);
         let maker = std::thread::Builder::new().spawn(move || {
             for number in 0_u64.. {
-                let file = new_file(&disk, &name(number));
+                let file = new_file(&disk, &name(number), file_bytes);
                 let is_made = file.is_ok();
                 // The one before the last is written no more: the last has been asked for since.
                 if let Some(old) = number.checked_sub(2) {
@@ -81,12 +83,12 @@ impl Files {
             }
         })?;
         let file = made.recv().context("no file is made")??;
-        Ok(Files { made: Some(made), maker: Some(maker), file, position: 0 })
+        Ok(Files { made: Some(made), maker: Some(maker), file, position: 0, file_bytes })
     }
 
     /// Writes at the end, in a new file where this one is full, and syncs.
     pub(super) fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        if self.position + bytes.len() as u64 > FILE_BYTES {
+        if self.position + bytes.len() as u64 > self.file_bytes {
             let next = self.made.as_ref().and_then(|made| made.recv().ok());
             self.file = next.context("no file is made")??;
             self.position = 0;
@@ -112,9 +114,9 @@ fn name(number: u64) -> String {
     format!("floor-{number}")
 }
 
-fn new_file(disk: &OsDisk, name: &str) -> std::io::Result<Arc<dyn File>> {
+fn new_file(disk: &OsDisk, name: &str, file_bytes: u64) -> std::io::Result<Arc<dyn File>> {
     let file = disk.create(name)?;
-    file.allocate(FILE_BYTES)?;
+    file.allocate(file_bytes)?;
     file.sync_all()?;
     Ok(file)
 }
@@ -127,7 +129,7 @@ pub(super) fn measure(
     counter: &Counter,
 ) -> anyhow::Result<()> {
     let scratch = Scratch::new(args)?;
-    let mut files = Files::new(&scratch)?;
+    let mut files = Files::new(&scratch, FILE_BYTES)?;
     let bytes = vec![7; batch.saturating_mul(args.size.saturating_add(RECORD_OVERHEAD_BYTES))];
     let mut took = latencies()?;
     let begun = clock::monotonic();
@@ -156,15 +158,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disk = Arc::new(OsDisk::open(&dir.path().join("scratch")).unwrap());
         let scratch = Scratch { dir: dir.path().join("scratch"), disk };
-        let mut files = Files::new(&scratch).unwrap();
-        let bytes = vec![7; 1 << 20];
-        for _ in 0..3 {
-            // As if it were full: nobody wants to write 128 MiB here.
-            files.position = FILE_BYTES;
+        // Each has room for two.
+        let mut files = Files::new(&scratch, 2 << 20).unwrap();
+        for n in 0..8 {
+            let bytes = vec![n; 1 << 20];
             files.append(&bytes).unwrap();
-            assert_eq!(files.position, 1 << 20);
+            let begin = u64::from(n % 2) << 20;
+            assert_eq!(files.position, begin + (1 << 20));
             let mut read = vec![0; 1 << 20];
-            assert_eq!(files.file.read_at(&mut read, 0).unwrap(), bytes.len());
+            assert_eq!(files.file.read_at(&mut read, begin).unwrap(), bytes.len());
             assert_eq!(read, bytes);
         }
         let there = std::fs::read_dir(&scratch.dir).unwrap();

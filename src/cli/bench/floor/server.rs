@@ -27,7 +27,7 @@ use tokio::{
 
 use super::{
     Args, CHUNK_BYTES, RECORD_OVERHEAD_BYTES,
-    disk::{Files, Scratch},
+    disk::{FILE_BYTES, Files, Scratch},
 };
 use crate::{
     cli::bench::{
@@ -67,7 +67,7 @@ pub(super) fn measure(
 ) -> anyhow::Result<(Latencies, Duration)> {
     let scratch = Scratch::new(args)?;
     // The first file is there before anybody asks, and the next one is made meanwhile.
-    let files = Files::new(&scratch)?;
+    let files = Files::new(&scratch, FILE_BYTES)?;
     let waiting = Arc::new(Waiting::default());
     let (alive, ended) = tokio::sync::oneshot::channel::<()>();
     let commits = {
