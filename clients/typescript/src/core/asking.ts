@@ -1,0 +1,40 @@
+// Request and reply: an event that names where its answer is to go, and the wait for that answer.
+//
+// - It listens before it asks, so that no answer is too fast; a connection that breaks in between loses nothing.
+
+import { TidingsError } from '../errors.js'
+import type { Client, RequestOptions, TidingsEvent } from '../types.js'
+import { uuidv7 } from './uuid.js'
+import { aborted, deadline } from './wait.js'
+
+/** The header that names where the answer is to go. */
+const REPLY_TO = 'reply-to'
+
+/** Asks a question; `from` is the topic of the answer where the options name none. */
+export async function ask(
+  client: Pick<Client, 'subscribe' | 'publish'>,
+  from: string,
+  topic: string,
+  data: unknown,
+  options: RequestOptions,
+): Promise<TidingsEvent> {
+  const { timeoutMs = 30_000, replyTo = from, correlation = uuidv7(), signal, headers, ...rest } = options
+  const limit = deadline(timeoutMs, signal)
+  const answers = client.subscribe(replyTo)
+  try {
+    await answers.ready(limit)
+    // An answer that may be among what is gone is not waited for in vain.
+    answers.on('gap', () => void answers.unsubscribe())
+    limit.signal.addEventListener('abort', () => void answers.unsubscribe())
+    const question = { ...rest, ttlMs: timeoutMs, correlation, headers: { ...headers, [REPLY_TO]: replyTo } }
+    await client.publish(topic, data, { ...question, signal: limit.signal })
+    for await (const event of answers) if (event.correlation === correlation) return event
+  } catch (error) {
+    if (!limit.signal.aborted) throw error
+  } finally {
+    limit.done()
+    void answers.unsubscribe()
+  }
+  if (signal?.aborted) throw aborted(signal)
+  throw new TidingsError('no_reply', `no answer came on ${replyTo} within ${timeoutMs} ms`)
+}

@@ -1,0 +1,61 @@
+// What a connection is, whatever its transport. `SocketLink` and `HttpLink` are the two kinds.
+
+import type { TidingsError } from '../errors.js'
+import type { OutboxEntry } from '../options.js'
+import type { Gap, Published, Session, TransportName } from '../types.js'
+import type { Words } from '../wire.js'
+import type { Batch } from './track.js'
+import type { Verdict } from './verdict.js'
+
+/** Takes what comes for one subscription. Called in the order of the stream. */
+export interface Sink {
+  /** The subscribe to send now. */
+  request(): Words
+  readonly durable: string | undefined
+  readonly filters: readonly string[]
+  /** How many more events there is room for. */
+  room(): number
+  subscribed(cursor: number, log: string | undefined): void
+  /** False when something is missing before it: then the feed is to be closed, it will be opened again. */
+  batch(batch: Batch): boolean
+  caughtUpAt(cursor: number): void
+  gap(gap: Gap): void
+  acked(cursor: number): void
+  superseded(): void
+  /** The broker refused, or ended it. Nothing more comes from this feed. */
+  refused(error: TidingsError): void
+}
+
+/** A subscription on one connection. */
+export interface Feed {
+  /** An `ack` or `nack`; the durable's floor, where the answer says it. Only after `subscribed`. */
+  say(kind: 'ack' | 'nack', words: Words): Promise<number | undefined>
+  /** Nothing more comes. Resolved when the broker knows, or cannot be told. */
+  close(): Promise<void>
+}
+
+/** What a connection tells its client. */
+export interface LinkHooks {
+  /** It is over. Told once, and not after `close`. */
+  lost(verdict: Verdict): void
+  latency(ms: number): void
+  goodbye(code: string, reconnectAfterMs: number): void
+  tokenExpiring(): void
+  error(error: TidingsError): void
+}
+
+/** A connection on which the broker has answered. */
+export interface Link {
+  readonly transport: TransportName
+  readonly session: Session
+  /** How many publishes may wait for their answers. Over HTTP it is one: nothing else would keep their order. */
+  readonly window: number
+  subscribe(sink: Sink): Feed
+  /** Rejected with `disconnected` when the connection is lost first. */
+  publish(entry: OutboxEntry): Promise<Published[]>
+  /** Another token for the same subject. */
+  refresh(token: string): void
+  /** Asks now whether the broker is there. */
+  check(): void
+  close(): void
+}

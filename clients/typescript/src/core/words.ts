@@ -1,0 +1,87 @@
+// From what a program says to the words of the protocol, and back.
+
+import { TidingsError } from '../errors.js'
+import type { OutboxEvent } from '../options.js'
+import type { After, PublishRequest, SubscribeOptions, TidingsEvent } from '../types.js'
+import type { Words } from '../wire.js'
+import { uuidv7 } from './uuid.js'
+
+/** Options under the names of the protocol: `ttlMs` is `ttl_ms`. What is `undefined` is left out; a date is RFC 3339. */
+export function wordsOf(options: object): Words {
+  const words: Words = {}
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue
+    words[name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)] =
+      value instanceof Date ? value.toISOString() : value
+  }
+  return words
+}
+
+/**
+ * A publish, with an id of its own where it was given none. The data is what it is now: what the program does to the
+ * object later changes nothing, and every retry has the same bytes.
+ */
+export function publishWords(request: PublishRequest): OutboxEvent {
+  const data = snapshot(request.data, request.datacontenttype)
+  return wordsOf({ ...request, id: request.id ?? uuidv7(), data }) as OutboxEvent
+}
+
+function snapshot(data: unknown, contentType = ''): unknown {
+  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0))
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+  if (/^text\//i.test(contentType) && typeof data !== 'string' && data !== undefined) {
+    throw new TidingsError('invalid_argument', `data of ${contentType} is a string or bytes`)
+  }
+  if (typeof data !== 'object' || data === null) return data
+  try {
+    return JSON.parse(JSON.stringify(data))
+  } catch (cause) {
+    throw new TidingsError('invalid_argument', 'data cannot be written as JSON', { cause })
+  }
+}
+
+/** About how many bytes a publish takes. */
+export function sizeOf({ data, ...rest }: OutboxEvent): number {
+  const bytes = data instanceof Uint8Array ? data.length : (JSON.stringify(data)?.length ?? 0)
+  return bytes + JSON.stringify(rest).length
+}
+
+/** An event of the broker as the program sees it. */
+export function toEvent(words: Words, attempts: number, own: boolean): TidingsEvent {
+  return { priority: 'normal', ...words, attempts, own } as unknown as TidingsEvent
+}
+
+/** Where to begin: `after`, `log` and `since`, as a subscribe and a read have them. `now` is nothing at all. */
+export function placeWords(after: After | undefined): { after?: number | string; log?: string; since?: string } {
+  if (after === undefined || after === 'now') return {}
+  if (after === 'first') return { after: 0 }
+  if (after instanceof Date) return { since: after.toISOString() }
+  return typeof after === 'object' ? { after: after.cursor, log: after.log } : { after }
+}
+
+/** A subscribe, from its beginning. */
+export function subscribeWords(filters: readonly string[], options: SubscribeOptions): Words {
+  // What is for this side only stays here.
+  const { after, key, start, ack, onGap, bufferEvents, bufferBytes, signal, ...rest } = options as SubscribeOptions & {
+    after?: After
+    key?: string
+    start?: After
+    ack?: string
+  }
+  const begin = typeof start === 'object' && 'cursor' in start ? `${start.cursor}@${start.log.slice(0, 8)}` : start
+  const onError = onGap === 'error' ? onGap : undefined
+  return wordsOf({ filters, ...rest, ...placeWords(after), start: begin, onGap: onError })
+}
+
+/** The parameters of a read or a stream of filters. */
+export function queryOf(words: Words): URLSearchParams {
+  const query = new URLSearchParams()
+  for (const [name, value] of Object.entries(words)) {
+    if (name === 'headers')
+      for (const [header, text] of Object.entries(value as object)) query.append('header', `${header}:${text}`)
+    else if (Array.isArray(value)) for (const one of value) query.append(name === 'filters' ? 'topic' : name, one)
+    else if (name === 'after' && words.log !== undefined) query.set(name, `${value}@${`${words.log}`.slice(0, 8)}`)
+    else if (name !== 'log') query.set(name, `${value}`)
+  }
+  return query
+}

@@ -1,0 +1,111 @@
+// Who is there: the list of a topic and its news, and oneself in it.
+
+import type { TidingsError } from '../errors.js'
+import type { Client, Member, Subscription, TidingsEvent } from '../types.js'
+import { anyClient, failure, fields, trim } from './data.js'
+import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
+
+/** Who is listed on a topic. */
+export interface MembersSnapshot<Data = unknown> {
+  /** Those who joined first before the others. */
+  readonly members: readonly Member<Data>[]
+  /** Whether the list is whole. */
+  readonly ready: boolean
+  readonly error: TidingsError | undefined
+}
+
+/** Options of `members`. */
+export interface MembersOptions extends WatchOptions {
+  /** Be listed, with this data (1 KiB of JSON). Default: only look. Over sockets only. */
+  join?: { data?: unknown }
+  /** The most that are kept. Default 1,000; the broker has 500 on a topic unless told otherwise. */
+  max?: number
+}
+
+/** Follows who is listed on a topic, and lists oneself with `join`. A member is named by its `session`. */
+export function members<Data = unknown, S = object>(
+  client: Client<S>,
+  topic: string,
+  options: MembersOptions = {},
+): Watched<MembersSnapshot<Data>> {
+  const any = anyClient(client)
+  const life = new Lifetime(options.signal)
+  const found = new Map<string, Member<Data>>()
+  let ready = false
+  /** The list could not be had. */
+  let failed = false
+  let error: TidingsError | undefined
+  const store = new Store<MembersSnapshot<Data>>(
+    () => ({ members: [...found.values()], ready, error }),
+    options.notifyMs,
+  )
+  const abort = new AbortController()
+  life.add(() => abort.abort())
+
+  // The list is asked for when the news are on their way: what both say is no news.
+  const max = options.max ?? 1_000
+  let meanwhile: TidingsEvent[] | undefined
+  const apply = (event: TidingsEvent) => {
+    const member = memberOf<Data>(event.data)
+    if (member === undefined) return
+    if (event.type === 'presence.left') found.delete(member.session)
+    else if (event.type === 'presence.joined') found.set(member.session, member)
+    trim(found, max)
+  }
+  const ask = async () => {
+    meanwhile = []
+    failed = false
+    const list = await any.presence<Data>(topic, { signal: abort.signal })
+    found.clear()
+    for (const member of list.slice(0, max)) found.set(member.session, member)
+    // Behind the list or before it: what came while it was on its way is applied again, and more of it follows.
+    for (const event of meanwhile ?? []) apply(event)
+    meanwhile = undefined
+    ready = true
+    error = undefined
+    store.changed()
+  }
+  const asked = (asking: Promise<void>) =>
+    asking.catch((cause: unknown) => {
+      if (life.closed) return
+      failed = true
+      meanwhile = undefined
+      error = failure(cause)
+      store.changed()
+    })
+  const news = any.subscribe(`$presence.${topic}`, (event) => {
+    apply(event)
+    meanwhile?.push(event)
+    if (meanwhile !== undefined && meanwhile.length > max) meanwhile.shift()
+    store.changed()
+  })
+  // In another log, or behind a hole, the news are not enough.
+  news.on('gap', () => void asked(ask()))
+  const refused = (subscription: Subscription) => {
+    if (subscription.error === undefined) return
+    error = subscription.error
+    store.changed()
+  }
+  news.on('state', () => {
+    refused(news)
+    // Where the list could not be had it may be when the news come again.
+    if (news.state === 'live' && failed) void asked(ask())
+  })
+  void asked(news.ready({ signal: abort.signal }).then(ask))
+  life.add(() => news.unsubscribe())
+  if (options.join !== undefined) {
+    // Its events are for others: a type that nobody uses keeps them away.
+    const listed = any.subscribe(topic, { presence: options.join, types: ['presence.none'] }, () => undefined)
+    listed.on('state', () => refused(listed))
+    life.add(() => listed.unsubscribe())
+  }
+  life.add(() => store.flush())
+  return { snapshot: store.snapshot, subscribe: store.subscribe, close: life.close }
+}
+
+function memberOf<Data>(data: unknown): Member<Data> | undefined {
+  const { session, subject, since } = fields(data)
+  return typeof session === 'string' && typeof subject === 'string' && typeof since === 'string'
+    ? (data as Member<Data>)
+    : undefined
+}

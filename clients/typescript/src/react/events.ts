@@ -1,0 +1,129 @@
+// `useEvents` and `useLatest`: the newest events as a list, bounded, rendered at most once a frame.
+
+import type { Client, EphemeralOptions, TidingsEvent } from '../types.js'
+import { Listeners, type Source, useShared } from './shared.js'
+import { SubscriptionSource } from './subscription.js'
+
+/** Options of `useEvents` and `useLatest`. */
+export interface EventsOptions extends Omit<EphemeralOptions, 'signal'> {
+  /** The most events that are kept; the oldest go. Default 200 for `useEvents`, 1,000 for `useLatest`. */
+  limit?: number
+}
+
+type List<Data> = readonly TidingsEvent<Data>[]
+const empty: List<never> = []
+
+/** Keeps events and lists them. */
+interface Keeper<Data> {
+  add(event: TidingsEvent<Data>): void
+  list(): List<Data>
+  clear(): void
+}
+
+class EventsSource<Data> implements Source<List<Data>> {
+  #list: List<Data> | undefined
+  #listeners = new Listeners()
+  #subscription: SubscriptionSource<Data>
+  readonly subscribe = this.#listeners.subscribe
+
+  constructor(
+    client: Client,
+    filter: string | readonly string[],
+    options: EphemeralOptions,
+    private readonly keeper: Keeper<Data>,
+  ) {
+    this.#subscription = new SubscriptionSource<Data>(client, filter, options, (event) => {
+      keeper.add(event)
+      this.#changed()
+    })
+    this.#subscription.subscription.on('gap', (gap) => {
+      if (gap.reason !== 'log_changed') return
+      // Another log: its offsets begin anew, and what was here is not part of it.
+      keeper.clear()
+      this.#changed()
+    })
+  }
+
+  snapshot(): List<Data> {
+    this.#list ??= this.keeper.list()
+    return this.#list
+  }
+
+  close(): Promise<void> {
+    return this.#subscription.close()
+  }
+
+  #changed(): void {
+    this.#list = undefined
+    this.#listeners.tell()
+  }
+}
+
+/** The newest `limit` events, oldest first. Cut at twice the limit, so that an event costs the same at any length. */
+function newest<Data>(limit: number): Keeper<Data> {
+  let events: TidingsEvent<Data>[] = []
+  return {
+    add(event) {
+      events.push(event)
+      if (events.length >= 2 * limit) events = events.slice(-limit)
+    },
+    list: () => events.slice(-limit),
+    clear() {
+      events = []
+    },
+  }
+}
+
+/** The newest event of every topic and key, in the order in which they were first seen. */
+function lastPerKey<Data>(limit: number): Keeper<Data> {
+  const events = new Map<string, TidingsEvent<Data>>()
+  return {
+    add(event) {
+      events.set(`${event.topic} ${event.key ?? ''}`, event)
+      if (events.size <= limit) return
+      for (const first of events.keys()) {
+        events.delete(first)
+        break
+      }
+    },
+    list: () => [...events.values()],
+    clear: () => events.clear(),
+  }
+}
+
+function useList<Data>(
+  kind: string,
+  filter: string | readonly string[] | null,
+  { limit, ...options }: EventsOptions & { limit: number },
+  keep: (limit: number) => Keeper<Data>,
+): List<Data> {
+  const most = Math.max(1, Math.floor(limit))
+  const [list] = useShared<List<Data>, EventsSource<Data>>(
+    filter === null ? null : JSON.stringify([kind, most, filter, options]),
+    (client) => new EventsSource<Data>(client, filter ?? [], options, keep(most)),
+    empty,
+  )
+  return list
+}
+
+/**
+ * The newest events that match, oldest first: 200 unless `limit` says otherwise. Components with the same filter and
+ * options have one subscription. `filter` `null` gives none.
+ */
+export function useEvents<Data = unknown>(
+  filter: string | readonly string[] | null,
+  options: EventsOptions = {},
+): readonly TidingsEvent<Data>[] {
+  return useList<Data>('events', filter, { limit: 200, ...options }, newest)
+}
+
+/**
+ * The newest event of every topic and key that match, in the order in which they were first seen: first what the log
+ * has, then what comes. Where there are more than `limit` (1,000), those seen first go.
+ */
+export function useLatest<Data = unknown>(
+  filter: string | readonly string[] | null,
+  options: EventsOptions = {},
+): readonly TidingsEvent<Data>[] {
+  return useList<Data>('latest', filter, { limit: 1_000, lastPerKey: true, ...options }, lastPerKey)
+}

@@ -1,0 +1,131 @@
+// What a terminal has shown: so many lines and characters, and who has drawn how much of it. No subscription, no clock.
+
+/** Bounds of what is kept. */
+export interface ScrollbackOptions {
+  /** The most lines. Default 5,000. */
+  maxLines?: number
+  /** The most characters. Default 1,000,000. */
+  maxChars?: number
+}
+
+/** What a reader of a terminal has not drawn. */
+export interface TerminalOutput {
+  /** The text, as it was written: with control sequences. */
+  readonly text: string
+  /** Where to read on from. */
+  readonly position: number
+  /** The reader was too slow, or the terminal was cleared: `text` is all there is, for an empty screen. */
+  readonly reset: boolean
+}
+
+/** A bounded text that grows at its end. */
+export class TerminalBuffer {
+  readonly #maxLines: number
+  readonly #maxChars: number
+  /** Whole lines, with their ends; the last one may have none. */
+  #lines: string[] = []
+  /** Lines before this one are gone; they are taken out in bulk. */
+  #head = 0
+  #chars = 0
+  /** How many characters went before the first that is here. */
+  #before = 0
+  #dropped = 0
+  #shown: readonly string[] | undefined
+
+  constructor({ maxLines = 5_000, maxChars = 1_000_000 }: ScrollbackOptions = {}) {
+    this.#maxLines = Math.max(1, maxLines)
+    this.#maxChars = Math.max(1, maxChars)
+  }
+
+  /** Behind the last character. Rising, also over `clear`. */
+  get end(): number {
+    return this.#before + this.#chars
+  }
+
+  /** How many characters are here. */
+  get chars(): number {
+    return this.#chars
+  }
+
+  /** How many lines have gone. */
+  get dropped(): number {
+    return this.#dropped
+  }
+
+  write(text: string): void {
+    if (text === '') return
+    this.#shown = undefined
+    this.#chars += text.length
+    for (let at = 0; at < text.length; ) {
+      const end = text.indexOf('\n', at)
+      const piece = end < 0 ? text.slice(at) : text.slice(at, end + 1)
+      at += piece.length
+      const last = this.#lines.at(-1)
+      if (last === undefined || this.#lines.length === this.#head || last.endsWith('\n')) this.#lines.push(piece)
+      else this.#lines[this.#lines.length - 1] = last + piece
+    }
+    this.#bound()
+  }
+
+  /** Forgets all; readers begin anew. */
+  clear(): void {
+    // A place that no reader has: one that has drawn all must notice it too.
+    this.#before += this.#chars + 1
+    this.#lines = []
+    this.#head = 0
+    this.#chars = 0
+    this.#dropped = 0
+    this.#shown = undefined
+  }
+
+  /** What was written behind `position`; 0 for all. */
+  read(position: number): TerminalOutput {
+    if (position === this.end) return { text: '', position, reset: false }
+    if (position < this.#before || position > this.end)
+      return { text: this.#from(this.#before), position: this.end, reset: position !== 0 || this.#before > 0 }
+    return { text: this.#from(position), position: this.end, reset: false }
+  }
+
+  /** The lines, without their ends; the last one is what is being written. The same list until something is written. */
+  lines(): readonly string[] {
+    this.#shown ??= this.#lines.slice(this.#head).map((line) => line.replace(/\r?\n$/, ''))
+    return this.#shown
+  }
+
+  #from(position: number): string {
+    // From the end: readers are seldom far behind.
+    const found: string[] = []
+    let at = this.end
+    for (let line = this.#lines.length - 1; line >= this.#head && at > position; line--) {
+      const text = this.#lines[line] ?? ''
+      at -= text.length
+      found.push(at < position ? text.slice(position - at) : text)
+    }
+    return found.reverse().join('')
+  }
+
+  #bound(): void {
+    while (
+      this.#lines.length - this.#head > this.#maxLines ||
+      (this.#chars > this.#maxChars && this.#lines.length - this.#head > 1)
+    ) {
+      const gone = this.#lines[this.#head] ?? ''
+      this.#lines[this.#head++] = ''
+      this.#chars -= gone.length
+      this.#before += gone.length
+      this.#dropped++
+    }
+    // One line that is longer than everything keeps its end.
+    const only = this.#lines[this.#head]
+    if (this.#chars > this.#maxChars && only !== undefined) {
+      const gone = this.#chars - this.#maxChars
+      this.#lines[this.#head] = only.slice(gone)
+      this.#chars -= gone
+      this.#before += gone
+    }
+    if (this.#head > 1_000 && this.#head * 2 > this.#lines.length) {
+      this.#lines = this.#lines.slice(this.#head)
+      this.#head = 0
+    }
+  }
+}

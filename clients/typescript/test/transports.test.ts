@@ -1,0 +1,266 @@
+// Changing the transport in mid-stream, codecs, compression, tokens that end, and the outbox over a restart.
+
+import 'fake-indexeddb/auto'
+import { createHmac } from 'node:crypto'
+import { rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from 'vitest'
+import { type Client, type ClientOptions, createClient, deflateRaw, json, type TidingsEvent } from '../src/index.js'
+import { indexedDb } from '../src/indexeddb.js'
+import { msgpack } from '../src/msgpack.js'
+import { protobuf } from '../src/protobuf.js'
+import { type Broker, startBroker, stopBrokers } from './support/broker.js'
+import { FakeLocks } from './support/locks.js'
+import { TcpProxy } from './support/proxy.js'
+import { gather, until } from './support/wait.js'
+
+let broker: Broker
+const open: (() => Promise<unknown>)[] = []
+
+beforeAll(async () => {
+  broker = await startBroker()
+})
+
+afterEach(async () => {
+  for (const close of open.splice(0).reverse()) await close()
+  vi.unstubAllGlobals()
+})
+
+afterAll(stopBrokers)
+
+function connect(url: string, options: ClientOptions = {}): Client {
+  const client = createClient(url, { reconnect: { minMs: 5, maxMs: 50, resetAfterMs: 0 }, ...options })
+  open.push(() => client.close())
+  return client
+}
+
+async function proxied(): Promise<TcpProxy> {
+  const proxy = await TcpProxy.start(() => broker.port)
+  open.push(() => proxy.close())
+  return proxy
+}
+
+test('WebSocket blocked → SSE → long poll → WebSocket again, with every event once and in order', async () => {
+  const proxy = await proxied()
+  const client = connect(proxy.url, { upgradeEveryMs: 100, connectTimeoutMs: 500 })
+  const seen: string[] = []
+  client.on('state', ({ state, transport }) => seen.push(transport ?? state))
+  const got: unknown[] = []
+  await client.subscribe('walk', (event) => void got.push(event.data)).ready()
+  let n = 0
+  const step = async (transport: string): Promise<void> => {
+    await until(() => client.status.transport === transport)
+    await client.publish('walk', ++n)
+    await until(() => got.length === n)
+    expect(client.status.transport).toBe(transport)
+  }
+  await step('websocket')
+  proxy.blocked.add('websocket')
+  proxy.cut()
+  await step('sse')
+  proxy.blocked.add('stream')
+  proxy.cut()
+  await step('poll')
+  proxy.blocked.delete('stream')
+  await step('sse')
+  proxy.blocked.clear()
+  await step('websocket')
+  expect(got).toEqual([1, 2, 3, 4, 5])
+  expect(seen).toEqual(expect.arrayContaining(['websocket', 'reconnecting', 'sse', 'poll']))
+})
+
+describe.each([
+  ['json', json],
+  ['msgpack', msgpack],
+  ['protobuf', protobuf],
+] as const)('%s on a socket', (name, codec) => {
+  test.each([undefined, deflateRaw])('brings the same events, compression: %o', async (compress) => {
+    const options: ClientOptions = { transports: ['websocket'], codec, ...(compress && { compress }) }
+    const client = connect(broker.url, options)
+    const topic = `codec-${name}-${compress ? 'deflated' : 'plain'}`
+    const data = [
+      { text: 'é'.repeat(200), n: [1, -2, 0.5, 2 ** 52] },
+      'text',
+      new Uint8Array([0, 1, 255]),
+      null,
+      undefined,
+      7,
+    ]
+    const types = [undefined, 'text/plain', undefined, undefined, undefined, undefined]
+    for (const [n, value] of data.entries()) {
+      const datacontenttype = types[n]
+      await client.publish(topic, value, {
+        headers: { b: '2', a: '1' },
+        priority: 'high',
+        key: 'k',
+        ...(datacontenttype && { datacontenttype }),
+      })
+    }
+    const batch = await client.publishBatch(
+      Array.from({ length: 50 }, (_, n) => ({ topic, data: { n, filler: 'x'.repeat(100) } })),
+    )
+    expect(batch).toHaveLength(50)
+    const events = await gather(client.subscribe(topic, { after: 'first' }), 56)
+    expect(events.slice(0, 6).map((event) => event.data)).toEqual(data)
+    expect(events.slice(6).map((event) => (event.data as { n: number }).n)).toEqual([...Array(50).keys()])
+    expect(events[0]).toMatchObject({
+      priority: 'high',
+      key: 'k',
+      headers: { a: '1', b: '2' },
+      type: 'message',
+      own: true,
+    })
+    const same = connect(broker.url, { transports: ['sse'] })
+    const plain = await gather(same.subscribe(topic, { after: 'first' }), 56)
+    expect(events.map(({ own: _, ...event }) => event)).toEqual(plain.map(({ own: _, ...event }) => event))
+    await client.subscribe(topic, { presence: { data: { name: 'Alice', half: 0.5 } } }).ready()
+    expect(await client.presence(topic)).toMatchObject([{ data: { name: 'Alice', half: 0.5 } }])
+    const durable = client.subscribe(topic, {
+      durable: `d-${topic}`,
+      start: 'first',
+      minPriority: 'high',
+      maxInFlight: 2,
+    })
+    expect((await gather(durable, 6)).map((event) => event.data)).toEqual(data)
+    await expect(client.publish(topic, 1, { expectLast: 1 })).rejects.toMatchObject({
+      code: 'conflict',
+      retryable: false,
+    })
+  })
+})
+
+test('a token that ends is replaced in mid-stream, on every transport', async () => {
+  const secret = 'a secret of the test that is long enough to be one'
+  const file = join(tmpdir(), `tidings-ts-secret-${process.pid}`)
+  await writeFile(file, secret, { mode: 0o600 })
+  open.push(() => rm(file))
+  const guarded = await startBroker({ flags: ['--auth-jwt-hs256-secret-file', file, '--set', 'auth.leeway=0s'] })
+  const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const token = (seconds: number): string => {
+    const exp = Math.floor(Date.now() / 1_000) + seconds
+    const head = `${part({ alg: 'HS256', typ: 'JWT' })}.${part({ sub: 'alice', exp, tidings: { publish: ['>'], subscribe: ['>'], durable: ['*'] } })}`
+    return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`
+  }
+  await Promise.all(
+    (['websocket', 'sse', 'poll'] as const).map(async (transport) => {
+      const reasons: string[] = []
+      const client = connect(guarded.url, {
+        transports: [transport],
+        getToken: ({ reason }) => {
+          reasons.push(reason)
+          return token(4)
+        },
+      })
+      const got: unknown[] = []
+      await client.subscribe(`t.${transport}`, (event) => void got.push(event.data)).ready()
+      let n = 0
+      const endMs = Date.now() + 9_000
+      while (Date.now() < endMs) {
+        await client.publish(`t.${transport}`, ++n)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
+      await until(() => got.length === n)
+      expect(got).toEqual([...Array(n).keys()].map((index) => index + 1))
+      expect(reasons[0]).toBe('initial')
+      expect(reasons.length).toBeGreaterThan(1)
+      expect(reasons.length).toBeLessThan(20)
+    }),
+  )
+  const refused = connect(guarded.url, { token: 'no token' })
+  await expect(refused.ready(5_000)).rejects.toMatchObject({ code: 'unauthenticated' })
+})
+
+test('what was not sent before a reload is sent after it, once and in order, though two tabs are there', async () => {
+  const locks = new FakeLocks()
+  vi.stubGlobal('navigator', { locks })
+  const storage = (): ReturnType<typeof indexedDb> => indexedDb({ name: 'reload', adoptEveryMs: 50 })
+  const away = connect('http://127.0.0.1:9', { transports: ['websocket'], outbox: { storage: storage() } })
+  const pending = Array.from({ length: 500 }, (_, n) => away.publish('reload', n))
+  for (const publish of pending) publish.catch(() => {})
+  await until(async () => (await rows('reload')) === 500)
+  // A tab that stays, and is away too: what it holds is not to be taken from it.
+  const tab = connect(broker.url, { autoConnect: false, outbox: { storage: storage() } })
+  const held = tab.publish('reload.tab', 'mine')
+  await until(async () => (await rows('reload')) === 501)
+  await away.close()
+  await expect(pending[0]).rejects.toMatchObject({ code: 'closed' })
+  const [first, second] = [
+    connect(broker.url, { outbox: { storage: storage() } }),
+    connect(broker.url, { outbox: { storage: storage() } }),
+  ]
+  const all = async (topic: string): Promise<unknown[]> =>
+    (await first.read(topic, { limit: 1_000 })).events.map((event) => event.data)
+  await until(async () => (await all('reload')).length >= 500)
+  await until(async () => (await rows('reload')) <= 1)
+  expect(await all('reload')).toEqual([...Array(500).keys()])
+  // Only where the tab that stays had taken some over itself is it connected for them: all are in the log either way.
+  tab.connect()
+  await held
+  expect(await all('reload.tab')).toEqual(['mine'])
+  await until(async () => (await rows('reload')) === 0)
+  expect(await all('reload')).toEqual([...Array(500).keys()])
+  expect(first.status.outboxEvents + second.status.outboxEvents).toBe(0)
+})
+
+test('publishes that wait while the broker is killed and started again arrive once, from IndexedDB', async () => {
+  let restarted = await startBroker()
+  const client = connect(restarted.url, {
+    connectTimeoutMs: 1_000,
+    outbox: { storage: indexedDb({ name: 'restart' }) },
+  })
+  const done: Promise<unknown>[] = []
+  for (let n = 0; n < 50; n++) done.push(client.publish('restart', n))
+  await done[10]
+  await restarted.kill()
+  for (let n = 50; n < 100; n++) done.push(client.publish('restart', n))
+  restarted = await startBroker({ data: restarted.data, port: restarted.port })
+  await Promise.all(done)
+  const { events } = await client.read('restart', { limit: 1_000 })
+  expect(events.map((event) => event.data)).toEqual([...Array(100).keys()])
+})
+
+test('a subscription with a key goes on where it was left, and a changed log is a gap', async () => {
+  const saved = new Map<string, { log: string; cursor: number }>()
+  const cursors = {
+    get: (key: string) => saved.get(key),
+    set: (key: string, value: { log: string; cursor: number }) => void saved.set(key, value),
+  }
+  const first = connect(broker.url, { cursors })
+  const got: unknown[] = []
+  await first.subscribe('keyed', { key: 'k' }, (event) => void got.push(event.data)).ready()
+  await first.publish('keyed', 1)
+  await until(() => got.length === 1)
+  await first.close()
+  const other = connect(broker.url)
+  await other.publish('keyed', 2)
+  const second = connect(broker.url, { cursors })
+  second.subscribe('keyed', { key: 'k' }, (event) => void got.push(event.data))
+  await until(() => got.length === 2)
+  expect(got).toEqual([1, 2])
+  await second.close()
+  const elsewhere = await startBroker()
+  const third = connect(elsewhere.url, { cursors })
+  const seen: TidingsEvent[] = []
+  const gaps: string[] = []
+  third.on('gap', (gap) => gaps.push(gap.reason))
+  await third.publish('keyed', 3)
+  third.subscribe('keyed', { key: 'k' }, (event) => void seen.push(event))
+  await until(() => seen.length === 1)
+  expect(gaps).toEqual(['log_changed'])
+})
+
+function rows(name: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(name, 1)
+    request.onerror = () => reject(request.error)
+    request.onsuccess = () => {
+      const db = request.result
+      const count = db.transaction('outbox').objectStore('outbox').count()
+      count.onsuccess = () => {
+        db.close()
+        resolve(count.result)
+      }
+    }
+  })
+}

@@ -1,0 +1,228 @@
+// What goes wrong at the edges: taken over, refused, answered by others, slow, and thrown by the program.
+
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { Emitter } from '../../src/core/emitter.js'
+import { Errands } from '../../src/core/errands.js'
+import { Leases } from '../../src/core/leases.js'
+import type { Feed } from '../../src/core/link.js'
+import { connect, connected, heldClients, settle } from '../support/clients.js'
+import { batch, FakeSocket } from '../support/fake-socket.js'
+
+const durable = { durable: 'd', cursor: 0, last_acked: 0 }
+
+heldClients()
+afterEach(() => {
+  vi.restoreAllMocks()
+})
+
+const count = (kind: string): number => FakeSocket.last.sent.filter((request) => kind in request).length
+
+describe('subscriptions', () => {
+  test('one that was taken over does not take it back', async () => {
+    const client = await connected()
+    const handled = client.subscribe('a.*', { durable: 'd' }, () => {})
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say({ superseded: { subscription: 1 } })
+    await settle()
+    expect(handled.state).toBe('closed')
+    expect(count('subscribe')).toBe(1)
+  })
+
+  test('one that was taken over while its handler is busy stays so on a new connection', async () => {
+    const client = await connected()
+    const paused = client.subscribe('a.*', { durable: 'd' }, () => new Promise(() => {}))
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 1, [1]))
+    FakeSocket.last.say({ superseded: { subscription: 1 } })
+    FakeSocket.last.drop()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.accept()
+    await settle()
+    expect(count('subscribe')).toBe(0)
+    await paused.unsubscribe()
+  })
+
+  test('one that the broker ends is asked for again where that may help, and closed where not', async () => {
+    const client = await connected()
+    const subscription = client.subscribe('a.*', { durable: 'd' }, () => {})
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    const ends = { message: 'subscription 1 ends: it went wrong' }
+    FakeSocket.last.say({ error: { ...ends, code: 'unavailable', retryable: true } })
+    expect(subscription.state).toBe('subscribing')
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(count('subscribe')).toBe(2)
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say({ error: { ...ends, code: 'internal', retryable: false } })
+    await settle()
+    expect(subscription).toMatchObject({ state: 'closed', error: { code: 'internal' } })
+  })
+
+  test('in another log an offset is another event', async () => {
+    const client = await connected()
+    const got: unknown[] = []
+    client.subscribe('a.*', { durable: 'd', ack: 'manual' }, (event) => void got.push(event.offset))
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 1, [1]))
+    await settle()
+    FakeSocket.last.drop()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.accept({ log: 'another' })
+    await settle()
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 1, [1]))
+    await settle()
+    expect(got).toEqual([1, 1])
+  })
+
+  test('a mirror remembers nothing of what it has handed over', async () => {
+    const set = vi.spyOn(Leases.prototype, 'set')
+    const client = await connected()
+    const got: unknown[] = []
+    client.subscribe('a.*', { durable: 'd', mode: 'mirror', ack: 'manual' }, (event) => void got.push(event.offset))
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 2, [1, 2]))
+    await settle()
+    expect(got).toEqual([1, 2])
+    expect(set).not.toHaveBeenCalled()
+  })
+
+  test('a slow answer to a subscribe is waited for', async () => {
+    const client = await connected({ requestTimeoutMs: 1_000 })
+    const subscription = client.subscribe('a.*', { lastPerKey: true }, () => {})
+    await vi.advanceTimersByTimeAsync(20_000)
+    expect(count('subscribe')).toBe(1)
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, cursor: 0 } })
+    expect(subscription.state).toBe('catching-up')
+  })
+
+  test('what is said once is sent once, also where the stream begins anew', async () => {
+    let answer: (cursor: number) => void = () => {}
+    const say = vi.fn(() => new Promise<number>((resolve) => (answer = resolve)))
+    const feed: Feed = { say, close: () => Promise.resolve() }
+    const errands = new Errands(() => {})
+    errands.attach(feed)
+    const said = errands.add('ack', { offsets: [1] })
+    await settle()
+    errands.attach(feed)
+    await settle()
+    expect(say).toHaveBeenCalledOnce()
+    answer(1)
+    await said
+    expect(errands.idle).toBe(true)
+  })
+})
+
+describe('others in the way', () => {
+  test('a publish outlives a portal that refuses it in place of the broker', async () => {
+    let portal = true
+    const answered: typeof fetch = async (_, init) => {
+      if (init?.method !== 'POST') return Response.json({})
+      return portal ? new Response('<h1>Log in</h1>', { status: 403 }) : Response.json({ offset: 1, id: 'x' })
+    }
+    const client = connect({ transports: ['poll'], fetch: answered })
+    const published = client.publish('a', 1)
+    published.catch(() => {})
+    await settle()
+    expect(client.status).toMatchObject({ state: 'reconnecting', outboxEvents: 1 })
+    portal = false
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(await published).toMatchObject({ offset: 1 })
+  })
+
+  test('one that is too large for a proxy is refused', async () => {
+    const answered: typeof fetch = async (_, init) =>
+      init?.method === 'POST' ? new Response('', { status: 413 }) : Response.json({})
+    const client = connect({ transports: ['poll'], fetch: answered })
+    await expect(client.publish('a', 1)).rejects.toMatchObject({ code: 'too_large' })
+  })
+
+  test('a call whose answer has no body gives nothing', async () => {
+    const client = connect({ fetch: async () => new Response(null, { status: 204 }) })
+    expect(await client.call('DELETE', '/v1/x')).toBeUndefined()
+  })
+
+  test('what a later version says is passed over; nonsense is not', async () => {
+    const client = await connected()
+    FakeSocket.last.say({ weather: { rain: true } })
+    await settle()
+    expect(client.state).toBe('connected')
+    FakeSocket.last.say({ reply: 99, weather: {} })
+    await settle()
+    expect(client.status).toMatchObject({ state: 'disconnected', error: { code: 'protocol' } })
+  })
+})
+
+describe('the program', () => {
+  test('a listener of errors that throws is told to the host, and not to itself', () => {
+    const thrown: (() => void)[] = []
+    vi.stubGlobal('queueMicrotask', (job: () => void) => thrown.push(job))
+    const failed = vi.fn((cause: unknown) => emitter.emit('error', cause))
+    const emitter = new Emitter<{ error: [unknown]; other: [] }>(failed)
+    const cause = new Error('thrown')
+    emitter.on('error', () => {
+      throw cause
+    })
+    emitter.on('other', () => {
+      throw new Error('first')
+    })
+    emitter.emit('other')
+    vi.unstubAllGlobals()
+    expect(failed).toHaveBeenCalledOnce()
+    expect(thrown).toHaveLength(1)
+    expect(thrown[0]).toThrow(cause)
+  })
+
+  test('what a listener of a subscription throws is told as that', async () => {
+    const client = await connected()
+    const errors: unknown[] = []
+    client.on('error', ({ code, cause }) => errors.push([code, cause]))
+    const cause = new Error('thrown')
+    client
+      .subscribe('a.*', () => {})
+      .on('state', () => {
+        throw cause
+      })
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, cursor: 0 } })
+    await settle()
+    expect(errors).toContainEqual(['internal', cause])
+    expect(errors).not.toContainEqual(['disconnected', cause])
+  })
+
+  test('a getToken that hangs is given up, and asked again', async () => {
+    const signals: AbortSignal[] = []
+    const getToken = vi.fn(({ signal }: { signal: AbortSignal }) => {
+      signals.push(signal)
+      return signals.length > 1 ? Promise.resolve('second') : new Promise<string>(() => {})
+    })
+    connect({ getToken, requestTimeoutMs: 1_000 })
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(signals[0]?.aborted).toBe(true)
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.accept()
+    expect(FakeSocket.last.asked('connect')).toMatchObject({ token: 'second' })
+  })
+
+  test('a token that ends a connection is not shown again', async () => {
+    const getToken = vi.fn(async ({ reason }: { reason: string }) => reason)
+    await connected({ getToken })
+    FakeSocket.last.drop(4401, 'expired')
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.accept()
+    expect(FakeSocket.last.asked('connect')).toMatchObject({ token: 'rejected' })
+  })
+
+  test('a nextDelay that throws is told, and the wait is as without it', async () => {
+    const nextDelay = (): number => {
+      throw new Error('thrown')
+    }
+    const client = await connected({ reconnect: { jitter: 'none', nextDelay } })
+    const errors: unknown[] = []
+    client.on('error', ({ message }) => errors.push(message))
+    FakeSocket.last.drop()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.accept()
+    await settle()
+    expect(client.state).toBe('connected')
+    expect(errors).toContain('nextDelay threw')
+  })
+})
