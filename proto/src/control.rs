@@ -65,6 +65,12 @@ pub struct DurableSpec {
     /// Up to here only the last event of every topic and key is delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_until: Option<Cursor>,
+    /// Receipts count from behind here on; `None`: from where it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Cursor>,
+    /// What it wants is other than before: receipts count from behind this very event on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wants_changed: bool,
 }
 
 /// The newest ack states of the durables whose acks came in since the last such event.
@@ -101,6 +107,10 @@ pub struct AckState {
     /// How many dead letters were written.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub letters: u64,
+    /// Of the acknowledged, those that were passed without an ack and are not among `dead`: first and last offset of
+    /// each range, rising, not touching.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<(u64, u64)>,
 }
 
 /// The topic of [`RetentionChange`]; its key is the filter, or `erase:` and the topic.

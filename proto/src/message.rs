@@ -349,7 +349,7 @@ pub enum ReceiptState {
     InFlight,
     /// Acknowledged.
     Acked,
-    /// Passed over by a reset or a gap.
+    /// Passed without an ack: by a reset, or as one of very many dead.
     Skipped,
     /// Given up.
     Dead,

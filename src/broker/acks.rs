@@ -202,6 +202,8 @@ mod tests {
             start: Cursor::START,
             owner: "alice".to_owned(),
             state_until: None,
+            since: None,
+            wants_changed: false,
         };
         let graves = Arc::new(Graves::default());
         let durable = Arc::new(Durable::new(Arc::new(spec), &AckState::default(), false, &graves));

@@ -20,10 +20,10 @@ use std::{
     sync::Arc,
 };
 
-use tidings_proto::{Cursor, control::AckState};
+use tidings_proto::Cursor;
 
 pub(super) use self::dead::{Cause, Dying};
-use self::{dead::Dead, due::Due, keys::Keys, ranges::RangeSet};
+use self::{dead::Dead, due::Due, keys::Keys, ranges::RangeSet, skipped::Skipped};
 use super::held::Token;
 use crate::log::Stored;
 
@@ -32,6 +32,8 @@ mod due;
 mod keys;
 mod order;
 mod ranges;
+mod skipped;
+mod stored;
 
 /// The most separate ranges of acknowledged offsets that are remembered above the floor.
 pub(super) const RANGES_MAX: usize = 16_384;
@@ -48,6 +50,8 @@ pub struct DurableState {
     /// On their way to the socket; may hold some that are not any more.
     sending: Vec<u64>,
     acked: RangeSet,
+    /// Passed without an ack.
+    skipped: Skipped,
     redelivered: u64,
     dead: Dead,
     keys: Keys,
@@ -117,57 +121,6 @@ impl DurableState {
     /// A durable that has acknowledged everything up to `floor`.
     pub fn new(floor: Cursor) -> DurableState {
         DurableState { cursor: floor.get(), ..DurableState::default() }
-    }
-
-    /// The state as it was last acknowledged durably; `from_wall` turns a moment of the wall clock into
-    /// one of the state's clock.
-    pub fn restore(state: &AckState, from_wall: impl Fn(u64) -> u64) -> DurableState {
-        let mut restored = DurableState::new(state.floor);
-        for &(first, last) in &state.ranges {
-            restored.acked.insert(first, last);
-        }
-        let delayed: BTreeMap<u64, u64> = state.delayed.iter().copied().collect();
-        for &(offset, attempts) in &state.attempts {
-            let at = delayed.get(&offset).map_or(0, |wall| from_wall(*wall));
-            if offset > restored.cursor && !restored.acked.contains(offset) {
-                restored.outstanding.insert(offset, Outstanding::waiting(attempts, at));
-            }
-        }
-        restored.dead.restore(state);
-        restored.generation = state.generation;
-        restored
-    }
-
-    /// What is to be remembered of it; `to_wall` turns a moment of the state's clock into one of the wall
-    /// clock. First deliveries are not remembered, nacks are.
-    pub fn to_ack_state(&self, name: &str, number: u64, to_wall: impl Fn(u64) -> u64) -> AckState {
-        let (mut attempts, mut delayed) = (Vec::new(), Vec::new());
-        for (&offset, event) in &self.outstanding {
-            let later = match event.phase {
-                Phase::Waiting(at) if at > 0 => Some(at),
-                _ => None,
-            };
-            // Where deliveries are counted against a limit, the first counts too once it has ended.
-            let counts = match self.dead.is_limited() && !event.phase.is_with_session() {
-                true => event.attempts >= 1,
-                false => event.attempts >= 2,
-            };
-            if counts || later.is_some() || event.phase == Phase::Dying {
-                attempts.push((offset, event.attempts));
-            }
-            delayed.extend(later.map(|at| (offset, to_wall(at))));
-        }
-        AckState {
-            name: name.to_owned(),
-            number,
-            generation: self.generation,
-            floor: self.floor(),
-            ranges: self.acked_ranges(),
-            attempts,
-            delayed,
-            dead: self.dead.letters().collect(),
-            letters: self.dead.count(),
-        }
     }
 
     /// Everything up to here is acknowledged.
@@ -403,9 +356,9 @@ impl DurableState {
     /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.
     pub fn forget_leases(&mut self) {
         let (floor, ranges) = (self.floor(), self.acked_ranges());
-        let dead = std::mem::take(&mut self.dead);
-        let (dead, generation) = (dead.without_leases(), self.generation);
-        *self = DurableState { dead, generation, ..DurableState::new(floor) };
+        let dead = std::mem::take(&mut self.dead).without_leases();
+        let (skipped, generation) = (std::mem::take(&mut self.skipped), self.generation);
+        *self = DurableState { dead, skipped, generation, ..DurableState::new(floor) };
         for (first, last) in ranges {
             self.acked.insert(first, last);
         }
@@ -414,13 +367,6 @@ impl DurableState {
     /// How often it was reset.
     pub fn generation(&self) -> u64 {
         self.generation
-    }
-
-    /// The same durable from `floor` on, whatever was delivered and acknowledged: nothing of it is known
-    /// any more but how many letters were written.
-    pub fn after_reset(&self, floor: Cursor) -> DurableState {
-        let (dead, generation) = (self.dead.after_reset(), self.generation + 1);
-        DurableState { dead, generation, by_lane: self.by_lane, ..DurableState::new(floor) }
     }
 
     /// Everything up to and including `offset` is done, but for what was redriven and not seen since.

@@ -21,7 +21,7 @@ use super::{
     options::check,
     pace::Pace,
     receipts::Step,
-    selection::{Selection, has_expired},
+    selection::{Selection, has_expired, wants_same},
     subscription::{Parts, Subscription},
     with_log,
 };
@@ -165,6 +165,8 @@ impl Broker {
             start,
             owner: subject.to_owned(),
             state_until,
+            since: found.as_ref().and_then(|entry| entry.spec.since),
+            wants_changed: found.as_ref().is_some_and(|it| !wants_same(&it.spec.options, options)),
         };
         self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
         // Whoever is attached works by the old options: it attaches again.

@@ -201,7 +201,7 @@ impl Ledger {
 
 impl Projection for Ledger {
     const NAME: &'static str = "ledger";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
 
     fn restore(&mut self, key: &[u8], value: &[u8]) -> Result<(), ProjectionError> {
         if self.durables.restore(key, value).map_err(|cause| wrong(key, &cause))? {

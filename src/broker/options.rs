@@ -25,6 +25,14 @@ fn invalid(field: &'static str, problem: &str) -> Checked {
     Err(SubscribeError::Invalid { field, problem: problem.to_owned() })
 }
 
+/// Refuses the first of these that is given.
+fn none_of<const N: usize>(options: [(&'static str, bool); N], problem: &str) -> Checked {
+    match options.into_iter().find(|(_, given)| *given) {
+        Some((field, _)) => invalid(field, problem),
+        None => Ok(()),
+    }
+}
+
 /// What the types alone do not forbid.
 pub(super) fn check(options: &SubscribeOptions) -> Checked {
     check_durable(options)?;
@@ -55,14 +63,11 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
             );
             return invalid("filters", &problem);
         }
-        let beginnings = [("after", options.after.is_some()), ("since", options.since.is_some())];
-        return match beginnings.into_iter().find(|(_, given)| *given) {
-            Some((field, _)) => invalid(
-                field,
-                "a durable subscription has its own cursor: say where a new one begins with \"start\"",
-            ),
-            None => Ok(()),
-        };
+        none_of(
+            [("after", options.after.is_some()), ("since", options.since.is_some())],
+            "a durable subscription has its own cursor: say where a new one begins with \"start\"",
+        )?;
+        return check_mirror(options);
     }
     // What is as it is where nothing was said cannot be told from that, and does nothing.
     let unsaid = SubscribeOptions::to(options.filters.clone());
@@ -77,12 +82,22 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
         ("max_deliveries", options.max_deliveries > 0),
         ("backoff_ms", !options.backoff_ms.is_empty()),
     ];
-    match of_durables.into_iter().find(|(_, given)| *given) {
-        Some((field, _)) => {
-            invalid(field, "only a durable subscription has it: say \"durable\" too")
-        }
-        None => Ok(()),
+    none_of(of_durables, "only a durable subscription has it: say \"durable\" too")
+}
+
+/// What a mirror has not.
+fn check_mirror(options: &SubscribeOptions) -> Checked {
+    if options.mode != Mode::Mirror {
+        return Ok(());
     }
+    let unsaid = SubscribeOptions::to(options.filters.clone());
+    let of_leases = [
+        ("max_in_flight", options.max_in_flight != unsaid.max_in_flight),
+        ("ack_wait_ms", options.ack_wait_ms != unsaid.ack_wait_ms),
+        ("backoff_ms", !options.backoff_ms.is_empty()),
+        ("max_deliveries", options.max_deliveries > 0),
+    ];
+    none_of(of_leases, "a mirror delivers to whoever looks and leases nothing: leave it out")
 }
 
 /// Where it begins is said once.
@@ -115,11 +130,8 @@ fn check_order(options: &SubscribeOptions) -> Checked {
         ("conflate_ms", options.conflate_ms > 0),
         ("linger_ms", options.linger_ms > 0),
     ];
-    let mut given = contradicting.into_iter().filter(|(_, given)| *given);
-    if options.order == Order::Priority
-        && let Some((field, _)) = given.next()
-    {
-        return invalid(field, "it needs the order of the log, and \"order\" is \"priority\"");
+    if options.order == Order::Priority {
+        none_of(contradicting, "it needs the order of the log, and \"order\" is \"priority\"")?;
     }
     if options.partition_by.is_some() && options.mode != Mode::Shared {
         let problem = "only a shared durable is divided: say \"mode\":\"shared\"";
@@ -183,9 +195,6 @@ fn check_dead(options: &SubscribeOptions) -> Checked {
     if options.max_deliveries == 0 {
         return Ok(());
     }
-    if options.mode == Mode::Mirror {
-        return invalid("max_deliveries", "a mirror delivers to whoever looks: leave it out");
-    }
     if options.filters.iter().any(|filter| filter.as_str().split('.').next() == Some(DEAD_ROOT)) {
         return invalid("max_deliveries", "a reader of dead letters has none of its own");
     }
@@ -241,6 +250,23 @@ mod tests {
         assert_eq!(blamed(&ephemeral()), None);
         for (field, change) in cases {
             let mut options = ephemeral();
+            change(&mut options);
+            assert_eq!(blamed(&options), Some(field));
+        }
+    }
+
+    #[test]
+    fn what_leases_is_refused_of_a_mirror_by_its_name() {
+        let cases: [Case; 4] = [
+            ("max_in_flight", |it| it.max_in_flight = 1),
+            ("ack_wait_ms", |it| it.ack_wait_ms = 0),
+            ("backoff_ms", |it| it.backoff_ms = vec![1]),
+            ("max_deliveries", |it| it.max_deliveries = 1),
+        ];
+        let mirror = SubscribeOptions { mode: Mode::Mirror, ..durable() };
+        assert_eq!(blamed(&mirror), None);
+        for (field, change) in cases {
+            let mut options = mirror.clone();
             change(&mut options);
             assert_eq!(blamed(&options), Some(field));
         }

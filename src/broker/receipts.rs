@@ -17,14 +17,15 @@ use super::{Broker, durable::DurableState, ledger::LedgerEntry, selection::Selec
 use crate::log::Stored;
 
 impl Broker {
-    /// How far this event has come with each durable subscription that it matches and that began before it.
+    /// How far this event has come with each durable subscription that it matches and that began, or was changed to want
+    /// what it wants, before it.
     /// Others have their turn between pages of durables.
     pub async fn receipts(&self, event: &Arc<Stored>) -> Vec<Receipt> {
         let offset = event.offset();
         let (mut receipts, mut after) = (Vec::new(), None);
         loop {
             let (page, last) = self.controls.page(after.as_deref(), usize::MAX, |seen| {
-                !seen.line.start().covers(offset) && seen.line.matches(event.topic().as_str())
+                !seen.line.since().covers(offset) && seen.line.matches(event.topic().as_str())
             });
             let wanting =
                 page.into_iter().filter(|entry| Selection::of(&entry.spec.options).wants(event));
@@ -50,6 +51,8 @@ impl Broker {
 fn receipt_state(state: &DurableState, offset: u64) -> ReceiptState {
     if state.is_dead(offset) {
         ReceiptState::Dead
+    } else if state.is_skipped(offset) {
+        ReceiptState::Skipped
     } else if state.is_acked(offset) {
         ReceiptState::Acked
     } else if state.is_in_flight(offset) {

@@ -64,6 +64,15 @@ impl Wishes {
     }
 }
 
+/// Whether subscriptions with these options want the same events.
+pub(crate) fn wants_same(one: &SubscribeOptions, other: &SubscribeOptions) -> bool {
+    one.filters == other.filters
+        && one.types == other.types
+        && one.min_priority == other.min_priority
+        && one.content_types == other.content_types
+        && one.headers == other.headers
+}
+
 /// Whether the event has expired; one that cannot be read has not.
 pub(crate) fn has_expired(event: &Stored, now: Timestamp) -> bool {
     event.expires().ok().flatten().is_some_and(|expires| expires <= now)

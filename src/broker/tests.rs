@@ -4,6 +4,7 @@
 //! - [`agreement`] does random things to both and compares;
 //! - [`simulator`] lets many publishers and subscribers run over kills, and looks at what each has seen;
 //! - [`first_state`] counts how often the state of a durable is gathered;
+//! - [`lanes`] lets very much be acknowledged ahead;
 //! - [`retention`] looks at what must stay when events are taken out;
 //! - [`waking`] commits between a look and the wait that follows it;
 //! - [`world`] is the real broker over the real log, on a simulated disk and a clock that a test moves.
@@ -15,6 +16,7 @@ macro_rules! ensure {
 
 mod agreement;
 mod first_state;
+mod lanes;
 mod model;
 mod retention;
 mod simulator;

@@ -6,7 +6,8 @@
 //!             repeated uint64 ranges = 4    first − end of the one before, last − first; from the floor on
 //!             repeated uint64 attempts = 5  offset − the one before, deliveries; from the floor on
 //!             repeated uint64 delayed = 6   offset − the one before, moment; from the floor on
-//!             repeated uint64 dead = 7 }    offset − the one before, letter; from 0 on, by offset
+//!             repeated uint64 dead = 7      offset − the one before, letter; from 0 on, by offset
+//!             repeated uint64 skipped = 9 } as ranges, from 0 on
 //! ```
 //! The name is not among them: the number says which durable it is.
 
@@ -39,6 +40,8 @@ struct StoredState {
     dead: Vec<u64>,
     #[prost(uint64, tag = "8")]
     letters: u64,
+    #[prost(uint64, repeated, tag = "9")]
+    skipped: Vec<u64>,
 }
 
 impl AckStates {
@@ -59,44 +62,52 @@ impl AckStates {
 
 fn store(state: &AckState) -> StoredState {
     let floor = state.floor.get();
-    let mut ranges = Vec::with_capacity(state.ranges.len() * 2);
-    let mut end = floor;
-    for &(first, last) in &state.ranges {
-        ranges.extend([first.wrapping_sub(end), last.wrapping_sub(first)]);
-        end = last;
-    }
     StoredState {
         number: state.number,
         floor,
         generation: state.generation,
-        ranges,
+        ranges: stretches(&state.ranges, floor),
         attempts: distances(state.attempts.iter().map(|&(at, n)| (at, n.into())), floor),
         delayed: distances(state.delayed.iter().copied(), floor),
         dead: distances(state.dead.iter().copied(), 0),
         letters: state.letters,
+        skipped: stretches(&state.skipped, 0),
     }
 }
 
 fn load(stored: StoredState) -> AckState {
-    let mut end = stored.floor;
-    let ranges = pairs(&stored.ranges).map(|(gap, more)| {
-        let first = end.wrapping_add(gap);
-        end = first.wrapping_add(more);
-        (first, end)
-    });
-    let ranges = ranges.collect();
     let counted = offsets(&stored.attempts, stored.floor);
     AckState {
         name: String::new(),
         number: stored.number,
         generation: stored.generation,
         floor: Cursor::new(stored.floor),
-        ranges,
+        ranges: ranges(&stored.ranges, stored.floor).collect(),
         attempts: counted.map(|(at, n)| (at, u32::try_from(n).unwrap_or(u32::MAX))).collect(),
         delayed: offsets(&stored.delayed, stored.floor).collect(),
         dead: offsets(&stored.dead, 0).collect(),
         letters: stored.letters,
+        skipped: ranges(&stored.skipped, 0).collect(),
     }
+}
+
+fn stretches(ranges: &[(u64, u64)], from: u64) -> Vec<u64> {
+    let mut end = from;
+    let each = ranges.iter().flat_map(|&(first, last)| {
+        let gap = first.wrapping_sub(end);
+        end = last;
+        [gap, last.wrapping_sub(first)]
+    });
+    each.collect()
+}
+
+fn ranges(stretches: &[u64], from: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let mut end = from;
+    pairs(stretches).map(move |(gap, more)| {
+        let first = end.wrapping_add(gap);
+        end = first.wrapping_add(more);
+        (first, end)
+    })
 }
 
 fn distances(list: impl Iterator<Item = (u64, u64)>, from: u64) -> Vec<u64> {
@@ -134,11 +145,23 @@ mod tests {
             vec((offset(), any::<u32>()), 0..5),
             vec((offset(), any::<u64>()), 0..5),
             vec((offset(), any::<u64>()), 0..5),
+            vec((offset(), offset()), 0..5),
         );
         (any::<[u64; 4]>(), lists).prop_map(|([number, generation, floor, letters], lists)| {
-            let (ranges, attempts, delayed, dead) = lists;
+            let (ranges, attempts, delayed, dead, skipped) = lists;
             let (name, floor) = (String::new(), Cursor::new(floor));
-            AckState { name, number, generation, floor, ranges, attempts, delayed, dead, letters }
+            AckState {
+                name,
+                number,
+                generation,
+                floor,
+                ranges,
+                attempts,
+                delayed,
+                dead,
+                letters,
+                skipped,
+            }
         })
     }
 
@@ -167,14 +190,15 @@ mod tests {
             delayed: vec![(11, 5)],
             dead: vec![(12, 1)],
             letters: 1,
+            skipped: vec![(3, 4), (9, 9)],
             ..AckState::default()
         };
         let bytes = AckStates { states: vec![plain, full] }.to_bytes();
         let (plain, full) = bytes.split_at(9);
         assert_eq!(plain, [10, 7, 8, 172, 2, 16, 192, 132, 61]);
-        let want: [u8; 28] = [
-            10, 26, 8, 1, 16, 10, 24, 2, 34, 4, 2, 0, 3, 5, 42, 2, 1, 2, 50, 2, 1, 5, 58, 2, 12, 1,
-            64, 1,
+        let want: [u8; 34] = [
+            10, 32, 8, 1, 16, 10, 24, 2, 34, 4, 2, 0, 3, 5, 42, 2, 1, 2, 50, 2, 1, 5, 58, 2, 12, 1,
+            64, 1, 74, 4, 3, 1, 5, 0,
         ];
         assert_eq!(full, want);
     }

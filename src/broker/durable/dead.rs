@@ -8,7 +8,8 @@
 //! ```
 //! - A dying event is outstanding: it holds the floor, and counts against `max_in_flight`.
 //! - Only the commit that has the letter makes it dead. Where that fails it is dying as before.
-//! - The newest [`DEAD_MAX`] of the dead are known one by one; of older ones the letter alone says so.
+//! - The newest [`DEAD_MAX`] of the dead are known one by one; older ones count as skipped, and are redriven when they
+//!   are named.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,7 @@ use tidings_proto::control::AckState;
 
 use super::{DurableState, Outstanding, Phase, RANGES_MAX};
 
-/// The most dead events that one durable knows, and so the most that can be redriven.
+/// The most dead events that one durable knows one by one.
 pub(in crate::broker) const DEAD_MAX: usize = 1000;
 /// The most bytes of a nack's reason that are kept.
 const REASON_BYTES_MAX: usize = 512;
@@ -156,15 +157,15 @@ impl Dead {
         self.unseen.remove(&offset);
     }
 
-    /// The commit has made it dead.
-    fn bury(&mut self, offset: u64, letter: u64) {
+    /// The commit has made it dead. Gives the one that is not known one by one any more.
+    fn bury(&mut self, offset: u64, letter: u64) -> Option<u64> {
         self.dead.insert(offset, letter);
         self.letters = self.letters.max(letter);
-        if self.dead.len() > DEAD_MAX
-            && let Some((&oldest, _)) = self.dead.iter().min_by_key(|(_, letter)| **letter)
-        {
-            self.dead.remove(&oldest);
-        }
+        let is_over = self.dead.len() > DEAD_MAX;
+        let oldest = self.dead.iter().min_by_key(|(_, letter)| **letter).filter(|_| is_over);
+        let oldest = oldest.map(|(&oldest, _)| oldest)?;
+        self.dead.remove(&oldest);
+        Some(oldest)
     }
 }
 
@@ -256,7 +257,9 @@ impl DurableState {
                 died.push(dying.cause);
                 // Also where an ack came meanwhile: the letter is written.
                 self.ack(offset);
-                self.dead.bury(offset, dying.letter);
+                if let Some(oldest) = self.dead.bury(offset, dying.letter) {
+                    self.skipped.insert(oldest, oldest);
+                }
             } else if self.outstanding.contains_key(&offset) {
                 self.dead.dying.insert(offset, dying);
             }
@@ -264,13 +267,16 @@ impl DurableState {
         died
     }
 
-    /// A dead event is to be delivered again, as if for the first time. False when it is not dead, or when
-    /// too many ranges would have to be remembered.
+    /// An event that is dead or was skipped is to be delivered again, as if for the first time. False when it is
+    /// neither, or when too many ranges would have to be remembered.
     pub fn redrive(&mut self, offset: u64) -> bool {
         let ranges = self.acked.len() + self.outstanding.len();
-        if ranges >= RANGES_MAX || self.dead.dead.remove(&offset).is_none() {
+        let is_passed = |state: &DurableState| state.is_dead(offset) || state.is_skipped(offset);
+        if ranges >= RANGES_MAX || !is_passed(self) {
             return false;
         }
+        self.dead.dead.remove(&offset);
+        self.skipped.remove(offset);
         let is_above = offset > self.cursor;
         if is_above {
             self.acked.remove(offset);

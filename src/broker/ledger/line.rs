@@ -1,8 +1,9 @@
 //! One durable as its bytes: what tells it from the one before it by name.
 //!
 //! ```text
-//! line  = name, number, start, made_at, flags, [paused_at], [state_until], [owner], [options], filter, [others]
+//! line  = name, number, start, made_at, flags, [paused_at], [state_until], [since], [owner], [options], filter, [others]
 //! name, filter:            text that goes on from the line before: shared bytes, length, bytes
+//! since:                   distance from the start
 //! number, start, made_at:  distance from the line before, zigzag
 //! owner, options:          length, bytes; left out where they are those of the line before
 //! others:                  length, then of each further filter length and bytes
@@ -23,6 +24,7 @@ const STATE_UNTIL: u64 = 2;
 const OWNER: u64 = 4;
 const OPTIONS: u64 = 8;
 const OTHERS: u64 = 16;
+const SINCE: u64 = 32;
 
 /// How a durable was made, ready to be written. The default is what the first line of a block goes on from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,7 @@ pub(in crate::broker) struct Line {
     made_at: u64,
     paused_at: u64,
     state_until: Option<u64>,
+    since: Option<u64>,
     owner: String,
     options: Vec<u8>,
     filter: String,
@@ -54,6 +57,7 @@ impl Line {
             made_at,
             paused_at,
             state_until: spec.state_until.map(Cursor::get),
+            since: if spec.wants_changed { Some(made_at) } else { spec.since.map(Cursor::get) },
             owner: spec.owner.clone(),
             options: options::to_bytes(&spec.options),
             filter,
@@ -74,6 +78,11 @@ impl Line {
     /// Where it began.
     pub(in crate::broker) fn start(&self) -> Cursor {
         Cursor::new(self.start)
+    }
+
+    /// Receipts count from behind here on.
+    pub(in crate::broker) fn since(&self) -> Cursor {
+        self.since.map_or(self.start(), Cursor::new)
     }
 
     /// Where the newest event stands that says how it was made.
@@ -126,6 +135,8 @@ impl Line {
             start: self.start(),
             owner: self.owner.clone(),
             state_until: self.state_until.map(Cursor::new),
+            since: self.since.map(Cursor::new),
+            wants_changed: false,
         })
     }
 
@@ -145,6 +156,7 @@ impl Line {
             (OWNER, self.owner != before.owner),
             (OPTIONS, self.options != before.options),
             (OTHERS, !self.others.is_empty()),
+            (SINCE, self.since.is_some()),
         ];
         let flags = has.iter().filter(|(_, has)| *has).fold(0, |flags, (flag, _)| flags | flag);
         encode_varint(flags, out);
@@ -153,6 +165,9 @@ impl Line {
         }
         if let Some(until) = self.state_until {
             encode_varint(until, out);
+        }
+        if let Some(since) = self.since {
+            encode_varint(zigzag(since.wrapping_sub(self.start)), out);
         }
         if flags & OWNER > 0 {
             put_bytes(self.owner.as_bytes(), out);
@@ -175,6 +190,9 @@ impl Line {
         let flags = take(rest)?;
         self.paused_at = if flags & PAUSED > 0 { take(rest)? } else { 0 };
         self.state_until = if flags & STATE_UNTIL > 0 { Some(take(rest)?) } else { None };
+        let start = self.start;
+        let since = |distance| start.wrapping_add(unzigzag(distance));
+        self.since = if flags & SINCE > 0 { Some(since(take(rest)?)) } else { None };
         if flags & OWNER > 0 {
             self.owner.clear();
             self.owner.push_str(take_text(rest)?);

@@ -257,9 +257,10 @@ fn has_more(state: &AckState) -> bool {
         delayed,
         dead,
         letters,
+        skipped,
     } = state;
     let is_plain = ranges.is_empty() && attempts.is_empty() && delayed.is_empty();
-    !is_plain || !dead.is_empty() || *generation > 0 || *letters > 0
+    !is_plain || !dead.is_empty() || !skipped.is_empty() || *generation > 0 || *letters > 0
 }
 
 fn rel(number: u64) -> u8 {

@@ -113,9 +113,11 @@ prop_compose! {
         attempts in number(vec![], vec((0..99_u64, any::<u32>()), 1..3)),
         delayed in number(vec![], vec((0..99_u64, any::<u64>()), 1..3)),
         dead in number(vec![], vec((0..99_u64, 0..9_u64), 1..3)),
+        skipped in number(vec![], vec((0..99_u64, 99..200_u64), 1..3)),
     ) -> AckState {
         let floor = Cursor::new(floor);
-        AckState { name: String::new(), number: 0, generation, floor, ranges, attempts, delayed, dead, letters }
+        let (name, number) = (String::new(), 0);
+        AckState { name, number, generation, floor, ranges, attempts, delayed, dead, letters, skipped }
     }
 }
 
@@ -160,8 +162,12 @@ impl Model {
                     start,
                     owner,
                     state_until,
+                    since: old.as_ref().and_then(|old| old.spec.since),
+                    wants_changed: start.get() % 5 == 0,
                 };
                 packed.put(&spec, at);
+                let since = if spec.wants_changed { Some(Cursor::new(at)) } else { spec.since };
+                let spec = DurableSpec { since, wants_changed: false, ..spec };
                 let floor = start;
                 let fresh = AckState { name: name.clone(), number, floor, ..AckState::default() };
                 let acks = old.as_ref().map_or_else(|| Arc::new(fresh), |old| old.acks.clone());
@@ -279,6 +285,8 @@ proptest! {
             start: Cursor::new(number * 3),
             owner: "alice".to_owned(),
             state_until: None,
+            since: Some(Cursor::new(number * 2)).filter(|_| number == 5),
+            wants_changed: false,
         };
         let (first, second) = (of(&before, "a1", 7), of(&options, "a2", 5));
         let mut bytes = Vec::new();
@@ -313,6 +321,8 @@ fn plain(n: u64) -> DurableSpec {
         start: Cursor::new(1_000_000_000 + n),
         owner: "alice".to_owned(),
         state_until: None,
+        since: None,
+        wants_changed: false,
     }
 }
 

@@ -28,6 +28,8 @@ use crate::clock::{self, held};
 mod found;
 
 const NAME: &str = "d";
+/// No event is there.
+const NOWHERE: u64 = 1 << 40;
 const TOPICS: [&str; 3] = ["t.0", "t.1", "t.2"];
 const PRIORITIES: [Priority; 4] =
     [Priority::Low, Priority::Normal, Priority::High, Priority::Urgent];
@@ -167,20 +169,21 @@ fn case(kind: &'static str) -> impl Strategy<Value = Case> {
             let has_lanes = kind == "lanes";
             let mode = match kind {
                 "mirror" => Mode::Mirror,
-                "shared" | "partitioned" => Mode::Shared,
+                "shared" | "partitioned" | "shared states" => Mode::Shared,
                 "lanes" if coin => Mode::Shared,
                 _ => Mode::Exclusive,
             };
-            let last_per_key = kind == "states" && !coin;
+            let has_states = ["states", "shared states"].contains(&kind);
+            let last_per_key = has_states && !coin;
             let options = SubscribeOptions {
                 durable: Some(NAME.to_owned()),
                 mode,
                 partition_by: (kind == "partitioned").then_some(PartitionBy::Key),
                 order: if has_lanes { Order::Priority } else { Order::Log },
-                conflate_ms: if coin && ["states", "mirror"].contains(&kind) { 20 } else { 0 },
+                conflate_ms: if coin && (has_states || kind == "mirror") { 20 } else { 0 },
                 max_in_flight: if has_lanes { 5 * max_in_flight } else { max_in_flight },
                 ack_wait_ms,
-                max_deliveries: if kind == "mirror" { 0 } else { max },
+                max_deliveries: max,
                 backoff_ms,
                 batch_max,
                 last_per_key,
@@ -192,6 +195,16 @@ fn case(kind: &'static str) -> impl Strategy<Value = Case> {
             Case { options, before, tail_bytes, ops }
         },
     )
+}
+
+/// A mirror leases nothing, and has no options for it.
+fn without_leases(options: SubscribeOptions) -> SubscribeOptions {
+    if options.mode != Mode::Mirror {
+        return options;
+    }
+    let SubscribeOptions { max_in_flight, ack_wait_ms, backoff_ms, max_deliveries, .. } =
+        SubscribeOptions::to(options.filters.clone());
+    SubscribeOptions { max_in_flight, ack_wait_ms, backoff_ms, max_deliveries, ..options }
 }
 
 struct Session {
@@ -235,7 +248,7 @@ struct Test {
 impl Test {
     async fn new(case: &Case) -> Test {
         let mut world = World::new(1, case.tail_bytes);
-        let (mut log, options) = (Vec::new(), case.options.clone());
+        let (mut log, options) = (Vec::new(), without_leases(case.options.clone()));
         for n in 0..case.before {
             let has_lanes = options.order == Order::Priority;
             let priority = if has_lanes && n > 0 { 1 + n % 3 } else { u8::from(n > 0) };
@@ -346,7 +359,7 @@ impl Test {
                     ack_wait_ms,
                     ..self.model.options.clone()
                 };
-                self.change(options).await?;
+                self.change(without_leases(options)).await?;
             }
         }
         self.world().settle().await;
@@ -613,18 +626,20 @@ impl Test {
         if self.model.options.mode == Mode::Mirror {
             return Ok(());
         }
-        let dead: Vec<u64> = self
-            .model
-            .items
-            .iter()
-            .filter(|item| item.status == Status::Dead)
-            .map(|item| item.offset)
-            .collect();
-        let named: Option<Vec<u64>> =
-            event.map(|event| vec![dead.get(event % dead.len().max(1)).map_or(1, |at| *at)]);
-        let expected: Vec<u64> = match &named {
-            Some(named) => dead.iter().copied().filter(|at| named.contains(at)).collect(),
-            None => dead,
+        let items = self.model.items.iter();
+        let skipped = |item: &Item| item.skipped && !item.void && self.model.wants(item);
+        let is_there = |item: &Item| !item.gone && item.expires.is_none_or(|at| at > self.now);
+        // All the dead, or one that is dead or was skipped.
+        let is_meant = |item: &&Item| {
+            item.status == Status::Dead || event.is_some() && skipped(item) && is_there(item)
+        };
+        let expected: Vec<u64> = items.filter(is_meant).map(|item| item.offset).collect();
+        let (named, expected) = match event {
+            Some(event) => {
+                let one = expected.get(event % expected.len().max(1)).copied();
+                (Some(vec![one.unwrap_or(NOWHERE)]), Vec::from_iter(one))
+            }
+            None => (None, expected),
         };
         let broker = self.world().broker.clone();
         let durable = broker.durable_by_name(NAME).unwrap();
@@ -675,6 +690,11 @@ impl Test {
         world.drive(broker.put_durable(NAME, &options, "alice")).await.unwrap();
         self.committed();
         self.sessions.values_mut().for_each(|session| session.is_old = true);
+        if (&options.filters, options.min_priority)
+            != (&self.model.options.filters, self.model.options.min_priority)
+        {
+            self.model.since = broker.log().committed().get();
+        }
         let durable = self.world().broker.durable_by_name(NAME).unwrap();
         self.model.change(options, |offset| durable.lock().state.is_acked(offset));
         Ok(())
@@ -890,11 +910,13 @@ impl Test {
             let state = receipts.first().map(|receipt| receipt.state);
             let expected = match item.status {
                 Status::Dead => ReceiptState::Dead,
+                Status::Done if item.skipped => ReceiptState::Skipped,
                 Status::Done => ReceiptState::Acked,
                 Status::Sending | Status::Leased => ReceiptState::InFlight,
                 _ => ReceiptState::Pending,
             };
-            ensure!(state == Some(expected), "receipt {state:?}: {item:?}");
+            let expected = (item.offset > self.model.since).then_some(expected);
+            ensure!(state == expected, "receipt {state:?}, not {expected:?}: {item:?}");
         }
         Ok(())
     }
@@ -917,9 +939,9 @@ fn agree(case: Case) -> Judged {
     })
 }
 
-/// A sixth of all cases.
+/// A seventh of all cases.
 fn cases() -> ProptestConfig {
-    let cases = u32::try_from(number("TIDINGS_CASES", 3_000).div_ceil(6)).unwrap_or(u32::MAX);
+    let cases = u32::try_from(number("TIDINGS_CASES", 3_000).div_ceil(7)).unwrap_or(u32::MAX);
     // The same cases at every run, but for a full one.
     let rng_seed = match std::env::var_os("TIDINGS_CASES") {
         Some(_) => proptest::test_runner::RngSeed::Random,
@@ -946,4 +968,5 @@ agrees! {
     fn a_mirror_does_what_the_model_says("mirror");
     fn a_durable_with_lanes_does_what_the_model_says("lanes");
     fn a_durable_of_states_does_what_the_model_says("states");
+    fn a_shared_durable_of_states_does_what_the_model_says("shared states");
 }

@@ -46,12 +46,13 @@ pub(super) struct Item {
     pub(super) taken: bool,  // It had its turn.
     pub(super) unseen: bool, // Redriven, and no socket has taken it since.
     pub(super) free: bool,   // Redriven: its key counts no longer.
+    pub(super) skipped: bool, // A reset has passed it without an ack.
 }
 
 impl Item {
     fn anew(&self) -> Item {
-        let Item { offset, topic, key, priority, at, expires, gone, missed, .. } = *self;
-        Item { offset, topic, key, priority, at, expires, gone, missed, ..Item::default() }
+        let Item { offset, topic, key, priority, at, expires, gone, missed, skipped, .. } = *self;
+        Item { offset, topic, key, priority, at, expires, gone, missed, skipped, ..Item::default() }
     }
     fn owner(&self) -> Option<Owner> {
         matches!(self.status, Sending | Leased).then_some(self.owner)
@@ -84,6 +85,7 @@ pub(super) struct Model {
     pub(super) paused: bool,
     pub(super) state_until: u64, // Events up to here are a state that comes first.
     pub(super) told: u64,        // Up to here somebody was told of what is gone.
+    pub(super) since: u64,       // Receipts are of what is behind here.
     saved: (Vec<Item>, u64),     // As they come back after a kill, and `told`.
     life: Life,
 }
@@ -100,7 +102,7 @@ struct Life {
 impl Model {
     pub(super) fn new(options: SubscribeOptions, items: Vec<Item>, state_until: u64) -> Model {
         let (saved, life) = ((items.clone(), 0), Life::default());
-        Model { options, items, paused: false, state_until, told: 0, saved, life }
+        Model { options, items, paused: false, state_until, told: 0, since: 0, saved, life }
     }
 
     pub(super) fn attach(&mut self, owner: Owner) {
@@ -185,15 +187,16 @@ impl Model {
         let is_passed = offset <= cursor || self.options.order == Order::Priority;
         for item in self.items.iter_mut().filter(|item| item.offset == offset) {
             let (taken, unseen, free, void) = (is_passed, is_passed, is_passed, item.void);
-            let status = if is_passed { Held } else { Open };
-            *item = Item { status, taken, unseen, free, void, ..item.anew() };
+            let (status, skipped) = (if is_passed { Held } else { Open }, false);
+            *item = Item { status, taken, unseen, free, void, skipped, ..item.anew() };
         }
     }
 
     pub(super) fn reset(&mut self, floor: u64) {
         for item in &mut self.items {
             let taken = item.offset <= floor;
-            *item = Item { status: if taken { Done } else { Open }, taken, ..item.anew() };
+            let skipped = taken && (item.skipped || item.status != Done);
+            *item = Item { status: if taken { Done } else { Open }, taken, skipped, ..item.anew() };
         }
         (self.state_until, self.told, self.life) = (0, 0, Life::default());
     }

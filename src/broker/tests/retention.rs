@@ -156,3 +156,113 @@ fn a_segment_stays_until_all_states_in_it_are_carried_however_many_passes_that_t
         });
     }
 }
+
+/// A log of forty events with ids, of which every fourth, on `t.0`, is to stay, and two durables.
+struct Rewritten {
+    kept: Vec<u64>,
+    going: Vec<u64>,
+}
+
+impl Rewritten {
+    async fn make(world: &mut World) -> Rewritten {
+        for (name, topic) in [("kept", "t.0"), ("going", "t.1")] {
+            let options =
+                SubscribeOptions { start: Start::First, ..SubscribeOptions::to(filters(&[topic])) };
+            let broker = world.broker.clone();
+            world.drive(broker.put_durable(name, &options, "alice")).await.unwrap();
+        }
+        let (mut kept, mut going) = (Vec::new(), Vec::new());
+        for n in 0..40 {
+            let (offset, is_known) = publish_again(world, n).await;
+            assert!(!is_known);
+            if n % 4 == 0 { kept.push(offset) } else { going.push(offset) }
+        }
+        let broker = world.broker.clone();
+        broker.fetch("kept", 10, Duration::ZERO).await.unwrap();
+        let durable = broker.durable_by_name("kept").unwrap();
+        // The floor is behind the second; the fourth is acknowledged ahead of it.
+        let these = Target::These([0, 1, 3].map(|n| offset(kept[n])).to_vec());
+        let (ticket, _) = broker.ack(&durable, &these, None).await.unwrap();
+        world.drive(ticket).await.unwrap();
+        seal(world);
+        keep(world, "t.1", 0).await;
+        Rewritten { kept, going }
+    }
+
+    /// What must hold whenever the power goes. Gives how many of those that are to go are there.
+    async fn check(&self, world: &mut World) -> usize {
+        let broker = world.broker.clone();
+        for (n, at) in self.kept.iter().enumerate() {
+            let stored = broker.get(offset(*at)).await.unwrap().expect("an event is lost");
+            assert_eq!(stored.body().unwrap().id.to_string(), (n * 4).to_string());
+            let again = publish_again(world, n * 4).await;
+            assert_eq!(again, (*at, true), "an id is forgotten");
+        }
+        let mut gone = Vec::new();
+        for at in &self.going {
+            if broker.get(offset(*at)).await.unwrap().is_none() {
+                gone.push(*at);
+            }
+        }
+        let told = |topic| broker.log().trimmed(&filters(&[topic]), Cursor::START);
+        assert_eq!(told("t.0"), None, "a false gap");
+        let upto = told("t.1").map_or(0, |(_, upto)| upto.get());
+        // What is about to go is told before it has gone, and nothing goes that is not.
+        assert!(gone.iter().all(|at| *at <= upto), "{upto} is told, and gone is {gone:?}");
+        assert!(self.going.last().is_some_and(|last| upto <= *last), "{upto} is told");
+        let floor = broker.durable_info("kept").await.unwrap().unwrap().cursor.get();
+        assert!((self.kept[1]..self.kept[2]).contains(&floor), "the floor is {floor}");
+        let durable = broker.durable_by_name("kept").unwrap();
+        let is_acked: Vec<bool> =
+            self.kept.iter().map(|at| durable.lock().state.is_acked(*at)).collect();
+        let expected: Vec<bool> = (0..10).map(|n| [0, 1, 3].contains(&n)).collect();
+        assert_eq!(is_acked, expected);
+        let floor = broker.durable_info("going").await.unwrap().unwrap().cursor.get();
+        assert!(floor <= upto, "the floor of a durable that acknowledged nothing is {floor}");
+        self.going.len() - gone.len()
+    }
+}
+
+/// Publishes the event of this number, whose id it is. Gives its offset, and whether the id was known.
+async fn publish_again(world: &mut World, n: usize) -> (u64, bool) {
+    let (topic, id) = (u8::from(n % 4 > 0), n.to_string());
+    let ticket = world.publish(event(topic, 0, Priority::Normal, Some(&id))).await;
+    let published = world.drive(ticket).await.unwrap();
+    (published[0].offset.get(), published[0].duplicate)
+}
+
+#[test]
+fn a_kill_at_any_operation_of_a_rewrite_loses_no_event_floor_or_id_and_tells_no_false_gap() {
+    let (mut operations, mut halfway) = (1, 0);
+    loop {
+        let mut is_over = true;
+        for seed in 0..4 {
+            run(async {
+                let mut world = World::new(seed, 1 << 10);
+                let log = Rewritten::make(&mut world).await;
+                let end = world.operations() + operations;
+                world.fail_after(operations);
+                let broker = world.broker.clone();
+                let passed = world.drive(broker.retention_pass()).await;
+                drop(broker);
+                is_over &= passed.is_ok() && world.operations() < end;
+                let mut world = world.kill(seed);
+                let left = log.check(&mut world).await;
+                halfway += usize::from(left < log.going.len() && passed.is_err());
+                // What was begun is ended.
+                let broker = world.broker.clone();
+                world.drive(broker.retention_pass()).await.unwrap();
+                drop(broker);
+                assert_eq!(log.check(&mut world).await, 0);
+                let mut world = world.kill(seed);
+                assert_eq!(log.check(&mut world).await, 0);
+            });
+        }
+        if is_over {
+            break;
+        }
+        operations += 1;
+    }
+    assert!(operations > 10, "a pass has {operations} operations");
+    assert!(halfway > 0, "no kill came between a rewrite and the end of its pass");
+}

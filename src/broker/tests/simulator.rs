@@ -232,22 +232,27 @@ impl Simulation {
         if !kind.is_durable() {
             return SubscribeOptions { conflate_ms, batch_max: 4, ..options };
         }
-        SubscribeOptions {
+        let durable = SubscribeOptions {
             durable: Some(kind.name()),
             start: Start::First,
+            conflate_ms,
+            batch_max: 4,
+            ..options
+        };
+        if kind == Mirror {
+            return SubscribeOptions { mode: Mode::Mirror, ..durable };
+        }
+        SubscribeOptions {
             mode: match kind {
                 Shared | Partitioned | Limited => Mode::Shared,
-                Mirror => Mode::Mirror,
                 _ => Mode::Exclusive,
             },
             partition_by: (kind == Partitioned).then_some(PartitionBy::Key),
             order: if kind == Lanes { Order::Priority } else { Order::Log },
-            conflate_ms,
             max_in_flight: self.max_in_flight,
             ack_wait_ms: 100,
             max_deliveries: if kind == Limited { 2 } else { 0 },
-            batch_max: 4,
-            ..options
+            ..durable
         }
     }
 

@@ -100,6 +100,11 @@ impl World {
         self.disk.crash_at(self.disk.operations() + operations.max(1));
     }
 
+    /// How many operations on the disk there have been.
+    pub(super) fn operations(&self) -> u64 {
+        self.disk.operations()
+    }
+
     /// Commits what waits.
     pub(super) fn step(&mut self) {
         self.committer.borrow_mut().step();
