@@ -627,8 +627,12 @@ impl Test {
             return Ok(());
         }
         let items = self.model.items.iter();
-        let skipped = |item: &Item| item.skipped && !item.void && self.model.wants(item);
-        let is_there = |item: &Item| !item.gone && item.expires.is_none_or(|at| at > self.now);
+        // What was not wanted at the reset may have been passed before.
+        let skipped = |item: &Item| item.skipped && item.offset > self.model.since;
+        let is_there = |item: &Item| {
+            let has_expired = item.expires.is_some_and(|at| at <= self.now);
+            !item.gone && !item.void && !has_expired && self.model.wants(item)
+        };
         // All the dead, or one that is dead or was skipped.
         let is_meant = |item: &&Item| {
             item.status == Status::Dead || event.is_some() && skipped(item) && is_there(item)
