@@ -407,6 +407,7 @@ impl Values {
                 ping_interval: self.duration("limits.ping_interval", 100, 600_000)?,
                 write_timeout: self.duration("limits.write_timeout", 1_000, 3_600_000)?,
                 connect_timeout: self.duration("limits.connect_timeout", 100, 300_000)?,
+                message_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
                 send_buffer_bytes: self.size("limits.send_buffer_bytes", 4_096, 16_777_216)?,
                 rates: self.rates(message_bytes_max)?,
                 caps: self.caps()?,

@@ -29,7 +29,7 @@ static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
 /// The close codes that have a label of their own: those we send.
-const CLOSE_CODES: [(u16, &str); 12] = [
+const CLOSE_CODES: [(u16, &str); 14] = [
     (1000, "1000"),
     (1001, "1001"),
     (1002, "1002"),
@@ -38,7 +38,9 @@ const CLOSE_CODES: [(u16, &str); 12] = [
     (1008, "1008"),
     (1009, "1009"),
     (1011, "1011"),
+    (1013, "1013"),
     (4401, "4401"),
+    (4408, "4408"),
     (4429, "4429"),
     (4500, "4500"),
     (4503, "4503"),

@@ -199,6 +199,12 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let demo = config.demo;
     let server = Server::start(config).await?;
     announce(&server, demo);
+    if !server.admin_addr().ip().is_loopback() {
+        tracing::warn!(
+            admin = %server.admin_addr(),
+            "the operators' listener can be reached from elsewhere and asks for no token: let only operators reach it"
+        );
+    }
     let manager = Manager::of_environment();
     manager.tell("READY=1");
     let alive = tokio::spawn(manager.clone().keep_alive());

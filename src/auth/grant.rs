@@ -18,7 +18,8 @@ pub struct Grants {
     subscribe: Vec<Filter>,
     durable: Vec<String>,
     admin: bool,
-    subject_token: String,
+    /// `None`: of somebody without a token.
+    subject_token: Option<String>,
 }
 
 /// The claim `tidings` of a token, and what an API key carries.
@@ -42,6 +43,10 @@ pub struct TokenLimits {
     pub sessions: Option<NonZeroU32>,
 }
 
+/// The members of a claim, and of its limits.
+const MEMBERS: [&str; 5] = ["publish", "subscribe", "durable", "admin", "limits"];
+const LIMITS: [&str; 2] = ["publish_per_second", "sessions"];
+
 impl GrantClaim {
     /// Reads the claim.
     pub(super) fn read(claim: &Value) -> Result<GrantClaim, String> {
@@ -50,6 +55,21 @@ impl GrantClaim {
             return Err("it must be an object, and so must its limits".to_owned());
         }
         GrantClaim::deserialize(claim).map_err(|error| error.to_string())
+    }
+
+    /// The same where a name that means nothing is one that was mistyped: an API key is made for this broker alone.
+    pub(super) fn read_strictly(claim: &Value) -> Result<GrantClaim, String> {
+        let unknown = |value: Option<&Value>, known: &[&str]| {
+            let names = value.and_then(Value::as_object).into_iter().flat_map(|it| it.keys());
+            names.map(String::as_str).find(|name| !known.contains(name)).map(shown)
+        };
+        let name = unknown(Some(claim), &MEMBERS).or(unknown(claim.get("limits"), &LIMITS));
+        match name {
+            Some(name) => {
+                Err(format!("there is no \"{name}\": give {MEMBERS:?}, limits {LIMITS:?}"))
+            }
+            None => GrantClaim::read(claim),
+        }
     }
 }
 
@@ -62,7 +82,7 @@ impl Grants {
             subscribe: all,
             durable: vec!["*".to_owned()],
             admin: true,
-            subject_token: subject_token(super::ANONYMOUS),
+            subject_token: None,
         }
     }
 
@@ -93,7 +113,7 @@ impl Grants {
             subscribe: filters(&claim.subscribe)?,
             durable,
             admin: claim.admin,
-            subject_token: token,
+            subject_token: Some(token),
         })
     }
 
@@ -107,7 +127,9 @@ impl Grants {
             subscribe: subscribe.to_vec(),
             ..GrantClaim::default()
         };
-        Grants::from_claim(&claim, super::ANONYMOUS)
+        // They are many: nobody may read what is told to one of them.
+        let grants = Grants::from_claim(&claim, super::ANONYMOUS)?;
+        Ok(Grants { subject_token: None, ..grants })
     }
 
     /// Whether they may do what concerns everybody.
@@ -139,7 +161,7 @@ impl Grants {
         match root {
             "presence" => Filter::parse(rest).is_ok_and(|topic| self.may_subscribe(&topic)),
             "dead" => !rest.contains('.') && self.may_use_durable(rest),
-            "receipts" => rest == self.subject_token || self.admin,
+            "receipts" => self.admin || self.subject_token.as_deref() == Some(rest),
             _ => self.admin,
         }
     }

@@ -14,7 +14,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 use tidings_proto::Timestamp;
 
-use super::{Credential, Grants, Identity, SUBJECT_BYTES_MAX, grant::GrantClaim, json, keys::Keys};
+use super::{
+    ANONYMOUS, Credential, Grants, Identity, SUBJECT_BYTES_MAX, grant::GrantClaim, json, keys::Keys,
+};
 
 /// The most bytes a token may have.
 pub const TOKEN_BYTES_MAX: usize = 8192;
@@ -79,7 +81,9 @@ pub enum JwtError {
     #[error("its aud does not name this broker")]
     Audience,
     /// Its subject.
-    #[error("its sub must have 1 to {SUBJECT_BYTES_MAX} bytes and no control characters")]
+    #[error(
+        "its sub must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
+    )]
     Subject,
     /// Its grants.
     #[error("its claim tidings is wrong: {0}")]
@@ -264,9 +268,9 @@ fn time(claims: &Map<String, Value>, claim: &'static str) -> Result<Option<Times
     }
 }
 
-/// Whether this may be a subject.
+/// Whether this may be a subject; who comes without a token has a name that nobody else may have.
 pub fn is_subject(text: &str) -> bool {
-    is_name(text, SUBJECT_BYTES_MAX)
+    is_name(text, SUBJECT_BYTES_MAX) && text != ANONYMOUS
 }
 
 /// Whether it has 1 to `bytes_max` bytes and no control characters.

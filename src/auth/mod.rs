@@ -125,6 +125,11 @@ pub enum Credential {
 }
 
 impl Identity {
+    /// Whether events that were published under this subject are their own: of those without a token nobody can tell.
+    pub fn owns(&self, publisher: &str) -> bool {
+        self.grants.is_admin() || (self.credential != Credential::None && self.subject == publisher)
+    }
+
     fn anonymous(grants: Grants) -> Identity {
         Identity {
             subject: ANONYMOUS.to_owned(),
@@ -290,6 +295,6 @@ fn fixed_keys(options: &Options) -> Result<Vec<Key>, KeyError> {
 
 /// What is wrong with grants that somebody wants to give to a subject; `None` where nothing is.
 pub fn grants_problem(grants: &Value, subject: &str) -> Option<String> {
-    let claim = GrantClaim::read(grants);
+    let claim = GrantClaim::read_strictly(grants);
     claim.and_then(|claim| Grants::from_claim(&claim, subject)).err()
 }

@@ -104,6 +104,12 @@ impl Values {
             let text = "everybody may do everything while no key of tokens is configured";
             return Err(auth::OptionsError::Anonymous(text.to_owned()).into());
         }
+        let is_of_others = options.has_set || options.public_keys.is_some();
+        if is_of_others && (options.rules.issuer.is_empty() || options.rules.audiences.is_empty()) {
+            tracing::warn!(
+                "whoever signs these tokens may sign them for others too: say with auth.issuer and auth.audiences which are for here"
+            );
+        }
         let authenticator = Authenticator::new(&options)?;
         if let Some(KeySet { source: KeySource::File(path), .. }) = &key_set {
             let replaced = authenticator.replace_set(&read_text(path)?);

@@ -237,7 +237,12 @@ pub const SETTINGS: [Setting; 62] = [
         "100ms to 5m",
         "how long the head of a request may take",
     ),
-    setting("limits.body_timeout", "30s", "100ms to 1h", "how long the body of a request may take"),
+    setting(
+        "limits.body_timeout",
+        "30s",
+        "100ms to 1h",
+        "how long the body of a request, or a message of a socket that has begun, may take",
+    ),
     setting(
         "limits.idle_timeout",
         "60s",

@@ -3,16 +3,16 @@
 //! - No authentication: it belongs on an address that only operators reach.
 //! - `/livez` says that the process answers, `/readyz` and `/healthz` that publishes are taken.
 
-use std::fmt::Write;
+use std::{fmt::Write, net::SocketAddr};
 
 use hyper::{
-    Method, Request, Response, StatusCode,
+    HeaderMap, Method, Request, Response, StatusCode,
     header::{self, HeaderValue},
 };
 use tidings_proto::{Code, WireError};
 
 use super::{
-    http::{Body, seal},
+    http::{Body, foreign_name, seal},
     problem::Refusal,
 };
 use crate::{
@@ -25,10 +25,22 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT_TYPE: &str = "text/plain; charset=utf-8";
 
 /// Answers one request.
-pub(super) fn answer<B>(house: &House, request: &Request<B>) -> Response<Body> {
-    let mut response = route(house, request).unwrap_or_else(Refusal::into_response);
+pub(super) fn answer<B>(house: &House, peer: &SocketAddr, request: &Request<B>) -> Response<Body> {
+    let named = check_name(peer, request.headers());
+    let answered = named.and_then(|()| route(house, request));
+    let mut response = answered.unwrap_or_else(Refusal::into_response);
     seal(response.headers_mut());
     response
+}
+
+/// That it is called by a name of this machine over loopback: a page could have given itself another one.
+fn check_name(peer: &SocketAddr, headers: &HeaderMap) -> Result<(), Refusal> {
+    let Some(host) = foreign_name(peer, headers) else { return Ok(()) };
+    let text = format!(
+        "host: the operators' listener is not called {} over loopback: call it localhost, or by its address",
+        shown(host)
+    );
+    Err(Refusal::from(WireError::new(Code::PermissionDenied, text)).closing())
 }
 
 fn route<B>(house: &House, request: &Request<B>) -> Result<Response<Body>, Refusal> {

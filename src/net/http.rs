@@ -268,19 +268,21 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// That an open broker on loopback is called by a name of this machine, or one that is allowed.
 fn check_name(door: &Door, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
-    if !door.house.authenticator.is_open() || !caller.peer.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    let Some(host) = headers.get(header::HOST) else { return Ok(()) };
-    let host = host.to_str().unwrap_or("?");
-    if is_of_this_machine(host) || door.origins.names(host) {
-        return Ok(());
-    }
+    let foreign = foreign_name(&caller.peer, headers);
+    let foreign = foreign.filter(|host| !door.origins.names(host));
+    let Some(host) = foreign.filter(|_| door.house.authenticator.is_open()) else { return Ok(()) };
     let host = shown(host);
     let text = format!(
         "host: an open broker is not called {host} over loopback: call it localhost, or name http://{host} with --allow-origin"
     );
     Err(Refusal::from(WireError::new(Code::PermissionDenied, text)).closing())
+}
+
+/// What a caller over loopback calls us, where that is no name of this machine.
+pub(super) fn foreign_name<'a>(peer: &SocketAddr, headers: &'a HeaderMap) -> Option<&'a str> {
+    let host = headers.get(header::HOST)?.to_str().unwrap_or("?");
+    let is_here = peer.ip().to_canonical().is_loopback();
+    Some(host).filter(|host| is_here && !is_of_this_machine(host))
 }
 
 /// `localhost`, a name under it (RFC 6761 §6.3), or an address: a page cannot let those point elsewhere.

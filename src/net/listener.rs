@@ -7,7 +7,9 @@
 //!   write timeout.
 //! - On `stop` no connection is taken any more; what is under way is answered, within [`DRAIN`].
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use hyper::{Response, body::Body as _, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -110,9 +112,8 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     // Without these answers are late, or cut where they are read very slowly, but not wrong: the kernel says that there
     // is room again only once a third is free, and with megabytes in it a slow reader would look like one that takes
     // nothing. A socket keeps them.
-    let _ = stream.set_nodelay(true);
-    let send_buffer_bytes = door.house.limits.send_buffer_bytes;
-    let _ = socket2::SockRef::from(&stream).set_send_buffer_size(send_buffer_bytes);
+    let limits = &door.house.limits;
+    tune(&stream, limits.send_buffer_bytes, limits.write_timeout);
     let peer = caller.peer;
     let pulse = Pulse::new();
     let stream = Progress::new(stream, door.house.limits.write_timeout, pulse.clone());
@@ -131,6 +132,17 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     };
     pulse.begins();
     answer(stream, &pulse, caller, door, stop).await;
+}
+
+/// What the kernel is to do for a connection.
+fn tune(stream: &TcpStream, send_buffer_bytes: usize, write_timeout: Duration) {
+    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(stream).set_send_buffer_size(send_buffer_bytes);
+    // A peer that has vanished acknowledges nothing: what fits into the buffer is no write that fails. Twice as long as a
+    // write may take, so that what is known here comes first.
+    let vanished_ms = write_timeout.as_millis().saturating_mul(2);
+    let vanished_ms = u32::try_from(vanished_ms).unwrap_or(u32::MAX);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, vanished_ms);
 }
 
 /// Answers the requests of a connection.
@@ -152,6 +164,9 @@ async fn answer(
                 pulse.closes();
             }
             response.body_mut().hold(busy);
+            if let Some(over) = response.body_mut().take_over() {
+                pulse.lasts(over);
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -186,6 +201,10 @@ async fn answer(
                 return;
             }
             () = stop.cancelled() => break,
+            () = poll_fn(|cx| pulse.poll_over(cx)) => {
+                tracing::debug!(%peer, "connection cut: its token holds no more, and the peer does not read");
+                return;
+            }
             // Looked at anew at least this often: the phase changes without a word.
             () = tokio::time::sleep(left.min(header_timeout)) => {}
         }
@@ -286,6 +305,14 @@ pub(super) fn turned_away(turned: Turned) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_peer_that_vanishes_is_given_up_after_twice_the_write_timeout() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&stream, 65_536, Duration::from_secs(60));
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&stream).unwrap(), 120_000);
+    }
 
     #[test]
     fn a_refusal_is_a_whole_answer() {

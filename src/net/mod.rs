@@ -161,7 +161,7 @@ impl Door {
     ) -> Response<Body> {
         match self.kind {
             DoorKind::Public => http::answer(self, caller, request).await,
-            DoorKind::Admin => admin::answer(&self.house, &request),
+            DoorKind::Admin => admin::answer(&self.house, &caller.peer, &request),
         }
     }
 }

@@ -202,12 +202,30 @@ struct State {
     is_last: bool,
     /// The room that the answer takes until all of it is written.
     room: Option<OwnedSemaphorePermit>,
+    /// When the answer that is made may not go on.
+    over: Option<Over>,
+}
+
+/// Ready when an answer may not go on.
+pub struct Over(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Over {
+    /// When this is.
+    pub fn when(over: impl Future<Output = ()> + Send + 'static) -> Over {
+        Over(Box::pin(over))
+    }
+}
+
+impl std::fmt::Debug for Over {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Over")
+    }
 }
 
 impl State {
     fn new(phase: Phase) -> State {
         let since_ms = clock::monotonic_ms();
-        State { phase, since_ms, heard: false, is_last: false, room: None }
+        State { phase, since_ms, heard: false, is_last: false, room: None, over: None }
     }
 }
 
@@ -243,6 +261,19 @@ impl Pulse {
     /// The answer that is made has this room; it is free again when the last byte is written, or the connection gone.
     pub fn takes(&self, room: OwnedSemaphorePermit) {
         self.0.lock().room = Some(room);
+    }
+
+    /// The answer that is being made may go on until then.
+    pub fn lasts(&self, over: Over) {
+        self.0.lock().over = Some(over);
+    }
+
+    /// Ready when the answer that is being made may not go on. To be polled anew once that is said.
+    pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0.lock().over {
+            Some(Over(over)) => over.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 
     /// Whether no request is under way, and no answer.

@@ -8,7 +8,8 @@
 //! - Of filters it ends after a while, so that its reader comes by the way that is best now (rotation): at a moment of its
 //!   own, so that not all come at once.
 //! - It ends when the broker stops, the token ends or is revoked, or the durable is taken over. A token's end is
-//!   announced, and said with the error that the next request would get.
+//!   announced, and said with the error that the next request would get. Who does not read on is not told: the
+//!   connection is cut shortly after.
 
 mod stream;
 mod text;
@@ -29,7 +30,10 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use self::stream::Outlet;
 pub(super) use self::{stream::Stream, text::write_attempts};
-use super::http::{Body, place};
+use super::{
+    http::{Body, place},
+    progress::Over,
+};
 use crate::{
     clock, metrics,
     session::{
@@ -48,6 +52,8 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 const RETRY_MS: (u64, u64) = (1000, 5000);
 /// A stream has one subscription.
 const NUMBER: u32 = 1;
+/// How long the last words of a token's end may wait for a reader.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Subscribes and answers with the stream, which lasts `lasts_max` at most and half of it at least.
@@ -66,9 +72,15 @@ pub(super) async fn answer(
         let max_ms = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
         Instant::now() + Duration::from_millis(clock::random_between(max_ms / 2, max_ms))
     });
+    let over = session.over().map(|over| {
+        Over::when(async {
+            over.await;
+            tokio::time::sleep(LAST_WORDS).await;
+        })
+    });
     let stream =
         Stream::new(|outlet| Feed::new(session, subscription, ready, outlet, ends_at).run());
-    let mut response = Response::new(Body::stream(stream));
+    let mut response = Response::new(Body::stream(stream, over));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));

@@ -6,8 +6,12 @@
 //! - A slow socket stays in the writer's write: its cursors lag, nothing accumulates but the kernel's buffer,
 //!   which is bounded. Any byte taken within the write timeout keeps it alive; else the connection is cut.
 //! - While nothing waits to be written, two ping intervals without a whole message end the socket.
+//! - A message that has begun has a time to come whole, see [`begun`], and a share of the room that there is for such.
+
+mod begun;
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{
         Arc,
@@ -22,6 +26,7 @@ use parking_lot::Mutex;
 use tidings_proto::{SubscribeOptions, message::Push};
 use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit};
 
+use self::begun::Begun;
 use super::{
     frame::{self, Frame, Limits, Message, OpenFrame, Payload, ReadError, Reader, Role},
     progress::Progress,
@@ -48,6 +53,8 @@ const CLOSE_WAIT: Duration = Duration::from_millis(1500);
 const CLOSE_NORMAL: u16 = 1000;
 const CLOSE_GOING_AWAY: u16 = 1001;
 const CLOSE_UNSUPPORTED: u16 = 1003;
+const CLOSE_NO_ROOM: u16 = 1013;
+const CLOSE_LATE: u16 = 4408;
 
 /// A socket right after its handshake.
 pub struct Start {
@@ -118,6 +125,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
     let greeting = Greeting::new(house.clone(), Transport::WebSocket, guest).speaking(encoding);
     let ears = Box::new(Ears {
         reader: Reader::new(input, Role::Server, limits, &leftover),
+        begun: None,
         is_stranger: house.needs_token(),
         conversation: Conversation::new(greeting, answers, ready.clone(), subscribe),
         encoding,
@@ -167,6 +175,8 @@ async fn part(
 /// The reading half.
 struct Ears {
     reader: Reader<ReadHalf>,
+    /// What of a message has come while the rest has not.
+    begun: Option<Box<Begun>>,
     /// Its messages are bounded as those of somebody who has not been let in.
     is_stranger: bool,
     conversation: Conversation,
@@ -256,9 +266,10 @@ impl Ears {
         {
             return Err(Some(ending));
         }
+        let (reader, begun, house) = (&mut self.reader, &mut self.begun, &*self.house);
         let message = tokio::select! {
             biased;
-            message = self.reader.next() => message,
+            whole = poll_fn(|cx| begun::poll_whole(reader, begun, house, cx)) => whole?,
             verdict = self.conversation.revoked() => return Err(ending(verdict)),
             () = self.house.stop.cancelled() => return Err(going_away()),
             // It is looked at above.

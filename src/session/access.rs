@@ -11,8 +11,8 @@ use tidings_proto::{
 use super::{Session, error::of_access, internal, millis};
 use crate::{
     auth::{
-        JTI_BYTES_MAX, NewApiKey, SUBJECT_BYTES_MAX, TICKET_LIFE, grants_problem, is_name,
-        is_subject,
+        ANONYMOUS, JTI_BYTES_MAX, NewApiKey, SUBJECT_BYTES_MAX, TICKET_LIFE, grants_problem,
+        is_name, is_subject,
     },
     clock,
 };
@@ -171,7 +171,7 @@ fn revocation(wish: RevocationWish, now: Timestamp) -> Result<AuthChange, WireEr
             Ok(AuthChange::SubjectRevoked { subject, before: before.unwrap_or(now), until })
         }
         (None, Some(_)) => Err(WireError::invalid(format!(
-            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes and no control characters"
+            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
         ))),
         _ => Err(WireError::invalid("jti: give jti (one token) or subject (all of somebody's)")),
     }
@@ -187,7 +187,7 @@ fn key_of(wish: KeyWish, new: &NewApiKey, now: Timestamp) -> Result<ApiKey, Wire
     let subject = subject.unwrap_or_else(|| name.clone());
     if !is_subject(&subject) {
         return Err(WireError::invalid(format!(
-            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes and no control characters"
+            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
         )));
     }
     if grants.to_string().len() > GRANTS_BYTES_MAX {

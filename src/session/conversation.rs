@@ -34,6 +34,8 @@ pub use self::rights::{CLOSE_REVOKED, CLOSE_UNAUTHENTICATED};
 
 /// How many messages in a row may be bad.
 const BAD_MAX: u32 = 20;
+/// So many pings and pongs may come before somebody is let in: nobody is there yet whose rate they are taken of.
+const STRANGERS_CONTROLS_MAX: u32 = 16;
 /// It goes on and on though it is refused, or tried too many tokens.
 pub const CLOSE_RATE_LIMITED: u16 = 4429;
 /// Undecodable messages, twenty in a row.
@@ -50,6 +52,8 @@ pub struct Conversation {
     subscriptions: Numbered<Held>,
     last_number: u32,
     bad_in_a_row: u32,
+    /// Pings and pongs before somebody was let in.
+    controls: u32,
     /// Publishes that have come and are not queued yet.
     run: Run,
     by_itself: Option<Box<SubscribeOptions>>,
@@ -104,6 +108,7 @@ impl Conversation {
             subscriptions: Numbered::default(),
             last_number: 0,
             bad_in_a_row: 0,
+            controls: 0,
             run: Run::default(),
             by_itself,
             warns_ms: None,
@@ -253,8 +258,14 @@ impl Conversation {
     }
 
     /// A ping or pong of the transport's own has come. Nobody is told before that there are too many.
-    pub fn control(&self) -> Verdict {
-        let Some(session) = &self.session else { return Verdict::GoOn };
+    pub fn control(&mut self) -> Verdict {
+        let Some(session) = &self.session else {
+            self.controls += 1;
+            return match self.controls <= STRANGERS_CONTROLS_MAX {
+                true => Verdict::GoOn,
+                false => Verdict::Close(CLOSE_RATE_LIMITED, "too many pings before connect"),
+            };
+        };
         match session.take(Kind::Controls, 1) {
             Ok(()) => Verdict::GoOn,
             Err(_) => {

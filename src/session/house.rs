@@ -10,6 +10,7 @@ use std::{
 };
 
 use tidings_proto::{Code, Filters, WireError};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -51,11 +52,16 @@ pub struct Limits {
     pub send_buffer_bytes: usize,
     /// How long a socket may stay without `connect` where one is needed.
     pub connect_timeout: Duration,
+    /// How long a socket's message may take to come whole once it has begun.
+    pub message_timeout: Duration,
     /// How often something may be done.
     pub rates: rates::Options,
     /// How many connections there may be of an address, and of strangers.
     pub caps: Caps,
 }
+
+/// The most bytes of messages that have come in part, of all sockets together.
+pub const MESSAGES_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// What all sessions share.
 pub struct House {
@@ -75,6 +81,8 @@ pub struct House {
     pub(super) limiter: Arc<Limiter>,
     /// What compresses for those who asked for it.
     pub compressor: Compressor,
+    /// The room for messages of sockets that have come in part: a permit for each byte.
+    pub messages: Arc<Semaphore>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -128,6 +136,7 @@ impl House {
             limiter,
             audit: Audit::default(),
             compressor: Compressor::new(limits.message_bytes_max),
+            messages: Arc::new(Semaphore::new(MESSAGES_BYTES_MAX)),
             broker,
             authenticator,
             limits,

@@ -270,9 +270,7 @@ impl Session {
         };
         let found = self.get(offset).await?.ok_or_else(none)?;
         let publisher = found.body().map(|body| body.subject.to_owned()).unwrap_or_default();
-        if found.topic().is_own()
-            || (publisher != self.identity.subject && !self.identity.grants.is_admin())
-        {
+        if found.topic().is_own() || !self.identity.owns(&publisher) {
             return Err(none());
         }
         Ok(Receipts { offset, receipts: self.broker().receipts(&found).await })

@@ -164,6 +164,10 @@ impl Session {
 
     /// Whether this may be published; gives how many bytes its data has.
     fn check_publish(&self, publish: &Publish) -> Result<usize, WireError> {
+        if publish.receipts && !self.identity.owns(&self.identity.subject) {
+            let text = "receipts: who comes without a token is told of none: leave it out";
+            return Err(WireError::invalid(text));
+        }
         let topic = &publish.event.topic;
         if topic.is_own() {
             return Err(WireError::new(

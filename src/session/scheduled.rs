@@ -13,8 +13,7 @@ impl Session {
     pub async fn cancel(&self, placed: &Placed) -> Result<(), WireError> {
         self.check_standing()?;
         self.check_log(placed.log.as_deref())?;
-        let is_allowed =
-            |publisher: &str| publisher == self.identity.subject || self.identity.grants.is_admin();
+        let is_allowed = |publisher: &str| self.identity.owns(publisher);
         self.broker().cancel(placed.offset, is_allowed).await.map_err(|error| of_cancel(&error))
     }
 }

@@ -94,6 +94,21 @@ impl Session {
         Standing(Some(Box::pin(until_revoked(house, identity, changes))))
     }
 
+    /// Waits until it may not go on; `None` where nothing ends it.
+    pub fn over(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let (mut standing, ends_ms) = (self.standing(), self.ends_ms);
+        if standing.0.is_none() && ends_ms.is_none() {
+            return None;
+        }
+        Some(async move {
+            let left_ms = ends_ms.map(|at_ms| at_ms.saturating_sub(clock::monotonic_ms()));
+            tokio::select! {
+                () = standing.revoked() => {}
+                () = clock::sleep(left_ms.map(Duration::from_millis)), if left_ms.is_some() => {}
+            }
+        })
+    }
+
     /// When its token ends, on the monotonic clock in milliseconds.
     pub fn ends_ms(&self) -> Option<u64> {
         self.ends_ms

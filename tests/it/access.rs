@@ -531,16 +531,74 @@ async fn s3_who_reads_slowly_stays_in_no_longer_for_that() {
     assert!(asked.elapsed() < IN_FORCE, "{:?}", asked.elapsed());
     eventually("the expired one too", async || sessions("websocket").await == 0).await;
     assert!(Instant::now() < ends + IN_FORCE, "{:?} late", ends.elapsed());
-    // A stream has its backlog in the log: it ends as soon as it is read on.
+    // Nobody reads what the stream would say before it ends: it is cut.
+    eventually("the stream too", async || sessions("sse").await == 0).await;
+    assert!(asked.elapsed() < IN_FORCE, "{:?}", asked.elapsed());
     let mut taken = Vec::new();
-    let mut chunk = vec![0; 65_536];
-    while !taken.ends_with(b"0\r\n\r\n") {
-        let read = events.read(&mut chunk).await.unwrap();
-        assert!(read > 0 && taken.len() < backlog, "it goes on after {} bytes", taken.len());
-        taken.extend_from_slice(&chunk[..read]);
+    let _ = events.read_to_end(&mut taken).await;
+    assert!(taken.len() < backlog, "it goes on: {} bytes", taken.len());
+}
+
+#[tokio::test]
+async fn s8_nobody_without_a_token_has_what_another_one_has() {
+    let guarded =
+        guarded(&["--set", "auth.anonymous.subscribe=a", "--set", "auth.anonymous.publish=a"]);
+    let address = &guarded.broker.public;
+    let mut root = guarded.open(&admin()).await;
+    root.subscribe(json!({"filters": ["a"], "durable": "d"})).await;
+    let later = json!({"topic": "a", "deliver_at": "2099-01-01T00:00:00Z"});
+    let error = Socket::open(address).await.refused("publish", later).await;
+    assert_eq!(error["code"], "invalid_argument", "too late, whoever it is: {error}");
+    let soon = tidings_proto::Timestamp::from_millis(now_s() * 1000 + 600_000).to_string();
+    let mut one = Socket::open(address).await;
+    let scheduled = one.call("publish", json!({"topic": "a", "deliver_at": soon})).await;
+    let at = scheduled["scheduled"]["offset"].as_u64().unwrap();
+    let published = one.publish(json!({"topic": "a"})).await;
+    // Another one of them, and the same: nobody can tell.
+    let mut other = Socket::open(address).await;
+    for socket in [&mut one, &mut other] {
+        let error = socket.refused("cancel", json!({ "offset": at })).await;
+        assert_eq!(error["code"], "not_found", "{error}");
+        let error = socket.refused("receipts", json!({ "offset": published })).await;
+        assert_eq!(error["code"], "not_found", "{error}");
+        let error = socket.refused("subscribe", json!({"filters": ["$receipts.anonymous"]})).await;
+        assert_eq!(error["code"], "permission_denied", "{error}");
+        let error = socket.refused("publish", json!({"topic": "a", "receipts": true})).await;
+        assert!(error["message"].as_str().unwrap().starts_with("receipts: "), "{error}");
     }
-    let end = String::from_utf8_lossy(&taken[taken.len() - 300..]).into_owned();
-    assert!(end.contains("tidings.error") && end.contains("unauthenticated"), "{end}");
+    assert_eq!(
+        http::request(address, Method::DELETE, &format!("/v1/scheduled/{at}"), &[], b"")
+            .await
+            .status,
+        404
+    );
+    assert_eq!(http::get(address, &format!("/v1/events/{published}/receipts")).await.status, 404);
+    assert_eq!(root.call("cancel", json!({ "offset": at })).await["cancelled"]["offset"], at);
+    // Nor is somebody with a token taken for them: no limit of a subject would bind that.
+    let claims = json!({"sub": "anonymous", "exp": now_s() + 60, "tidings": everything()});
+    let token = signed(Algorithm::HS256, SECRET, &claims);
+    assert_eq!(guarded.get(&token, "/v1/topics/a/events").await.status, 401);
+    for (key, field) in [
+        (json!({"name": "n", "subject": "anonymous", "grants": everything()}), "subject: "),
+        (json!({"name": "n", "grants": {"publsh": [">"]}}), "grants: "),
+        (json!({"name": "n", "grants": {"limits": {"publish_per_sec": 5}}}), "grants: "),
+    ] {
+        let answer = post(&guarded, &admin(), "/v1/auth/keys", key).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.json()["detail"].as_str().unwrap().starts_with(field), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn s7_strangers_ping_a_few_times_and_no_more() {
+    let guarded = guarded(&[]);
+    let mut stranger = raw::Raw::open(&guarded.broker.public).await;
+    for _ in 0..16 {
+        stranger.write(&raw::frame(raw::PING, b"?")).await;
+        assert!(stranger.frame().await.is_some());
+    }
+    stranger.write(&raw::frame(raw::PING, b"?")).await;
+    assert_eq!(stranger.close_code().await, Some(4429));
 }
 
 #[tokio::test]

@@ -598,3 +598,45 @@ async fn s6_a_head_that_is_none_is_answered_with_a_problem() {
         assert!(problem["detail"].as_str().unwrap().starts_with(detail), "{problem}");
     }
 }
+
+#[tokio::test]
+async fn s5_a_message_that_has_begun_is_waited_for_only_so_long() {
+    let set = ["--set", "limits.body_timeout=1s", "--set", "limits.ping_interval=200ms"];
+    let broker = Broker::with(&set);
+    // A frame of which half has come, and a first one of which the next does not.
+    let half = raw::frame(raw::TEXT, &[b'x'; 1000])[..500].to_vec();
+    let first = raw::frame(0x01, b"{");
+    for begun in [half, first] {
+        let is_between_frames = begun.len() < 100;
+        let mut socket = Raw::open(&broker.public).await;
+        // What is there whole before it has a time of its own.
+        socket.write(&raw::frame(raw::TEXT, br#"{"id":1,"ping":{}}"#)).await;
+        assert!(socket.frame().await.is_some());
+        let since = Instant::now();
+        socket.write(&begun).await;
+        let code = loop {
+            match socket.frame().await.expect("it is cut without a word") {
+                // Who answers pings is there, and gets no more time for that.
+                (raw::PING, payload) if is_between_frames => {
+                    socket.write(&raw::frame(0x8a, &payload)).await;
+                }
+                (raw::CLOSE, payload) => break u16::from_be_bytes([payload[0], payload[1]]),
+                _ => {}
+            }
+        };
+        assert_eq!(code, 4408);
+        assert!(since.elapsed() < Duration::from_secs(15), "{:?}", since.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn s10_the_operators_door_answers_to_no_name_that_a_page_could_have() {
+    let broker = Broker::start();
+    for (host, status) in
+        [("evil.example", 403), ("localhost:9090", 200), ("127.0.0.1", 200), ("[::1]:9090", 200)]
+    {
+        let request = format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let (_, answered, head) = raw::exchange(&broker.admin, &request).await;
+        assert_eq!(answered, status, "{host}: {head}");
+    }
+}

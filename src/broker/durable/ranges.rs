@@ -74,7 +74,8 @@ impl RangeSet {
 
     /// Makes one of the two that are nearest to each other, with what lies between them.
     pub(super) fn join_nearest(&mut self) {
-        let gaps = self.iter().zip(self.iter().skip(1)).map(|((_, last), (first, _))| (last, first));
+        let gaps =
+            self.iter().zip(self.iter().skip(1)).map(|((_, last), (first, _))| (last, first));
         if let Some((last, first)) = gaps.min_by_key(|(last, first)| first - last) {
             self.insert(last, first);
         }

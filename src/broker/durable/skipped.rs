@@ -104,13 +104,10 @@ mod tests {
         let ahead = state.after_reset(Cursor::new(20));
         assert_eq!(ahead.skipped.iter().collect::<Vec<_>>(), [(11, 11), (13, 20)]);
         let is = |state: &DurableState, offset| (state.is_acked(offset), state.is_skipped(offset));
-        assert_eq!([10, 11, 12, 13, 21].map(|offset| is(&ahead, offset)), [
-            (true, false),
-            (true, true),
-            (true, false),
-            (true, true),
-            (false, false),
-        ]);
+        assert_eq!(
+            [10, 11, 12, 13, 21].map(|offset| is(&ahead, offset)),
+            [(true, false), (true, true), (true, false), (true, true), (false, false),]
+        );
         let back = ahead.after_reset(Cursor::new(12));
         assert_eq!(back.skipped.iter().collect::<Vec<_>>(), [(11, 11)]);
         assert_eq!(is(&back, 13), (false, false));

@@ -43,9 +43,9 @@ pub(super) struct Item {
     pub(super) attempts: u32,
     pub(super) owner: Owner,
     pub(super) due: u64,
-    pub(super) taken: bool,  // It had its turn.
-    pub(super) unseen: bool, // Redriven, and no socket has taken it since.
-    pub(super) free: bool,   // Redriven: its key counts no longer.
+    pub(super) taken: bool,   // It had its turn.
+    pub(super) unseen: bool,  // Redriven, and no socket has taken it since.
+    pub(super) free: bool,    // Redriven: its key counts no longer.
     pub(super) skipped: bool, // A reset has passed it without an ack.
 }
 

@@ -16,7 +16,10 @@ use serde::Serialize;
 use tidings_proto::{Cursor, LogId, WireError};
 
 use crate::{
-    net::{progress::Busy, sse::Stream},
+    net::{
+        progress::{Busy, Over},
+        sse::Stream,
+    },
     session::internal,
 };
 
@@ -30,6 +33,7 @@ pub struct Body {
     content: Content,
     /// The request is over when the body is.
     _busy: Option<Busy>,
+    over: Option<Over>,
 }
 
 enum Content {
@@ -41,13 +45,13 @@ enum Content {
 impl Body {
     /// These bytes.
     pub(in crate::net) fn full(bytes: impl Into<Bytes>) -> Body {
-        Body { content: Content::Full(bytes.into()), _busy: None }
+        Body::of(Content::Full(bytes.into()))
     }
 
     /// These bytes, which are never compressed: there is a secret among them, and how far it compresses would tell of it
     /// to whoever chooses what stands beside it and sees how long the answer is (BREACH).
     pub(super) fn secret(bytes: impl Into<Bytes>) -> Body {
-        Body { content: Content::Secret(bytes.into()), _busy: None }
+        Body::of(Content::Secret(bytes.into()))
     }
 
     /// All of it, where it may be compressed.
@@ -58,9 +62,18 @@ impl Body {
         }
     }
 
-    /// What a stream says until it ends.
-    pub(in crate::net) fn stream(stream: Stream) -> Body {
-        Body { content: Content::Stream(stream), _busy: None }
+    /// What a stream says until it ends; its connection is cut when it is over and has not.
+    pub(in crate::net) fn stream(stream: Stream, over: Option<Over>) -> Body {
+        Body { over, ..Body::of(Content::Stream(stream)) }
+    }
+
+    fn of(content: Content) -> Body {
+        Body { content, _busy: None, over: None }
+    }
+
+    /// When it may not go on; said once.
+    pub(in crate::net) fn take_over(&mut self) -> Option<Over> {
+        self.over.take()
     }
 
     /// Keeps the guard as long as the body.
