@@ -3,9 +3,13 @@
 // - A signature has the types of its parameters and of its result: tables of them would say it twice.
 // - Pages are named as the entries are imported.
 
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Comment, Converter, ReflectionKind } from 'typedoc'
 import { MarkdownTheme, MarkdownThemeContext } from 'typedoc-plugin-markdown'
-import { ENTRIES } from './entries.mjs'
+
+/** The entries of the package, as they are imported, with what each is for. */
+const ENTRIES = JSON.parse(readFileSync(join(import.meta.dirname, 'entries.json'), 'utf8'))
 
 class Context extends MarkdownThemeContext {
   partials = {
@@ -56,6 +60,6 @@ export function load(app) {
 function entryOf(page) {
   const files = [`src/${page}.ts`, `src/${page}.tsx`, `src/${page}/index.ts`]
   const found = Object.entries(ENTRIES).find(([, { source }]) => files.includes(source))
-  if (found === undefined) throw new Error(`${page} is no entry: name it in entries.mjs`)
+  if (found === undefined) throw new Error(`${page} is no entry: name it in entries.json`)
   return found
 }
