@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process'
 import { createHmac } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
@@ -114,11 +114,21 @@ describe.each(all)('$path', (page) => {
     }
   })
 
-  test('leads to files that are there', () => {
-    const root = join(PACKAGE, '../..')
+  test('leads to files and headings that are there', () => {
     const text = snippetsOf(page.text).reduce((rest, { code }) => rest.replace(code, ''), page.text)
-    const links = [...text.matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map(([, to = '']) => to)
-    const local = links.filter((to) => !/^[a-z]+:/.test(to))
-    expect(local.filter((to) => !existsSync(join(root, dirname(page.path), to)))).toEqual([])
+    const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, to = '']) => to)
+    const dead = links.filter((to) => {
+      if (/^[a-z]+:/.test(to)) return false
+      const [path = '', heading] = to.split('#')
+      const file = join(PACKAGE, '../..', path === '' ? page.path : join(dirname(page.path), path))
+      return !existsSync(file) || (heading !== undefined && !headingsOf(readFileSync(file, 'utf8')).includes(heading))
+    })
+    expect(dead).toEqual([])
   })
 })
+
+/** The anchors that a Git host gives to headings. */
+function headingsOf(text: string): string[] {
+  const titles = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title = '']) => title.toLowerCase())
+  return titles.map((title) => title.replace(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-'))
+}
