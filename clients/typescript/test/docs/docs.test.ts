@@ -2,7 +2,7 @@
 
 import { execFile } from 'node:child_process'
 import { createHmac } from 'node:crypto'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
@@ -16,6 +16,7 @@ import { checkedOf, pages, printsOf, programOf, scriptsOf, snippetsOf } from './
 
 const run = promisify(execFile)
 const PACKAGE = fileURLToPath(new URL('../../', import.meta.url))
+const ROOT = join(PACKAGE, '../..')
 const SECRET = 'a secret of the test that is long enough to be one'
 const all = pages()
 
@@ -115,20 +116,41 @@ describe.each(all)('$path', (page) => {
   })
 
   test('leads to files and headings that are there', () => {
-    const text = snippetsOf(page.text).reduce((rest, { code }) => rest.replace(code, ''), page.text)
-    const links = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, to = '']) => to)
-    const dead = links.filter((to) => {
-      if (/^[a-z]+:/.test(to)) return false
-      const [path = '', heading] = to.split('#')
-      const file = join(PACKAGE, '../..', path === '' ? page.path : join(dirname(page.path), path))
-      return !existsSync(file) || (heading !== undefined && !headingsOf(readFileSync(file, 'utf8')).includes(heading))
-    })
-    expect(dead).toEqual([])
+    expect(deadLinksOf(page.path, page.text)).toEqual([])
   })
 })
 
-/** The anchors that a Git host gives to headings. */
-function headingsOf(text: string): string[] {
-  const titles = [...text.matchAll(/^#+ (.*)$/gm)].map(([, title = '']) => title.toLowerCase())
-  return titles.map((title) => title.replace(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-'))
+test('the links of the API reference lead to what is there', () => {
+  const folder = 'clients/typescript/docs/api/'
+  const files = readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).filter((one) =>
+    one.endsWith('.md'),
+  )
+  expect(files.length).toBeGreaterThan(5)
+  const dead = files.flatMap((one) => deadLinksOf(folder + one, readFileSync(join(ROOT, folder, one), 'utf8')))
+  expect(dead).toEqual([])
+})
+
+/** Links to files, or places in them, that are not there. */
+function deadLinksOf(path: string, text: string): string[] {
+  const prose = snippetsOf(text).reduce((rest, { code }) => rest.replace(code, ''), text)
+  const links = [...prose.matchAll(/\]\(([^)\s]+)\)/g)].map(([, to = '']) => to)
+  return links.filter((to) => {
+    if (/^[a-z]+:/.test(to)) return false
+    const [other = '', place] = to.split('#')
+    const file = join(ROOT, other === '' ? path : join(dirname(path), other))
+    return !existsSync(file) || (place !== undefined && !placesOf(readFileSync(file, 'utf8')).has(place))
+  })
+}
+
+/** The anchors of a page: those that stand in it, and those that a Git host gives to headings. */
+function placesOf(text: string): Set<string> {
+  const places = new Set([...text.matchAll(/<a id="([^"]+)">/g)].map(([, id = '']) => id))
+  for (const [, title = ''] of text.matchAll(/^#+ (.*)$/gm)) {
+    const bare = title
+      .replace(/<[^>]*>/g, '')
+      .trim()
+      .toLowerCase()
+    places.add(bare.replace(/[^\p{L}\p{N} _-]/gu, '').replaceAll(' ', '-'))
+  }
+  return places
 }
