@@ -48,12 +48,14 @@ export function pages(): Page[] {
 
 export function snippetsOf(text: string): Snippet[] {
   const found: Snippet[] = []
-  let open: { words: string[]; line: number; lines: string[] } | undefined
+  let open: { words: string[]; indent: number; line: number; lines: string[] } | undefined
   for (const [at, line] of text.split('\n').entries()) {
-    const fence = line.match(/^```(.*)$/)
-    if (fence === null) open?.lines.push(line)
-    else if (open === undefined) open = { words: (fence[1] ?? '').trim().split(/\s+/), line: at + 2, lines: [] }
-    else {
+    const fence = line.match(/^( *)```(.*)$/)
+    if (fence === null) open?.lines.push(line.slice(open.indent))
+    else if (open === undefined) {
+      const [, indent = '', words = ''] = fence
+      open = { words: words.trim().split(/\s+/), indent: indent.length, line: at + 2, lines: [] }
+    } else {
       const [language = '', ...how] = open.words
       found.push({ language, checked: how.includes('check'), code: open.lines.join('\n'), line: open.line })
       open = undefined
