@@ -53,6 +53,7 @@ export interface ErrorDetails {
 
 /** The one error of this package. `switch (error.code)` covers all that can happen. */
 export class TidingsError extends Error {
+  /** Tells it from other errors where `instanceof` cannot. */
   override readonly name = 'TidingsError'
   /** What happened. */
   readonly code: ErrorCode
@@ -61,6 +62,7 @@ export class TidingsError extends Error {
   /** How long to wait before that, in milliseconds; `undefined` where nobody said. */
   readonly retryAfterMs: number | undefined
 
+  /** For codecs, stores and helpers of your own; what it does not say follows from the code. */
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details)
     this.code = code

@@ -128,7 +128,9 @@ export interface Gap {
 
 /** Where a reader stands: everything up to and including `cursor` of this log is done. */
 export interface SavedCursor {
+  /** The log that the cursor belongs to. */
   readonly log: string
+  /** The offset of the last event that is done; 0 before the first. */
   readonly cursor: number
 }
 
@@ -154,23 +156,29 @@ export interface ReadOptions extends Selection, CallOptions {
 
 /** What `client.read` gives. */
 export interface ReadResult<Data = unknown> {
+  /** In the order of the log. */
   readonly events: readonly TidingsEvent<Data>[]
   /** Where to go on. */
   readonly cursor: number
+  /** The log that they are of. */
   readonly log: string
-  /** The first offset there is, and the last. */
+  /** The first offset there is in the log. */
   readonly first: number
+  /** The last offset there is in the log. */
   readonly last: number
+  /** Events that were asked for and are gone; absent where none are. */
   readonly gap?: Gap
 }
 
 /** Somebody who is listed on a topic. */
 export interface Member<Data = unknown> {
+  /** Who it is, as the token says. */
   readonly subject: string
   /** Names the member on this topic. */
   readonly session: string
   /** When it joined, RFC 3339. */
   readonly since: string
+  /** What it says of itself. */
   readonly data?: Data
 }
 
@@ -178,16 +186,26 @@ export interface Member<Data = unknown> {
 export interface Receipt {
   /** The name of the durable. */
   readonly subscription: string
+  /** How far this durable is with the event. */
   readonly state: 'pending' | 'in_flight' | 'acked' | 'skipped' | 'dead'
 }
 
 /** A topic that has events. */
 export interface TopicInfo {
+  /** The topic. */
   readonly name: string
+  /** The offset of its first event that is kept. */
   readonly first: number
+  /** The offset of its last event. */
   readonly last: number
+  /** How many events of it are kept. */
   readonly count: number
 }
 
 /** An event, or its offset. */
-export type Acknowledged = { readonly offset: number } | number
+export type Acknowledged =
+  | {
+      /** Its place in the log. */
+      readonly offset: number
+    }
+  | number

@@ -52,7 +52,12 @@ export interface OutboxEntry {
 }
 
 /** A publish in the words of the protocol. */
-export type OutboxEvent = Readonly<Record<string, unknown>> & { readonly topic: string; readonly id: string }
+export type OutboxEvent = Readonly<Record<string, unknown>> & {
+  /** Where to. */
+  readonly topic: string
+  /** Makes it safe to send it again. */
+  readonly id: string
+}
 
 /**
  * Keeps the outbox beyond the life of a page. A tab sends what it has added itself, and what a tab that is gone has
@@ -91,7 +96,9 @@ export interface OutboxOptions {
 
 /** Takes what the client has to say about itself. `console` is one. */
 export interface Logger {
+  /** What is of use while something is looked for. */
   debug(message: string, ...details: unknown[]): void
+  /** What should not be, and the client goes on. */
   warn(message: string, ...details: unknown[]): void
 }
 

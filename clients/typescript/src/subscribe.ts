@@ -37,7 +37,10 @@ export interface CommonSubscribeOptions extends Selection {
   /** First the newest event of every topic and key, then all that follows. Default `false`. */
   lastPerKey?: boolean
   /** Be listed on the topics, which have no wildcards then, with this data (1 KiB of JSON). Sockets only. */
-  presence?: { data?: unknown }
+  presence?: {
+    /** What others see of us: at most 1 KiB of JSON. Sessions with the same data cannot be told apart. */
+    data?: unknown
+  }
   /** How many events may wait here before the broker is told to stop. Default 1,000. */
   bufferEvents?: number
   /** How many bytes may wait here before the broker is told to stop. Default 1 MiB. */
@@ -48,6 +51,7 @@ export interface CommonSubscribeOptions extends Selection {
 
 /** A subscription whose place this side keeps. */
 export interface EphemeralOptions extends CommonSubscribeOptions {
+  /** Absent: a name makes the subscription a durable one. */
   durable?: undefined
   /** Default `now`. A saved place under `key` outranks it. A string is a position such as `57@9f3c21d0`. */
   after?: After

@@ -82,6 +82,7 @@ export interface Subscription<Data = unknown> extends AsyncIterable<TidingsEvent
   readonly filters: readonly string[]
   /** Its name where it is durable. */
   readonly durable: string | undefined
+  /** Where it stands; `state` is told when it changes. */
   readonly state: SubscriptionState
   /** Everything up to and including this offset has been handed over and is done. */
   readonly cursor: number
@@ -134,7 +135,14 @@ export interface ClientEvents {
   /** The number of events in the outbox has changed. */
   outbox: [events: number]
   /** The broker is about to close the connection; the client comes back after `reconnectAfterMs`. */
-  goodbye: [goodbye: { code: string; reconnectAfterMs: number }]
+  goodbye: [
+    goodbye: {
+      /** Why: `shutting_down`, or what else the broker says. */
+      code: string
+      /** When the client comes back, in milliseconds from now. */
+      reconnectAfterMs: number
+    },
+  ]
 }
 
 /** What a broker said when the connection began. Over SSE and long poll only `log` is known. */
@@ -149,7 +157,9 @@ export interface Session {
 
 /** A client. Made by `createClient`. */
 export interface Client<S = AnySchema> {
+  /** The state of the connection: `status.state`. */
   readonly state: State
+  /** How things stand; the object is another one when something in it has changed. */
   readonly status: Status
   /** What the broker said last; kept while the connection is away. */
   readonly session: Session | undefined
@@ -199,7 +209,12 @@ export interface Client<S = AnySchema> {
   topics(
     filter?: string,
     options?: CallOptions & { limit?: number; cursor?: string },
-  ): Promise<{ topics: TopicInfo[]; cursor?: string }>
+  ): Promise<{
+    /** In the order of their names. */
+    topics: TopicInfo[]
+    /** Where to go on; absent at the end. */
+    cursor?: string
+  }>
   /** Takes back an event that waits for its `deliverAt`. `conflict` when it is too late. */
   cancel(event: Acknowledged, options?: CallOptions): Promise<void>
   /**

@@ -8,11 +8,13 @@ export type Words = Record<string, unknown>
 
 /** A request: an `id`, and one more key that says what is wanted. */
 export interface WireRequest extends Words {
+  /** Names the request; its answer carries it as `reply`. */
   id?: number
 }
 
 /** What the broker says: one key that says what it is, beside `reply` where it answers. */
 export interface WireMessage extends Words {
+  /** The `id` of the request that it answers. */
   reply?: number
 }
 

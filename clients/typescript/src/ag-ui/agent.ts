@@ -38,11 +38,13 @@ export class TidingsAgent extends AbstractAgent {
   #config: { client: Client; agent: string; runs: RunStore; abortMs: number }
   #run: Followed | undefined
 
+  /** An agent that speaks through `client`; `agentId` is the name of the agent unless the config says another. */
   constructor({ client, agent, runs = memoryRuns(), abortMs = 5_000, ...config }: TidingsAgentConfig<never>) {
     super({ agentId: agent, ...config })
     this.#config = { client: client as unknown as Client, agent, runs, abortMs }
   }
 
+  /** Asks for a run and gives its events. For the class above it: a program calls `runAgent`. */
   run(input: RunAgentInput): Run {
     return this.#follow(input.runId, async (subscribe) => {
       // The place before the first event is known before the run is asked for.
@@ -69,6 +71,7 @@ export class TidingsAgent extends AbstractAgent {
     })
   }
 
+  /** Finds the last run of the thread again and follows it; nothing comes where there was none. */
   override connectAgent(...args: Parameters<AbstractAgent['connectAgent']>): ReturnType<AbstractAgent['connectAgent']> {
     const run = this.#config.runs.get(this.threadId)
     if (run !== undefined) {
@@ -89,6 +92,7 @@ export class TidingsAgent extends AbstractAgent {
     run.timer ??= setTimeout(run.abort, this.#config.abortMs)
   }
 
+  /** Another agent of the same thread, with the same client and store of runs. */
   override clone(): TidingsAgent {
     const clone = super.clone() as TidingsAgent
     // What the other one needs and `Object.create` does not give it.

@@ -4,12 +4,15 @@ import type { RunAgentInput } from '@ag-ui/client'
 
 /** The last run of a thread. */
 export interface StoredRun {
+  /** The run: its events are on `runs.<runId>`. */
   readonly runId: string
-  /** Where its events begin. */
+  /** The log that `cursor` belongs to. */
   readonly log: string
+  /** The place before its first event. */
   readonly cursor: number
-  /** The ids of the messages that were there before it, and the state: what the run makes is made anew from them. */
+  /** The ids of the messages that were there before it: what the run makes is made anew from them. */
   readonly messageIds: readonly string[]
+  /** The state that was there before it. */
   readonly state: unknown
   /** The command, until the broker has it: it is sent again under the same id. */
   readonly unsent?: RunAgentInput
@@ -17,7 +20,9 @@ export interface StoredRun {
 
 /** Keeps the last run of each thread. */
 export interface RunStore {
+  /** The last run of the thread; `undefined` where none is known. */
   get(threadId: string): StoredRun | undefined
+  /** Keeps the run in the place of the one before. */
   set(threadId: string, run: StoredRun): void
 }
 

@@ -35,7 +35,10 @@ export interface AgentOptions {
    * comes again at once where it had a socket or a stream, and after `ackWaitMs` where it polled; to one that lives and
    * takes longer than that it is not given twice.
    */
-  queue?: Omit<DurableOptions, 'ack' | 'durable' | 'maxInFlight' | 'signal'> & { durable?: string }
+  queue?: Omit<DurableOptions, 'ack' | 'durable' | 'maxInFlight' | 'signal'> & {
+    /** The name of the queue. Default `agent-<id>`. */
+    durable?: string
+  }
   /** Told of what fails beside the commands: answers and statuses that could not be published. */
   onError?: (error: TidingsError) => void
   /** Ends it. */
@@ -44,6 +47,7 @@ export interface AgentOptions {
 
 /** An agent that is at work. */
 export interface Agent {
+  /** The agent: it hears on `agents.<id>.commands`. */
   readonly id: string
   /** The command it works at. */
   readonly running: TidingsEvent | undefined

@@ -16,6 +16,7 @@ export const STATUS = 'agent.status'
 
 /** An agent as a dashboard sees it. */
 export interface AgentInfo<Data = unknown> {
+  /** The agent: commands for it go to `agents.<id>.commands`. */
   readonly id: string
   /** Whether it is listed: connected, or away for so short that it is expected back. */
   readonly online: boolean
@@ -25,6 +26,7 @@ export interface AgentInfo<Data = unknown> {
   readonly data: Data | undefined
   /** What it does: `idle`, `busy`, or what the program says. */
   readonly status: string | undefined
+  /** What it said with its status. */
   readonly message: string | undefined
   /** The id of the command it works at. */
   readonly command: string | undefined
@@ -36,7 +38,9 @@ export interface AgentInfo<Data = unknown> {
 export interface AgentsSnapshot<Data = unknown> {
   /** By id. */
   readonly agents: readonly AgentInfo<Data>[]
+  /** Whether the list is whole. */
   readonly ready: boolean
+  /** Why nothing more will come; `undefined` while all is well. */
   readonly error: TidingsError | undefined
 }
 

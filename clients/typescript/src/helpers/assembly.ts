@@ -11,6 +11,7 @@ export const CHUNK = 'message.chunk'
 export interface AssembledMessage {
   /** What its chunks have in common. */
   readonly correlation: string
+  /** Where its chunks are. */
   readonly topic: string
   /** Who writes it: the `source` of its events. */
   readonly source: string
@@ -27,8 +28,9 @@ export interface AssembledMessage {
   readonly error: TidingsError | undefined
   /** The offset of its first chunk, where it is known. */
   readonly start: number | undefined
-  /** When its first chunk that is here was appended, and its last. */
+  /** When the first chunk that is here was appended, RFC 3339. */
   readonly startedAt: string
+  /** When the last chunk that is here was appended, RFC 3339. */
   readonly updatedAt: string
 }
 

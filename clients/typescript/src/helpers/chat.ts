@@ -17,11 +17,13 @@ export type ChatState = 'pending' | 'sent' | 'delivered' | 'failed' | 'received'
 export interface ChatMessage<Data = unknown> {
   /** Its event's id; the correlation of a streamed one. */
   readonly id: string
+  /** How it stands. */
   readonly state: ChatState
   /** Whether it was sent here. */
   readonly own: boolean
   /** `data.text`, or the data itself where that is a text; of a streamed one what has come of it. */
   readonly text: string
+  /** As it was sent; `undefined` of a streamed one. */
   readonly data: Data | undefined
   /** Who sent it, `undefined` while it is pending. */
   readonly source: string | undefined
@@ -39,7 +41,9 @@ export interface ChatMessage<Data = unknown> {
 export interface ChatSnapshot<Data = unknown> {
   /** In the order of the log; what is not sent yet at the end. */
   readonly messages: readonly ChatMessage<Data>[]
+  /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
+  /** Why nothing more will come; `undefined` while all is well. */
   readonly error: TidingsError | undefined
 }
 

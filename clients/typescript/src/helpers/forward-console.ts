@@ -15,8 +15,11 @@ export type LogLevel = 'debug' | 'log' | 'info' | 'warn' | 'error'
 
 /** What is forwarded: the data of an event of type `log.<level>`. */
 export interface LogEntry {
+  /** Which function of the console was called; `error` for what nobody has caught. */
   readonly level: LogLevel
+  /** The arguments as one text, cut at `maxChars`. */
   readonly message: string
+  /** The stack of the first error among the arguments. */
   readonly stack?: string
   /** When it was logged, RFC 3339, by this machine's clock. */
   readonly at: string
@@ -53,7 +56,10 @@ export function forwardConsole<S = AnySchema>(
   client: Client<S>,
   topic: string,
   options: ForwardConsoleOptions = {},
-): { close(): Promise<void> } {
+): {
+  /** Gives the console back and sends what waits. */
+  close(): Promise<void>
+} {
   const forwarder = new Forwarder(anyClient(client), topic, options)
   const life = new Lifetime(options.signal)
   life.add(forwarder.listen(options.console ?? console, options.levels ?? ['warn', 'error'], options.uncaught ?? true))

@@ -11,17 +11,25 @@ import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
 
 /** A notification. */
 export interface InboxItem<Data = unknown> {
+  /** Its place in the log; `markRead` takes it. */
   readonly offset: number
+  /** The id of its event. */
   readonly id: string
+  /** Where it was published. */
   readonly topic: string
+  /** The type of its event. */
   readonly type: string
+  /** Who published it. */
   readonly source: string
   /** When it was appended, RFC 3339. */
   readonly time: string
+  /** How urgent it is. */
   readonly priority: Priority
   /** What it replaces: of several with one tag the newest is shown. */
   readonly tag: string | undefined
+  /** What it says: a title, a level, actions, as the convention for notifications has them. */
   readonly data: Data | undefined
+  /** Whether somebody has read it, on this device or another. */
   readonly read: boolean
 }
 
@@ -31,7 +39,9 @@ export interface InboxSnapshot<Data = unknown> {
   readonly items: readonly InboxItem<Data>[]
   /** How many are not read, also of those that are not kept here; 10,000 at most. */
   readonly unread: number
+  /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
+  /** Why nothing more will come; `undefined` while all is well. */
   readonly error: TidingsError | undefined
 }
 

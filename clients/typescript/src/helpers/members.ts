@@ -11,13 +11,17 @@ export interface MembersSnapshot<Data = unknown> {
   readonly members: readonly Member<Data>[]
   /** Whether the list is whole. */
   readonly ready: boolean
+  /** Why the list could not be had, or is not followed any more. */
   readonly error: TidingsError | undefined
 }
 
 /** Options of `members`. */
 export interface MembersOptions extends WatchOptions {
   /** Be listed, with this data (1 KiB of JSON). Default: only look. Over sockets only. */
-  join?: { data?: unknown }
+  join?: {
+    /** What others see of us. */
+    data?: unknown
+  }
   /** The most that are kept. Default 1,000; the broker has 500 on a topic unless told otherwise. */
   max?: number
 }

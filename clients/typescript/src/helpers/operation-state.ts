@@ -9,7 +9,9 @@ export type OperationStatus = 'unknown' | 'running' | 'completed' | 'failed' | '
 
 /** An operation as it stands. */
 export interface OperationSnapshot {
+  /** The operation: what is on `operations.<id>`. */
   readonly id: string
+  /** Where it stands. */
   readonly status: OperationStatus
   /** The number of the try: 1, or more after a retry; 0 while nothing is known. */
   readonly attempt: number
@@ -27,8 +29,9 @@ export interface OperationSnapshot {
   readonly result: unknown
   /** Why it was cancelled, as far as somebody said. */
   readonly reason: string | undefined
-  /** When this try began and ended, in milliseconds since 1970 by the broker's clock. */
+  /** When this try began, in milliseconds since 1970 by the broker's clock. */
   readonly startedAt: number | undefined
+  /** When this try ended, in milliseconds since 1970 by the broker's clock. */
   readonly endedAt: number | undefined
   /** When it is to be done, in milliseconds since 1970. */
   readonly deadline: number | undefined

@@ -26,12 +26,15 @@ export interface StartOptions {
 
 /** What may be said with progress. */
 export interface ProgressOptions {
+  /** How much there is to do, where that has changed or was not known. */
   of?: number
+  /** What it does at the moment. */
   message?: string
 }
 
 /** That somebody wants it to stop. */
 export interface CancelRequest {
+  /** Why, where they said so. */
   readonly reason: string | undefined
   /** Who asked: the `source` of the event. */
   readonly source: string
@@ -39,6 +42,7 @@ export interface CancelRequest {
 
 /** An operation that goes on here. */
 export interface OperationWork {
+  /** The number of the try. */
   readonly attempt: number
   /** Aborted when somebody cancels, with the code `aborted`, and when the deadline has passed, with `timeout`. */
   readonly signal: AbortSignal

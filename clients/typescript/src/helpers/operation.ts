@@ -19,6 +19,7 @@ export type { CancelRequest, OperationWork, ProgressOptions, StartOptions } from
 
 /** One operation, by its id. */
 export interface Operation {
+  /** The operation. */
   readonly id: string
   /** `operations.<id>`; asked of it is on `operations.<id>.control`. */
   readonly topic: string
@@ -67,6 +68,7 @@ export interface OperationsOptions extends WatchOptions {
 export interface OperationsSnapshot {
   /** In the order in which they were first heard of. */
   readonly operations: readonly OperationSnapshot[]
+  /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
 }
 

@@ -30,6 +30,7 @@ export class SealedError extends TidingsError {
   /** Why. Take a `not_sealed` event for nothing that was sealed: whoever may publish can send one. */
   readonly reason: SealedReason
 
+  /** For what opens sealed events by itself. */
   constructor(reason: SealedReason, message: string, cause?: unknown) {
     super('protocol', message, { cause })
     this.reason = reason

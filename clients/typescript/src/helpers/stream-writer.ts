@@ -23,6 +23,7 @@ export interface StreamWriterOptions extends PipeOptions {
 
 /** Writes one message. */
 export interface StreamWriter {
+  /** Names the message: all its chunks have it. */
   readonly correlation: string
   /** What a writer before this one has written; empty without `resume`. Resolved when that is known. */
   resumed(): Promise<string>

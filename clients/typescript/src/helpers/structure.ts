@@ -29,6 +29,7 @@ export interface StructureSnapshot<Value = unknown> {
   readonly pending: number
   /** Whether the state is whole. */
   readonly caughtUp: boolean
+  /** Why nothing more will come; `undefined` while all is well. */
   readonly error: TidingsError | undefined
 }
 

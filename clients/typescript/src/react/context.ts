@@ -17,6 +17,7 @@ const Context = createContext<Client | undefined>(undefined)
 export interface TidingsProviderProps<S = AnySchema> {
   /** Made by `createClient`, once, outside of components. */
   client: Client<S>
+  /** Whatever is to have the client. */
   children?: ReactNode
 }
 

@@ -107,8 +107,8 @@ function useList<Data>(
 }
 
 /**
- * The newest events that match, oldest first: 200 unless `limit` says otherwise. Components with the same filter and
- * options have one subscription. `filter` `null` gives none.
+ * The newest events that match, oldest first, of those that come from now on, or from `after` on: 200 unless `limit` says
+ * otherwise. Components with the same filter and options have one subscription. `filter` `null` gives none.
  */
 export function useEvents<Data = unknown>(
   filter: string | readonly string[] | null,

@@ -7,6 +7,7 @@ import { Listeners, type Source, useShared } from './shared.js'
 
 /** How a subscription stands. */
 export interface SubscriptionView {
+  /** Where the subscription stands. */
   readonly state: SubscriptionState
   /** Everything up to and including this offset has been handed over and is done. */
   readonly cursor: number

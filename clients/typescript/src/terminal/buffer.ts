@@ -32,6 +32,7 @@ export class TerminalBuffer {
   #dropped = 0
   #shown: readonly string[] | undefined
 
+  /** An empty one with these bounds. */
   constructor({ maxLines = 5_000, maxChars = 1_000_000 }: ScrollbackOptions = {}) {
     this.#maxLines = Math.max(1, maxLines)
     this.#maxChars = Math.max(1, maxChars)
@@ -52,6 +53,7 @@ export class TerminalBuffer {
     return this.#dropped
   }
 
+  /** Adds text at the end; the oldest lines go where there is no room. */
   write(text: string): void {
     if (text === '') return
     this.#shown = undefined

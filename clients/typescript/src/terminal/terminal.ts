@@ -16,6 +16,7 @@ export const CLOSED = 'terminal.closed'
 
 /** A terminal as it stands. */
 export interface TerminalSnapshot {
+  /** The terminal: what is on `terminals.<id>`. */
   readonly id: string
   /** The lines that are kept, without their ends; the last one is what is being written. */
   readonly lines: readonly string[]
@@ -23,10 +24,13 @@ export interface TerminalSnapshot {
   readonly dropped: number
   /** Behind the last character; `read` goes on from there. */
   readonly position: number
-  /** Whether its program has ended, and with which code. */
+  /** Whether its program has ended. */
   readonly closed: boolean
+  /** The code it ended with; `undefined` while it runs, and where nobody said. */
   readonly exit: number | undefined
+  /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
+  /** Why nothing more will come; `undefined` while all is well. */
   readonly error: TidingsError | undefined
 }
 

@@ -8,43 +8,69 @@ import type { Priority, State, TransportName } from '../types.js'
 export interface Labels {
   /** The states of the connection. */
   state: (state: State) => string
+  /** The ways to the broker. */
   transport: (name: TransportName) => string
+  /** How long a ping takes. */
   latency: (ms: number) => string
+  /** When the next try begins. */
   retryIn: (seconds: number) => string
+  /** The button that tries at once. */
   retryNow: string
   /** How many events wait in the outbox. */
   waiting: (events: number) => string
   /** Names the list of notifications and of toasts. */
   notifications: string
+  /** How many notifications are not read. */
   unread: (count: number) => string
+  /** There are none. */
   noNotifications: string
+  /** The button that marks one read. */
   markRead: string
+  /** The button that marks all read. */
   markAllRead: string
+  /** The button that closes a toast. */
   dismiss: string
   /** Said before a notification that is not of normal priority; empty: nothing is said. */
   priority: (priority: Priority) => string
+  /** The toast that says that the connection is lost. */
   connectionLost: string
+  /** What it says below that: nothing gets lost. */
   connectionLostHint: string
+  /** The toast that says that the connection is back. */
   connectionRestored: string
   /** The states of an operation, of an agent, of a message: the words of their events where none is known. */
   status: (status: string) => string
+  /** How far an operation is. */
   progress: (done: number, of: number) => string
   /** Why something failed. Default what the broker says. */
   failure: (error: TidingsError) => string
+  /** The button that cancels an operation. */
   cancel: string
+  /** Names the list of messages. */
   messages: string
+  /** Names the field to write a message in. */
   message: string
+  /** The button that sends it. */
   send: string
+  /** The button that sends a message again that has failed. */
   retry: string
+  /** The button that leads to the end of the list. */
   jumpToLatest: string
+  /** How many messages have come below what is in view. */
   newMessages: (count: number) => string
+  /** Who is typing. */
   typing: (names: readonly string[]) => string
+  /** Names the list of those who are there. */
   people: string
+  /** Nobody is there. */
   nobody: string
+  /** Names the list of agents. */
   agents: string
+  /** There are none. */
   noAgents: string
   /** Stops what an agent works at. */
   interrupt: string
+  /** Names a terminal. */
   terminal: (name: string) => string
   /** The program of a terminal has ended, with this code. */
   ended: (exit: number | undefined) => string
@@ -133,6 +159,7 @@ const Context = createContext<Labels>(english)
 export interface LabelsProviderProps {
   /** These words in the place of the ones above, or of the English ones. */
   labels: Partial<Labels>
+  /** The parts that say these words. */
   children?: ReactNode
 }
 

@@ -7,15 +7,21 @@ import type { Labels } from './labels.js'
 
 /** What a notification offers to do: publishes `data` on `topic`. */
 export interface NotificationAction {
+  /** What stands on the button. */
   readonly label: string
+  /** Where it publishes. Shown only for the topic of the event itself and for `actionTopics` of the part. */
   readonly topic: string
+  /** What it publishes. */
   readonly data?: unknown
 }
 
 /** What is shown of an event: the convention for the data of notifications. */
 export interface Notification {
+  /** The first line; `data.message`, the data where that is a text, or the type of the event where there is none. */
   readonly title: string
+  /** What is said below it. */
   readonly body?: string | undefined
+  /** What kind of news it is; `info` unless the data says another. */
   readonly level: 'info' | 'success' | 'warning' | 'error'
   /** Where it leads; only `http:`, `https:`, `mailto:` and what is relative. */
   readonly link?: string | undefined

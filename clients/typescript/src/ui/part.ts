@@ -9,7 +9,9 @@ export interface PartProps {
   labels?: Partial<Labels> | undefined
   /** Added to the class of the part. */
   className?: string | undefined
+  /** The `id` of its outermost element. */
   id?: string | undefined
+  /** Styles of its outermost element. */
   style?: CSSProperties | undefined
 }
 

@@ -1,10 +1,15 @@
 // A subscription as a store of zustand: a state, and a function of the state and the next event.
 
 import { createStore, type StoreApi } from 'zustand/vanilla'
-import type { AnySchema, Client, DataOf, EphemeralOptions, Gap, TidingsEvent } from '../types.js'
+import type { After, AnySchema, Client, DataOf, EphemeralOptions, Gap, TidingsEvent } from '../types.js'
 
 /** Options of `tidingsStore`. */
-export interface TidingsStoreOptions<State> extends Omit<EphemeralOptions, 'durable'> {
+export interface TidingsStoreOptions<State> extends Omit<EphemeralOptions, 'durable' | 'after'> {
+  /**
+   * Where it begins. Default `first`; with `lastPerKey` at the newest of every key; with `key` at the saved place, and at
+   * what is to come where there is none.
+   */
+  after?: After
   /** The state before the first event. */
   initial: State
   /**
