@@ -56,4 +56,5 @@ mod state;
 mod stop;
 mod strace;
 mod subscribe;
+mod throttled;
 mod tls;
