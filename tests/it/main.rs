@@ -49,6 +49,7 @@ mod requests;
 mod retention;
 mod scheduled;
 mod sealed;
+mod selective;
 mod shared;
 mod slow_http;
 mod slow_reader;
