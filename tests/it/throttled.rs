@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::util::{
     Broker,
-    raw::{Raw, TEXT, frame, read_frame},
+    raw::{PING, PONG, Raw, TEXT, frame, read_frame},
     throttled::Throttled,
     ws::Socket,
 };
@@ -60,8 +60,11 @@ impl Reader {
         loop {
             let (first, payload) =
                 read_frame(&mut self.raw.stream).await.expect("the socket ended");
-            if first == TEXT {
-                return serde_json::from_slice(&payload).unwrap();
+            match first {
+                TEXT => return serde_json::from_slice(&payload).unwrap(),
+                // Who says nothing would be taken for gone.
+                PING => self.raw.write(&frame(PONG, &payload)).await,
+                _ => {}
             }
         }
     }
@@ -104,11 +107,11 @@ fn numbers(frames: &[Frame]) -> Vec<usize> {
 
 /// Publishes all events, each when the fast reader has the one before, while two readers on slow lines follow: one that wants
 /// all, and one that wants the newest states. Gives the frames of the fast one and of these two.
-async fn publish_to_fast_and_slow(batch_max: u32) -> [Vec<Frame>; 3] {
+async fn publish_to_fast_and_slow() -> [Vec<Frame>; 3] {
     let broker = Broker::with(SETTINGS);
     let lines = [Throttled::before(&broker.public).await, Throttled::before(&broker.public).await];
     let counts: [Arc<AtomicUsize>; 2] = Default::default();
-    let wishes = [json!({"batch_max": batch_max}), json!({"conflate_ms": 10})];
+    let wishes = [json!({}), json!({"conflate_ms": 10})];
     let mut slow = Vec::new();
     for ((line, wish), count) in lines.iter().zip(wishes).zip(&counts) {
         line.allow(BEGIN_BYTES);
@@ -140,7 +143,7 @@ async fn publish_to_fast_and_slow(batch_max: u32) -> [Vec<Frame>; 3] {
 
 #[tokio::test]
 async fn g3_a_slow_line_gets_fewer_and_larger_frames_and_the_newest_state_first() {
-    let [fast, slow, newest] = publish_to_fast_and_slow(256).await;
+    let [fast, slow, newest] = publish_to_fast_and_slow().await;
 
     // Who keeps up has a frame an event; who does not has all of them, in far fewer.
     assert_eq!(numbers(&fast), (0..EVENTS).collect::<Vec<_>>());
