@@ -14,6 +14,8 @@ mod age;
 mod fates;
 mod plan;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::RefCell,
@@ -532,33 +534,4 @@ fn look_into(
 
 fn compacts(rules: &Rules, topic: &str) -> bool {
     matches!(rules.class(topic), Class::Rule(index) if rules.get(index).compact)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::is_over;
-
-    proptest! {
-        #[test]
-        fn a_limit_keeps_half_of_it_and_no_more_than_it_or_one_segment(
-            segments in proptest::collection::vec(1_u64..100, 1..50),
-            max in 1_u64..1000,
-            active in 0_u64..100,
-        ) {
-            let active = active.min(max.div_ceil(2) - 1);
-            let mut newer = active;
-            for size in &segments {
-                if is_over(newer, newer + size, max) {
-                    break;
-                }
-                newer += size;
-            }
-            let all = active + segments.iter().sum::<u64>();
-            prop_assert!(newer >= all.min(max.div_ceil(2)), "of {all} only {newer} are kept");
-            let largest = segments.iter().max().copied().unwrap_or(0);
-            prop_assert!(newer < max.div_ceil(2).saturating_add(largest).max(max + 1), "{newer} are kept");
-        }
-    }
 }

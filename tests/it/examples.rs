@@ -30,8 +30,13 @@ async fn an_operation_with_progress_retry_deadline_and_cancel() {
 }
 
 #[tokio::test]
-async fn a_structure_with_its_state_and_changes() {
+async fn a_structure_with_snapshots_and_patches_of_two_editors() {
     holds("structure").await;
+}
+
+#[tokio::test]
+async fn a_structure_of_independent_parts() {
+    holds("structure_parts").await;
 }
 
 #[tokio::test]
@@ -52,4 +57,19 @@ async fn terminal_output_byte_for_byte() {
 #[tokio::test]
 async fn dashboards_in_step() {
     holds("dashboards").await;
+}
+
+#[test]
+fn every_example_is_run_here_and_listed() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let listed = std::fs::read_to_string(dir.join("README.md")).unwrap();
+    let files = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = files.filter_map(|file| Some(file.to_str()?.strip_suffix(".rs")?.to_owned()));
+    let names: Vec<_> = names.collect();
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names {
+        let runs = format!("holds(\"{name}\")");
+        assert!(include_str!("examples.rs").contains(&runs), "{name} is not run");
+        assert!(listed.contains(&format!("({name}.rs)")), "{name} is not in examples/README.md");
+    }
 }

@@ -6,6 +6,7 @@ pub mod peer;
 pub mod random;
 pub mod raw;
 pub mod sse;
+pub mod throttled;
 pub mod ws;
 
 use std::{

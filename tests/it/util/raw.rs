@@ -19,6 +19,8 @@ pub const BINARY: u8 = 0x82;
 pub const CLOSE: u8 = 0x88;
 /// The first byte of a ping.
 pub const PING: u8 = 0x89;
+/// The first byte of a pong.
+pub const PONG: u8 = 0x8a;
 
 /// A frame as a client must send it; `first` has the final bit, the reserved bits and the opcode.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
