@@ -4,7 +4,7 @@
 //!
 //! - `message.chunk` has the data `{"seq":0,"delta":"…","final":false}`. All chunks of a message have one `correlation`, the
 //!   last one says `"final":true`. From the second on `start` says where the first one stands.
-//! - A writer that stops before the end says why: its last chunk has an `error`.
+//! - A writer that stops before the end says why: its last chunk has an `error` and is not `final`.
 //! - A chunk has the id `<correlation>:<seq>`, so that the broker keeps two writers from going on with one message: the
 //!   second who says something else as chunk 3 is told `conflict`.
 //! - Whoever comes late reads from the log what was said, and then what follows, by one subscription.
@@ -167,7 +167,7 @@ async fn interrupted(topic: &str, agent: &str, early: &mut Subscription) -> Resu
         // It thinks about the next word, for ever if nobody interrupts.
         let interrupt = data_of(&next(&mut interrupts).await?)?;
         let why = interrupt["reason"].as_str().unwrap_or("interrupted");
-        ensure!(writer.write("", true, Some(why)).await?, "the last chunk was another's");
+        ensure!(writer.write("", false, Some(why)).await?, "the last chunk was another's");
         Ok(())
     };
     let listening = async {
