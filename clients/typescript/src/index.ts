@@ -1,7 +1,7 @@
 export { createClient } from './client.js'
 export { localCursors, memoryCursors } from './cursors.js'
 export { deflateRaw } from './deflate.js'
-export { type BrokerCode, type ClientCode, type ErrorCode, TidingsError } from './errors.js'
+export { type BrokerCode, type ClientCode, type ErrorCode, type ErrorDetails, TidingsError } from './errors.js'
 export { json } from './json.js'
 export type * from './types.js'
 export type { Codec, Compression, WireMessage, WireRequest, Words } from './wire.js'

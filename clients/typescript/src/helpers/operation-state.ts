@@ -23,6 +23,8 @@ export interface OperationSnapshot {
   readonly of: number | undefined
   /** `done` of `of`, 0 to 1; `undefined` where either is not known. 1 when it is completed. */
   readonly ratio: number | undefined
+  /** How sure the producer is of what it has so far, 0 to 1, where it said so. */
+  readonly confidence: number | undefined
   /** What the producer said last: of progress, or why it failed. */
   readonly message: string | undefined
   /** What came out of it, when it is completed. */
@@ -33,7 +35,7 @@ export interface OperationSnapshot {
   readonly startedAt: number | undefined
   /** When this try ended, in milliseconds since 1970 by the broker's clock. */
   readonly endedAt: number | undefined
-  /** When it is to be done, in milliseconds since 1970. */
+  /** When it is to be done, in milliseconds since 1970 by the producer's clock. */
   readonly deadline: number | undefined
   /** Whether that has passed, and the producer has not said how it ended: it may be gone. */
   readonly overdue: boolean
@@ -66,6 +68,7 @@ export function newOperation(id: string): OperationState {
     title: undefined,
     done: undefined,
     of: undefined,
+    confidence: undefined,
     message: undefined,
     result: undefined,
     reason: undefined,
@@ -91,7 +94,6 @@ export function reduceOperation(state: OperationState, event: TidingsEvent): Ope
   const end = ENDS[event.type]
   const said = { attempt, title: text(data.title) ?? state.title, message: text(data.message) ?? state.message }
   if (event.type === 'operation.started') {
-    const deadline = finite(data.deadline_ms)
     return {
       ...newOperation(state.id),
       ...said,
@@ -100,7 +102,7 @@ export function reduceOperation(state: OperationState, event: TidingsEvent): Ope
       done: finite(data.of) === undefined ? undefined : 0,
       of: finite(data.of),
       startedAt: at,
-      deadline: deadline === undefined ? undefined : at + deadline,
+      deadline: moment(data.deadline),
     }
   }
   if (event.type === 'operation.progress') {
@@ -113,6 +115,7 @@ export function reduceOperation(state: OperationState, event: TidingsEvent): Ope
       status: 'running',
       done: finite(data.done) ?? again.done,
       of: finite(data.of) ?? again.of,
+      confidence: portion(data.confidence) ?? again.confidence,
       startedAt: again.startedAt ?? at,
     }
   }
@@ -128,6 +131,26 @@ export function reduceOperation(state: OperationState, event: TidingsEvent): Ope
     reason: text(data.reason) ?? state.reason,
     endedAt: at,
   }
+}
+
+/** 0 to 1, and nothing else. */
+function portion(value: unknown): number | undefined {
+  const number = finite(value)
+  return number !== undefined && number >= 0 && number <= 1 ? number : undefined
+}
+
+const RFC_3339 =
+  /^(\d{4})-(\d\d)-(\d\d)T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
+
+/** A moment in RFC 3339 from 1970 on. `Date.parse` alone takes much else, and a 30th of February for a 1st of March. */
+function moment(value: unknown): number | undefined {
+  const written = text(value)?.toUpperCase() ?? ''
+  const parts = RFC_3339.exec(written)
+  if (parts === null) return undefined
+  const [, year, month, day] = parts.map(Number)
+  const lastDay = new Date(Date.UTC(year ?? 0, month ?? 0, 0)).getUTCDate()
+  const at = Date.parse(written)
+  return (day ?? 0) <= lastDay && at >= 0 ? at : undefined
 }
 
 /** Whether nothing more is to come of this try. */

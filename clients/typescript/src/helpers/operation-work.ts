@@ -14,7 +14,7 @@ export interface StartOptions {
   of?: number
   /** The number of the try. Default: one more than the last one that was started here, 1 for the first. */
   attempt?: number
-  /** After so many milliseconds it is `timed_out`, and `signal` says so. Default: never. */
+  /** So many milliseconds from now on, by this machine's clock, it is `timed_out`, and `signal` says so. Default: never. */
   deadlineMs?: number
   /** How often progress is published at most; the newest is. Default 100. */
   progressEveryMs?: number
@@ -28,8 +28,14 @@ export interface StartOptions {
 export interface ProgressOptions {
   /** How much there is to do, where that has changed or was not known. */
   of?: number
+  /** How sure it is of what it has so far, 0 to 1. */
+  confidence?: number
   /** What it does at the moment. */
   message?: string
+}
+
+interface Progress extends ProgressOptions {
+  done: number
 }
 
 /** That somebody wants it to stop. */
@@ -46,7 +52,10 @@ export interface OperationWork {
   readonly attempt: number
   /** Aborted when somebody cancels, with the code `aborted`, and when the deadline has passed, with `timeout`. */
   readonly signal: AbortSignal
-  /** So much is done. Never waits: of what comes faster than `progressEveryMs` the newest is published. */
+  /**
+   * So much is done. Never waits: of what comes faster than `progressEveryMs` the newest is published. What is said with
+   * it holds until something else is, and is said again: who comes late is given the newest progress only.
+   */
   progress(done: number, options?: ProgressOptions): void
   /** It is done. The first end is the end: what is said after it changes nothing and gives its answer. */
   complete(result?: unknown, options?: { message?: string }): Promise<Published>
@@ -65,12 +74,25 @@ export async function startWork(
   attempt: number,
   options: StartOptions,
 ): Promise<OperationWork> {
-  const { title, message, of, deadlineMs: deadline_ms } = options
-  const started = await client.publish(topic, given({ attempt, title, message, of, deadline_ms }), {
+  const { title, message, of } = options
+  const due = dueAt(options.deadlineMs)
+  const deadline = due === undefined ? undefined : new Date(due).toISOString()
+  const started = await client.publish(topic, given({ attempt, title, message, of, deadline }), {
     type: 'operation.started',
     ...(options.signal && { signal: options.signal }),
   })
-  return new Work(client, topic, attempt, started.offset, options)
+  return new Work(client, topic, attempt, started.offset, due, options)
+}
+
+/** The last moment that the broker's own times can be, too. */
+const LATEST = Date.UTC(9999, 11, 30, 22)
+
+/** The moment after so many milliseconds; refused where readers would not take it for one. */
+function dueAt(ms: number | undefined): number | undefined {
+  if (ms === undefined) return undefined
+  const due = Date.now() + ms
+  if (due >= 0 && due <= LATEST) return due
+  throw new TidingsError('invalid_argument', `deadlineMs ${ms}: no moment from 1970 to 9999`)
 }
 
 class Work implements OperationWork {
@@ -84,12 +106,19 @@ class Work implements OperationWork {
   #deadline: ReturnType<typeof setTimeout> | undefined
   #pause: ReturnType<typeof setTimeout> | undefined
   /** Progress that waits for its turn. */
-  #waiting: { done: number; of?: number; message?: string } | undefined
+  #waiting: Progress | undefined
   #sending = false
   #end: Promise<Published> | undefined
-  #last: { done?: number; of?: number } = {}
+  #last: Partial<Progress> = {}
 
-  constructor(client: AnyClient, topic: string, attempt: number, since: number, options: StartOptions) {
+  constructor(
+    client: AnyClient,
+    topic: string,
+    attempt: number,
+    since: number,
+    due: number | undefined,
+    options: StartOptions,
+  ) {
     this.attempt = attempt
     this.#client = client
     this.#topic = topic
@@ -100,7 +129,7 @@ class Work implements OperationWork {
     this.#control = client.subscribe(`${topic}.control`, wish, (event) => {
       void this.#cancel({ reason: text(fields(event.data).reason), source: event.source })
     })
-    if (options.deadlineMs !== undefined) this.#deadline = setTimeout(this.#tooLate, options.deadlineMs)
+    if (due !== undefined) this.#wait(due)
   }
 
   get signal(): AbortSignal {
@@ -109,7 +138,7 @@ class Work implements OperationWork {
 
   progress(done: number, more: ProgressOptions = {}): void {
     if (this.#end !== undefined) return
-    this.#waiting = { ...this.#last, done, ...more }
+    this.#waiting = { ...this.#last, ...this.#waiting, done, ...more }
     this.#send()
   }
 
@@ -134,7 +163,7 @@ class Work implements OperationWork {
     if (this.#sending || this.#pause !== undefined || this.#waiting === undefined || this.#end !== undefined) return
     const now = this.#waiting
     this.#waiting = undefined
-    this.#last = given({ done: now.done, of: now.of })
+    this.#last = now
     this.#sending = true
     this.#pause = setTimeout(() => {
       this.#pause = undefined
@@ -164,7 +193,14 @@ class Work implements OperationWork {
     await this.cancelled(request.reason).catch((error: unknown) => this.#options.onError?.(failure(error)))
   }
 
-  readonly #tooLate = (): void => {
+  /** Until then. A timer takes 24 days at most, and may be early: it is looked again. */
+  #wait(due: number): void {
+    const left = Math.max(0, due - Date.now())
+    const look = () => (Date.now() < due ? this.#wait(due) : this.#tooLate())
+    this.#deadline = setTimeout(look, Math.min(left, 2 ** 31 - 1))
+  }
+
+  #tooLate(): void {
     if (this.#end !== undefined) return
     this.#abort.abort(new TidingsError('timeout', 'the operation has passed its deadline'))
     this.#ended('operation.timed_out', {}).catch((error: unknown) => this.#options.onError?.(failure(error)))

@@ -37,7 +37,10 @@ export interface StreamWriter {
   flush(): Promise<void>
   /** That was all. Resolved when it is in the log. */
   end(): Promise<void>
-  /** There will be no end: readers see the error `aborted` with this reason. What was written before is sent first. */
+  /**
+   * There will be no end, and no chunk that is `final`: readers see the error `aborted` with this reason. What was written
+   * before is sent first.
+   */
   abort(reason?: string): Promise<void>
 }
 
@@ -103,7 +106,9 @@ class Writer implements StreamWriter {
   async #chunk(delta: string, last: boolean): Promise<void> {
     await this.resumed()
     const seq = this.#seq
-    const data = given({ seq, delta, final: last, start: this.#start, error: last ? this.#reason : undefined })
+    const error = last ? this.#reason : undefined
+    // Not final where it was given up: who looks only there must not take it for whole.
+    const data = given({ seq, delta, final: last && error === undefined, start: this.#start, error })
     // The same chunk of two writers has the same id: who comes second with another text is told `conflict`.
     const id = this.correlation.length <= 160 ? `${this.correlation}:${seq}` : uuidv7()
     const { headers, exclusive } = this.#options

@@ -85,7 +85,7 @@ async function play(client: Client): Promise<void> {
   const job = operation(client, 'import-7')
   const ended = (work: OperationWork) => until(() => work.signal.aborted)
   const first = await job.start({ title: 'Import', of: 200, deadlineMs: 60_000 })
-  first.progress(20, { message: 'reading' })
+  first.progress(20, { message: 'reading', confidence: 0.8 })
   await job.cancel('wrong file')
   await ended(first)
   await first.cancelled('wrong file')

@@ -121,12 +121,12 @@ test('a message that has not changed is the same object, one that has is another
 test('the writer that gave up, what is gone and what is too much end a message with its text', () => {
   const assembly = new Assembly({ maxChars: 10, maxWaiting: 2 })
   assembly.take(chunk('gave-up', 0, { delta: 'so far', final: false }))
-  assembly.take(chunk('gave-up', 1, { delta: '', final: true, error: 'out of tokens' }))
-  expect(assembly.get('gave-up')).toMatchObject({
-    text: 'so far',
-    complete: false,
-    error: { code: 'aborted', message: 'out of tokens' },
-  })
+  assembly.take(chunk('gave-up', 1, { delta: '', final: false, error: 'out of tokens' }))
+  const gaveUp = { text: 'so far', complete: false, error: { code: 'aborted', message: 'out of tokens' } }
+  expect(assembly.get('gave-up')).toMatchObject(gaveUp)
+  // One that says both is not whole.
+  assembly.take(chunk('both', 0, { delta: 'so far', final: true, error: 'out of tokens' }))
+  expect(assembly.get('both')).toMatchObject(gaveUp)
   assembly.take(chunk('late', 4, { delta: 'x', final: true }))
   expect(assembly.giveUp(new TidingsError('offset_gone', 'gone'))).toEqual(['late'])
   expect(assembly.get('late')).toMatchObject({ text: '', missing: false, error: { code: 'offset_gone' } })

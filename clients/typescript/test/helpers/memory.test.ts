@@ -41,7 +41,7 @@ function eventOf(n: number): Pick<TidingsEvent, 'topic' | 'type'> & Partial<Tidi
     case 2:
       return { topic: 'users.alice.notifications', type: 'notification', data: { title: text } }
     case 3:
-      return { topic: `operations.${n}`, type: 'operation.started', data: { of: 10, deadline_ms: 1e9 } }
+      return { topic: `operations.${n}`, type: 'operation.started', data: { of: 10, deadline: '2099-12-31T23:59:59Z' } }
     case 4:
       return { topic: 'rooms.1', type: 'typing', key: `k${n}`, data: { name: text } }
     case 5:

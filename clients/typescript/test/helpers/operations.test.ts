@@ -49,6 +49,8 @@ test('a deadline is told to the worker and to all, and a watcher sees that nobod
   const watched = operation(fake.client, '7').watch({ notifyMs: 0 })
   const work = await operation(fake.client, '7').start({ deadlineMs: 1_000 })
   fake.holding = true
+  // As the conventions have it, and nothing else that says when.
+  expect(fake.log[0]?.data).toEqual({ attempt: 1, deadline: '2026-11-21T05:16:01.000Z' })
   expect(watched.snapshot()).toMatchObject({ status: 'running', overdue: false, deadline: Date.now() + 1_000 })
   const told = vi.fn()
   watched.subscribe(told)
@@ -59,6 +61,93 @@ test('a deadline is told to the worker and to all, and a watcher sees that nobod
   fake.held[0]?.answer()
   await it.settle()
   expect(watched.snapshot()).toMatchObject({ status: 'timed_out', overdue: false })
+  await watched.close()
+})
+
+test('a deadline holds where the start took long, where it is far away, and is refused where it is no moment', async () => {
+  const { fake } = it
+  fake.holding = true
+  const starting = operation(fake.client, '7').start({ deadlineMs: 1_000 })
+  await vi.advanceTimersByTimeAsync(900)
+  fake.holding = false
+  fake.held[0]?.answer()
+  const slow = await starting
+  await vi.advanceTimersByTimeAsync(99)
+  expect(slow.signal.aborted).toBe(false)
+  await vi.advanceTimersByTimeAsync(1)
+  expect(slow.signal.reason).toMatchObject({ code: 'timeout' })
+
+  // A timer takes 24 days at most.
+  const day = 24 * 60 * 60 * 1_000
+  const far = await operation(fake.client, '8').start({ deadlineMs: 60 * day })
+  await vi.advanceTimersByTimeAsync(60 * day - 1)
+  expect(far.signal.aborted).toBe(false)
+  await vi.advanceTimersByTimeAsync(1)
+  expect(far.signal.reason).toMatchObject({ code: 'timeout' })
+  expect(it.of('operation.timed_out').map(({ topic }) => topic)).toEqual(['operations.7', 'operations.8'])
+
+  const before = fake.log.length
+  for (const deadlineMs of [Number.NaN, Infinity, 1e15, -1e15]) {
+    const refused = operation(fake.client, '9').start({ deadlineMs })
+    await expect(refused).rejects.toMatchObject({ code: 'invalid_argument' })
+  }
+  expect(fake.log).toHaveLength(before)
+})
+
+test('a deadline is a moment in RFC 3339, and what is none is no deadline', async () => {
+  const { fake } = it
+  const watched = operation(fake.client, '7').watch({ notifyMs: 0 })
+  const read = (deadline: unknown): number | undefined => {
+    fake.other({ topic: 'operations.7', type: 'operation.started', data: { deadline, deadline_ms: 5 } })
+    return watched.snapshot().deadline
+  }
+  const moment = Date.UTC(2028, 1, 29, 5, 16, 1)
+  for (const text of ['2028-02-29T05:16:01Z', '2028-02-29t05:16:01.000000z', '2028-02-29T06:46:01+01:30']) {
+    expect(read(text), text).toBe(moment)
+  }
+  const none: unknown[] = ['', '5', 'tomorrow', '2028-02-29', '2028-02-29T05:16:01', 'Tue, 29 Feb 2028 05:16:01 GMT']
+  none.push('2027-02-29T05:16:01Z', '2028-13-01T05:16:01Z', '2028-02-29T24:00:00Z', '2028-02-29T05:16:01+24:00')
+  none.push(
+    '1969-12-31T23:59:59Z',
+    '+012028-02-29T05:16:01Z',
+    moment,
+    null,
+    [new Date(moment).toISOString()],
+    undefined,
+  )
+  for (const value of none) expect(read(value), JSON.stringify(value)).toBeUndefined()
+  await watched.close()
+})
+
+test('what is said with progress holds until something else is, though not every progress is published', async () => {
+  const { fake } = it
+  const watched = operation(fake.client, '7').watch({ notifyMs: 0 })
+  const work = await operation(fake.client, '7').start()
+  expect(watched.snapshot().confidence).toBeUndefined()
+  work.progress(1, { of: 10, confidence: 0.25 })
+  expect(it.of('operation.progress')[0]?.data).toEqual({ attempt: 1, done: 1, of: 10, confidence: 0.25 })
+  // The first of these is left out for the second.
+  work.progress(2, { of: 20, message: 'reading', confidence: 0.75 })
+  work.progress(3)
+  await vi.advanceTimersByTimeAsync(100)
+  work.progress(4)
+  await vi.advanceTimersByTimeAsync(100)
+  // Each is all that a late reader needs.
+  const kept = { attempt: 1, of: 20, message: 'reading', confidence: 0.75 }
+  const [, second, third] = it.of('operation.progress').map(({ data }) => data)
+  expect([second, third]).toEqual([
+    { ...kept, done: 3 },
+    { ...kept, done: 4 },
+  ])
+  expect(watched.snapshot()).toMatchObject({ ...kept, done: 4 })
+  for (const confidence of [-0.1, 1.1, '0.5', null, undefined]) {
+    fake.other({ topic: 'operations.7', type: 'operation.progress', key: 'progress', data: { done: 5, confidence } })
+    expect(watched.snapshot().confidence).toBe(0.75)
+  }
+  await work.complete()
+  expect(watched.snapshot()).toMatchObject({ status: 'completed', confidence: 0.75 })
+  await (await operation(fake.client, '7').start({ attempt: 2 })).fail('no')
+  expect(watched.snapshot()).toMatchObject({ attempt: 2, confidence: undefined })
   await watched.close()
 })
 
@@ -136,7 +225,8 @@ test('a board of operations is bounded', async () => {
     ['8', 100],
     ['9', 200],
   ] as const) {
-    fake.other({ topic: `operations.${id}`, type: 'operation.started', data: { attempt: 2, deadline_ms: ms } })
+    const deadline = new Date(now + ms).toISOString()
+    fake.other({ topic: `operations.${id}`, type: 'operation.started', data: { attempt: 2, deadline } })
   }
   fake.other({ topic: 'operations.9', type: 'operation.completed', data: { attempt: 2 } })
   const late = () =>

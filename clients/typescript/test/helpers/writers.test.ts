@@ -48,6 +48,23 @@ test('an end while a chunk is on its way is sent once', async () => {
   ])
 })
 
+test('a message that was given up has no final chunk, and its last one says why', async () => {
+  const { fake } = it
+  const writer = streamWriter(fake.client, 'a', { correlation: 'm' })
+  await writer.write('half of')
+  await writer.flush()
+  await writer.write(' it')
+  await writer.abort('the model is gone')
+  expect(fake.log.map(({ data }) => data)).toEqual([
+    { seq: 0, delta: 'half of', final: false },
+    { seq: 1, delta: ' it', final: false, start: 1 },
+    { seq: 2, delta: '', final: false, start: 1, error: 'the model is gone' },
+  ])
+  await expect(writer.write('late')).rejects.toMatchObject({ code: 'closed' })
+  await writer.end()
+  expect(fake.log).toHaveLength(3)
+})
+
 test('a writer waits when too much waits, and one that does not is stopped', async () => {
   const { fake } = it
   fake.holding = true
