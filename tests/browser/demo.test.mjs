@@ -286,8 +286,8 @@ test('a structure that both windows edit at once comes out the same', async () =
       )
       return JSON.stringify([values, document.querySelector('.pane-plan output').textContent])
     })
-  const add = (page) => press(page, 'Plan', 'Add a step')
-  const vote = async (page) => {
+  const addAndVote = async (page) => {
+    await press(page, 'Plan', 'Add a step')
     for (let n = 0; n < 5; n += 1) await press(page, 'Plan', 'Vote for it')
   }
   const write = async (page, label, text) => {
@@ -296,7 +296,7 @@ test('a structure that both windows edit at once comes out the same', async () =
     await field.pressSequentially(text)
   }
 
-  await Promise.all([vote(one), vote(other), add(one), add(other)])
+  await Promise.all(pages.map(addAndVote))
   for (const page of pages) {
     await pane(page, 'Plan').getByText('10 votes').waitFor()
     await pane(page, 'Plan').getByLabel('Step 2', { exact: true }).waitFor()
@@ -458,9 +458,17 @@ test('a slow line is slow, and loses nothing', async () => {
 test('it can be read and used by everybody, at every width', async () => {
   const broker = await start({ data: 'looks' })
   const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
-  const page = await open(broker)
-  await pane(page, 'Agents').getByRole('radio', { name: 'builder' }).check()
+  const [page, other] = [await open(broker), await open(broker)]
+  for (const [window, name] of [[page, 'Ann'], [other, 'Bob']]) {
+    await window.getByLabel('This window is').fill(name)
+    await window.getByLabel('This window is').press('Enter')
+    await page.getByLabel('People').getByText(name).waitFor()
+  }
+  await pane(other, 'Agents').getByRole('radio', { name: 'builder' }).check()
   await pane(page, 'Agents').getByRole('button', { name: 'build', exact: true }).click()
+  await pane(other, 'Chat').getByLabel('Write a message').fill('Shall we publish it?')
+  await pane(other, 'Chat').getByLabel('Write a message').press('Enter')
+  await pane(page, 'Chat').getByText('Shall we publish it?').waitFor()
   await pane(page, 'Plan').getByLabel('Title').fill('A release')
   for (const [at, text] of ['Read the log', 'Cut the network', 'Publish it'].entries()) {
     await press(page, 'Plan', 'Add a step')

@@ -2,7 +2,7 @@
 
 import { type FormEvent, type ReactElement, useState } from 'react'
 import type { AgentInfo } from 'tidings/helpers'
-import { useAgents } from 'tidings/react'
+import { useAgents, useConnection } from 'tidings/react'
 import { Terminal } from 'tidings/terminal'
 import { AgentList } from 'tidings/ui'
 import { useStore } from 'zustand'
@@ -17,6 +17,7 @@ export function AgentsPane(): ReactElement {
   const [selected, setSelected] = useState<string>(FLEET[0])
   const { agents } = useAgents<AgentData>()
   const { agent: ours } = useStore(me)
+  const { transport = 'websocket' } = useConnection()
   const isElsewhere = (id: string) => id !== ours && agents.some((agent) => agent.id === id && agent.online)
   return (
     <Pane
@@ -39,6 +40,9 @@ export function AgentsPane(): ReactElement {
           </label>
         ))}
       </fieldset>
+      {ours !== undefined && transport !== 'websocket' && (
+        <p className="quiet">Only over a WebSocket is {ours} listed as online; it works all the same.</p>
+      )}
       <AgentList onSelect={setSelected} selected={selected} name={nameOf} />
       <Command key={selected} agent={selected} />
       <Terminal id={selected} nonce={nonce} className="screen" />

@@ -3,7 +3,7 @@
 // - All windows share one durable subscription: each question goes to one of them.
 // - A window that is closed in mid-sentence has not acknowledged the question. The next one reads how far it got.
 
-import type { TidingsEvent } from 'tidings'
+import { TidingsError, type TidingsEvent } from 'tidings'
 import { streamWriter } from 'tidings/helpers'
 import { client } from '../client'
 import { answerTo } from './answers'
@@ -33,6 +33,11 @@ async function answer(question: TidingsEvent, signal: AbortSignal): Promise<void
   await writer.end()
 }
 
+/** While this window was cut off another one has gone on: it is theirs to end. */
+function unlessOvertaken(cause: unknown): void {
+  if (!(cause instanceof TidingsError && cause.code === 'conflict')) throw cause
+}
+
 /** Answers as long as this window is to. */
 export function startAssistant(): void {
   whileWanted(
@@ -49,7 +54,7 @@ export function startAssistant(): void {
           ackWaitMs: 60_000,
           signal,
         },
-        (question) => answer(question, signal),
+        (question) => answer(question, signal).catch(unlessOvertaken),
       )
     },
   )
