@@ -36,6 +36,10 @@ export default defineConfig({
     assetsInlineLimit: 0,
     reportCompressedSize: false,
     chunkSizeWarningLimit: 2_000,
-    rolldownOptions: { output: { codeSplitting: false } },
+    rolldownOptions: {
+      output: { codeSplitting: false },
+      // How long plugins take is no warning of the build.
+      checks: { pluginTimings: false },
+    },
   },
 })
