@@ -194,6 +194,34 @@ test('nothing is lost and nothing doubled through a cut network, a killed broker
   await kill(broker)
 })
 
+test('what is published by hand is in the log of both windows, and what is refused says so', async () => {
+  const broker = await start({ data: 'by-hand' })
+  const [one, other] = [await open(broker), await open(broker)]
+  const publish = async (topic, data) => {
+    await pane(one, 'Log').getByLabel('Topic').fill(topic)
+    await pane(one, 'Log').getByLabel('Data', { exact: true }).fill(data)
+    await pane(one, 'Log').getByRole('button', { name: 'Publish', exact: true }).click()
+  }
+  await pane(other, 'Log').getByLabel('Filter').fill('other.*')
+  await press(other, 'Log', 'Show')
+  await publish('other.json', '{"a":1}')
+  await publish('other.text', 'no JSON <b>1</b>')
+  const rows = pane(other, 'Log').locator('tbody tr')
+  await rows.nth(1).waitFor()
+  const cells = await rows.evaluateAll((rows) => rows.map(({ cells }) => [...cells].slice(1).map((cell) => cell.textContent)))
+  assert.deepEqual(cells, [
+    ['other.text', 'message', '"no JSON <b>1</b>"'],
+    ['other.json', 'message', '{"a":1}'],
+  ])
+  await publish('no topic', '1')
+  await pane(one, 'Log').getByText(/^Refused: /).waitFor()
+  await pane(other, 'Log').getByLabel('Filter').fill('a..b')
+  await press(other, 'Log', 'Show')
+  await pane(other, 'Log').getByText(/^Refused: /).waitFor()
+  clean(broker)
+  await kill(broker)
+})
+
 test('answers and batches lost on the way cost nothing', async () => {
   const broker = await start({ data: 'lossy' })
   const lost = { answers: 0, batches: 0 }
