@@ -107,9 +107,11 @@ export function agents<Data = unknown, S = AnySchema>(client: Client<S>, options
   const build = (): AgentsSnapshot<Data> => {
     const { members: present, ready, error } = list.snapshot()
     const here = new Map(present.map((member) => [idOf(member), member]))
-    const ids = [...new Set([...here.keys(), ...said.keys()])].filter((id) => id !== undefined).sort()
+    // Where there is no room those go that are not there, and of them who has been silent for longest.
+    const known = new Set([...here.keys(), ...[...said.keys()].reverse()])
+    const ids = [...known].filter((id) => id !== undefined).slice(0, max)
     return {
-      agents: ids.slice(0, max).map((id) => infoOf<Data>(id, here.get(id), said.get(id))),
+      agents: ids.sort().map((id) => infoOf<Data>(id, here.get(id), said.get(id))),
       ready,
       error: error ?? sub.error,
     }

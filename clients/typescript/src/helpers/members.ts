@@ -2,7 +2,7 @@
 
 import type { TidingsError } from '../errors.js'
 import type { Client, Member, Subscription, TidingsEvent } from '../types.js'
-import { anyClient, failure, fields, trim } from './data.js'
+import { type AnyClient, anyClient, failure, fields, trim } from './data.js'
 import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
 
 /** Who is listed on a topic. */
@@ -97,14 +97,57 @@ export function members<Data = unknown, S = object>(
   })
   void asked(news.ready({ signal: abort.signal }).then(ask))
   life.add(() => news.unsubscribe())
-  if (options.join !== undefined) {
-    // Its events are for others: a type that nobody uses keeps them away.
-    const listed = any.subscribe(topic, { presence: options.join, types: ['presence.none'] }, () => undefined)
-    listed.on('state', () => refused(listed))
-    life.add(() => listed.unsubscribe())
-  }
+  if (options.join !== undefined) join(any, topic, options.join.data, life, refused)
   life.add(() => store.flush())
   return { snapshot: store.snapshot, subscribe: store.subscribe, close: life.close }
+}
+
+/** A client's own joins of a topic: the data, and when it has left. */
+interface Join {
+  readonly data: string | undefined
+  readonly left: Promise<void>
+}
+
+const joins = new WeakMap<AnyClient, Map<string, Set<Join>>>()
+
+/**
+ * Lists this client on the topic until the life ends. A session is listed with one data at a time: with another one it waits
+ * until the first has left, as where a component is rendered with other data.
+ */
+function join(
+  client: AnyClient,
+  topic: string,
+  data: unknown,
+  life: Lifetime,
+  refused: (subscription: Subscription) => void,
+): void {
+  const ofClient = joins.get(client) ?? new Map<string, Set<Join>>()
+  joins.set(client, ofClient)
+  const here = ofClient.get(topic) ?? new Set<Join>()
+  ofClient.set(topic, here)
+  let leave = (): void => undefined
+  const left = new Promise<void>((resolve) => {
+    leave = resolve
+  })
+  const mine: Join = { data: JSON.stringify(data), left }
+  const others = [...here].filter((other) => other.data !== mine.data).map((other) => other.left)
+  here.add(mine)
+  let listed: Subscription | undefined
+  const begin = (): void => {
+    if (life.closed) return
+    // Its events are for others: a type that nobody uses keeps them away.
+    const made = client.subscribe(topic, { presence: { data }, types: ['presence.none'] }, () => undefined)
+    made.on('state', () => refused(made))
+    listed = made
+  }
+  if (others.length === 0) begin()
+  else void Promise.all(others).then(begin)
+  life.add(async () => {
+    await listed?.unsubscribe().catch(() => undefined)
+    here.delete(mine)
+    if (here.size === 0 && ofClient.get(topic) === here) ofClient.delete(topic)
+    leave()
+  })
 }
 
 function memberOf<Data>(data: unknown): Member<Data> | undefined {

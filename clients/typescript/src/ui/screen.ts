@@ -1,7 +1,8 @@
 // A screen of @xterm/xterm: drawn from what a terminal keeps, as fast as it can draw and no faster.
 
-import type { ITerminalOptions, Terminal as Xterm } from '@xterm/xterm'
+import type { ITerminalOptions, ITheme, Terminal as Xterm } from '@xterm/xterm'
 import type { TerminalOutput } from '../helpers/index.js'
+import { legible } from './palette.js'
 
 /** The width that the scrollbar of xterm takes. */
 const SCROLLBAR = 14
@@ -10,6 +11,8 @@ const SCROLLBAR = 14
 export interface ScreenOptions {
   screenReader: boolean
   scrollback: number
+  /** What a Content-Security-Policy wants of style elements. */
+  nonce: string | undefined
   onInput: ((text: string) => void) | undefined
 }
 
@@ -17,24 +20,31 @@ export interface ScreenOptions {
 export class Screen {
   #xterm: Xterm
   #host: HTMLElement
+  #frame = document.createElement('div')
+  #strict: boolean
   #observer: ResizeObserver
+  /** Says when the page becomes dark or light. */
+  #scheme = globalThis.matchMedia?.('(prefers-color-scheme: dark)')
   #position = 0
   #drawing = false
   #read: ((position: number) => TerminalOutput) | undefined
 
   constructor(Terminal: new (options: ITerminalOptions) => Xterm, host: HTMLElement, options: ScreenOptions) {
-    const { color, backgroundColor, fontSize } = getComputedStyle(host)
+    const size = Number.parseFloat(getComputedStyle(host).fontSize) || 14
     this.#host = host
+    this.#strict = options.nonce !== undefined
     this.#xterm = new Terminal({
       // What comes through a pipe ends lines by `\n` alone.
       convertEol: true,
       disableStdin: options.onInput === undefined,
-      fontSize: Number.parseFloat(fontSize) || 14,
-      // Programs choose colours for a background that they do not know.
-      minimumContrastRatio: 4.5,
+      // Another one at first: see `#open`.
+      fontSize: size + 1,
+      // Programs choose colours for a background that they do not know. A colour that xterm changes by itself is a style
+      // attribute, which no nonce allows: there the sixteen that have names are changed before.
+      minimumContrastRatio: this.#strict ? 1 : 4.5,
       screenReaderMode: options.screenReader,
       scrollback: options.scrollback,
-      theme: { background: backgroundColor, foreground: color, cursor: color },
+      theme: this.#theme(),
     })
     const { onInput } = options
     if (onInput) this.#xterm.onData(onInput)
@@ -42,10 +52,12 @@ export class Screen {
     this.#xterm.attachCustomKeyEventHandler(
       ({ key, shiftKey }) => key !== 'Tab' || (onInput !== undefined && !shiftKey),
     )
-    this.#xterm.open(host)
+    this.#open(options.nonce)
+    this.#xterm.options.fontSize = size
     this.#observer = new ResizeObserver(() => this.#fit())
     this.#observer.observe(host)
     this.#fit()
+    this.#scheme?.addEventListener('change', this.#recolor)
   }
 
   /** Draws what it has not drawn, and what comes meanwhile. */
@@ -61,7 +73,32 @@ export class Screen {
   dispose(): void {
     this.#read = undefined
     this.#observer.disconnect()
+    this.#scheme?.removeEventListener('change', this.#recolor)
     this.#xterm.dispose()
+    this.#frame.remove()
+  }
+
+  /** The colours of the page. */
+  #theme(): ITheme {
+    const { color, backgroundColor } = getComputedStyle(this.#host)
+    const own = this.#strict ? legible(backgroundColor) : {}
+    return { ...own, background: backgroundColor, foreground: color, cursor: color }
+  }
+
+  #recolor = (): void => {
+    this.#xterm.options.theme = this.#theme()
+  }
+
+  /**
+   * xterm makes its style elements when it is opened, and has no option for their nonce. So it is opened beside the page,
+   * where no policy looks at them, and comes in with the nonce. There it cannot measure letters: it does so when the size
+   * of its font becomes another one.
+   */
+  #open(nonce: string | undefined): void {
+    this.#frame.style.height = '100%'
+    this.#xterm.open(this.#frame)
+    if (nonce !== undefined) for (const style of this.#frame.querySelectorAll('style')) style.nonce = nonce
+    this.#host.append(this.#frame)
   }
 
   /** Reads on when the last piece is on the screen: what waits, waits where it is bounded. */

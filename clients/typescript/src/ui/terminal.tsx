@@ -15,6 +15,11 @@ export interface TerminalProps extends Omit<PartProps, 'id'> {
   onInput?: (text: string) => void
   /** Whether screen readers can read the screen; it costs some speed. Default `true`. */
   screenReader?: boolean
+  /**
+   * The nonce of the page's Content-Security-Policy, where it has one for styles: xterm makes style elements. Colours of 24
+   * bits are style attributes, which such a policy forbids: they are not shown then.
+   */
+  nonce?: string | undefined
   /** Options of `useTerminal`. */
   options?: Parameters<typeof useTerminal>[1]
 }
@@ -24,7 +29,7 @@ export interface TerminalProps extends Omit<PartProps, 'id'> {
  * plain text. Give it a height by CSS.
  */
 export function Terminal(props: TerminalProps): ReactElement {
-  const { id, options, onInput, screenReader = true } = props
+  const { id, options, onInput, nonce, screenReader = true } = props
   const { lines, position, read, closed, exit, caughtUp, error } = useTerminal(id, options)
   const say = useLabels(props.labels)
   const host = useRef<HTMLDivElement>(null)
@@ -42,7 +47,7 @@ export function Terminal(props: TerminalProps): ReactElement {
       const { Terminal } = await import('@xterm/xterm')
       if (gone || !host.current) return
       const take = writable ? (text: string) => input.current?.(text) : undefined
-      made = new Screen(Terminal, host.current, { screenReader, scrollback, onInput: take })
+      made = new Screen(Terminal, host.current, { screenReader, scrollback, nonce, onInput: take })
       setScreen(made)
     }
     open().catch((cause: unknown) => console.warn('tidings: without @xterm/xterm a terminal is plain text', cause))
@@ -51,7 +56,7 @@ export function Terminal(props: TerminalProps): ReactElement {
       made?.dispose()
       setScreen(undefined)
     }
-  }, [screenReader, scrollback, writable])
+  }, [screenReader, scrollback, nonce, writable])
   // The position says that there is more to read.
   useEffect(() => screen?.draw(read), [screen, read, position])
   return (

@@ -212,11 +212,27 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     const topic = here.fresh()
     const looking = members<{ name: string }>(here.connect(), topic)
     const there = members(here.connect(), topic, { join: { data: { name: 'Bob' } } })
-    await until(() => looking.snapshot().members.length === 1 && there.snapshot().members.length === 1)
+    // News may come before the list does.
+    await until(() => [looking, there].every(({ snapshot }) => snapshot().ready && snapshot().members.length === 1))
     expect(looking.snapshot()).toMatchObject({ ready: true, members: [{ data: { name: 'Bob' } }] })
     await there.close()
     await until(() => looking.snapshot().members.length === 0)
     await looking.close()
+  })
+
+  test.runIf(transport === 'websocket')('who is there under another name leaves and comes again', async () => {
+    const topic = here.fresh()
+    const looking = members<{ name: string }>(here.connect(), topic)
+    const client = here.connect()
+    const before = members(client, topic, { join: { data: { name: 'Bob' } } })
+    await until(() => looking.snapshot().members.length === 1)
+    // As a component that is rendered with other data: the new one is there before the old one goes.
+    const after = members(client, topic, { join: { data: { name: 'Rob' } } })
+    await before.close()
+    await until(() => looking.snapshot().members[0]?.data?.name === 'Rob')
+    expect(looking.snapshot().members).toHaveLength(1)
+    expect(after.snapshot().error).toBeUndefined()
+    await Promise.all([after, looking].map((watched) => watched.close()))
   })
 
   test('questions are answered, also those that came while nobody was there, once', async () => {

@@ -1,7 +1,7 @@
 // What helpers do with time, with answers that come late or not, and with what others send.
 
 import { expect, test, vi } from 'vitest'
-import { agent, chat, inbox, members, reply, streamWriter, structure, typing } from '../../src/helpers/index.js'
+import { agent, agents, chat, inbox, members, reply, streamWriter, structure, typing } from '../../src/helpers/index.js'
 import { TidingsError, type TidingsEvent } from '../../src/index.js'
 import { timed } from './timed.js'
 
@@ -206,6 +206,21 @@ test('a list that could not be had is asked for again when the news come again',
   fake.subs[0]?.tell('state', 'live')
   await it.settle()
   expect(list.snapshot()).toMatchObject({ ready: true, error: undefined })
+  await list.close()
+})
+
+test('of more agents than there is room for, those that are there stay', async () => {
+  const { fake } = it
+  const list = agents(fake.client, { max: 2, notifyMs: 0 })
+  await it.settle()
+  const said = (id: string) =>
+    fake.other({ topic: `agents.${id}`, type: 'agent.status', key: 'status', data: { status: 'idle' } })
+  said('a')
+  said('b')
+  const data = { session: 's', subject: 'x', since: '2026-11-22T05:16:00Z', data: { agent: 'z' } }
+  fake.other({ topic: '$presence.agents', type: 'presence.joined', data })
+  await it.settle()
+  expect(list.snapshot().agents.map(({ id, online }) => `${id} ${online}`)).toEqual(['b false', 'z true'])
   await list.close()
 })
 

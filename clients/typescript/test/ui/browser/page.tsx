@@ -56,7 +56,7 @@ function Parts() {
         </div>
       </Part>
       <Part name="terminal">
-        <Terminal id="t1" />
+        <Terminal id="t1" nonce={document.querySelector<HTMLScriptElement>('script[nonce]')?.nonce} />
       </Part>
       <Part name="notification centre">
         <NotificationCenter name="ann" defaultOpen />

@@ -96,6 +96,38 @@ describe('the parts in Chromium', () => {
     await page.close()
   })
 
+  it('a terminal needs of a strict policy no more than a nonce, and goes from light to dark with the page', async () => {
+    const page = await browser.newPage({ colorScheme: 'light' })
+    const complaints = listen(page)
+    await page.route('http://parts.invalid/', (route) =>
+      route.fulfill({
+        contentType: 'text/html; charset=utf-8',
+        headers: {
+          'content-security-policy': "default-src 'none'; script-src 'nonce-n'; style-src 'nonce-n'; img-src data:",
+        },
+        body: html.replaceAll('<style>', '<style nonce="n">').replace('<script ', '<script nonce="n" '),
+      }),
+    )
+    await page.goto('http://parts.invalid/')
+    await page.locator('.tidings-screen').scrollIntoViewIfNeeded()
+    await run(page, 'fill()')
+    const green = page.locator('.xterm-rows .xterm-fg-2', { hasText: 'ok' })
+    await green.waitFor()
+    const looks = () =>
+      green.evaluate((element) => {
+        const { color, letterSpacing } = getComputedStyle(element)
+        const screen = getComputedStyle(document.querySelector('.xterm-scrollable-element') as Element)
+        return { color, letterSpacing, background: screen.backgroundColor }
+      })
+    const light = await looks()
+    expect(light.letterSpacing).toMatch(/^(normal|-?0(\.\d+)?px)$/)
+    await page.emulateMedia({ colorScheme: 'dark' })
+    await expect.poll(async () => (await looks()).background).not.toBe(light.background)
+    expect((await looks()).color).not.toBe(light.color)
+    expect(complaints).toEqual([])
+    await page.close()
+  })
+
   it('a chat stays at the bottom, and where the reader has scrolled to', async () => {
     const { page } = await open({ colorScheme: 'light', width: 1_280 })
     await run(page, 'fill()')
