@@ -2,7 +2,7 @@
 //
 // - It listens before it asks, so that no answer is too fast; a connection that breaks in between loses nothing.
 
-import { TidingsError } from '../errors.js'
+import { failure } from '../errors.js'
 import type { Client, RequestOptions, TidingsEvent } from '../types.js'
 import { uuidv7 } from './uuid.js'
 import { aborted, deadline } from './wait.js'
@@ -36,5 +36,5 @@ export async function ask(
     void answers.unsubscribe()
   }
   if (signal?.aborted) throw aborted(signal)
-  throw new TidingsError('no_reply', `no answer came on ${replyTo} within ${timeoutMs} ms`)
+  throw failure('no_reply', `no answer came on ${replyTo} within ${timeoutMs} ms`)
 }

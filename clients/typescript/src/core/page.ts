@@ -9,23 +9,18 @@ export interface PageHooks {
 }
 
 /** Listens to the page; the function that is returned stops it. */
-export function watchPage(hooks: PageHooks): () => void {
-  const target = globalThis as Partial<Pick<Window, 'addEventListener' | 'removeEventListener' | 'document'>>
-  if (!target.addEventListener) return () => {}
-  const visible = (): void => {
-    if (target.document?.visibilityState === 'visible') hooks.wake()
-  }
-  const shown = (event: PageTransitionEvent): void => {
-    if (event.persisted) hooks.show()
-  }
-  const listeners: [EventTarget | undefined, string, (event: never) => void][] = [
-    [globalThis as unknown as EventTarget, 'online', () => hooks.wake()],
-    [globalThis as unknown as EventTarget, 'pagehide', () => hooks.hide()],
-    [globalThis as unknown as EventTarget, 'pageshow', shown],
-    [target.document, 'visibilitychange', visible],
+export function watchPage({ wake, hide, show }: PageHooks): () => void {
+  const page = globalThis as unknown as EventTarget & { document?: Document }
+  const { document } = page
+  const listeners: [EventTarget | undefined, string, (event: Event) => unknown][] = [
+    [page, 'online', wake],
+    [page, 'pagehide', hide],
+    [page, 'pageshow', (event) => (event as PageTransitionEvent).persisted && show()],
+    [document, 'visibilitychange', () => document?.visibilityState === 'visible' && wake()],
   ]
-  for (const [on, name, listener] of listeners) on?.addEventListener(name, listener as EventListener)
-  return () => {
-    for (const [on, name, listener] of listeners) on?.removeEventListener(name, listener as EventListener)
+  const all = (what: 'addEventListener' | 'removeEventListener'): void => {
+    for (const [on, name, listener] of listeners) on?.[what]?.(name, listener)
   }
+  all('addEventListener')
+  return () => all('removeEventListener')
 }

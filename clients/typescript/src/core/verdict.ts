@@ -1,5 +1,6 @@
-import { type BrokerCode, TidingsError } from '../errors.js'
+import { type BrokerCode, failure, TidingsError } from '../errors.js'
 import type { Words } from '../wire.js'
+import { isWords } from './check.js'
 
 /** What the end of a connection, or a failed try, means for the next. */
 export interface Verdict {
@@ -13,28 +14,30 @@ export interface Verdict {
 }
 
 /** The error in the broker's words. */
-export function refusal(words: Words, cause?: unknown): TidingsError {
-  const {
-    code,
-    message,
-    retryable,
-    retry_after_ms: after,
-  } = words as {
-    code: BrokerCode
-    message: string
-    retryable?: boolean
-    retry_after_ms?: number
-  }
-  return new TidingsError(code, message, { retryable, retryAfterMs: after, cause })
+export function refusal(words: Words): TidingsError {
+  return new TidingsError(words.code as BrokerCode, words.message as string, {
+    retryable: words.retryable as boolean | undefined,
+    retryAfterMs: words.retry_after_ms as number | undefined,
+  })
 }
 
 export function lost(message: string, cause?: unknown): TidingsError {
-  return new TidingsError('disconnected', message, { cause })
+  return failure('disconnected', message, cause)
+}
+
+export function errorOf(cause: unknown): TidingsError {
+  return cause instanceof TidingsError ? cause : lost('the broker cannot be reached', cause)
+}
+
+/** Whether an error says something of the connection, and not of what was asked. */
+export function isOfLink({ code }: TidingsError): boolean {
+  return ['disconnected', 'timeout', 'unauthenticated', 'protocol'].includes(code)
 }
 
 /** What a refused `connect`, or an error over HTTP, means. */
 export function verdictOf(cause: unknown): Verdict {
-  const error = cause instanceof TidingsError ? cause : lost(cause instanceof Error ? cause.message : `${cause}`, cause)
+  if (isWords(cause) && cause.error instanceof TidingsError) return cause as unknown as Verdict
+  const error = errorOf(cause)
   if (error.code === 'unauthenticated') return { error, rejected: true }
   return { error, stop: !error.retryable, afterMs: error.retryAfterMs }
 }
@@ -42,11 +45,8 @@ export function verdictOf(cause: unknown): Verdict {
 /** What a close code means: those that say that we do wrong end it, else the range decides (docs/protocol.md). */
 export function verdictOfClose(code: number, reason: string, afterMs?: number): Verdict {
   const text = `the connection was closed, code ${code}${reason && `: ${reason}`}`
-  const refused = new TidingsError('unauthenticated', text)
-  if (code === 4401) return { error: refused, rejected: true }
-  if ([1002, 1003, 1007, 1008, 1009].includes(code)) return { error: new TidingsError('protocol', text), stop: true }
-  if (code === 4503)
-    return { error: new TidingsError('unauthenticated', reason || 'the token was revoked'), stop: true }
-  if (code >= 4500 && code < 5000) return { error: new TidingsError('protocol', text), stop: true }
-  return { error: lost(text), afterMs }
+  const stop = (code >= 4500 && code < 5000) || [1002, 1003, 1007, 1008, 1009].includes(code)
+  const rejected = code === 4401
+  const of = rejected || code === 4503 ? 'unauthenticated' : stop ? 'protocol' : 'disconnected'
+  return { error: failure(of, text), stop, rejected, afterMs }
 }
