@@ -13,7 +13,7 @@ import { openSocket } from './core/socket.js'
 import { createSubscription, type LiveSubscription } from './core/subscription.js'
 import { createTokens } from './core/tokens.js'
 import { uuidv7 } from './core/uuid.js'
-import { abortable, alarm } from './core/wait.js'
+import { abortable, deadline } from './core/wait.js'
 import { placeWords, publishWords, queryOf, toEvent, wordsOf } from './core/words.js'
 import { memoryCursors } from './cursors.js'
 import { failure, TidingsError } from './errors.js'
@@ -48,7 +48,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   const base = baseOf(url)
   const settings = settingsOf(options)
   const [first, ...others] = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
-  if (!first) throw failure('invalid_argument', 'transports: none of them is to be had here')
+  if (!first) throw failure('invalid_argument', 'transports: none is available here')
   const { cursors = 'memory', logger } = settings
   const subscriptions = new Set<LiveSubscription>()
   const own = new Set<string>()
@@ -140,25 +140,18 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     },
     disconnect: () => disconnect(),
     ready(options = {}) {
-      const { signal, timeoutMs } = typeof options === 'number' ? { timeoutMs: options } : options
-      return abortable(signal, (resolve, reject) => {
+      const { signal, timeoutMs = Infinity } = typeof options === 'number' ? { timeoutMs: options } : options
+      const limit = deadline(timeoutMs, signal)
+      return abortable<void>(limit.signal, (resolve, reject) => {
         const look = (): void => {
           const { state, error } = client.status
           if (state === 'connected') resolve()
           else if (closed) reject(failure('closed', 'the client is closed'))
           else if (state === 'disconnected' && error) reject(error)
         }
-        const timer = alarm(() =>
-          reject(failure('timeout', `not connected within ${timeoutMs} ms`, client.status.error)),
-        )
-        if (timeoutMs !== undefined) timer.set(timeoutMs)
-        const unlisten = client.on('state', look)
         look()
-        return () => {
-          timer.clear()
-          unlisten()
-        }
-      })
+        return client.on('state', look)
+      }).finally(limit.done)
     },
     async close() {
       if (closed) return
@@ -229,5 +222,5 @@ function baseOf(url: string): string {
     const scheme = { 'http:': 'http', 'ws:': 'http', 'https:': 'https', 'wss:': 'https' }[protocol]
     if (scheme && !search) return `${scheme}://${host}${pathname.replace(/\/+$/, '')}`
   } catch {}
-  throw failure('invalid_argument', `"${url}" is no address of a broker: give http(s)://HOST[:PORT][/PATH]`)
+  throw failure('invalid_argument', `"${url}" is no address: give http(s)://HOST[:PORT][/PATH]`)
 }

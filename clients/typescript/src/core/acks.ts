@@ -14,7 +14,7 @@ import { failure, type TidingsError } from '../errors.js'
 import type { Acknowledged, SubscribeOptions } from '../types.js'
 import type { Words } from '../wire.js'
 import type { Feed } from './link.js'
-import { verdictOf } from './verdict.js'
+import { errorOf, isFinal } from './verdict.js'
 import { abortable, alarm } from './wait.js'
 
 /** How long a redelivery may be on its way behind the answer to its ack. */
@@ -24,11 +24,8 @@ const OFFSETS_MAX = 4_096
 /** How long to wait after an answer that says to try again and not when. */
 const RETRY_MS = 500
 
-interface Lease {
-  state: 'handling' | 'handed' | 'acking' | 'acked'
-  carried: boolean
-  atMs: number
-}
+/** `carried`: handed over on an earlier connection. A number: when it was acknowledged. */
+type Lease = 'handling' | 'handed' | 'carried' | 'acking' | number
 
 interface Errand {
   kind: 'ack' | 'nack'
@@ -71,19 +68,14 @@ export function createAcks(
   let busy = false
   let drained: (() => void) | undefined
 
-  const set = (offset: number, state: Lease['state']): void => {
-    if (state === 'acked') done.push(offset)
-    leases.set(offset, { state, carried: false, atMs: Date.now() })
-  }
-
   /** Forgets what was acknowledged long ago. */
   const forgetLate = (): void => {
     for (;;) {
       const [offset] = done
       if (offset === undefined) return
       const lease = leases.get(offset)
-      if (lease?.state === 'acked') {
-        if (Date.now() - lease.atMs < LATE_MS && done.length <= OFFSETS_MAX) return
+      if (typeof lease === 'number') {
+        if (Date.now() - lease < LATE_MS && done.length <= OFFSETS_MAX) return
         leases.delete(offset)
       }
       done.shift()
@@ -110,10 +102,10 @@ export function createAcks(
       },
       (cause) => {
         if (feed !== by) return
-        const { error, stop, afterMs } = verdictOf(cause)
+        const error = errorOf(cause)
         busy = false
-        if (stop || drained) answered(({ reject }) => reject(error))
-        else retry.set(afterMs ?? RETRY_MS)
+        if (isFinal(error) || drained) answered(({ reject }) => reject(error))
+        else retry.set(error.retryAfterMs ?? RETRY_MS)
       },
     )
   }
@@ -147,43 +139,42 @@ export function createAcks(
       if (!leased) return true
       forgetLate()
       const lease = leases.get(offset)
-      if (lease) {
-        const { state, carried } = lease
-        lease.carried = false
-        if (state === 'acked') unasked('ack', offset, log)
-        if (state !== 'handed' || carried) return false
-      }
-      set(offset, 'handling')
-      return true
+      const hand = lease === undefined || lease === 'handed'
+      if (hand) leases.set(offset, 'handling')
+      else if (lease === 'carried') leases.set(offset, 'handed')
+      else if (lease !== 'handling' && lease !== 'acking') unasked('ack', offset, log)
+      return hand
     },
     handled(offset, kind, log) {
-      if (leased && leases.get(offset)?.state !== 'handling') return
+      if (leased && leases.get(offset) !== 'handling') return
       if (ack === 'manual') {
         // Of a mirror nothing would ever take it out again.
-        if (leased) set(offset, 'handed')
+        if (leased) leases.set(offset, 'handed')
       }
       // A mirror delivers nothing again: there is nothing to be told of a failure.
       else if (kind === 'ack' || leased) unasked(kind, offset, log)
     },
     say(kind, words, log, signal) {
       const { offset, offsets = [] } = words as { offset?: number; offsets?: number[] }
-      const mark = (state: 'acking' | 'acked' | undefined): void => {
+      const mark = (lease: 'acking' | number): void => {
         if (!leased) return
-        for (const each of offsets) {
-          if (state) set(each, state)
-          else leases.delete(each)
-        }
-        if (state && offset !== undefined) {
-          for (const [each, lease] of leases) if (each <= offset && lease.state !== 'acked') set(each, state)
+        const open = offset === undefined ? [] : [...leases].filter(([, known]) => typeof known !== 'number')
+        const these = offset === undefined ? offsets : open.map(([each]) => each).filter((each) => each <= offset)
+        for (const each of these) {
+          leases.set(each, lease)
+          if (lease !== 'acking') done.push(each)
         }
       }
-      const isAck = kind === 'ack'
-      mark(isAck ? 'acking' : undefined)
+      // A nack, or where the ack is refused it is as if nothing had been said: the broker brings them again.
+      const drop = (): void => {
+        for (const each of offsets) leases.delete(each)
+      }
+      if (kind === 'ack') mark('acking')
+      else drop()
       const said = add(kind, log ? { ...words, log } : words).then(
-        () => isAck && mark('acked'),
+        () => kind === 'ack' && mark(Date.now()),
         (error) => {
-          // It is as if nothing had been said: the broker brings them again.
-          mark(undefined)
+          drop()
           throw error
         },
       )
@@ -200,7 +191,7 @@ export function createAcks(
     },
     lost(waiting) {
       for (const offset of waiting) leases.delete(offset)
-      for (const lease of leases.values()) lease.carried = true
+      for (const [offset, lease] of leases) if (lease === 'handed') leases.set(offset, 'carried')
     },
     forget() {
       leases.clear()

@@ -39,7 +39,7 @@ export function checked(message: unknown): WireMessage {
   if (!kind) {
     const said = isWords(message) && !message.reply ? Object.keys(message).filter((name) => isWords(message[name])) : []
     throw unreadable(
-      'it says nothing known, or two things',
+      'nothing known, or two things',
       said.length === 1 && !KINDS.includes(`${said}`) ? LATER : undefined,
     )
   }

@@ -18,8 +18,8 @@ import { delayOf } from './backoff.js'
 import type { Core } from './core.js'
 import { capabilities } from './http-link.js'
 import type { Link, LinkHooks } from './link.js'
-import { type Verdict, verdictOf } from './verdict.js'
-import { alarm, deadline, sleep } from './wait.js'
+import { errorOf, isFinal } from './verdict.js'
+import { aborted, alarm, deadline, sleep } from './wait.js'
 
 /** A connection that did not last so long counts as a failure of its transport. */
 const GOOD_AFTER_MS = 5_000
@@ -41,8 +41,7 @@ export interface Connection {
 }
 
 /**
- * `dial` opens a link; it is rejected with a `Verdict` or an error. `attach` is told that there is a link, another one,
- * or none.
+ * `dial` opens a link, `attach` is told that there is one, another one, or none.
  */
 export function createConnection(
   { settings, tokens, http, emit, failed }: Core,
@@ -51,16 +50,12 @@ export function createConnection(
   attach: (link: Link | undefined) => void,
 ): Connection {
   const { reconnect = {}, connectTimeoutMs, upgradeEveryMs, logger } = settings
-  let status: Status = {
+  let status = {
     state: 'disconnected',
-    transport: undefined,
     since: Date.now(),
     attempt: 0,
-    nextRetryAt: undefined,
-    latencyMs: undefined,
     outboxEvents: 0,
-    error: undefined,
-  }
+  } as Status
   let session: Session | undefined
   let link: Link | undefined
   let linkedMs = 0
@@ -107,13 +102,13 @@ export function createConnection(
     set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
   }
 
-  const strive = async ({ signal }: AbortController, before?: Verdict): Promise<void> => {
-    let verdict = before
+  const strive = async ({ signal }: AbortController, before?: TidingsError): Promise<void> => {
+    let error = before
     for (;;) {
-      if (verdict) {
-        const delayMs = judge(verdict)
+      if (error) {
+        const delayMs = judge(error)
         if (delayMs === null) return
-        seek({ attempt, nextRetryAt: Date.now() + delayMs, error: verdict.error })
+        seek({ attempt, nextRetryAt: Date.now() + delayMs, error })
         hurry = new AbortController()
         await sleep(delayMs, hurry.signal)
         hurry = undefined
@@ -122,9 +117,9 @@ export function createConnection(
       seek()
       try {
         return take(await open(transports[step] ?? transports[0], signal))
-      } catch (error) {
-        verdict = verdictOf(error)
-        if (!signal.aborted && !verdict.stop) await stepDown(0, signal)
+      } catch (cause) {
+        error = errorOf(cause)
+        if (!signal.aborted && !isFinal(error)) await stepDown(0, signal)
         if (signal.aborted) return
       }
     }
@@ -139,7 +134,7 @@ export function createConnection(
       mine = await dial(
         transport,
         {
-          lost: (verdict) => used() && lost(verdict),
+          lost: (error) => used() && lost(error),
           latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
           goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
           tokenExpiring: () => void tokens.renewed().then((token) => token && used() && mine?.refresh(token), failed),
@@ -148,7 +143,7 @@ export function createConnection(
       )
       if (signal.aborted) {
         mine.close()
-        throw failure('aborted', 'no connection is wanted any more')
+        throw aborted(signal)
       }
       return mine
     } finally {
@@ -174,7 +169,7 @@ export function createConnection(
     watchUpgrade()
   }
 
-  const lost = async (verdict: Verdict): Promise<void> => {
+  const lost = async (error: TidingsError): Promise<void> => {
     const mine = wanted
     const lastedMs = Date.now() - linkedMs
     link = undefined
@@ -182,8 +177,8 @@ export function createConnection(
     attach(undefined)
     if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
     if (!mine) return
-    if (!verdict.stop && verdict.afterMs === undefined) await stepDown(lastedMs, mine.signal)
-    if (!mine.signal.aborted) await strive(mine, verdict)
+    if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
+    if (!mine.signal.aborted) await strive(mine, error)
   }
 
   /** A try failed, or a connection was lost after so long. */
@@ -202,13 +197,14 @@ export function createConnection(
   }
 
   /** How long to wait; `null` when it is over, which is said then. */
-  const judge = ({ error, afterMs, rejected, stop }: Verdict): number | null => {
+  const judge = (error: TidingsError): number | null => {
     const nowMs = Date.now()
     if (!attempt) firstMs = nowMs
-    const over = stop || (rejected && !tokens.renewable)
+    // Of those that are not retryable only a token that another one can replace is worth a try.
+    const over = isFinal(error) || (!error.retryable && !tokens.renewable)
     const delayMs = over
       ? null
-      : delayOf(reconnect, ++attempt, nowMs - firstMs, error, afterMs, (cause) =>
+      : delayOf(reconnect, ++attempt, nowMs - firstMs, error, (cause) =>
           failed(failure('internal', 'nextDelay threw', cause)),
         )
     if (delayMs === null) {

@@ -13,7 +13,7 @@ import type { Http } from './http.js'
 import { openFeed } from './http-feed.js'
 import { type Link, type LinkHooks, toPublished } from './link.js'
 import { uuidv7 } from './uuid.js'
-import { errorOf, isOfLink, lost, verdictOf } from './verdict.js'
+import { errorOf, isOfLink, lost } from './verdict.js'
 import { alarm, deadline } from './wait.js'
 import { queryOf } from './words.js'
 
@@ -56,7 +56,7 @@ export async function openHttp(
   const stop = new AbortController()
   const { signal } = stop
   const waiting: (() => void)[] = []
-  let session: Session = { id: uuidv7(), subject: undefined, log: undefined }
+  let session = { id: uuidv7() } as Session
   let intervalMs = 0
   let streams = 0
   let polls = 0
@@ -81,7 +81,9 @@ export async function openHttp(
   const fail = (error: unknown): void => {
     if (signal.aborted) return
     close()
-    hooks.lost({ ...verdictOf(error), stop: false })
+    const why = errorOf(error)
+    // Whoever answers nonsense is not the broker, which may be back the next time.
+    hooks.lost(why.code === 'protocol' ? lost('what answers is not the broker', why) : why)
   }
 
   const inner: HttpLink = {
@@ -126,7 +128,7 @@ export async function openHttp(
       const reader = body?.getReader()
       const first = await reader?.read()
       void reader?.cancel().catch(() => {})
-      if (!first?.value) throw lost('the stream ended before it began')
+      if (!first?.value) throw lost('the stream ended too soon')
     } catch (cause) {
       const error = errorOf(limit.signal.reason ?? cause)
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.

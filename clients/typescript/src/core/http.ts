@@ -55,7 +55,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
         const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
         return text ? JSON.parse(text) : undefined
       } catch (error) {
-        throw caller?.aborted ? aborted(caller) : errorOf(signal.reason ?? error)
+        throw signal.aborted ? aborted(signal) : errorOf(error)
       } finally {
         done()
       }

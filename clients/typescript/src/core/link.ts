@@ -5,7 +5,6 @@ import type { OutboxEntry } from '../options.js'
 import type { Published, Session, TransportName } from '../types.js'
 import type { Words } from '../wire.js'
 import type { Batch } from './track.js'
-import type { Verdict } from './verdict.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
@@ -35,7 +34,7 @@ export interface Feed {
 /** What a connection tells its client. */
 export interface LinkHooks {
   /** It is over. Told once, and not after `close`. */
-  lost(verdict: Verdict): void
+  lost(error: TidingsError): void
   latency(ms: number): void
   goodbye(code: string, reconnectAfterMs: number): void
   tokenExpiring(): void

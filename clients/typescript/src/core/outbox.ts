@@ -8,9 +8,9 @@ import { failure, type TidingsError } from '../errors.js'
 import type { OutboxEntry, OutboxEvent, OutboxOptions, OutboxStorage } from '../options.js'
 import type { Published } from '../types.js'
 import type { Link } from './link.js'
-import { isOfLink, verdictOf } from './verdict.js'
+import { errorOf, isFinal, isOfLink } from './verdict.js'
 import { abortable, alarm } from './wait.js'
-import { sizeOf } from './words.js'
+import { weight } from './weight.js'
 
 /** How many bytes may be on their way. */
 const FLIGHT_BYTES = 1 << 20
@@ -67,7 +67,7 @@ export function createOutbox(
       },
       (cause) => {
         stores = false
-        if (!told) failed(failure('internal', 'the storage of the outbox cannot be opened', cause))
+        if (!told) failed(failure('internal', 'the outbox cannot open its storage', cause))
         told = true
       },
     )
@@ -114,7 +114,7 @@ export function createOutbox(
     if (item.stored && stores) {
       storage?.remove([item.entry.id]).catch((cause) => {
         // It is sent once more by whoever finds it, which changes nothing.
-        failed(failure('internal', 'the outbox cannot forget an event', cause))
+        failed(failure('internal', 'the outbox cannot forget the event', cause))
       })
     }
     count(item.entry, -1)
@@ -152,12 +152,12 @@ export function createOutbox(
         (published) => answered(() => remove(item) && item.resolve(published)),
         (cause) =>
           answered(() => {
-            const { error, stop, afterMs } = verdictOf(cause)
-            if (stop) return refuse(item, error)
+            const error = errorOf(cause)
+            if (isFinal(error)) return refuse(item, error)
             // The connection is about to be lost, and comes again.
             if (by !== link || isOfLink(error)) return
             item.sent = false
-            if (!hold.on()) hold.set(afterMs ?? RETRY_MS)
+            if (!hold.on()) hold.set(error.retryAfterMs ?? RETRY_MS)
           }),
       )
     }
@@ -172,7 +172,7 @@ export function createOutbox(
       if (!oldest) return
       const leftMs = oldest.entry.at + maxAgeMs - Date.now()
       if (leftMs > 0) return expiry.set(leftMs)
-      refuse(oldest, failure('outbox_expired', `it waited for more than ${maxAgeMs} ms`))
+      refuse(oldest, failure('outbox_expired', `the outbox has had it for ${maxAgeMs} ms`))
     }
   }
   const expiry = alarm(pump)
@@ -184,13 +184,13 @@ export function createOutbox(
       if (closed) throw ended()
       const [first] = those
       if (!first) return []
-      const size = those.reduce((sum, event) => sum + sizeOf(event), 0)
+      const size = weight(those)
       const entry: OutboxEntry = { id: first.id, at: Date.now(), bytes: size, batch, events: those }
-      if (ids.has(entry.id)) throw failure('conflict', `an event of the id ${entry.id} waits in the outbox already`)
+      if (ids.has(entry.id)) throw failure('conflict', `${entry.id} is in the outbox already`)
       while (events + those.length > maxEvents || bytes + size > maxBytes) {
         const oldest = overflow === 'drop-oldest' && items.find(({ sent }) => !sent)
-        if (!oldest) throw failure('outbox_full', `the outbox has room for ${maxEvents} events and ${maxBytes} bytes`)
-        refuse(oldest, failure('outbox_full', 'newer events took its place in the outbox'))
+        if (!oldest) throw failure('outbox_full', `the outbox has room for ${maxEvents} events, ${maxBytes} bytes`)
+        refuse(oldest, failure('outbox_full', 'the outbox has newer events in its place'))
       }
       return abortable<Published[]>(signal, (resolve, reject) => {
         const item: Item = { entry, stored: !storage, sent: false, resolve, reject }
@@ -223,5 +223,5 @@ export function createOutbox(
 }
 
 function ended(): TidingsError {
-  return failure('closed', 'the client is closed; what is in a persistent outbox stays there')
+  return failure('closed', 'the client is closed')
 }

@@ -10,16 +10,16 @@ export interface PageHooks {
 
 /** Listens to the page; the function that is returned stops it. */
 export function watchPage({ wake, hide, show }: PageHooks): () => void {
-  const page = globalThis as unknown as EventTarget & { document?: Document }
-  const { document } = page
-  const listeners: [EventTarget | undefined, string, (event: Event) => unknown][] = [
-    [page, 'online', wake],
-    [page, 'pagehide', hide],
-    [page, 'pageshow', (event) => (event as PageTransitionEvent).persisted && show()],
-    [document, 'visibilitychange', () => document?.visibilityState === 'visible' && wake()],
+  const page = globalThis as unknown as Partial<EventTarget> & { document?: Document }
+  const listeners: [string, (event: Event) => unknown][] = [
+    ['online', wake],
+    ['pagehide', hide],
+    ['pageshow', (event) => (event as PageTransitionEvent).persisted && show()],
+    // It bubbles up from the document.
+    ['visibilitychange', () => page.document?.visibilityState === 'visible' && wake()],
   ]
   const all = (what: 'addEventListener' | 'removeEventListener'): void => {
-    for (const [on, name, listener] of listeners) on?.[what]?.(name, listener)
+    for (const listener of listeners) page[what]?.(...listener)
   }
   all('addEventListener')
   return () => all('removeEventListener')

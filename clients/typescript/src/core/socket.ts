@@ -8,10 +8,9 @@ import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
 import { kindOf, LATER, unreadable } from './check.js'
 import type { Core } from './core.js'
-import { frameReader } from './frames.js'
 import { type Link, type LinkHooks, type Sink, toPublished } from './link.js'
 import type { Batch } from './track.js'
-import { lost, refusal, type Verdict, verdictOf, verdictOfClose } from './verdict.js'
+import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
 import { type Alarm, alarm, late, onAbort } from './wait.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
@@ -24,7 +23,7 @@ interface Asked {
   timer: Alarm
 }
 
-/** Connects. Rejected with a `Verdict` or an error. */
+/** Connects. */
 export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
   const { settings, tokens, failed } = core
   const { codec, compress, requestTimeoutMs } = settings
@@ -32,7 +31,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
   const asked = new Map<number, Asked>()
   const sinks = new Map<number, Sink>()
-  let session: Session = { id: '', subject: undefined, log: undefined }
+  let session = { id: '' } as Session
   let shown = await tokens.current()
   let lastId = 0
   let over = false
@@ -42,12 +41,12 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   let askedMs = 0
   let goodbyeMs: number | undefined
   /** Told how the opening ended; `undefined` when it has. */
-  let opening: ((verdict?: Verdict) => void) | undefined
+  let opening: ((error?: TidingsError) => void) | undefined
 
   /** Asks; `at` has the answer before the next message is read. */
   const ask = (request: Words, timeoutMs = requestTimeoutMs, at?: (answer: Words) => void): Promise<Words> =>
     new Promise((resolve, reject) => {
-      if (over) throw lost('the connection is lost')
+      if (over) throw lost('the connection was lost')
       // A number that no open request has: far fewer than 2^32 are open at a time.
       lastId = (lastId % 0xffff_ffff) + 1
       const id = lastId
@@ -76,21 +75,21 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       })
     })
 
-  const end = (verdict?: Verdict): void => {
+  const end = (why?: TidingsError): void => {
     if (over) return
     over = true
-    if (verdict?.rejected) tokens.rejected(shown)
+    if (why && isRejected(why)) tokens.rejected(shown)
     beat.clear()
     socket.onopen = socket.onmessage = socket.onclose = null
     socket.close(1000)
     sinks.clear()
     for (const { timer, reject } of asked.values()) {
       timer.clear()
-      reject(lost('the connection was lost', verdict?.error))
+      reject(lost('the connection was lost', why))
     }
     asked.clear()
-    if (opening) opening(verdict ?? { error: lost('closed') })
-    else if (verdict) hooks.lost(verdict)
+    if (opening) opening(why ?? lost('the connection was lost'))
+    else if (why) hooks.lost(why)
   }
 
   const take = (message: WireMessage): void => {
@@ -118,7 +117,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       const ended = Number(/^subscription (\d+) ends:/.exec(error.message)?.[1])
       const of = sinks.get(ended)
       sinks.delete(ended)
-      if (opening) end(verdictOf(error))
+      if (opening) end(error)
       else if (of) of.refused(error)
       else failed(error)
     } else {
@@ -134,7 +133,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       () => hooks.latency(Date.now() - sentMs),
       (error) => {
         // Whatever is heard, and not its answer alone, shows that the broker is there.
-        if (heardMs <= sentMs) end({ error: lost('the broker has been silent for too long', error) })
+        if (heardMs <= sentMs) end(lost('the broker is silent', error))
       },
     )
   }
@@ -147,26 +146,32 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     if (!over) listen()
   })
 
-  const read = frameReader(
-    codec,
-    compress,
-    () => bytesMax,
-    take,
-    (cause) => {
-      const error = cause instanceof TidingsError ? cause : unreadable('no message', cause)
-      // What only a later version says is passed over.
-      if (error.cause !== LATER) end({ error, stop: true })
-    },
-  )
+  const decode = (frame: string | Uint8Array): WireMessage => {
+    if (typeof frame === 'string') return codec.decode(frame)
+    // A binary frame begins with 0 where nothing is compressed.
+    if (frame[0]) throw unreadable(`a frame that begins with ${frame[0]}`)
+    return codec.decode(frame.subarray(1))
+  }
+  const broken = (cause: unknown): void => {
+    const error = cause instanceof TidingsError ? cause : unreadable('no message', cause)
+    // What only a later version says is passed over.
+    if (error.cause !== LATER) end(error)
+  }
+  const inflate = compress?.available && compress.reader(codec, () => bytesMax, decode, take, broken)
   const socket = new Socket(url, codec.subprotocol)
   socket.binaryType = 'arraybuffer'
   socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
     heardMs = Date.now()
-    read(data)
+    try {
+      const frame = typeof data === 'string' ? data : new Uint8Array(data)
+      if (!inflate || !inflate(frame)) take(decode(frame))
+    } catch (error) {
+      broken(error)
+    }
   }
-  socket.onclose = ({ code, reason }) => end(verdictOfClose(code, reason, goodbyeMs))
+  socket.onclose = ({ code, reason }) => end(closeError(code, reason, goodbyeMs))
   // The close that follows says as much as there is to know. In Node 22 none follows where the handshake failed.
-  socket.onerror = () => void setTimeout(() => end(verdictOfClose(1006, '', goodbyeMs)))
+  socket.onerror = () => void setTimeout(() => end(closeError(1006, '', goodbyeMs)))
 
   const link: Link = {
     transport: 'websocket',
@@ -199,12 +204,12 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       }
     },
     async publish({ batch, events }) {
-      if (goodbyeMs !== undefined) throw lost('the broker is about to close the connection')
+      if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
       const { results, ...answer } = await ask(
         batch ? { publish_batch: { events } } : { publish: events[0] },
         PUBLISH_TIMEOUTS * requestTimeoutMs,
       ).catch((error) => {
-        if (error.code === 'timeout') end({ error })
+        if (error.code === 'timeout') end(error)
         throw error
       })
       return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
@@ -219,13 +224,13 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
 
   return new Promise((resolve, reject) => {
     let unlisten: (() => void) | undefined
-    opening = (verdict) => {
+    opening = (error) => {
       opening = undefined
       unlisten?.()
-      if (verdict) reject(verdict)
+      if (error) reject(error)
       else resolve(link)
     }
-    unlisten = onAbort(signal, () => end(verdictOf(signal.reason)))
+    unlisten = onAbort(signal, () => end(errorOf(signal.reason)))
     socket.onopen = () => {
       const sentMs = Date.now()
       ask({
@@ -234,17 +239,14 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
           ...(shown === undefined ? {} : { token: shown }),
           ...(compress?.available && { compress: [compress.name] }),
         },
-      }).then(
-        (words) => {
-          session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
-          intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
-          bytesMax = Number(words.max_message_bytes) || bytesMax
-          opening?.()
-          hooks.latency(Date.now() - sentMs)
-          listen()
-        },
-        (error) => end(verdictOf(error)),
-      )
+      }).then((words) => {
+        session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
+        intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
+        bytesMax = Number(words.max_message_bytes) || bytesMax
+        opening?.()
+        hooks.latency(Date.now() - sentMs)
+        listen()
+      }, end)
     }
   })
 }

@@ -22,7 +22,6 @@ import type { Core } from './core.js'
 import { createEmitter } from './emitter.js'
 import type { Feed, Link, Sink } from './link.js'
 import { createTrack } from './track.js'
-import { verdictOf } from './verdict.js'
 import { abortable, alarm, isPromise, onAbort } from './wait.js'
 import { subscribeWords, toEvent, wordsOf } from './words.js'
 
@@ -101,7 +100,7 @@ export function createSubscription(
     acks.attach(undefined)
     if (!before) return
     if (tell) void before.close()
-    if (leased) acks.lost(buffer.forgetEvents())
+    if (leased) acks.lost(buffer.forget())
   }
 
   const become = (state: SubscriptionState): void => {
@@ -158,7 +157,7 @@ export function createSubscription(
         emitter.emit('gap', gap)
       } else {
         emitter.emit('superseded')
-        close(failure('superseded', 'another session has taken the subscription over'))
+        close(failure('superseded', 'another session has it now'))
       }
     }
   }
@@ -179,7 +178,7 @@ export function createSubscription(
     if (durable === undefined) throw failure('invalid_argument', 'only durables are acknowledged')
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
-      throw failure('offset_gone', 'the event is of a log that is gone')
+      throw failure('offset_gone', 'its log is gone')
     return acks.say(kind, more, track.log(), signal)
   }
 
@@ -234,7 +233,7 @@ export function createSubscription(
       const before = track.log()
       const known = log ?? before ?? ''
       // The stream began anew on the same feed: what nobody has taken comes again.
-      if (live && leased) acks.lost(buffer.forgetEvents())
+      if (live && leased) acks.lost(buffer.forget())
       if (before !== undefined && before !== known) forget()
       track.subscribed(cursor, known)
       // From here on the place is known, also where no event ever comes.
@@ -284,17 +283,16 @@ export function createSubscription(
       } else if (kind === 'superseded') {
         taken = true
         feed = undefined
-        if (leased) buffer.forgetEvents()
+        if (leased) buffer.forget()
         buffer.push({})
       }
       wake()
     },
     refused(error) {
       drop(false)
-      const { stop, rejected, afterMs } = verdictOf(error)
-      if (stop || rejected) return end(error)
+      if (!error.retryable) return end(error)
       failed(error)
-      retry.set(afterMs ?? RETRY_MS)
+      retry.set(error.retryAfterMs ?? RETRY_MS)
       sync()
     },
   }
@@ -306,9 +304,7 @@ export function createSubscription(
     durable,
     state: 'subscribing',
     cursor: 0,
-    log: undefined,
     caughtUp: false,
-    error: undefined,
     get saved() {
       const { log, cursor } = shown
       return log === undefined ? undefined : { log, cursor }
@@ -357,7 +353,7 @@ export function createSubscription(
           // Whoever took it has come back for more.
           if (pulled) settle(pulled)
           for (;;) {
-            if (handler) throw failure('invalid_argument', 'this subscription hands its events to a handler')
+            if (handler) throw failure('invalid_argument', 'its events go to its handler')
             pulled = paused ? undefined : next()
             if (pulled) return { value: pulled, done: false }
             if (shown.state === 'closed') {
@@ -374,7 +370,7 @@ export function createSubscription(
         },
       }
     },
-  }
+  } as Shown
 
   const self: LiveSubscription = {
     shown,

@@ -31,7 +31,6 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
       )
       return held
     } catch (cause) {
-      if (signal.reason instanceof TidingsError) throw signal.reason
       throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
     } finally {
       done()

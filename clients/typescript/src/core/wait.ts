@@ -1,10 +1,10 @@
-import { failure, type TidingsError } from '../errors.js'
+import { failure, TidingsError } from '../errors.js'
 
 /** A timer of which there is one at a time. */
 export interface Alarm {
   /** Whether it is set. */
   on(): boolean
-  /** Sets it anew. */
+  /** Sets it anew; `Infinity` never rings. */
   set(ms: number): void
   clear(): void
 }
@@ -19,6 +19,7 @@ export function alarm(ring: () => void): Alarm {
     on: () => timer !== undefined,
     set(ms) {
       clear()
+      if (ms === Infinity) return
       timer = setTimeout(
         () => {
           timer = undefined
@@ -39,8 +40,9 @@ export function onAbort(signal: AbortSignal | undefined, act: () => void): () =>
   return () => signal?.removeEventListener('abort', act)
 }
 
-export function aborted(signal: AbortSignal): TidingsError {
-  return failure('aborted', 'the call was aborted', signal.reason)
+/** Why it was aborted: a time that was over, or else the caller. */
+export function aborted({ reason }: AbortSignal): TidingsError {
+  return reason instanceof TidingsError ? reason : failure('aborted', 'the call was aborted', reason)
 }
 
 /** A promise that a signal ends. `start` returns what is to be undone when it is settled, where there is something. */
