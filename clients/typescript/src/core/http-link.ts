@@ -4,6 +4,7 @@
 // - A browser has six connections to a host over HTTP/1.1: three streams at most, further subscriptions are polled, and
 //   two polls at a time beside streams, four without.
 
+import { failure } from '../errors.js'
 import { toJsonEvent } from '../json.js'
 import type { Session } from '../types.js'
 import type { Words } from '../wire.js'
@@ -146,6 +147,9 @@ export async function openHttp(
     },
     window: 1,
     subscribe(sink) {
+      // A request stays nowhere, so that the broker has nobody to list.
+      if (sink.request().presence)
+        core.failed(failure('unavailable', `presence needs a socket: not listed over ${transport}`))
       const stream = transport === 'sse' && streams < STREAMS_MAX
       if (stream) streams++
       return openFeed(inner, sink, stream, () => {

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test, vi } from 'vitest'
 import { createAcks } from '../../src/core/acks.js'
 import { createEmitter } from '../../src/core/emitter.js'
 import type { Feed } from '../../src/core/link.js'
+import type { TidingsEvent } from '../../src/index.js'
 import { connect, connected, heldClients, settle } from '../support/clients.js'
 import { batch, FakeSocket } from '../support/fake-socket.js'
 
@@ -73,6 +74,59 @@ describe('subscriptions', () => {
     expect(got).toEqual([1, 1])
   })
 
+  describe('a handler that is busy while the log becomes another one', () => {
+    /** Event 1 is being handled, and then there is another event 1. */
+    const changed = async (ack: 'auto' | 'manual') => {
+      const client = await connected()
+      const errors: unknown[] = []
+      client.on('error', ({ code }) => errors.push(code))
+      const done: (() => void)[] = []
+      const events: TidingsEvent[] = []
+      const subscription = client.subscribe('a.*', { durable: 'd', ack }, (event) => {
+        events.push(event)
+        return new Promise<void>((resolve) => done.push(resolve))
+      })
+      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+      FakeSocket.last.say(batch(0, 1, [1]))
+      await settle()
+      FakeSocket.last.drop()
+      await vi.advanceTimersByTimeAsync(500)
+      FakeSocket.last.accept({ log: 'another' })
+      await settle()
+      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+      FakeSocket.last.say(batch(0, 1, [1]))
+      await settle()
+      return { subscription, events, done, errors }
+    }
+
+    test('acknowledges no event of the new one', async () => {
+      const { events, done } = await changed('auto')
+      expect(events).toHaveLength(1)
+      done[0]?.()
+      await settle()
+      // It has the second one in hand, and nothing was said of it.
+      expect(events).toHaveLength(2)
+      expect(count('ack')).toBe(0)
+      done[1]?.()
+      await settle()
+      expect(FakeSocket.last.asked('ack')).toMatchObject({ offsets: [1], log: 'another' })
+      expect(count('ack')).toBe(1)
+    })
+
+    test('and neither does its program, by the event it was given', async () => {
+      const { subscription, events, done } = await changed('manual')
+      await expect(subscription.ack(events[0] ?? 0)).rejects.toMatchObject({ code: 'offset_gone' })
+      await expect(subscription.nack([events[0] ?? 0])).rejects.toMatchObject({ code: 'offset_gone' })
+      expect(count('ack') + count('nack')).toBe(0)
+      done[0]?.()
+      await settle()
+      const said = subscription.ack(events[1] ?? 0)
+      await settle()
+      FakeSocket.last.reply('ack', { acked: { subscription: 1, cursor: 1 } })
+      await said
+    })
+  })
+
   test('a mirror remembers nothing of what it has handed over', async () => {
     const set = vi.spyOn(Map.prototype, 'set')
     const client = await connected()
@@ -131,6 +185,50 @@ describe('others in the way', () => {
     portal = false
     await vi.advanceTimersByTimeAsync(1_000)
     expect(await published).toMatchObject({ offset: 1 })
+  })
+
+  test.each([403, 404, 407, 511])('a proxy that answers %i in place of the broker is waited for', async (status) => {
+    let proxy = true
+    const answered: typeof fetch = async () =>
+      proxy ? new Response('<h1>Not here</h1>', { status }) : Response.json({ limits: {} })
+    const client = connect({ transports: ['poll'], fetch: answered })
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(client.status).toMatchObject({ state: 'connecting' })
+    expect(client.status.attempt).toBeGreaterThan(1)
+    proxy = false
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(client.state).toBe('connected')
+    // Also while it is in use.
+    proxy = true
+    await vi.advanceTimersByTimeAsync(30_000)
+    expect(client.status).toMatchObject({ state: 'reconnecting' })
+    proxy = false
+    await vi.advanceTimersByTimeAsync(30_000)
+    expect(client.state).toBe('connected')
+  })
+
+  test('who would be listed and is not, since there is no socket, is told', async () => {
+    const answered: typeof fetch = async (url, init) => {
+      if (`${url}`.endsWith('/v1/capabilities')) return Response.json({})
+      return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
+    }
+    const client = connect({ transports: ['poll'], fetch: answered })
+    const errors: unknown[] = []
+    client.on('error', ({ code, message }) => errors.push(`${code}: ${message}`))
+    await settle()
+    client.subscribe('a', () => {})
+    await settle()
+    expect(errors).toEqual([])
+    client.subscribe('a', { presence: {} }, () => {})
+    await settle()
+    expect(errors).toEqual(['unavailable: presence needs a socket: not listed over poll'])
+  })
+
+  test('what the broker itself refuses at the beginning ends it', async () => {
+    const refused = { code: 'permission_denied', detail: 'not you', retryable: false }
+    const client = connect({ transports: ['poll'], fetch: async () => Response.json(refused, { status: 403 }) })
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(client.status).toMatchObject({ state: 'disconnected', error: { code: 'permission_denied' } })
   })
 
   test('one that is too large for a proxy is refused', async () => {
