@@ -39,7 +39,7 @@ export function toJsonEvent(event: Words): Words {
   const { data, ...rest } = event
   if (!(data instanceof Uint8Array) && data !== null) return event
   if (data) return { ...rest, data_base64: toBase64(data) }
-  return { datacontenttype: 'application/json', ...rest, data_base64: 'bnVsbA==' }
+  return { ...rest, datacontenttype: rest.datacontenttype ?? 'application/json', data_base64: 'bnVsbA==' }
 }
 
 /** Events as JSON says them, with bytes as bytes. Changes and returns them. */

@@ -8,8 +8,9 @@
 //      └────────────────────────┴──┴───────── reconnecting
 // ```
 // - One try at a time. A wait is cut short by `connect()`, by the network coming back and by a page that is looked at.
-// - Two failures in a row lead one transport down, if the broker can be reached at all: where it cannot, the transport
-//   is not to blame. From the lowest it goes on at the top.
+// - Two failures in a row lead one transport down. Only those count behind which the broker can be reached: where it
+//   cannot, the transport is not to blame, nor for what failed before the broker came back. From the lowest it goes on
+//   at the top.
 // - While a lower transport is in use the better ones are tried beside it; the first that opens takes its place.
 
 import { failure, type TidingsError } from '../errors.js'
@@ -183,17 +184,18 @@ export function createConnection(
 
   /** A try failed, or a connection was lost after so long. */
   const stepDown = async (lastedMs: number, signal: AbortSignal): Promise<void> => {
-    failures = lastedMs < GOOD_AFTER_MS ? failures + 1 : 0
-    if (failures < FAILURES_MAX || transports.length < 2) return
-    seek()
-    // Where the broker answers at all, it is the transport.
-    await capabilities(http, connectTimeoutMs, signal).then(
-      () => {
-        failures = 0
-        step = (step + 1) % transports.length
-      },
-      () => {},
-    )
+    if (lastedMs >= GOOD_AFTER_MS) failures = 0
+    else if (transports.length > 1) {
+      seek()
+      await capabilities(http, connectTimeoutMs, signal).then(
+        () => {
+          if (++failures < FAILURES_MAX) return
+          failures = 0
+          step = (step + 1) % transports.length
+        },
+        () => {},
+      )
+    }
   }
 
   /** How long to wait; `null` when it is over, which is said then. */

@@ -157,14 +157,14 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     // What only a later version says is passed over.
     if (error.cause !== LATER) end(error)
   }
-  const inflate = compress?.available && compress.reader(codec, () => bytesMax, decode, take, broken)
+  const inflate = compress?.available ? compress.reader(codec, () => bytesMax, decode, take, broken) : undefined
   const socket = new Socket(url, codec.subprotocol)
   socket.binaryType = 'arraybuffer'
   socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
     heardMs = Date.now()
     try {
       const frame = typeof data === 'string' ? data : new Uint8Array(data)
-      if (!inflate || !inflate(frame)) take(decode(frame))
+      if (!inflate?.(frame)) take(decode(frame))
     } catch (error) {
       broken(error)
     }
