@@ -207,7 +207,9 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       (await call<{ receipts: never }>('GET', `/v1/events/${offsetsOf(event)}/receipts`, undefined, options)).receipts,
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
       call('GET', `/v1/topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, undefined, options),
-    cancel: (event, options) => call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options),
+    async cancel(event, options) {
+      await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
+    },
     call,
   }
   if (settings.autoConnect) connect()

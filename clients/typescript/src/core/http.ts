@@ -60,7 +60,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
         done()
       }
     },
-    stream: (path, signal) => send(path, 'text/event-stream', { signal }),
+    stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
     close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }

@@ -4,11 +4,12 @@ import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { type Browser, type CDPSession, chromium, type Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { TransportName } from '../../src/index.js'
 import { type Figures, slope } from '../support/day.js'
 
 /** How many hours pass; a day on request. */
-const HOURS = Number(process.env.TIDINGS_HOURS ?? 2)
-/** What may be added in the seven tenths that are looked at, in bytes: of two hours 9 an event, of a day 0.7. */
+const HOURS = Number(process.env.TIDINGS_HOURS ?? 1)
+/** What may be added in the seven tenths that are looked at, in bytes: of one hour 18 an event, of a day 0.7. */
 const GROWTH_MAX = 500_000
 let browser: Browser
 let script: string
@@ -29,11 +30,11 @@ async function heapOf(session: CDPSession): Promise<number> {
 }
 
 /** The heap at the end of every tenth of that time, but for the first three; `seen` is what is done with each event. */
-async function heaps(hours: number, seen: string) {
+async function heaps(hours: number, transport: TransportName, seen: string) {
   const page: Page = await browser.newPage()
   const session = await page.context().newCDPSession(page)
   await page.addScriptTag({ content: script })
-  await page.evaluate(`globalThis.kept = []; void (globalThis.day = new days.Day(${seen}))`)
+  await page.evaluate(`globalThis.kept = []; void (globalThis.day = new days.Day('${transport}', ${seen}))`)
   const heaps: number[] = []
   for (let tenth = 0; tenth < 10; tenth++) {
     await page.evaluate(`day.pass(${hours * 6})`)
@@ -45,23 +46,30 @@ async function heaps(hours: number, seen: string) {
   return { figures, heaps, growth: slope(heaps) * (heaps.length - 1) }
 }
 
-test('hours of events, reconnects, acks, publishes and timers leave nothing behind', async () => {
-  const { figures, heaps: seen, growth } = await heaps(HOURS, '() => {}')
-  const { events, published, connections, questions, errors } = figures
-  const mb = seen.map((bytes) => (bytes / 1e6).toFixed(2)).join(' ')
-  console.info(
-    `${HOURS} h: ${events} events, ${published} publishes, ${questions} questions, ${connections} connections`,
-  )
-  console.info(`heap in MB: ${mb}; grown by ${Math.round(growth / 1e3)} kB`)
-  expect(events).toBeGreaterThan(HOURS * 3_600 * 12.9)
-  expect(published).toBe(HOURS * 3_600)
-  expect(questions).toBe(HOURS * 60)
-  expect(connections).toBe(HOURS * 6 + 1)
-  expect(errors).toEqual([])
-  expect(growth).toBeLessThan(GROWTH_MAX)
-}, 1_200_000)
+test.each(['websocket', 'sse', 'poll'] as const)(
+  'hours of events, lost connections, acks, publishes and timers over %s leave nothing behind',
+  async (transport) => {
+    const { figures, heaps: seen, growth } = await heaps(HOURS, transport, '() => {}')
+    const { events, published, connections, questions, errors } = figures
+    const mb = seen.map((bytes) => (bytes / 1e6).toFixed(2)).join(' ')
+    console.info(
+      `${HOURS} h: ${events} events, ${published} publishes, ${questions} questions, ${connections} connections`,
+    )
+    console.info(`heap in MB: ${mb}; grown by ${Math.round(growth / 1e3)} kB`)
+    expect(events).toBeGreaterThan(HOURS * 3_600 * 12.9)
+    // The last one may be on its way.
+    expect(published).toBeGreaterThan(HOURS * 3_600 - 10)
+    // What is made of requests takes time that the clock knows nothing of: a question may be late, a break not be met.
+    const socket = transport === 'websocket'
+    expect(questions).toBeGreaterThanOrEqual(HOURS * (socket ? 60 : 6))
+    expect(connections).toBeGreaterThan(HOURS * (socket ? 6 : 1))
+    expect(errors).toEqual([])
+    expect(growth).toBeLessThan(GROWTH_MAX)
+  },
+  1_200_000,
+)
 
 test('and where something is kept of every fourth event, that is seen', async () => {
-  const { growth } = await heaps(0.5, '(event) => { if (event.offset % 4 === 0) kept.push({ ...event }) }')
+  const { growth } = await heaps(0.5, 'websocket', '(event) => { if (event.offset % 4 === 0) kept.push({ ...event }) }')
   expect(growth).toBeGreaterThan(GROWTH_MAX)
 }, 120_000)

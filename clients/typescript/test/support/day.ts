@@ -7,7 +7,7 @@
 //   goodbye, a refused token or just so, and what was not acknowledged comes again; every hour the token is renewed and
 //   some events are gone.
 
-import { type Client, createClient, type TidingsEvent, type Words } from '../../src/index.js'
+import { type Client, createClient, type TidingsEvent, type TransportName, type Words } from '../../src/index.js'
 
 const LOG = '9f3c21d0-5a3e-4c1b-8f00-0123456789ab'
 
@@ -56,10 +56,12 @@ class Clock {
 }
 
 const channel = new MessageChannel()
+const turns: (() => void)[] = []
+channel.port1.onmessage = () => turns.shift()?.()
 /** A turn of the event loop, which no clock holds up. */
 function turn(): Promise<void> {
   return new Promise((resolve) => {
-    channel.port1.onmessage = () => resolve()
+    turns.push(resolve)
     channel.port2.postMessage(0)
   })
 }
@@ -74,12 +76,11 @@ interface Stream {
 /** The broker's side: what is sent to whom, and what was not acknowledged of it. */
 class Broker {
   offset = 0
-  published = 0
-  connections = 0
   /** Events of a durable that wait for an ack; those of all others are forgotten when they were sent. */
   readonly open = new Map<string, Map<number, Words>>()
   readonly streams = new Map<number, Stream>()
   socket: Socket | undefined
+  readonly door = new Door(this)
   gap = false
   #numbers = 0
 
@@ -101,6 +102,7 @@ class Broker {
       ...more,
     }
     for (const [name, waiting] of this.open) if (matches(name, topic)) waiting.set(offset, words)
+    this.door.event(words)
     for (const stream of this.streams.values()) {
       if (!matches(stream.filter, topic)) continue
       this.say({ events: { subscription: stream.subscription, after: stream.cursor, cursor: offset, events: [words] } })
@@ -110,29 +112,31 @@ class Broker {
 
   /** The connection ends. */
   drop(code: number): void {
+    this.door.drop()
     this.streams.clear()
     this.socket?.onclose?.({ code, reason: '' })
     this.socket = undefined
+  }
+
+  /** Publishes, and answers what is a question. */
+  publish({ topic, id, correlation, headers }: Words): Words {
+    this.event(topic as string, { id, correlation })
+    const { offset } = this
+    const replyTo = (headers as Record<string, string> | undefined)?.['reply-to']
+    if (replyTo) this.event(replyTo, { correlation })
+    return { offset, id }
   }
 
   take({ id, ...request }: Words): void {
     const [[kind, body] = ['', {}]] = Object.entries(request) as [string, Words][]
     const answer = (words: Words): void => this.say({ reply: id, ...words })
     if (kind === 'connect') {
-      this.connections++
       const limits = { ping_interval_ms: 25_000, max_message_bytes: 1 << 20 }
       answer({ connected: { session: 's', subject: 'alice', log: LOG, first: 1, last: this.offset, ...limits } })
     } else if (kind === 'ping') answer({ pong: {} })
     else if (kind === 'refresh') answer({ refreshed: {} })
-    else if (kind === 'publish') {
-      this.published++
-      answer({ published: { offset: this.offset + 1, id: body.id } })
-      const headers = body.headers as Record<string, string> | undefined
-      const { topic, correlation } = body as { topic: string; correlation?: string }
-      this.event(topic, { id: body.id, correlation })
-      const replyTo = headers?.['reply-to']
-      if (replyTo) this.event(replyTo, { correlation })
-    } else if (kind === 'subscribe') this.#subscribe(body, answer)
+    else if (kind === 'publish') answer({ published: this.publish(body) })
+    else if (kind === 'subscribe') this.#subscribe(body, answer)
     else if (kind === 'unsubscribe') {
       this.streams.delete(body.subscription as number)
       answer({ unsubscribed: body })
@@ -210,6 +214,136 @@ class Socket {
   close(): void {}
 }
 
+/** How many of the newest events a read finds. */
+const RECENT_MAX = 500
+
+/** The same broker over HTTP: reads that wait, streams, durables that are fetched from. */
+class Door {
+  readonly #broker: Broker
+  readonly #recent: Words[] = []
+  readonly #waiting = new Set<() => void>()
+  readonly #streams = new Set<{ filter: string; controller: ReadableStreamDefaultController<Uint8Array> }>()
+  /** Which events of a durable are with the client, by its filter. */
+  readonly #given = new Map<string, Set<number>>()
+  /** Nobody answers. */
+  down = false
+
+  constructor(broker: Broker) {
+    this.#broker = broker
+  }
+
+  event(words: Words): void {
+    this.#recent.push(words)
+    if (this.#recent.length > RECENT_MAX) this.#recent.shift()
+    for (const { filter, controller } of this.#streams) {
+      if (matches(filter, words.topic as string)) controller.enqueue(line(words))
+    }
+    this.wake()
+  }
+
+  wake(): void {
+    for (const go of [...this.#waiting]) go()
+  }
+
+  /** Keeps streams that have nothing to say. */
+  comment(): void {
+    for (const { controller } of this.#streams) controller.enqueue(new TextEncoder().encode(':\n\n'))
+  }
+
+  drop(): void {
+    for (const { controller } of this.#streams) controller.error(new TypeError('cut'))
+    this.#streams.clear()
+    this.#given.clear()
+    this.wake()
+  }
+
+  readonly fetch = async (url: string, init: RequestInit): Promise<Response> => {
+    await turn()
+    if (this.down) throw new TypeError('there is no network')
+    const { pathname, searchParams } = new URL(url)
+    const signal = init.signal ?? new AbortController().signal
+    const body = typeof init.body === 'string' ? (JSON.parse(init.body) as Words) : {}
+    const { accept } = init.headers as Record<string, string>
+    const [, , what, name = '', act] = pathname.split('/')
+    const last = this.#broker.offset
+    if (what === 'capabilities') return Response.json({ limits: { ping_interval_ms: 25_000 } })
+    if (what === 'events' && init.method === 'POST') return Response.json(this.#broker.publish(body))
+    if (what === 'events') {
+      const filter = searchParams.get('topic') ?? ''
+      const after = Number.parseInt(searchParams.get('after') ?? `${last}`, 10)
+      const found = (): Words[] =>
+        this.#recent.filter(({ offset, topic }) => Number(offset) > after && matches(filter, topic as string))
+      if (accept === 'text/event-stream') return this.#stream(filter, after, found(), signal)
+      const limit = Number(searchParams.get('limit'))
+      const events = (await this.#waitFor(found, searchParams.get('wait'), signal)).slice(0, limit)
+      const cursor = events.length === limit ? (events.at(-1)?.offset as number) : this.#broker.offset
+      return Response.json({ events, cursor, log: LOG, first: 1, last: this.#broker.offset })
+    }
+    const filter = `${name}.*`
+    if (init.method === 'GET' && !act && !this.#broker.open.has(filter))
+      return Response.json({ code: 'not_found', detail: 'no such durable', retryable: false }, { status: 404 })
+    const open = this.#broker.open.get(filter) ?? new Map<number, Words>()
+    this.#broker.open.set(filter, open)
+    const given = this.#given.get(filter) ?? new Set<number>()
+    this.#given.set(filter, given)
+    if (act === 'events') return this.#stream(filter, last, [...open.values()], signal)
+    if (act === 'ack' || act === 'nack') {
+      for (const offset of body.offsets as number[]) {
+        given.delete(offset)
+        if (act === 'ack') open.delete(offset)
+      }
+      this.wake()
+    }
+    if (act !== 'fetch') return Response.json({ cursor: last })
+    const found = (): Words[] => [...open.values()].filter(({ offset }) => !given.has(offset as number))
+    const events = (await this.#waitFor(found, body.wait as string, signal)).slice(0, body.limit as number)
+    for (const { offset } of events) given.add(offset as number)
+    // Whoever polls is told with the second delivery, and here with the first, so that one refusal is enough.
+    const attempts = Object.fromEntries(events.map(({ offset }) => [offset, 2]))
+    return Response.json({ events, attempts, cursor: this.#broker.offset })
+  }
+
+  #stream(filter: string, cursor: number, first: Words[], signal: AbortSignal): Response {
+    let gone = (): boolean => false
+    const body = new ReadableStream<Uint8Array>({
+      start: (controller) => {
+        const stream = { filter, controller }
+        this.#streams.add(stream)
+        for (const words of first) controller.enqueue(line(words))
+        gone = () => this.#streams.delete(stream)
+        signal.addEventListener('abort', () => gone() && controller.error(signal.reason))
+      },
+      cancel: () => void gone(),
+    })
+    return new Response(body, { headers: { 'tidings-log': LOG, 'tidings-cursor': `${cursor}` } })
+  }
+
+  /** What is found at once, or within `wait` (`25s`). */
+  async #waitFor(found: () => Words[], wait: string | null, signal: AbortSignal): Promise<Words[]> {
+    const endMs = Date.now() + Number.parseInt(wait ?? '0', 10) * 1_000
+    while (found().length === 0 && Date.now() < endMs && !this.down && !signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const go = (): void => {
+          this.#waiting.delete(go)
+          clearTimeout(timer)
+          signal.removeEventListener('abort', go)
+          resolve()
+        }
+        const timer = setTimeout(go, endMs - Date.now())
+        this.#waiting.add(go)
+        signal.addEventListener('abort', go)
+      })
+    }
+    if (signal.aborted) throw signal.reason
+    return found()
+  }
+}
+
+/** An event as a stream has it. */
+function line(words: Words): Uint8Array {
+  return new TextEncoder().encode(`id: ${words.offset}@${LOG.slice(0, 8)}\ndata: ${JSON.stringify(words)}\n\n`)
+}
+
 /** What a day has brought so far. */
 export interface Figures {
   events: number
@@ -228,7 +362,7 @@ export class Day {
   #done: Promise<unknown> = Promise.resolve()
 
   /** `seen` is told every event. */
-  constructor(seen: (event: TidingsEvent) => void = () => {}) {
+  constructor(transport: TransportName = 'websocket', seen: (event: TidingsEvent) => void = () => {}) {
     const broker = this.#broker
     class Own extends Socket {
       constructor() {
@@ -238,8 +372,8 @@ export class Day {
     const WebSocket = Own as unknown as typeof globalThis.WebSocket
     const client = createClient('http://day.test', {
       WebSocket,
-      transports: ['websocket'],
-      fetch: () => Promise.reject(new TypeError('there is no network')),
+      transports: [transport],
+      fetch: ((url: string, init: RequestInit) => broker.door.fetch(url, init)) as typeof fetch,
       getToken: async ({ reason }) => `token ${reason} ${Date.now()}`,
     })
     this.client = client
@@ -247,6 +381,9 @@ export class Day {
       this.figures.events++
       seen(event)
     }
+    client.on('state', ({ state }) => {
+      if (state === 'connected') this.figures.connections++
+    })
     client.on('error', ({ code, message }) => this.figures.errors.push(`${code}: ${message}`))
     client.subscribe('tasks.*', { key: 'tasks' }, got)
     client.subscribe('auto.*', { durable: 'auto' }, async (event) => got(event))
@@ -291,9 +428,10 @@ export class Day {
         if (second % 1_200 === 0) broker.say({ goodbye: { code: 'shutting_down', reconnect_after_ms: 200 } })
         broker.drop([1006, 4401, 1001][(second / 600) % 3] ?? 1006)
       }
+      broker.door.down = second % 600 === 0
+      if (second % 10 === 0) broker.door.comment()
       await this.#clock.advance(1_000)
     }
-    figures.connections = broker.connections
   }
 
   /** Timers that are left when all is closed. */

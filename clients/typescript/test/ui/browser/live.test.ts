@@ -59,6 +59,8 @@ it('two windows stay in step, over a kill -9 of the broker too', async () => {
   // Up to here nothing was complained of; what follows, Chromium says of every refused connection.
   expect([...ann.complaints, ...bob.complaints]).toEqual([])
 
+  // What is said last of the operation may still be on its way.
+  for (const { page } of [ann, bob]) await expect.poll(() => run(page, 'client.status.outboxEvents'), WAIT).toBe(0)
   await windows.broker.kill()
   for (const { page } of [ann, bob]) await page.locator('.tidings-connection[data-state="reconnecting"]').waitFor()
   await ann.page.getByText('Connection lost').waitFor()
