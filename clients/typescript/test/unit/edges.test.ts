@@ -207,6 +207,26 @@ describe('others in the way', () => {
     expect(client.state).toBe('connected')
   })
 
+  test('a broker that comes back between two tries is found by its socket', async () => {
+    let up = false
+    const answered: typeof fetch = async () => {
+      if (!up) throw new TypeError('no network')
+      return Response.json({})
+    }
+    const client = connect({ transports: ['websocket', 'poll'], fetch: answered })
+    await settle()
+    FakeSocket.last.drop()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.drop()
+    up = true
+    await vi.advanceTimersByTimeAsync(1_000)
+    // Only one of two failures was the socket's.
+    expect(FakeSocket.made).toHaveLength(3)
+    FakeSocket.last.accept()
+    await settle()
+    expect(client.status).toMatchObject({ state: 'connected', transport: 'websocket' })
+  })
+
   test('who would be listed and is not, since there is no socket, is told', async () => {
     const answered: typeof fetch = async (url, init) => {
       if (`${url}`.endsWith('/v1/capabilities')) return Response.json({})
