@@ -241,10 +241,13 @@ async fn floor(broker: &Broker) -> u64 {
 /// A session on the durable `d` of all operations, that conflates.
 async fn conflating(broker: &Broker, mode: &str) -> Socket {
     let mut socket = Socket::open(&broker.public).await;
-    let options = json!({
+    let mut options = json!({
         "durable": "d", "filters": ["operations.>"], "start": "first", "mode": mode,
-        "conflate_ms": 50, "ack_wait_ms": 0,
+        "conflate_ms": 50,
     });
+    if mode != "mirror" {
+        options["ack_wait_ms"] = json!(0);
+    }
     socket.subscribe(options).await;
     socket
 }

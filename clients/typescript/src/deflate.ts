@@ -1,7 +1,7 @@
 // Compressed batches: their frames hold a head in the socket's encoding, and the events behind it as deflate-raw.
 
 import { isWords, unreadable } from './core/check.js'
-import type { Compression } from './wire.js'
+import type { Codec, Compression, WireMessage } from './wire.js'
 
 /**
  * Asks for batches compressed by `deflate-raw`, for lines that are slow or cost money:
@@ -12,15 +12,35 @@ export const deflateRaw: Compression = {
   get available() {
     return typeof DecompressionStream === 'function'
   },
-  async decode(frame, codec, bytesMax) {
-    const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
-    const end = frame.length < 5 ? Infinity : 5 + view.getUint32(1, true)
-    if (end > frame.length) throw unreadable('a compressed batch without its head')
-    const message = codec.decode(frame.subarray(5, end))
-    if (!isWords(message.events)) throw unreadable('a compressed message that is no batch')
-    const events = codec.decodeEvents(await inflate(frame.subarray(end), bytesMax))
-    return { ...message, events: { ...message.events, events } }
+  reader(codec, bytesMax, decode, message, broken) {
+    /** The last that is being inflated or waits for one that is. */
+    let last: Promise<void> | undefined
+    return (frame) => {
+      const compressed = typeof frame !== 'string' && frame[0] === 1
+      if (!last && !compressed) return false
+      // Inflating takes its time; what came behind waits for it.
+      const mine = (last ?? Promise.resolve())
+        .then(() => (compressed ? decompress(frame, codec, bytesMax()) : decode(frame)))
+        .then(message)
+        .catch(broken)
+        .then(() => {
+          if (last === mine) last = undefined
+        })
+      last = mine
+      return true
+    }
   },
+}
+
+/** A compressed frame, whose events have `bytesMax` bytes at most. */
+async function decompress(frame: Uint8Array, codec: Codec, bytesMax: number): Promise<WireMessage> {
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength)
+  const end = frame.length < 5 ? Infinity : 5 + view.getUint32(1, true)
+  if (end > frame.length) throw unreadable('a compressed batch without its head')
+  const message = codec.decode(frame.subarray(5, end))
+  if (!isWords(message.events)) throw unreadable('a compressed message that is no batch')
+  const events = codec.decodeEvents(await inflate(frame.subarray(end), bytesMax))
+  return { ...message, events: { ...message.events, events } }
 }
 
 /** Inflates; more than so many bytes are refused before they are kept. */

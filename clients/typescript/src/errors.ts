@@ -70,3 +70,8 @@ export class TidingsError extends Error {
     this.retryAfterMs = details.retryAfterMs
   }
 }
+
+/** As `new TidingsError`, with what it comes from. */
+export function failure(code: ErrorCode, message: string, cause?: unknown): TidingsError {
+  return new TidingsError(code, message, { cause })
+}

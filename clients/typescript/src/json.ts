@@ -36,17 +36,10 @@ function withJsonData(request: WireRequest): Words {
 
 /** A publish as JSON says it: bytes as `data_base64`; so is `null`, which JSON refuses as a value of its own. */
 export function toJsonEvent(event: Words): Words {
-  const { data } = event
+  const { data, ...rest } = event
   if (!(data instanceof Uint8Array) && data !== null) return event
-  const out: Words = {}
-  for (const [name, value] of Object.entries(event)) {
-    if (name !== 'data') out[name] = value
-    else {
-      if (data === null) out.datacontenttype ??= 'application/json'
-      out.data_base64 = data === null ? 'bnVsbA==' : toBase64(data)
-    }
-  }
-  return out
+  if (data) return { ...rest, data_base64: toBase64(data) }
+  return { ...rest, datacontenttype: rest.datacontenttype ?? 'application/json', data_base64: 'bnVsbA==' }
 }
 
 /** Events as JSON says them, with bytes as bytes. Changes and returns them. */

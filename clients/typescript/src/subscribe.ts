@@ -34,9 +34,15 @@ export interface CommonSubscribeOptions extends Selection {
   maxBytesPerSecond?: number
   /** `error` ends the subscription with `offset_gone` where events are gone. Default `continue`, with a `gap`. */
   onGap?: 'continue' | 'error'
-  /** First the newest event of every topic and key, then all that follows. Default `false`. */
+  /**
+   * First the newest event of every topic and key, then all that follows. Over long poll, which knows no such state, all
+   * events from the first on: the newest of each is the same in the end. Default `false`.
+   */
   lastPerKey?: boolean
-  /** Be listed on the topics, which have no wildcards then, with this data (1 KiB of JSON). Sockets only. */
+  /**
+   * Be listed on the topics, which have no wildcards then, with this data (1 KiB of JSON). Sockets only: over SSE and
+   * long poll the client's `error` says that we are not listed, whenever the subscription begins there.
+   */
   presence?: {
     /** What others see of us: at most 1 KiB of JSON. Sessions with the same data cannot be told apart. */
     data?: unknown

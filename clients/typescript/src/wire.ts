@@ -39,6 +39,15 @@ export interface Compression {
   readonly name: string
   /** Whether this platform can do it. */
   readonly available: boolean
-  /** A compressed frame, whose events have `bytesMax` bytes at most. Rejected with `protocol` for what is none. */
-  decode(frame: Uint8Array, codec: Codec, bytesMax: number): Promise<WireMessage>
+  /**
+   * Takes frames as they come; false for one that is `decode`d at once, by the caller. All else is told to `message` in
+   * the order of the frames, with `bytesMax` bytes of events at most, and to `broken` where it cannot be read.
+   */
+  reader(
+    codec: Codec,
+    bytesMax: () => number,
+    decode: (frame: string | Uint8Array) => WireMessage,
+    message: (message: WireMessage) => void,
+    broken: (error: unknown) => void,
+  ): (frame: string | Uint8Array) => boolean
 }

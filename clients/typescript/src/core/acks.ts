@@ -1,112 +1,223 @@
 // What a durable's events come to: handed over once, acknowledged or to come again, as the handler or the program says.
+//
+// A lease is what was handed to the program and the broker may deliver again:
+// - Being handled, or its ack on the way: a redelivery is passed over.
+// - Acknowledged a moment ago: it was on its way already; it is acknowledged again.
+// - Handed over on an earlier connection: the new session brings it once more, which is passed over. What comes again
+//   after that was waited for too long, and is handed over again.
+//
+// An errand is an ack or nack that the broker has not answered, in the order in which they were made:
+// - What is said while an answer is awaited is gathered: many acks become one request, of 4,096 events at most.
+// - After a lost connection they are said again; that changes nothing where they had arrived.
 
-import { TidingsError } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import type { Acknowledged, SubscribeOptions } from '../types.js'
 import type { Words } from '../wire.js'
-import { Errands } from './errands.js'
-import { Leases } from './leases.js'
 import type { Feed } from './link.js'
-import { abortable } from './wait.js'
+import { errorOf, isFinal } from './verdict.js'
+import { abortable, alarm } from './wait.js'
 
-export class Acks {
-  readonly #errands: Errands
-  readonly #leases = new Leases()
-  readonly #leased: boolean
-  readonly #manual: boolean
-  readonly #failed: (error: TidingsError) => void
+/** How long a redelivery may be on its way behind the answer to its ack. */
+const LATE_MS = 10_000
+/** How many acknowledged events are remembered at most, and how many go in one request. */
+const OFFSETS_MAX = 4_096
+/** How long to wait after an answer that says to try again and not when. */
+const RETRY_MS = 500
 
-  /** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
-  constructor(options: SubscribeOptions, acked: (cursor: number) => void, failed: (error: TidingsError) => void) {
-    const { durable } = options
-    this.#errands = new Errands(acked)
-    // A mirror leases nothing.
-    this.#leased = durable !== undefined && options.mode !== 'mirror'
-    this.#manual = durable !== undefined && options.ack === 'manual'
-    this.#failed = failed
-  }
+/** `carried`: handed over on an earlier connection. A number: when it was acknowledged. */
+type Lease = 'handling' | 'handed' | 'carried' | 'acking' | number
 
+interface Errand {
+  kind: 'ack' | 'nack'
+  /** `offset`, or `offsets`; and of a nack the rest. Without a log it is as on a connection to that log. */
+  words: Words
+  settled: { resolve(): void; reject(error: TidingsError): void }[]
+}
+
+export interface Acks {
   /** Whether this delivery is to be handed over. */
-  offer(offset: number, log: string | undefined): boolean {
-    if (!this.#leased) return true
-    const what = this.#leases.offer(offset, Date.now())
-    if (what === 'hand') this.#leases.set(offset, 'handling', Date.now())
-    if (what === 'ack') this.#unasked('ack', offset, log)
-    return what === 'hand'
-  }
-
+  offer(offset: number, log: string | undefined): boolean
   /** The handler is done with it, or has failed. It may have said itself what is to become of it. */
-  handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void {
-    if (this.#leased && !this.#leases.handling(offset)) return
-    if (this.#manual) {
-      // Of a mirror nothing would ever take it out again.
-      if (this.#leased) this.#leases.set(offset, 'handed', Date.now())
+  handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void
+  /** Tells the broker; resolved when it has answered. */
+  say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void>
+  /** There is a feed to say it over, or there is none. */
+  attach(feed: Feed | undefined): void
+  /** The feed is gone: what was not handed over, and what is open, is brought again by the next. */
+  lost(waiting: readonly number[]): void
+  /** The log is another one: its offsets are those of other events. */
+  forget(): void
+  /** Resolved when all that was said is answered, or cannot be. */
+  drain(): Promise<void>
+  /** Nothing is said any more: everybody who waits is told why. */
+  end(why: TidingsError): void
+}
+
+/** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
+export function createAcks(
+  { durable, mode, ack }: SubscribeOptions & { mode?: string; ack?: string },
+  acked: (cursor: number) => void,
+  failed: (error: TidingsError) => void,
+): Acks {
+  // A mirror leases nothing.
+  const leased = durable !== undefined && mode !== 'mirror'
+  const leases = new Map<number, Lease>()
+  const done: number[] = []
+  const queue: Errand[] = []
+  let feed: Feed | undefined
+  let busy = false
+  let drained: (() => void) | undefined
+
+  /** Forgets what was acknowledged long ago. */
+  const forgetLate = (): void => {
+    for (;;) {
+      const [offset] = done
+      if (offset === undefined) return
+      const lease = leases.get(offset)
+      if (typeof lease === 'number') {
+        if (Date.now() - lease < LATE_MS && done.length <= OFFSETS_MAX) return
+        leases.delete(offset)
+      }
+      done.shift()
     }
-    // A mirror delivers nothing again: there is nothing to be told of a failure.
-    else if (kind === 'ack' || this.#leased) this.#unasked(kind, offset, log)
   }
 
-  /** Tells the broker; resolved when it has answered. */
-  say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void> {
-    const offsets = (words.offsets as number[] | undefined) ?? []
-    const mark = (state: 'acking' | 'acked' | undefined): void => {
-      if (!this.#leased) return
-      for (const offset of offsets) {
-        if (state) this.#leases.set(offset, state, Date.now())
-        else this.#leases.drop(offset)
-      }
-      if (state && typeof words.offset === 'number') this.#leases.upTo(words.offset, state, Date.now())
+  const next = (): void => {
+    const by = feed
+    const [errand] = queue
+    if (!by || !errand || busy || retry.on()) return
+    busy = true
+    const answered = (settle: (of: Errand['settled'][0]) => void): void => {
+      if (queue[0] === errand) queue.shift()
+      errand.settled.forEach(settle)
+      if (queue.length === 0) drained?.()
+      next()
     }
-    const isAck = kind === 'ack'
-    mark(isAck ? 'acking' : undefined)
-    const said = this.#errands.add(kind, log ? { ...words, log } : words).then(
-      () => {
-        if (isAck) mark('acked')
+    by.say(errand.kind, errand.words).then(
+      (cursor) => {
+        if (feed !== by) return
+        busy = false
+        if (cursor !== undefined) acked(cursor)
+        answered(({ resolve }) => resolve())
       },
-      (error) => {
-        // It is as if nothing had been said: the broker brings them again.
-        mark(undefined)
-        throw error
+      (cause) => {
+        if (feed !== by) return
+        const error = errorOf(cause)
+        busy = false
+        if (isFinal(error) || drained) answered(({ reject }) => reject(error))
+        else retry.set(error.retryAfterMs ?? RETRY_MS)
       },
     )
-    return abortable(signal, (resolve, reject) => void said.then(resolve, reject) as undefined)
+  }
+  const retry = alarm(next)
+
+  const add = (kind: 'ack' | 'nack', words: Words): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const settled = { resolve, reject }
+      const last = queue.at(-1)
+      const offsets = last?.words.offsets as number[] | undefined
+      const more = words.offsets as number[] | undefined
+      if (
+        // The first is on its way.
+        !(busy && queue.length === 1) &&
+        kind === 'ack' &&
+        last?.kind === kind &&
+        last.words.log === words.log &&
+        offsets &&
+        more &&
+        offsets.length + more.length <= OFFSETS_MAX
+      ) {
+        offsets.push(...more)
+        last.settled.push(settled)
+      } else queue.push({ kind, words, settled: [settled] })
+      // In a microtask: what is acknowledged in one go becomes one request.
+      queueMicrotask(next)
+    })
+
+  const acks: Acks = {
+    offer(offset, log) {
+      if (!leased) return true
+      forgetLate()
+      const lease = leases.get(offset)
+      const hand = lease === undefined || lease === 'handed'
+      if (hand) leases.set(offset, 'handling')
+      else if (lease === 'carried') leases.set(offset, 'handed')
+      else if (lease !== 'handling' && lease !== 'acking') unasked('ack', offset, log)
+      return hand
+    },
+    handled(offset, kind, log) {
+      if (leased && leases.get(offset) !== 'handling') return
+      if (ack === 'manual') {
+        // Of a mirror nothing would ever take it out again.
+        if (leased) leases.set(offset, 'handed')
+      }
+      // A mirror delivers nothing again: there is nothing to be told of a failure.
+      else if (kind === 'ack' || leased) unasked(kind, offset, log)
+    },
+    say(kind, words, log, signal) {
+      const { offset, offsets = [] } = words as { offset?: number; offsets?: number[] }
+      const mark = (lease: 'acking' | number): void => {
+        if (!leased) return
+        const open = offset === undefined ? [] : [...leases].filter(([, known]) => typeof known !== 'number')
+        const these = offset === undefined ? offsets : open.map(([each]) => each).filter((each) => each <= offset)
+        for (const each of these) {
+          leases.set(each, lease)
+          if (lease !== 'acking') done.push(each)
+        }
+      }
+      // A nack, or where the ack is refused it is as if nothing had been said: the broker brings them again.
+      const drop = (): void => {
+        for (const each of offsets) leases.delete(each)
+      }
+      if (kind === 'ack') mark('acking')
+      else drop()
+      const said = add(kind, log ? { ...words, log } : words).then(
+        () => kind === 'ack' && mark(Date.now()),
+        (error) => {
+          drop()
+          throw error
+        },
+      )
+      return abortable<void>(signal, (resolve, reject) => void said.then(() => resolve(), reject))
+    },
+    attach(to) {
+      // What was said over it is on its way still.
+      if (!to || to !== feed) {
+        feed = to
+        busy = false
+        retry.clear()
+      }
+      next()
+    },
+    lost(waiting) {
+      for (const offset of waiting) leases.delete(offset)
+      for (const [offset, lease] of leases) if (lease === 'handed') leases.set(offset, 'carried')
+    },
+    forget() {
+      leases.clear()
+      done.length = 0
+    },
+    drain: () =>
+      new Promise((resolve) => {
+        drained = resolve
+        if (queue.length === 0) resolve()
+      }),
+    end(why) {
+      acks.attach(undefined)
+      for (const { settled } of queue.splice(0)) for (const { reject } of settled) reject(why)
+    },
   }
 
-  /** There is a feed to say it over, or there is none. */
-  attach(feed: Feed | undefined): void {
-    this.#errands.attach(feed)
+  const unasked = (kind: 'ack' | 'nack', offset: number, log: string | undefined): void => {
+    acks.say(kind, { offsets: [offset] }, log).catch(failed)
   }
-
-  /** The feed is gone: what was not handed over, and what is open, is brought again by the next. */
-  lost(waiting: readonly number[]): void {
-    for (const offset of waiting) this.#leases.drop(offset)
-    this.#leases.carry()
-  }
-
-  /** The log is another one: its offsets are those of other events. */
-  forget(): void {
-    this.#leases.clear()
-  }
-
-  /** Resolved when all that was said is answered, or cannot be. */
-  drain(): Promise<void> {
-    return this.#errands.drain()
-  }
-
-  /** Nothing is said any more. */
-  end(why: TidingsError): void {
-    this.#errands.end(why)
-  }
-
-  #unasked(kind: 'ack' | 'nack', offset: number, log: string | undefined): void {
-    this.say(kind, { offsets: [offset] }, log).catch(this.#failed)
-  }
+  return acks
 }
 
 export function offsetsOf(events: Acknowledged | readonly Acknowledged[]): number[] {
-  const list: readonly Acknowledged[] = Array.isArray(events) ? events : [events as Acknowledged]
-  return list.map((event) => (typeof event === 'number' ? event : event.offset))
+  return [events].flat().map((event) => (typeof event === 'number' ? event : (event as { offset: number }).offset))
 }
 
 export function ended(): TidingsError {
-  return new TidingsError('closed', 'the subscription has ended')
+  return failure('closed', 'the subscription has ended')
 }

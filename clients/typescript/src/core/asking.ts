@@ -2,7 +2,7 @@
 //
 // - It listens before it asks, so that no answer is too fast; a connection that breaks in between loses nothing.
 
-import { TidingsError } from '../errors.js'
+import { failure } from '../errors.js'
 import type { Client, RequestOptions, TidingsEvent } from '../types.js'
 import { uuidv7 } from './uuid.js'
 import { aborted, deadline } from './wait.js'
@@ -20,14 +20,18 @@ export async function ask(
 ): Promise<TidingsEvent> {
   const { timeoutMs = 30_000, replyTo = from, correlation = uuidv7(), signal, headers, ...rest } = options
   const limit = deadline(timeoutMs, signal)
-  const answers = client.subscribe(replyTo)
+  const answers = client.subscribe(replyTo, { signal: limit.signal })
   try {
     await answers.ready(limit)
     // An answer that may be among what is gone is not waited for in vain.
     answers.on('gap', () => void answers.unsubscribe())
-    limit.signal.addEventListener('abort', () => void answers.unsubscribe())
-    const question = { ...rest, ttlMs: timeoutMs, correlation, headers: { ...headers, [REPLY_TO]: replyTo } }
-    await client.publish(topic, data, { ...question, signal: limit.signal })
+    await client.publish(topic, data, {
+      ...rest,
+      ttlMs: timeoutMs,
+      correlation,
+      headers: { ...headers, [REPLY_TO]: replyTo },
+      signal: limit.signal,
+    })
     for await (const event of answers) if (event.correlation === correlation) return event
   } catch (error) {
     if (!limit.signal.aborted) throw error
@@ -35,6 +39,5 @@ export async function ask(
     limit.done()
     void answers.unsubscribe()
   }
-  if (signal?.aborted) throw aborted(signal)
-  throw new TidingsError('no_reply', `no answer came on ${replyTo} within ${timeoutMs} ms`)
+  throw signal?.aborted ? aborted(signal) : failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)
 }

@@ -1,12 +1,11 @@
-import { TidingsError } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import type { WireMessage, Words } from '../wire.js'
 
-/** What answers a request, by `reply`, and what comes unasked. Some are both. */
-const REPLIES =
-  'connected published published_batch scheduled subscribed acked nacked unsubscribed refreshed presence receipts cancelled pong error'.split(
+/** What the broker says: at first what only answers a request, by `reply`, at the end what only comes unasked. */
+const KINDS =
+  'connected published published_batch scheduled subscribed nacked unsubscribed refreshed presence receipts cancelled acked pong error events caught_up gap superseded token_expiring goodbye'.split(
     ' ',
   )
-const PUSHES = 'events caught_up gap superseded acked pong token_expiring goodbye error'.split(' ')
 
 export function isWords(value: unknown): value is Words {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
@@ -18,7 +17,7 @@ export function isOffset(value: unknown): value is number {
 
 /** What came is not what a broker of this version says. */
 export function unreadable(what: string, cause?: unknown): TidingsError {
-  return new TidingsError('protocol', `the broker's message cannot be read: ${what}`, { cause })
+  return failure('protocol', `the broker's message cannot be read: ${what}`, cause)
 }
 
 /** The cause of the error where a whole message is a push of a kind that only a later version knows. */
@@ -26,8 +25,9 @@ export const LATER = Symbol('later')
 
 /** What a message says: the one word that is known beside `reply`. */
 export function kindOf(message: WireMessage): string | undefined {
-  const kinds = (message.reply === undefined ? PUSHES : REPLIES).filter((kind) => isWords(message[kind]))
-  return kinds.length === 1 ? kinds[0] : undefined
+  const kinds = message.reply === undefined ? KINDS.slice(11) : KINDS.slice(0, 14)
+  const [kind, more] = kinds.filter((name) => isWords(message[name]))
+  return more ? undefined : kind
 }
 
 /**
@@ -36,19 +36,17 @@ export function kindOf(message: WireMessage): string | undefined {
  */
 export function checked(message: unknown): WireMessage {
   const kind = isWords(message) && kindOf(message)
-  if (kind === undefined && isLater(message as WireMessage)) throw unreadable('a push of a later version', LATER)
-  if (!kind) throw unreadable('it says nothing known, or two things')
-  const body = message[kind] as Words
-  if (kind === 'events') checkEvents(body.events)
-  if ((kind === 'published' || kind === 'scheduled') && !isOffset(body.offset)) throw unreadable(`${kind}.offset`)
+  if (!kind) {
+    const said = isWords(message) && !message.reply ? Object.keys(message).filter((name) => isWords(message[name])) : []
+    throw unreadable(
+      'nothing known, or two things',
+      said.length === 1 && !KINDS.includes(`${said}`) ? LATER : undefined,
+    )
+  }
+  const { events, offset } = message[kind] as Words
+  if (kind === 'events') checkEvents(events)
+  if ((kind === 'published' || kind === 'scheduled') && !isOffset(offset)) throw unreadable(`${kind}.offset`)
   return message
-}
-
-/** Whether a message comes unasked and says one thing, and that is not known here. */
-function isLater(message: WireMessage): boolean {
-  if (message.reply !== undefined) return false
-  const said = Object.keys(message).filter((kind) => isWords(message[kind]))
-  return said.length === 1 && !REPLIES.includes(said[0] ?? '') && !PUSHES.includes(said[0] ?? '')
 }
 
 /** Throws where these are not events. */

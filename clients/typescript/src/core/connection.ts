@@ -8,243 +8,249 @@
 //      └────────────────────────┴──┴───────── reconnecting
 // ```
 // - One try at a time. A wait is cut short by `connect()`, by the network coming back and by a page that is looked at.
+// - Two failures in a row lead one transport down. Only those count behind which the broker can be reached: where it
+//   cannot, the transport is not to blame, nor for what failed before the broker came back. From the lowest it goes on
+//   at the top.
 // - While a lower transport is in use the better ones are tried beside it; the first that opens takes its place.
 
-import { TidingsError } from '../errors.js'
-import type { ReconnectOptions } from '../options.js'
+import { failure, type TidingsError } from '../errors.js'
 import type { Session, Status, TransportName } from '../types.js'
-import { Backoff } from './backoff.js'
-import { Ladder } from './ladder.js'
+import { delayOf } from './backoff.js'
+import type { Core } from './core.js'
+import { capabilities } from './http-link.js'
 import type { Link, LinkHooks } from './link.js'
-import { type Verdict, verdictOf } from './verdict.js'
-import { deadline, sleep } from './wait.js'
+import { errorOf, isFinal } from './verdict.js'
+import { aborted, alarm, deadline, sleep } from './wait.js'
 
-/** What a connection needs of its client. */
-export interface ConnectionHooks {
-  /** Opens a link. Rejected with a `Verdict` or an error. */
-  dial(transport: TransportName, hooks: LinkHooks, signal: AbortSignal): Promise<Link>
-  /** Whether the broker answers at all: then it is the transport that fails. */
-  reachable(signal: AbortSignal): Promise<boolean>
-  /** There is a link, another one, or none. */
-  attach(link: Link | undefined): void
-  /** Another token is needed; false where there is none to be had. */
-  rejected(): boolean
-  tokenExpiring(link: Link): void
-  status(status: Status, stateChanged: boolean): void
-  goodbye(code: string, reconnectAfterMs: number): void
-  error(error: TidingsError): void
+/** A connection that did not last so long counts as a failure of its transport. */
+const GOOD_AFTER_MS = 5_000
+/** So many failures in a row lead down. */
+const FAILURES_MAX = 2
+
+export interface Connection {
+  status(): Status
+  /** What the broker said last. */
+  session(): Session | undefined
+  link(): Link | undefined
+  /** Connects, or tries at once where a wait is on. */
+  connect(): void
+  disconnect(error?: TidingsError): void
+  /** The page is looked at, or the network is back: what waits is tried, what is there shows that it is. */
+  wake(): void
+  /** Changes what is shown, and tells it where it is another. */
+  set(change: Partial<Status>): void
 }
 
-export interface ConnectionOptions {
-  readonly transports: readonly TransportName[]
-  readonly reconnect?: ReconnectOptions
-  readonly connectTimeoutMs: number
-  readonly upgradeEveryMs: number
-}
-
-export class Connection {
-  status: Status = {
+/**
+ * `dial` opens a link, `attach` is told that there is one, another one, or none.
+ */
+export function createConnection(
+  { settings, tokens, http, emit, failed }: Core,
+  transports: readonly [TransportName, ...TransportName[]],
+  dial: (transport: TransportName, hooks: LinkHooks, signal: AbortSignal) => Promise<Link>,
+  attach: (link: Link | undefined) => void,
+): Connection {
+  const { reconnect = {}, connectTimeoutMs, upgradeEveryMs, logger } = settings
+  let status = {
     state: 'disconnected',
-    transport: undefined,
     since: Date.now(),
     attempt: 0,
-    nextRetryAt: undefined,
-    latencyMs: undefined,
     outboxEvents: 0,
-    error: undefined,
-  }
-  session: Session | undefined
-
-  readonly #options: ConnectionOptions
-  readonly #hooks: ConnectionHooks
-  readonly #backoff: Backoff
-  readonly #ladder: Ladder
-  #link: Link | undefined
-  #linkedMs = 0
+  } as Status
+  let session: Session | undefined
+  let link: Link | undefined
+  let linkedMs = 0
   /** Ends the tries; there is one while a connection is wanted. */
-  #wanted: AbortController | undefined
+  let wanted: AbortController | undefined
   /** Cuts the wait short. */
-  #hurry: AbortController | undefined
-  #upgrade: ReturnType<typeof setTimeout> | undefined
-  #was = false
+  let hurry: AbortController | undefined
+  let was = false
+  /** Tries that have failed in a row, and since when. */
+  let attempt = 0
+  let firstMs = 0
+  /** The transport in use or to try next, and how often it has failed in a row. */
+  let step = 0
+  let failures = 0
 
-  constructor(options: ConnectionOptions, hooks: ConnectionHooks) {
-    this.#options = options
-    this.#hooks = hooks
-    this.#backoff = new Backoff(options.reconnect, Math.random, (cause) =>
-      hooks.error(new TidingsError('internal', 'nextDelay threw', { cause })),
-    )
-    this.#ladder = new Ladder(options.transports)
+  const set = (change: Partial<Status>): void => {
+    const before = status
+    const after = { ...before, ...change }
+    const moved = after.state !== before.state || after.transport !== before.transport
+    if (!moved && (Object.keys(change) as (keyof Status)[]).every((name) => after[name] === before[name])) return
+    status = moved ? { ...after, since: Date.now() } : after
+    emit('status', status)
+    if (!moved) return
+    logger?.debug(`tidings is ${status.state}`, status)
+    emit('state', status)
   }
 
-  get link(): Link | undefined {
-    return this.#link
-  }
+  const seek = (more: Partial<Status> = {}): void =>
+    set({ state: was ? 'reconnecting' : 'connecting', transport: undefined, nextRetryAt: undefined, ...more })
 
-  /** Connects, or tries at once where a wait is on. */
-  connect(): void {
-    if (this.#wanted) return this.#hurry?.abort()
-    this.#backoff.reset()
-    this.#wanted = new AbortController()
-    void this.#try(this.#wanted, undefined)
-  }
-
-  disconnect(error?: TidingsError): void {
-    this.#wanted?.abort()
-    this.#wanted = undefined
-    this.#hurry?.abort()
-    clearTimeout(this.#upgrade)
-    const link = this.#link
-    this.#link = undefined
-    if (link) {
-      this.session = link.session
-      this.#hooks.attach(undefined)
-      link.close()
+  const disconnect = (error?: TidingsError): void => {
+    wanted?.abort()
+    wanted = undefined
+    hurry?.abort()
+    upgrade.clear()
+    const before = link
+    link = undefined
+    if (before) {
+      session = before.session
+      attach(undefined)
+      before.close()
     }
-    this.#was = false
-    this.set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
+    was = false
+    set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
   }
 
-  /** The page is looked at, or the network is back: what waits is tried, what is there shows that it is. */
-  wake(): void {
-    if (this.#link) this.#link.check()
-    else this.#hurry?.abort()
-  }
-
-  /** Changes what is shown, and tells it where it is another. */
-  set(change: Partial<Status>): void {
-    const before = this.status
-    const moved = (['state', 'transport'] as const).some((name) => name in change && change[name] !== before[name])
-    if (!moved && (Object.keys(change) as (keyof Status)[]).every((name) => change[name] === before[name])) return
-    this.status = { ...before, ...change, since: moved ? Date.now() : before.since }
-    this.#hooks.status(this.status, moved)
-  }
-
-  async #try(wanted: AbortController, before: Verdict | undefined): Promise<void> {
-    let verdict = before
+  const strive = async ({ signal }: AbortController, before?: TidingsError): Promise<void> => {
+    let error = before
     for (;;) {
-      if (verdict) {
-        const delayMs = this.#judge(verdict)
-        if (delayMs === undefined) return
-        const { error } = verdict
-        this.set({
-          state: this.#was ? 'reconnecting' : 'connecting',
-          transport: undefined,
-          attempt: this.#backoff.attempt,
-          nextRetryAt: Date.now() + delayMs,
-          error,
-        })
-        this.#hurry = new AbortController()
-        await sleep(delayMs, this.#hurry.signal)
-        this.#hurry = undefined
-        if (wanted.signal.aborted) return
+      if (error) {
+        const delayMs = judge(error)
+        if (delayMs === null) return
+        seek({ attempt, nextRetryAt: Date.now() + delayMs, error })
+        hurry = new AbortController()
+        await sleep(delayMs, hurry.signal)
+        hurry = undefined
+        if (signal.aborted) return
       }
-      this.set({ state: this.#was ? 'reconnecting' : 'connecting', transport: undefined, nextRetryAt: undefined })
+      seek()
       try {
-        this.#take(await this.#dial(this.#ladder.current, wanted))
-        return
-      } catch (error) {
-        if (wanted.signal.aborted) return
-        verdict = asVerdict(error)
-        if (!verdict.stop) await this.#stepDown(0, wanted)
-        if (wanted.signal.aborted) return
+        return take(await open(transports[step] ?? transports[0], signal))
+      } catch (cause) {
+        error = errorOf(cause)
+        if (!signal.aborted && !isFinal(error)) await stepDown(0, signal)
+        if (signal.aborted) return
       }
     }
   }
 
-  async #dial(transport: TransportName, wanted: AbortController): Promise<Link> {
-    const limit = deadline(this.#options.connectTimeoutMs, wanted.signal)
-    let link: Link | undefined
+  const open = async (transport: TransportName, signal: AbortSignal): Promise<Link> => {
+    const limit = deadline(connectTimeoutMs, signal)
+    let mine: Link | undefined
     // A hook is heard only of the link in use: one that is lost before it is taken fails the try.
-    const mine = (): boolean => link !== undefined && this.#link === link
-    const hooks: LinkHooks = {
-      lost: (verdict) => mine() && this.#lost(verdict, wanted),
-      latency: (latencyMs) => this.set({ latencyMs: Math.round(latencyMs) }),
-      goodbye: (code, reconnectAfterMs) => mine() && this.#hooks.goodbye(code, reconnectAfterMs),
-      tokenExpiring: () => link && this.#hooks.tokenExpiring(link),
-      error: (error) => this.#hooks.error(error),
-    }
+    const used = (): boolean => mine !== undefined && link === mine
     try {
-      link = await this.#hooks.dial(transport, hooks, limit.signal)
-      if (wanted.signal.aborted) {
-        link.close()
-        throw new TidingsError('aborted', 'no connection is wanted any more')
+      mine = await dial(
+        transport,
+        {
+          lost: (error) => used() && lost(error),
+          latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
+          goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
+          tokenExpiring: () => void tokens.renewed().then((token) => token && used() && mine?.refresh(token), failed),
+        },
+        limit.signal,
+      )
+      if (signal.aborted) {
+        mine.close()
+        throw aborted(signal)
       }
-      return link
+      return mine
     } finally {
       limit.done()
     }
   }
 
-  #take(link: Link): void {
-    const before = this.#link
-    clearTimeout(this.#upgrade)
-    this.#link = link
-    this.#linkedMs = Date.now()
-    this.session = link.session
-    this.#was = true
-    this.#ladder.use(link.transport)
-    this.set({ state: 'connected', transport: link.transport, attempt: 0, nextRetryAt: undefined, error: undefined })
+  const take = (next: Link): void => {
+    const before = link
+    const { transport } = next
+    upgrade.clear()
+    link = next
+    linkedMs = Date.now()
+    session = next.session
+    was = true
+    const at = transports.indexOf(transport)
+    if (at !== step) failures = 0
+    step = at
+    set({ state: 'connected', transport, attempt: 0, nextRetryAt: undefined, error: undefined })
     // What hangs on the link before lets go of it while it is open still.
-    this.#hooks.attach(link)
+    attach(next)
     before?.close()
-    this.#watchUpgrade()
+    watchUpgrade()
   }
 
-  #lost(verdict: Verdict, wanted: AbortController): void {
-    const lastedMs = Date.now() - this.#linkedMs
-    this.#link = undefined
-    clearTimeout(this.#upgrade)
-    this.#hooks.attach(undefined)
-    this.#backoff.lasted(lastedMs)
-    const transport = verdict.stop || verdict.afterMs !== undefined ? undefined : lastedMs
-    void (async () => {
-      if (transport !== undefined) await this.#stepDown(transport, wanted)
-      if (!wanted.signal.aborted) await this.#try(wanted, verdict)
-    })()
+  const lost = async (error: TidingsError): Promise<void> => {
+    const mine = wanted
+    const lastedMs = Date.now() - linkedMs
+    link = undefined
+    upgrade.clear()
+    attach(undefined)
+    if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
+    if (!mine) return
+    if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
+    if (!mine.signal.aborted) await strive(mine, error)
   }
 
-  async #stepDown(lastedMs: number, wanted: AbortController): Promise<void> {
-    if (!this.#ladder.failed(lastedMs)) return
-    this.set({ state: this.#was ? 'reconnecting' : 'connecting', transport: undefined })
-    if (await this.#hooks.reachable(wanted.signal)) this.#ladder.stepDown()
+  /** A try failed, or a connection was lost after so long. */
+  const stepDown = async (lastedMs: number, signal: AbortSignal): Promise<void> => {
+    if (lastedMs >= GOOD_AFTER_MS) failures = 0
+    else if (transports.length > 1) {
+      seek()
+      await capabilities(http, connectTimeoutMs, signal).then(
+        () => {
+          if (++failures < FAILURES_MAX) return
+          failures = 0
+          step = (step + 1) % transports.length
+        },
+        () => {},
+      )
+    }
   }
 
-  /** How long to wait; `undefined` when it is over, which is said then. */
-  #judge(verdict: Verdict): number | undefined {
-    const { error, afterMs, rejected } = verdict
-    const stop = verdict.stop || (rejected && !this.#hooks.rejected())
-    const delayMs = stop ? null : this.#backoff.next(error, Date.now(), afterMs)
-    if (delayMs !== null) return delayMs
-    this.disconnect(error)
-    this.#hooks.error(error)
-    return undefined
+  /** How long to wait; `null` when it is over, which is said then. */
+  const judge = (error: TidingsError): number | null => {
+    const nowMs = Date.now()
+    if (!attempt) firstMs = nowMs
+    // Of those that are not retryable only a token that another one can replace is worth a try.
+    const over = isFinal(error) || (!error.retryable && !tokens.renewable)
+    const delayMs = over
+      ? null
+      : delayOf(reconnect, ++attempt, nowMs - firstMs, error, (cause) =>
+          failed(failure('internal', 'nextDelay threw', cause)),
+        )
+    if (delayMs === null) {
+      disconnect(error)
+      failed(error)
+    }
+    return delayMs
   }
 
-  #watchUpgrade(): void {
-    const { better } = this.#ladder
-    const wanted = this.#wanted
-    if (better.length === 0 || !wanted) return
-    this.#upgrade = setTimeout(async () => {
-      const held = this.#link
-      for (const transport of better) {
-        try {
-          const link = await this.#dial(transport, wanted)
-          // What was in use may be gone meanwhile, and another try be on.
-          if (this.#link === held && held) return this.#take(link)
-          link.close()
-          return
-        } catch {
-          if (this.#link !== held) return
-        }
+  const watchUpgrade = (): void => {
+    if (step > 0) upgrade.set(upgradeEveryMs)
+  }
+
+  const upgrade = alarm(async () => {
+    const held = link
+    const signal = wanted?.signal
+    if (!signal) return
+    for (const transport of transports.slice(0, step)) {
+      try {
+        const better = await open(transport, signal)
+        // What was in use may be gone meanwhile, and another try be on.
+        return link === held && held ? take(better) : better.close()
+      } catch {
+        if (link !== held) return
       }
-      this.#watchUpgrade()
-    }, this.#options.upgradeEveryMs)
-  }
-}
+    }
+    watchUpgrade()
+  })
 
-function asVerdict(error: unknown): Verdict {
-  if (typeof error === 'object' && error !== null && 'error' in error && error.error instanceof TidingsError)
-    return error as Verdict
-  return verdictOf(error)
+  return {
+    status: () => status,
+    session: () => link?.session ?? session,
+    link: () => link,
+    connect() {
+      if (wanted) return hurry?.abort()
+      attempt = 0
+      wanted = new AbortController()
+      void strive(wanted)
+    },
+    disconnect,
+    wake() {
+      if (link) link.check()
+      else hurry?.abort()
+    },
+    set,
+  }
 }

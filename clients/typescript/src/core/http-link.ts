@@ -4,175 +4,169 @@
 // - A browser has six connections to a host over HTTP/1.1: three streams at most, further subscriptions are polled, and
 //   two polls at a time beside streams, four without.
 
+import { failure } from '../errors.js'
 import { toJsonEvent } from '../json.js'
-import type { OutboxEntry } from '../options.js'
-import type { Published, Session } from '../types.js'
+import type { Session } from '../types.js'
 import type { Words } from '../wire.js'
 import { isWords } from './check.js'
-import type { CallInit, Http } from './http.js'
-import { HttpFeed } from './http-feed.js'
-import type { Feed, Link, LinkHooks, Sink } from './link.js'
-import type { Settings } from './settings.js'
-import { toPublished } from './socket.js'
+import type { Core } from './core.js'
+import type { Http } from './http.js'
+import { openFeed } from './http-feed.js'
+import { type Link, type LinkHooks, toPublished } from './link.js'
 import { uuidv7 } from './uuid.js'
-import { lost, verdictOf } from './verdict.js'
-import { deadline, type Timer } from './wait.js'
+import { errorOf, isOfLink, lost } from './verdict.js'
+import { alarm, deadline } from './wait.js'
 import { queryOf } from './words.js'
 
 const STREAMS_MAX = 3
 
+/** What feeds need of their link. */
+export interface HttpLink {
+  readonly core: Core
+  readonly hooks: LinkHooks
+  /** Aborted when the link is over. */
+  readonly signal: AbortSignal
+  /** A call that may wait for so many seconds; what does not reach the broker ends the link. */
+  call<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
+  /** It is over. */
+  fail(error: unknown): void
+  known(log: string): void
+  /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
+  turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
+}
+
 /** Asks what the broker can do, and with that whether it can be reached; its ping interval. */
 export async function capabilities(http: Http, timeoutMs: number, signal?: AbortSignal): Promise<number> {
   const words = await http.json<Words | undefined>('GET', '/v1/capabilities', { timeoutMs, signal })
-  const limits = isWords(words?.limits) ? words.limits : {}
-  return Math.max(100, Number(limits.ping_interval_ms) || 25_000)
+  const limits = words?.limits as Words | undefined
+  return Math.max(100, Number(limits?.ping_interval_ms) || 25_000)
 }
 
-export class HttpLink implements Link {
-  readonly transport: 'sse' | 'poll'
-  readonly window = 1
-  readonly http: Http
-  readonly settings: Settings
-  session: Session = { id: uuidv7(), subject: undefined, log: undefined }
-  readonly #hooks: LinkHooks
-  readonly #stop = new AbortController()
-  #intervalMs = 0
-  #streams = 0
-  #polls = 0
-  #waiting: (() => void)[] = []
-  #beat: Timer
+/**
+ * Connects. Over SSE it counts when the first bytes of a stream of `filters` have come: what stands between may hold
+ * streams back for ever.
+ */
+export async function openHttp(
+  transport: 'sse' | 'poll',
+  filters: readonly string[] | undefined,
+  core: Core,
+  hooks: LinkHooks,
+  opening: AbortSignal,
+): Promise<Link> {
+  const { http, settings } = core
+  const stop = new AbortController()
+  const { signal } = stop
+  const waiting: (() => void)[] = []
+  let session = { id: uuidv7() } as Session
+  let intervalMs = 0
+  let streams = 0
+  let polls = 0
 
-  constructor(transport: 'sse' | 'poll', http: Http, settings: Settings, hooks: LinkHooks) {
-    this.transport = transport
-    this.http = http
-    this.settings = settings
-    this.#hooks = hooks
-  }
-
-  /**
-   * Connects. Over SSE it counts when the first bytes of a stream of `filters` have come: what stands between may hold
-   * streams back for ever.
-   */
-  async open(filters: readonly string[] | undefined, signal: AbortSignal): Promise<this> {
-    await this.#ask(this.settings.connectTimeoutMs, signal)
-    if (this.transport === 'sse' && filters) {
-      const limit = deadline(this.settings.connectTimeoutMs, signal)
-      const stop = new AbortController()
-      limit.signal.addEventListener('abort', () => stop.abort())
-      try {
-        const response = await this.http.stream(`/v1/events?${queryOf({ filters })}`, { ...limit, signal: stop.signal })
-        const first = await response.body?.getReader().read()
-        if (!first?.value) throw lost('the stream ended before it began')
-      } catch (error) {
-        // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
-        if (isOfLink(error) || verdictOf(error).error.code === 'protocol') throw error
-      } finally {
-        limit.done()
-        stop.abort()
-      }
-    }
-    this.#later()
-    return this
-  }
-
-  get signal(): AbortSignal {
-    return this.#stop.signal
-  }
-
-  subscribe(sink: Sink): Feed {
-    const streams = this.transport === 'sse' && this.#streams < STREAMS_MAX
-    if (streams) this.#streams++
-    const feed = new HttpFeed(this, sink, streams)
-    void feed.run().finally(() => {
-      if (streams) this.#streams--
-    })
-    return feed
-  }
-
-  async publish({ batch, events }: OutboxEntry): Promise<Published[]> {
-    const bodies = events.map(toJsonEvent)
-    const answer = await this.call<Words>('POST', '/v1/events', { body: batch ? bodies : bodies[0] })
-    const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
-    return (results as Words[]).map(toPublished)
-  }
-
-  /** Requests carry the newest token; streams get it when they begin anew. */
-  refresh(): void {}
-
-  check(): void {
-    this.#ask(this.settings.pingGraceMs, this.signal).then(
-      () => this.#later(),
-      (error) => this.fail(error),
-    )
-  }
-
-  close(): void {
-    clearTimeout(this.#beat)
-    this.#stop.abort()
-    for (const go of this.#waiting.splice(0)) go()
-  }
-
-  // ---- What feeds need.
-
-  /** A call; what does not reach the broker ends the link. */
-  async call<T>(method: string, path: string, init: CallInit = {}): Promise<T> {
-    try {
-      return await this.http.json<T>(method, path, { signal: this.signal, ...init })
-    } catch (error) {
-      // Closing the link is what aborted it; its caller did not.
-      if (this.signal.aborted) throw lost('the connection was lost', error)
-      // A portal or a proxy that refuses in the place of the broker says nothing of what was asked.
-      const foreign = verdictOf(error).error.code === 'protocol'
-      const told = foreign ? lost('what answers is not the broker', error) : error
-      if (isOfLink(told)) this.fail(told)
-      throw told
-    }
-  }
-
-  /** It is over. */
-  fail(error: unknown): void {
-    if (this.signal.aborted) return
-    this.close()
-    this.#hooks.lost(verdictOf(error))
-  }
-
-  tokenExpiring(): void {
-    this.#hooks.tokenExpiring()
-  }
-
-  known(log: string): void {
-    this.session = { ...this.session, log }
-  }
-
-  /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
-  async turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T> {
-    const max = this.#streams > 0 ? 2 : 4
-    while (this.#polls >= max && !this.signal.aborted) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    this.#polls++
-    try {
-      return await poll(this.#waiting.length > 0 || this.#polls === max ? 1 : 25)
-    } finally {
-      this.#polls--
-      this.#waiting.shift()?.()
-    }
-  }
-
-  async #ask(timeoutMs: number, signal: AbortSignal): Promise<void> {
+  const ask = async (timeoutMs: number, by: AbortSignal): Promise<void> => {
     const sentMs = Date.now()
-    this.#intervalMs = await capabilities(this.http, timeoutMs, signal)
-    this.#hooks.latency(Date.now() - sentMs)
+    intervalMs = await capabilities(http, timeoutMs, by)
+    hooks.latency(Date.now() - sentMs)
+  }
+  const check = (): void => {
+    ask(settings.pingGraceMs, signal).then(later, fail)
+  }
+  const later = (): void => {
+    if (!signal.aborted) beat.set(intervalMs)
+  }
+  const beat = alarm(check)
+  const close = (): void => {
+    beat.clear()
+    stop.abort()
+    for (const go of waiting.splice(0)) go()
+  }
+  const fail = (error: unknown): void => {
+    if (signal.aborted) return
+    close()
+    const why = errorOf(error)
+    // Whoever answers nonsense is not the broker, which may be back the next time.
+    hooks.lost(why.code === 'protocol' ? lost('what answers is not the broker', why) : why)
   }
 
-  #later(): void {
-    clearTimeout(this.#beat)
-    if (!this.signal.aborted) this.#beat = setTimeout(() => this.check(), this.#intervalMs)
+  const inner: HttpLink = {
+    core,
+    hooks,
+    signal,
+    async call(method, path, body, waitSeconds = 0, by = signal) {
+      const timeoutMs = waitSeconds * 1_000 + settings.requestTimeoutMs
+      try {
+        return await http.json(method, path, { body, timeoutMs, signal: by })
+      } catch (cause) {
+        const error = errorOf(cause)
+        // Closing the link is what aborted it; its caller did not.
+        if (signal.aborted) throw lost('the connection was lost', error)
+        // A portal or a proxy that refuses in the place of the broker says nothing of what was asked.
+        if (isOfLink(error)) fail(error)
+        throw error
+      }
+    },
+    fail,
+    known(log) {
+      session = { ...session, log }
+    },
+    async turn(poll) {
+      const max = streams > 0 ? 2 : 4
+      while (polls >= max && !signal.aborted) await new Promise<void>((resolve) => waiting.push(resolve))
+      polls++
+      try {
+        return await poll(waiting.length > 0 || polls === max ? 1 : 25)
+      } finally {
+        polls--
+        waiting.shift()?.()
+      }
+    },
   }
-}
 
-/** Whether an error says something of the connection, and not of what was asked. */
-export function isOfLink(error: unknown): boolean {
-  const { code } = verdictOf(error).error
-  return code === 'disconnected' || code === 'timeout' || code === 'unauthenticated'
+  await ask(settings.connectTimeoutMs, opening)
+  if (transport === 'sse' && filters) {
+    const limit = deadline(settings.connectTimeoutMs, opening)
+    try {
+      const { body } = await http.stream(`/v1/events?${queryOf({ filters })}`, limit.signal)
+      const reader = body?.getReader()
+      const first = await reader?.read()
+      void reader?.cancel().catch(() => {})
+      if (!first?.value) throw lost('the stream ended too soon')
+    } catch (cause) {
+      const error = errorOf(limit.signal.reason ?? cause)
+      // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
+      if (isOfLink(error)) throw error
+    } finally {
+      limit.done()
+    }
+  }
+  later()
+
+  return {
+    transport,
+    get session() {
+      return session
+    },
+    window: 1,
+    subscribe(sink) {
+      // A request stays nowhere, so that the broker has nobody to list.
+      if (sink.request().presence)
+        core.failed(failure('unavailable', `presence needs a socket: not listed over ${transport}`))
+      const stream = transport === 'sse' && streams < STREAMS_MAX
+      if (stream) streams++
+      return openFeed(inner, sink, stream, () => {
+        if (stream) streams--
+      })
+    },
+    async publish({ batch, events }) {
+      const bodies = events.map(toJsonEvent)
+      const answer = await inner.call('POST', '/v1/events', batch ? bodies : bodies[0])
+      const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
+      return (results as Words[]).map(toPublished)
+    },
+    /** Requests carry the newest token; streams get it when they begin anew. */
+    refresh() {},
+    check,
+    close,
+  }
 }
 
 /** What a read gives. */

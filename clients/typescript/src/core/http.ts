@@ -3,11 +3,12 @@
 // - Each has its time. A refusal is a `TidingsError` with what the broker said; no answer is `disconnected`.
 // - A token that is refused is asked for anew, and the call made once more.
 
-import { TidingsError } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import { isWords } from './check.js'
+import type { Settings } from './settings.js'
 import type { Tokens } from './tokens.js'
-import { lost, refusal } from './verdict.js'
-import { aborted, type Deadline, deadline } from './wait.js'
+import { errorOf, refusal } from './verdict.js'
+import { aborted, deadline } from './wait.js'
 
 /** What a call may have beside method and path. */
 export interface CallInit {
@@ -17,99 +18,71 @@ export interface CallInit {
   timeoutMs?: number | undefined
 }
 
-export class Http {
-  readonly #base: string
-  readonly #fetch: typeof fetch
-  readonly #tokens: Tokens
-  readonly #timeoutMs: number
-  readonly #stop = new AbortController()
-
-  constructor(base: string, fetcher: typeof fetch, tokens: Tokens, timeoutMs: number) {
-    this.#base = base
-    this.#fetch = fetcher
-    this.#tokens = tokens
-    this.#timeoutMs = timeoutMs
-  }
-
+export interface Http {
   /** The JSON of an answer; `undefined` where it has no body. */
-  async json<T>(
-    method: string,
-    path: string,
-    { body, signal, timeoutMs = this.#timeoutMs }: CallInit = {},
-  ): Promise<T> {
-    const limit = deadline(timeoutMs, signal, this.#stop.signal)
-    try {
-      const response = await this.#send(method, path, 'application/json', limit.signal, body)
-      const text = await response.text()
-      return (text ? JSON.parse(text) : undefined) as T
-    } catch (error) {
-      throw why(error, limit.signal, signal)
-    } finally {
-      limit.done()
-    }
-  }
-
+  json<T>(method: string, path: string, init?: CallInit): Promise<T>
   /** A stream of events. */
-  async stream(path: string, limit: Deadline): Promise<Response> {
-    try {
-      return await this.#send('GET', path, 'text/event-stream', limit.signal)
-    } catch (error) {
-      throw why(error, limit.signal)
-    }
-  }
-
+  stream(path: string, signal: AbortSignal): Promise<Response>
   /** Ends all calls. */
-  close(): void {
-    this.#stop.abort(new TidingsError('closed', 'the client is closed'))
-  }
+  close(): void
+}
 
-  async #send(
-    method: string,
-    path: string,
-    accept: string,
-    signal: AbortSignal,
-    body?: unknown,
-    again = true,
-  ): Promise<Response> {
-    const token = await this.#tokens.current()
+const JSON_TYPE = 'application/json'
+
+export function createHttp(base: string, settings: Settings, tokens: Tokens): Http {
+  const end = new AbortController()
+  const { fetch: fetcher = fetch, requestTimeoutMs } = settings
+
+  const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
+    const token = await tokens.current()
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
-    const request: RequestInit = { method, headers, signal, cache: 'no-store' }
-    if (body !== undefined) {
-      headers['content-type'] = 'application/json'
-      request.body = JSON.stringify(body)
-    }
-    // A method of nothing: `fetch` of a browser wants no other `this`.
-    const fetcher = this.#fetch
-    const response = await fetcher(this.#base + path, request)
+    if (request.body) headers['content-type'] = JSON_TYPE
+    const response = await fetcher(base + path, { ...request, headers, cache: 'no-store' })
     if (response.ok) return response
     const error = await refused(response)
     if (error.code !== 'unauthenticated') throw error
-    this.#tokens.rejected(token)
-    if (!again || !this.#tokens.renewable) throw error
-    return this.#send(method, path, accept, signal, body, false)
+    tokens.rejected(token)
+    if (!again || !tokens.renewable) throw error
+    return send(path, accept, request, false)
+  }
+
+  return {
+    async json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
+      const { signal, done } = deadline(timeoutMs, caller, end.signal)
+      try {
+        const sent = body === undefined ? null : JSON.stringify(body)
+        const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
+        return text ? JSON.parse(text) : undefined
+      } catch (error) {
+        throw signal.aborted ? aborted(signal) : errorOf(error)
+      } finally {
+        done()
+      }
+    },
+    stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
+    close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }
 
 async function refused(response: Response): Promise<TidingsError> {
   const { status, headers } = response
-  const retryable = status >= 500 || status === 429
-  const seconds = Number(headers.get('retry-after'))
-  // Where somebody in between has answered it is all there is to know.
-  const others = status === 413 ? 'too_large' : 'protocol'
-  const code = status === 401 ? 'unauthenticated' : retryable ? 'unavailable' : others
-  const known = {
-    code,
-    retryable,
-    retry_after_ms: seconds ? seconds * 1_000 : undefined,
-    message: `HTTP status ${status}`,
-  }
+  const after = Number(headers.get('retry-after')) * 1_000 || undefined
   const problem: unknown = await response.json().catch(() => {})
-  return refusal(isWords(problem) && problem.code ? { ...known, ...problem, message: problem.detail } : known)
-}
-
-function why(error: unknown, limit: AbortSignal, caller?: AbortSignal): TidingsError {
-  if (error instanceof TidingsError) return error
-  if (caller?.aborted) return aborted(caller)
-  return limit.reason instanceof TidingsError ? limit.reason : lost('the broker cannot be reached', error)
+  if (isWords(problem) && problem.code) return refusal({ retry_after_ms: after, ...problem, message: problem.detail })
+  // Somebody in between has answered: nothing is known of the broker, which may well be there the next time.
+  const code =
+    status === 401
+      ? 'unauthenticated'
+      : status === 413
+        ? 'too_large'
+        : status === 429 || status >= 500
+          ? 'unavailable'
+          : 'protocol'
+  return refusal({
+    code,
+    message: `HTTP status ${status}`,
+    retryable: code === 'protocol' || undefined,
+    retry_after_ms: after,
+  })
 }

@@ -1,11 +1,10 @@
-// What a connection is, whatever its transport. `SocketLink` and `HttpLink` are the two kinds.
+// What a connection is, whatever its transport. `openSocket` and `openHttp` make the two kinds.
 
 import type { TidingsError } from '../errors.js'
 import type { OutboxEntry } from '../options.js'
-import type { Gap, Published, Session, TransportName } from '../types.js'
+import type { Published, Session, TransportName } from '../types.js'
 import type { Words } from '../wire.js'
 import type { Batch } from './track.js'
-import type { Verdict } from './verdict.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
@@ -18,10 +17,8 @@ export interface Sink {
   subscribed(cursor: number, log: string | undefined): void
   /** False when something is missing before it: then the feed is to be closed, it will be opened again. */
   batch(batch: Batch): boolean
-  caughtUpAt(cursor: number): void
-  gap(gap: Gap): void
-  acked(cursor: number): void
-  superseded(): void
+  /** What the broker says beside events: `caught_up`, `gap`, `acked`, `superseded`; all else is passed over. */
+  told(kind: string, words: Words): void
   /** The broker refused, or ended it. Nothing more comes from this feed. */
   refused(error: TidingsError): void
 }
@@ -37,11 +34,10 @@ export interface Feed {
 /** What a connection tells its client. */
 export interface LinkHooks {
   /** It is over. Told once, and not after `close`. */
-  lost(verdict: Verdict): void
+  lost(error: TidingsError): void
   latency(ms: number): void
   goodbye(code: string, reconnectAfterMs: number): void
   tokenExpiring(): void
-  error(error: TidingsError): void
 }
 
 /** A connection on which the broker has answered. */
@@ -58,4 +54,9 @@ export interface Link {
   /** Asks now whether the broker is there. */
   check(): void
   close(): void
+}
+
+/** What a publish is answered with, over a socket and over HTTP. */
+export function toPublished({ offset, id, duplicate = false, scheduled = false }: Words): Published {
+  return { offset, id, duplicate, scheduled } as Published
 }

@@ -9,23 +9,18 @@ export interface PageHooks {
 }
 
 /** Listens to the page; the function that is returned stops it. */
-export function watchPage(hooks: PageHooks): () => void {
-  const target = globalThis as Partial<Pick<Window, 'addEventListener' | 'removeEventListener' | 'document'>>
-  if (!target.addEventListener) return () => {}
-  const visible = (): void => {
-    if (target.document?.visibilityState === 'visible') hooks.wake()
-  }
-  const shown = (event: PageTransitionEvent): void => {
-    if (event.persisted) hooks.show()
-  }
-  const listeners: [EventTarget | undefined, string, (event: never) => void][] = [
-    [globalThis as unknown as EventTarget, 'online', () => hooks.wake()],
-    [globalThis as unknown as EventTarget, 'pagehide', () => hooks.hide()],
-    [globalThis as unknown as EventTarget, 'pageshow', shown],
-    [target.document, 'visibilitychange', visible],
+export function watchPage({ wake, hide, show }: PageHooks): () => void {
+  const page = globalThis as unknown as Partial<EventTarget> & { document?: Document }
+  const listeners: [string, (event: Event) => unknown][] = [
+    ['online', wake],
+    ['pagehide', hide],
+    ['pageshow', (event) => (event as PageTransitionEvent).persisted && show()],
+    // It bubbles up from the document.
+    ['visibilitychange', () => page.document?.visibilityState === 'visible' && wake()],
   ]
-  for (const [on, name, listener] of listeners) on?.addEventListener(name, listener as EventListener)
-  return () => {
-    for (const [on, name, listener] of listeners) on?.removeEventListener(name, listener as EventListener)
+  const all = (what: 'addEventListener' | 'removeEventListener'): void => {
+    for (const listener of listeners) page[what]?.(...listener)
   }
+  all('addEventListener')
+  return () => all('removeEventListener')
 }

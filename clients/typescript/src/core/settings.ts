@@ -1,8 +1,9 @@
 import { json } from '../json.js'
 import type { ClientOptions } from '../options.js'
+import type { TransportName } from '../types.js'
 
 const DEFAULTS = {
-  transports: ['websocket', 'sse', 'poll'] as const,
+  transports: ['websocket', 'sse', 'poll'] as readonly TransportName[],
   upgradeEveryMs: 60_000,
   codec: json,
   connectTimeoutMs: 10_000,
@@ -17,5 +18,5 @@ const DEFAULTS = {
 export type Settings = Omit<ClientOptions, keyof typeof DEFAULTS> & Required<Pick<ClientOptions, keyof typeof DEFAULTS>>
 
 export function settingsOf(options: ClientOptions): Settings {
-  return { ...DEFAULTS, ...options }
+  return { ...DEFAULTS, WebSocket: globalThis.WebSocket, ...options }
 }

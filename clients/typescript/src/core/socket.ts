@@ -3,249 +3,252 @@
 // - Nothing heard for the broker's ping interval: it is asked. Nothing heard for the grace after that: it is gone.
 // - After a goodbye nothing more is published here: it waits for the next connection.
 
-import { TidingsError } from '../errors.js'
-import type { OutboxEntry } from '../options.js'
-import type { Gap, Published, Session } from '../types.js'
+import { failure, TidingsError } from '../errors.js'
+import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
-import { kindOf, LATER } from './check.js'
-import { frameReader } from './frames.js'
-import type { Feed, Link, LinkHooks, Sink } from './link.js'
-import { Pending } from './pending.js'
-import type { Settings } from './settings.js'
+import { kindOf, LATER, unreadable } from './check.js'
+import type { Core } from './core.js'
+import { type Link, type LinkHooks, type Sink, toPublished } from './link.js'
 import type { Batch } from './track.js'
-import { lost, refusal, type Verdict, verdictOf, verdictOfClose } from './verdict.js'
-import type { Timer } from './wait.js'
+import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
+import { type Alarm, alarm, late, onAbort } from './wait.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
 const PUBLISH_TIMEOUTS = 3
 
-export class SocketLink implements Link {
-  readonly transport = 'websocket'
-  /** How many publishes may wait for their answers. */
-  readonly window = 256
-  session: Session = { id: '', subject: undefined, log: undefined }
+interface Asked {
+  /** Has the answer before the next message is read. */
+  resolve(answer: Words): void
+  reject(error: TidingsError): void
+  timer: Alarm
+}
 
-  readonly #settings: Settings
-  readonly #hooks: LinkHooks
-  readonly #socket: WebSocket
-  readonly #pending = new Pending()
-  readonly #sinks = new Map<number, Sink>()
+/** Connects. */
+export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
+  const { settings, tokens, failed } = core
+  const { codec, compress, requestTimeoutMs } = settings
+  const Socket = settings.WebSocket as typeof WebSocket
+  /** Requests that have not been answered. An answer goes to who asked; each has its time. */
+  const asked = new Map<number, Asked>()
+  const sinks = new Map<number, Sink>()
+  let session = { id: '' } as Session
+  let shown = await tokens.current()
+  let lastId = 0
+  let over = false
+  let intervalMs = 0
+  let bytesMax = 1 << 20
+  let heardMs = 0
+  let askedMs = 0
+  let goodbyeMs: number | undefined
   /** Told how the opening ended; `undefined` when it has. */
-  #opening: ((verdict?: Verdict) => void) | undefined
-  #over = false
-  #intervalMs = 0
-  #bytesMax = 1 << 20
-  #heardMs = 0
-  #askedMs = 0
-  #beat: Timer
-  #goodbyeMs: number | undefined
-
-  constructor(url: string, Socket: typeof WebSocket, settings: Settings, hooks: LinkHooks) {
-    this.#settings = settings
-    this.#hooks = hooks
-    const broken = (error: unknown): void => {
-      // What only a later version says is passed over.
-      if ((error as TidingsError).cause !== LATER) this.end({ ...verdictOf(error), stop: true })
-    }
-    const take = frameReader(
-      settings.codec,
-      settings.compress,
-      () => this.#bytesMax,
-      (message) => this.#take(message),
-      broken,
-    )
-    const socket = new Socket(url, settings.codec.subprotocol)
-    this.#socket = socket
-    socket.binaryType = 'arraybuffer'
-    socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-      this.#heardMs = Date.now()
-      take(data)
-    }
-    socket.onclose = ({ code, reason }) => this.end(verdictOfClose(code, reason, this.#goodbyeMs))
-    // The close that follows says as much as there is to know. In Node 22 none follows where the handshake failed.
-    socket.onerror = () => void setTimeout(() => this.end(verdictOfClose(1006, '', this.#goodbyeMs)))
-  }
-
-  /** Connects. Rejected with a `Verdict`. */
-  open(token: string | undefined, signal: AbortSignal): Promise<this> {
-    return new Promise((resolve, reject) => {
-      const stop = (): void => this.end(verdictOf(signal.reason))
-      this.#opening = (verdict) => {
-        this.#opening = undefined
-        signal.removeEventListener('abort', stop)
-        if (verdict) reject(verdict)
-        else resolve(this)
-      }
-      if (signal.aborted) return stop()
-      signal.addEventListener('abort', stop)
-      this.#socket.onopen = () => {
-        const { name: client, compress } = this.#settings
-        const connect: Words = { client }
-        if (token !== undefined) connect.token = token
-        if (compress?.available) connect.compress = [compress.name]
-        const sentMs = Date.now()
-        this.#ask({ connect }).then(
-          (connected) => this.#connected(connected, Date.now() - sentMs),
-          (error) => this.end(verdictOf(error)),
-        )
-      }
-    })
-  }
-
-  #connected(words: Words, latencyMs: number): void {
-    this.session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
-    this.#intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
-    this.#bytesMax = Number(words.max_message_bytes) || this.#bytesMax
-    this.#opening?.()
-    this.#hooks.latency(latencyMs)
-    this.#listen()
-  }
-
-  // ---- What the client asks for.
-
-  subscribe(sink: Sink): Feed {
-    let number: number | undefined
-    let closed = false
-    const answered = (words: Words): void => {
-      // At once, and not a microtask later: what follows in the stream may be for it.
-      number = words.subscription as number
-      if (closed) return
-      this.#sinks.set(number, sink)
-      sink.subscribed(words.cursor as number, this.session.log)
-    }
-    // It has no time of its own: a state of many keys takes long, and pings find a connection that is dead.
-    const asked = this.#ask({ subscribe: sink.request() }, answered, Infinity).catch(
-      (error) => closed || this.#over || sink.refused(error),
-    )
-    return {
-      say: async (kind, words) =>
-        (await this.#ask({ [kind]: { subscription: number, ...words } })).cursor as number | undefined,
-      close: async () => {
-        closed = true
-        if (number === undefined) await asked
-        if (number === undefined) return
-        this.#sinks.delete(number)
-        await this.#ask({ unsubscribe: { subscription: number } }).catch(() => {})
-      },
-    }
-  }
-
-  async publish({ batch, events }: OutboxEntry): Promise<Published[]> {
-    if (this.#goodbyeMs !== undefined) throw lost('the broker is about to close the connection')
-    const request = batch ? { publish_batch: { events } } : { publish: events[0] }
-    const { results, ...answer } = await this.#ask(
-      request,
-      undefined,
-      PUBLISH_TIMEOUTS * this.#settings.requestTimeoutMs,
-    ).catch((error) => {
-      if (error.code === 'timeout') this.end({ error })
-      throw error
-    })
-    return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
-  }
-
-  refresh(token: string): void {
-    this.#ask({ refresh: { token } }).catch((error) => this.#over || this.#hooks.error(error))
-  }
-
-  check(): void {
-    const sentMs = Date.now()
-    this.#askedMs = sentMs
-    this.#ask({ ping: {} }, undefined, this.#settings.pingGraceMs).then(
-      () => this.#hooks.latency(Date.now() - sentMs),
-      (error) => {
-        // Whatever is heard, and not its answer alone, shows that the broker is there.
-        if (this.#heardMs <= sentMs) this.end({ error: lost('the broker has been silent for too long', error) })
-      },
-    )
-  }
-
-  close(): void {
-    this.end(undefined)
-  }
-
-  // ---- How it works.
+  let opening: ((error?: TidingsError) => void) | undefined
 
   /** Asks; `at` has the answer before the next message is read. */
-  #ask(request: Words, at?: (answer: Words) => void, timeoutMs = this.#settings.requestTimeoutMs): Promise<Words> {
-    return new Promise((resolve, reject) => {
-      if (this.#over) throw lost('the connection is lost')
-      const id = this.#pending.next()
-      const message = this.#settings.codec.encode({ id, ...request })
-      const bytes = bytesOf(message, this.#bytesMax)
-      if (bytes > this.#bytesMax) {
-        throw new TidingsError('too_large', `the message has ${bytes} bytes, at most ${this.#bytesMax} are allowed`)
+  const ask = (request: Words, timeoutMs = requestTimeoutMs, at?: (answer: Words) => void): Promise<Words> =>
+    new Promise((resolve, reject) => {
+      if (over) throw lost('the connection was lost')
+      // A number that no open request has: far fewer than 2^32 are open at a time.
+      lastId = (lastId % 0xffff_ffff) + 1
+      const id = lastId
+      const message = codec.encode({ id, ...request })
+      // A text is only counted where it may be too large: a character has three bytes at most.
+      const bytes =
+        typeof message === 'string' && message.length * 3 > bytesMax
+          ? new TextEncoder().encode(message).length
+          : message.length
+      if (bytes > bytesMax) {
+        throw failure('too_large', `the message has ${bytes} bytes, at most ${bytesMax} are allowed`)
       }
-      this.#socket.send(typeof message === 'string' ? message : framed(message))
-      const answered = (answer: Words): void => {
-        at?.(answer)
-        resolve(answer)
-      }
-      this.#pending.add(id, timeoutMs, answered, reject)
+      socket.send(typeof message === 'string' ? message : framed(message))
+      const timer = alarm(() => {
+        asked.delete(id)
+        reject(late(timeoutMs))
+      })
+      timer.set(timeoutMs)
+      asked.set(id, {
+        resolve(answer) {
+          at?.(answer)
+          resolve(answer)
+        },
+        reject,
+        timer,
+      })
     })
+
+  const end = (why?: TidingsError): void => {
+    if (over) return
+    over = true
+    if (why && isRejected(why)) tokens.rejected(shown)
+    beat.clear()
+    socket.onopen = socket.onmessage = socket.onclose = null
+    socket.close(1000)
+    sinks.clear()
+    for (const { timer, reject } of asked.values()) {
+      timer.clear()
+      reject(lost('the connection was lost', why))
+    }
+    asked.clear()
+    if (opening) opening(why ?? lost('the connection was lost'))
+    else if (why) hooks.lost(why)
   }
 
-  #take(message: WireMessage): void {
-    if (this.#over) return
-    if (message.reply !== undefined) return this.#pending.answer(message)
+  const take = (message: WireMessage): void => {
     const kind = kindOf(message)
-    const words = message[kind ?? ''] as Words
+    if (over || !kind) return
+    const words = message[kind] as Words
+    const { reply } = message
+    if (reply !== undefined) {
+      const by = asked.get(reply)
+      asked.delete(reply)
+      by?.timer.clear()
+      if (kind === 'error') by?.reject(refusal(words))
+      else by?.resolve(kind === 'scheduled' ? { ...words, scheduled: true } : words)
+      return
+    }
     const number = words.subscription as number
-    const cursor = words.cursor as number
-    const sink = this.#sinks.get(number)
+    const sink = sinks.get(number)
     if (kind === 'events') sink?.batch(words as unknown as Batch)
-    else if (kind === 'gap') sink?.gap(words as unknown as Gap)
-    else if (kind === 'caught_up') sink?.caughtUpAt(cursor)
-    else if (kind === 'acked') sink?.acked(cursor)
-    else if (kind === 'superseded') {
-      this.#sinks.delete(number)
-      sink?.superseded()
-    } else if (kind === 'goodbye') {
-      this.#goodbyeMs = Number(words.reconnect_after_ms)
-      this.#hooks.goodbye(`${words.code}`, this.#goodbyeMs)
-    } else if (kind === 'token_expiring') this.#hooks.tokenExpiring()
+    else if (kind === 'goodbye') {
+      goodbyeMs = Number(words.reconnect_after_ms)
+      hooks.goodbye(`${words.code}`, goodbyeMs)
+    } else if (kind === 'token_expiring') hooks.tokenExpiring()
     else if (kind === 'error') {
       const error = refusal(words)
       const ended = Number(/^subscription (\d+) ends:/.exec(error.message)?.[1])
-      const of = this.#sinks.get(ended)
-      if (this.#opening) this.end(verdictOf(error))
-      else if (of) {
-        this.#sinks.delete(ended)
-        of.refused(error)
-      } else this.#hooks.error(error)
+      const of = sinks.get(ended)
+      sinks.delete(ended)
+      if (opening) end(error)
+      else if (of) of.refused(error)
+      else failed(error)
+    } else {
+      if (kind === 'superseded') sinks.delete(number)
+      sink?.told(kind, words)
     }
   }
 
-  /** Looks again when the broker's interval is over; one timer, that follows what was heard. */
-  #listen(): void {
-    const dueMs = (): number => Math.max(this.#heardMs, this.#askedMs) + this.#intervalMs - Date.now()
-    this.#beat = setTimeout(
-      () => {
-        if (dueMs() <= 0) this.check()
-        this.#listen()
+  const check = (): void => {
+    const sentMs = Date.now()
+    askedMs = sentMs
+    ask({ ping: {} }, settings.pingGraceMs).then(
+      () => hooks.latency(Date.now() - sentMs),
+      (error) => {
+        // Whatever is heard, and not its answer alone, shows that the broker is there.
+        if (heardMs <= sentMs) end(lost('the broker is silent', error))
       },
-      Math.max(dueMs(), 10),
     )
   }
 
-  end(verdict: Verdict | undefined): void {
-    if (this.#over) return
-    this.#over = true
-    clearTimeout(this.#beat)
-    const socket = this.#socket
-    socket.onopen = socket.onmessage = socket.onclose = null
-    socket.close(1000)
-    this.#sinks.clear()
-    this.#pending.fail(lost('the connection was lost', verdict?.error))
-    if (this.#opening) this.#opening(verdict ?? { error: lost('closed') })
-    else if (verdict) this.#hooks.lost(verdict)
-  }
-}
+  /** Looks again when the broker's interval is over; one timer, that follows what was heard. */
+  const dueMs = (): number => Math.max(heardMs, askedMs) + intervalMs - Date.now()
+  const listen = (): void => beat.set(Math.max(dueMs(), 10))
+  const beat = alarm(() => {
+    if (dueMs() <= 0) check()
+    if (!over) listen()
+  })
 
-/** How many bytes are sent. A text is only counted where it may be too large: a character has three bytes at most. */
-function bytesOf(message: string | Uint8Array, bytesMax: number): number {
-  if (typeof message !== 'string' || message.length * 3 <= bytesMax) return message.length
-  return new TextEncoder().encode(message).length
+  const decode = (frame: string | Uint8Array): WireMessage => {
+    if (typeof frame === 'string') return codec.decode(frame)
+    // A binary frame begins with 0 where nothing is compressed.
+    if (frame[0]) throw unreadable(`a frame that begins with ${frame[0]}`)
+    return codec.decode(frame.subarray(1))
+  }
+  const broken = (cause: unknown): void => {
+    const error = cause instanceof TidingsError ? cause : unreadable('no message', cause)
+    // What only a later version says is passed over.
+    if (error.cause !== LATER) end(error)
+  }
+  const inflate = compress?.available ? compress.reader(codec, () => bytesMax, decode, take, broken) : undefined
+  const socket = new Socket(url, codec.subprotocol)
+  socket.binaryType = 'arraybuffer'
+  socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
+    heardMs = Date.now()
+    try {
+      const frame = typeof data === 'string' ? data : new Uint8Array(data)
+      if (!inflate?.(frame)) take(decode(frame))
+    } catch (error) {
+      broken(error)
+    }
+  }
+  socket.onclose = ({ code, reason }) => end(closeError(code, reason, goodbyeMs))
+  // The close that follows says as much as there is to know. In Node 22 none follows where the handshake failed.
+  socket.onerror = () => void setTimeout(() => end(closeError(1006, '', goodbyeMs)))
+
+  const link: Link = {
+    transport: 'websocket',
+    get session() {
+      return session
+    },
+    /** How many publishes may wait for their answers. */
+    window: 256,
+    subscribe(sink) {
+      let number: number | undefined
+      let closed = false
+      // It has no time of its own: a state of many keys takes long, and pings find a connection that is dead.
+      const answered = ask({ subscribe: sink.request() }, Infinity, (words) => {
+        // At once, and not a microtask later: what follows in the stream may be for it.
+        number = words.subscription as number
+        if (closed) return
+        sinks.set(number, sink)
+        sink.subscribed(words.cursor as number, session.log)
+      }).catch((error) => closed || over || sink.refused(error))
+      return {
+        say: async (kind, words) =>
+          (await ask({ [kind]: { subscription: number, ...words } })).cursor as number | undefined,
+        async close() {
+          closed = true
+          if (number === undefined) await answered
+          if (number === undefined) return
+          sinks.delete(number)
+          await ask({ unsubscribe: { subscription: number } }).catch(() => {})
+        },
+      }
+    },
+    async publish({ batch, events }) {
+      if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
+      const { results, ...answer } = await ask(
+        batch ? { publish_batch: { events } } : { publish: events[0] },
+        PUBLISH_TIMEOUTS * requestTimeoutMs,
+      ).catch((error) => {
+        if (error.code === 'timeout') end(error)
+        throw error
+      })
+      return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
+    },
+    refresh(token) {
+      shown = token
+      ask({ refresh: { token } }).catch((error) => over || failed(error))
+    },
+    check,
+    close: () => end(),
+  }
+
+  return new Promise((resolve, reject) => {
+    let unlisten: (() => void) | undefined
+    opening = (error) => {
+      opening = undefined
+      unlisten?.()
+      if (error) reject(error)
+      else resolve(link)
+    }
+    unlisten = onAbort(signal, () => end(errorOf(signal.reason)))
+    socket.onopen = () => {
+      const sentMs = Date.now()
+      ask({
+        connect: {
+          client: settings.name,
+          ...(shown === undefined ? {} : { token: shown }),
+          ...(compress?.available && { compress: [compress.name] }),
+        },
+      }).then((words) => {
+        session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
+        intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
+        bytesMax = Number(words.max_message_bytes) || bytesMax
+        opening?.()
+        hooks.latency(Date.now() - sentMs)
+        listen()
+      }, end)
+    }
+  })
 }
 
 /** A binary frame begins with 0 where nothing is compressed. */
@@ -253,9 +256,4 @@ function framed(message: Uint8Array): Uint8Array<ArrayBuffer> {
   const frame = new Uint8Array(message.length + 1)
   frame.set(message, 1)
   return frame
-}
-
-/** What a publish is answered with, over a socket and over HTTP. */
-export function toPublished({ offset, id, duplicate = false, scheduled = false }: Words): Published {
-  return { offset, id, duplicate, scheduled } as Published
 }

@@ -2,48 +2,34 @@
 
 /** One event, or an `id` without data, which moves the cursor. */
 export interface SseEvent {
-  readonly id: string | undefined
-  readonly event: string
-  readonly data: string | undefined
+  id?: string
+  event: string
+  data?: string
 }
 
 /** More text than this without an end of a line is no stream of ours: the largest message, in base64, and an envelope. */
 const LINE_MAX = 96 << 20
 
-export class SseParser {
-  #rest = ''
-  #id: string | undefined
-  #event = 'message'
-  #data: string | undefined
-
-  /** The events that are whole with this piece. */
-  push(piece: string): SseEvent[] {
+/** Takes pieces; gives the events that are whole with each. */
+export function sseParser(): (piece: string) => SseEvent[] {
+  let rest = ''
+  let next: SseEvent = { event: 'message' }
+  return (piece) => {
     const events: SseEvent[] = []
     // A CR at the end may be half of a CRLF: it waits for what follows.
-    let text = this.#rest + piece
-    const held = text.endsWith('\r') ? '\r' : ''
-    if (held) text = text.slice(0, -1)
-    const lines = text.split(/\r\n|\n|\r/)
-    this.#rest = (lines.pop() ?? '') + held
-    if (this.#rest.length > LINE_MAX) throw new RangeError('a line without an end')
-    for (const line of lines) this.#line(line, events)
-    return events
-  }
-
-  #line(line: string, events: SseEvent[]): void {
-    if (line === '') {
-      if (this.#id !== undefined || this.#data !== undefined) {
-        events.push({ id: this.#id, event: this.#event, data: this.#data })
-      }
-      this.#id = this.#data = undefined
-      this.#event = 'message'
-      return
+    const text = rest + piece
+    const end = text.length - (text.endsWith('\r') ? 1 : 0)
+    const lines = text.slice(0, end).split(/\r\n|\n|\r/)
+    rest = lines.pop() + text.slice(end)
+    if (rest.length > LINE_MAX) throw new RangeError('a line without an end')
+    for (const line of lines) {
+      const [, name, value = ''] = /^([^:]*):? ?(.*)$/s.exec(line) ?? []
+      if (line === '') {
+        if (next.id !== undefined || next.data !== undefined) events.push(next)
+        next = { event: 'message' }
+      } else if (name === 'data') next.data = next.data === undefined ? value : `${next.data}\n${value}`
+      else if (name === 'id' || name === 'event') next[name] = value
     }
-    const colon = line.indexOf(':')
-    const name = colon < 0 ? line : line.slice(0, colon)
-    const value = colon < 0 ? '' : line.slice(colon + (line[colon + 1] === ' ' ? 2 : 1))
-    if (name === 'data') this.#data = this.#data === undefined ? value : `${this.#data}\n${value}`
-    else if (name === 'id') this.#id = value
-    else if (name === 'event') this.#event = value
+    return events
   }
 }

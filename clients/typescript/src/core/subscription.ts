@@ -4,14 +4,11 @@
 //   again after the cursor is all there is to pausing, backpressure and a change of transport.
 // - Items are handed over one after the other, in the order of the stream, by the handler's loop or by an iterator.
 
-import { TidingsError } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import type {
   Acknowledged,
-  CallOptions,
   EventHandler,
   Gap,
-  NackOptions,
-  SavedCursor,
   SubscribeOptions,
   Subscription,
   SubscriptionEvents,
@@ -19,381 +16,383 @@ import type {
   TidingsEvent,
 } from '../types.js'
 import type { Words } from '../wire.js'
-import { Acks, ended, offsetsOf } from './acks.js'
-import { Buffer, eventBytes } from './buffer.js'
-import { Emitter } from './emitter.js'
-import type { Home } from './home.js'
-import { iterate } from './iterate.js'
+import { createAcks, ended, offsetsOf } from './acks.js'
+import { createBuffer } from './buffer.js'
+import type { Core } from './core.js'
+import { createEmitter } from './emitter.js'
 import type { Feed, Link, Sink } from './link.js'
-import { type Batch, Track } from './track.js'
-import { verdictOf } from './verdict.js'
-import { abortable, isPromise, type Timer } from './wait.js'
+import { createTrack } from './track.js'
+import { abortable, alarm, isPromise, onAbort } from './wait.js'
 import { subscribeWords, toEvent, wordsOf } from './words.js'
 
 /** How long to wait before a subscribe is tried again that the broker refused for now without saying how long. */
 const RETRY_MS = 1_000
 
-export class LiveSubscription implements Subscription, Sink {
-  readonly filters: readonly string[]
-  readonly durable: string | undefined
-  readonly key: string | undefined
-  state: SubscriptionState = 'subscribing'
-  cursor = 0
-  log: string | undefined
-  caughtUp = false
-  error: TidingsError | undefined
+/** What a program sees, written to from here alone. */
+type Shown = { -readonly [K in keyof Subscription]: Subscription[K] }
 
-  readonly #options: SubscribeOptions
-  readonly #home: Home
-  readonly #handler: EventHandler | undefined
-  readonly #emitter: Emitter<SubscriptionEvents>
-  readonly #acks: Acks
-  readonly #buffer: Buffer
-  #track: Track
-  #link: Link | undefined
-  #feed: Feed | undefined
-  #live = false
-  /** The place is known: at once, or when the store has answered. */
-  #placed: boolean
-  #paused = false
-  /** Another session has it: it is not asked for again. */
-  #taken = false
-  #handling = false
-  #retry: Timer
-  #wakers: (() => void)[] = []
-  #subscribedOnce = false
+/** What a subscription needs of its client beside the rest. */
+export interface Home {
+  readonly core: Core
+  isOwn(id: string): boolean
+  closed(subscription: LiveSubscription): void
+}
 
-  constructor(filters: readonly string[], options: SubscribeOptions, handler: EventHandler | undefined, home: Home) {
-    this.filters = filters
-    this.#options = options
-    this.#home = home
-    this.#handler = handler
-    this.durable = options.durable
-    this.key = options.durable === undefined ? options.key : undefined
-    this.#placed = this.key === undefined
-    this.#track = new Track(subscribeWords(filters, options), options)
-    this.#buffer = new Buffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
-    this.#emitter = new Emitter((cause) => home.failed(cause))
-    this.#acks = new Acks(
-      options,
-      (cursor) => this.#move(cursor),
-      (error) => this.state === 'closed' || home.failed(error),
-    )
-    const { signal } = options
-    if (signal?.aborted) this.#close(undefined)
-    signal?.addEventListener('abort', this.#aborted)
-  }
-
-  readonly #aborted = (): void => void this.unsubscribe()
-
-  /** The store's answer: where to go on. */
-  place(saved: SavedCursor | undefined): void {
-    if (saved) {
-      this.#track = new Track(this.#track.request(), this.#options, saved)
-      this.cursor = saved.cursor
-      this.log = saved.log
-    }
-    this.#placed = true
-    this.#sync()
-  }
-
+/** What the client does with a subscription. */
+export interface LiveSubscription {
+  readonly shown: Subscription
   /** There is a connection, or none. Where there was another, its feed is closed first. */
-  attach(link: Link | undefined): void {
-    this.#drop(link !== undefined)
-    this.#link = link
-    this.#sync()
+  attach(link: Link | undefined): void
+  /** The client was told to end. */
+  finish(): void
+}
+
+export function createSubscription(
+  filters: readonly string[],
+  options: SubscribeOptions,
+  handler: EventHandler | undefined,
+  { core, isOwn, closed }: Home,
+): LiveSubscription {
+  const { emit, failed, saver } = core
+  const { durable, mode, ...rest } = options as SubscribeOptions & { key?: string; mode?: string }
+  const key = durable === undefined ? rest.key : undefined
+  // A mirror leases nothing.
+  const leased = durable !== undefined && mode !== 'mirror'
+  const words = subscribeWords(filters, options)
+  const track = createTrack(words, options)
+  const buffer = createBuffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
+  const emitter = createEmitter<SubscriptionEvents>(failed)
+  /** To which log an event of a durable belongs: in another one its offset is that of another event. */
+  const logs = new WeakMap<object, number>()
+  let logNumber = 0
+  let link: Link | undefined
+  let feed: Feed | undefined
+  let live = false
+  /** The place is known: at once, or when the store has answered. */
+  let placed = key === undefined
+  let paused = false
+  /** Another session has it: it is not asked for again. */
+  let taken = false
+  let handling = false
+  let wakers: (() => void)[] = []
+  let subscribedOnce = false
+
+  // ---- How it works.
+
+  const sync = (): void => {
+    const full = buffer.full()
+    const held = paused || taken || retry.on() || (full && !leased)
+    const isClosed = shown.state === 'closed'
+    if (!link || !placed || held || isClosed) {
+      if (feed) drop(true)
+    } else feed ??= link.subscribe(sink)
+    if (isClosed) return
+    const here = live || (full && link)
+    become(paused ? 'paused' : !here ? 'subscribing' : shown.caughtUp ? 'live' : 'catching-up')
+  }
+  const retry = alarm(sync)
+
+  /** Closes the feed; what a lease brings again is taken out of the buffer. */
+  const drop = (tell: boolean): void => {
+    const before = feed
+    feed = undefined
+    live = false
+    acks.attach(undefined)
+    if (!before) return
+    if (tell) void before.close()
+    if (leased) acks.lost(buffer.forget())
+  }
+
+  const become = (state: SubscriptionState): void => {
+    if (state === shown.state) return
+    shown.state = state
+    emitter.emit('state', state)
+  }
+
+  const wake = (): void => {
+    const these = wakers
+    wakers = []
+    for (const waker of these) waker()
+    if (handler && !handling) void handle(handler)
+  }
+
+  const handle = async (take: EventHandler): Promise<void> => {
+    handling = true
+    while (!paused) {
+      const event = next()
+      if (!event) break
+      try {
+        const result = take(event, shown)
+        if (isPromise(result)) await result
+        settle(event)
+      } catch (cause) {
+        const error = failure('internal', 'the handler of a subscription threw', cause)
+        failed(error)
+        emitter.emit('error', error)
+        settle(event, 'nack')
+      }
+    }
+    handling = false
+  }
+
+  /** The next event; what stands before it is told. */
+  const next = (): TidingsEvent | undefined => {
+    for (;;) {
+      const item = buffer.take()
+      if (!item) return undefined
+      if (buffer.empty() && !feed) sync()
+      const { event, mark, caughtUp, gap } = item
+      if (event) {
+        emit('event', event, shown)
+        return event
+      }
+      if (mark !== undefined) move(mark)
+      else if (caughtUp !== undefined) {
+        shown.caughtUp = true
+        sync()
+        emitter.emit('caught_up', caughtUp)
+      } else if (gap) {
+        if (!durable) move(Math.max(0, gap.first - 1), gap.log)
+        emit('gap', gap, shown)
+        emitter.emit('gap', gap)
+      } else {
+        emitter.emit('superseded')
+        close(failure('superseded', 'another session has it now'))
+      }
+    }
+  }
+
+  /** The event is done, or to come again. */
+  const settle = (event: TidingsEvent, kind: 'ack' | 'nack' = 'ack'): void => {
+    if (durable === undefined) move(Math.max(shown.cursor, event.offset))
+    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks.handled(event.offset, kind, track.log())
+  }
+
+  const say = async (
+    kind: 'ack' | 'nack',
+    events: Acknowledged | readonly Acknowledged[],
+    more: Words,
+    signal?: AbortSignal,
+  ): Promise<void> => {
+    if (shown.state === 'closed') throw shown.error ?? ended()
+    if (durable === undefined) throw failure('invalid_argument', 'only durables are acknowledged')
+    // What was not made here is believed.
+    if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
+      throw failure('offset_gone', 'its log is gone')
+    return acks.say(kind, more, track.log(), signal)
+  }
+
+  const move = (cursor: number, log = shown.log): void => {
+    shown.cursor = cursor
+    shown.log = log
+    if (key !== undefined && log !== undefined) saver.set(key, { log, cursor })
+  }
+
+  const forget = (): void => {
+    logNumber++
+    acks.forget()
+  }
+
+  /** The broker wants no more of it: what is here can still be pulled. */
+  const end = (error: TidingsError): void => {
+    if (shown.state === 'closed') return
+    if (handler || leased) buffer.clear()
+    drop(true)
+    emitter.emit('error', error)
+    close(error)
+  }
+
+  const close = (error?: TidingsError): void => {
+    if (shown.state === 'closed') return
+    shown.error = error
+    retry.clear()
+    unlisten()
+    if (error || !live) acks.end(error ?? ended())
+    become('closed')
+    closed(self)
+    wake()
+    emitter.clear()
+  }
+
+  const finish = (): void => {
+    buffer.clear()
+    drop(false)
+    close()
+  }
+
+  const acks = createAcks(options, move, (error) => shown.state === 'closed' || failed(error))
+
+  // ---- What the connection calls.
+
+  const sink: Sink = {
+    request: track.request,
+    durable,
+    filters,
+    room: buffer.room,
+    subscribed(cursor, log) {
+      const before = track.log()
+      const known = log ?? before ?? ''
+      // The stream began anew on the same feed: what nobody has taken comes again.
+      if (live && leased) acks.lost(buffer.forget())
+      if (before !== undefined && before !== known) forget()
+      track.subscribed(cursor, known)
+      // From here on the place is known, also where no event ever comes.
+      if (durable !== undefined || shown.log === undefined) move(cursor, known)
+      subscribedOnce = true
+      live = true
+      acks.attach(feed)
+      sync()
+    },
+    batch(batch) {
+      const events = track.batch(batch)
+      if (!events) {
+        drop(true)
+        sync()
+        return false
+      }
+      for (const each of events) {
+        const offset = each.offset as number
+        const own = isOwn(each.id as string)
+        const event = toEvent(each, batch.attempts?.[offset] ?? 1, own)
+        if (durable !== undefined) {
+          if (!acks.offer(offset, track.log())) continue
+          logs.set(event, logNumber)
+        }
+        // In its place: what stands before it is not done.
+        if (!own || core.settings.echo) buffer.push({ event })
+        else if (durable === undefined) buffer.push({ mark: offset })
+        else settle(event)
+      }
+      if (!durable && batch.cursor !== undefined) buffer.push({ mark: batch.cursor })
+      sync()
+      wake()
+      return true
+    },
+    told(kind, said) {
+      const cursor = said.cursor as number
+      if (kind === 'acked') {
+        move(cursor)
+        return emitter.emit('acked', cursor)
+      }
+      if (kind === 'caught_up') buffer.push({ caughtUp: cursor })
+      else if (kind === 'gap') {
+        const gap = said as unknown as Gap
+        if (gap.reason === 'log_changed') forget()
+        track.gap(gap)
+        buffer.push({ gap })
+      } else if (kind === 'superseded') {
+        taken = true
+        feed = undefined
+        if (leased) buffer.forget()
+        buffer.push({})
+      }
+      wake()
+    },
+    refused(error) {
+      drop(false)
+      if (!error.retryable) return end(error)
+      failed(error)
+      retry.set(error.retryAfterMs ?? RETRY_MS)
+      sync()
+    },
   }
 
   // ---- What a program calls.
 
-  get saved(): SavedCursor | undefined {
-    return this.log === undefined ? undefined : { log: this.log, cursor: this.cursor }
-  }
-
-  ready(options: { signal?: AbortSignal } = {}): Promise<void> {
-    return abortable(options.signal, (resolve, reject) => {
-      const look = (): void => {
-        if (this.#subscribedOnce) resolve()
-        else if (this.state === 'closed') reject(this.error ?? ended())
+  const shown: Shown = {
+    filters,
+    durable,
+    state: 'subscribing',
+    cursor: 0,
+    caughtUp: false,
+    get saved() {
+      const { log, cursor } = shown
+      return log === undefined ? undefined : { log, cursor }
+    },
+    ready: ({ signal } = {}) =>
+      abortable(signal, (resolve, reject) => {
+        const look = (): void => {
+          if (subscribedOnce) resolve()
+          else if (shown.state === 'closed') reject(shown.error ?? ended())
+        }
+        look()
+        return emitter.on('state', look)
+      }),
+    on: emitter.on,
+    ack: (events, { signal } = {}) => say('ack', events, { offsets: offsetsOf(events) }, signal),
+    ackUpTo: (event, { signal } = {}) => say('ack', event, { offset: offsetsOf(event)[0] }, signal),
+    nack: (events, { delayMs, reason, signal } = {}) =>
+      say('nack', events, wordsOf({ offsets: offsetsOf(events), delayMs, reason }), signal),
+    pause() {
+      paused = true
+      drop(true)
+      sync()
+    },
+    resume() {
+      paused = false
+      sync()
+      wake()
+    },
+    async unsubscribe() {
+      if (shown.state === 'closed') return
+      const before = feed
+      feed = undefined
+      buffer.clear()
+      // What was acknowledged before arrives first, where there is a connection.
+      const said = live ? acks.drain() : undefined
+      close()
+      await said
+      acks.end(ended())
+      await before?.close()
+    },
+    [Symbol.asyncIterator]() {
+      const over = { value: undefined, done: true } as const
+      let pulled: TidingsEvent | undefined
+      return {
+        async next() {
+          // Whoever took it has come back for more.
+          if (pulled) settle(pulled)
+          for (;;) {
+            if (handler) throw failure('invalid_argument', 'its events go to its handler')
+            pulled = paused ? undefined : next()
+            if (pulled) return { value: pulled, done: false }
+            if (shown.state === 'closed') {
+              if (shown.error) throw shown.error
+              return over
+            }
+            await new Promise<void>((resolve) => wakers.push(resolve))
+          }
+        },
+        // The event at which the loop was left is not done: whoever comes next gets it again.
+        async return() {
+          await shown.unsubscribe()
+          return over
+        },
       }
-      look()
-      return this.on('state', look)
+    },
+  } as Shown
+
+  const self: LiveSubscription = {
+    shown,
+    attach(to) {
+      drop(to !== undefined)
+      link = to
+      sync()
+    },
+    finish,
+  }
+  let unlisten = (): void => {}
+  if (options.signal?.aborted) close()
+  else unlisten = onAbort(options.signal, () => void shown.unsubscribe())
+  if (key !== undefined)
+    void saver.get(key).then((saved) => {
+      if (saved) {
+        track.place(saved)
+        shown.cursor = saved.cursor
+        shown.log = saved.log
+      }
+      placed = true
+      sync()
     })
-  }
-
-  on<K extends keyof SubscriptionEvents>(name: K, listener: (...args: SubscriptionEvents[K]) => void): () => void {
-    return this.#emitter.on(name, listener)
-  }
-
-  ack(events: Acknowledged | readonly Acknowledged[], options: CallOptions = {}): Promise<void> {
-    return this.#say('ack', { offsets: offsetsOf(events) }, options.signal)
-  }
-
-  ackUpTo(event: Acknowledged, options: CallOptions = {}): Promise<void> {
-    return this.#say('ack', { offset: offsetsOf(event)[0] }, options.signal)
-  }
-
-  nack(events: Acknowledged | readonly Acknowledged[], options: NackOptions = {}): Promise<void> {
-    const { delayMs, reason, signal } = options
-    return this.#say('nack', wordsOf({ offsets: offsetsOf(events), delayMs, reason }), signal)
-  }
-
-  pause(): void {
-    this.#paused = true
-    this.#drop(true)
-    this.#sync()
-  }
-
-  resume(): void {
-    this.#paused = false
-    this.#sync()
-    this.#wake()
-  }
-
-  async unsubscribe(): Promise<void> {
-    if (this.state === 'closed') return
-    const feed = this.#feed
-    this.#feed = undefined
-    this.#buffer.clear()
-    // What was acknowledged before arrives first, where there is a connection.
-    const said = this.#live ? this.#acks.drain() : undefined
-    this.#close(undefined)
-    await said
-    this.#acks.end(ended())
-    await feed?.close()
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<TidingsEvent, undefined> {
-    return iterate({
-      next: () => {
-        if (this.#handler) throw new TidingsError('invalid_argument', 'this subscription hands its events to a handler')
-        const event = this.#paused ? undefined : this.#take()
-        if (event || this.state !== 'closed') return event ?? 'none'
-        if (this.error) throw this.error
-        return 'over'
-      },
-      done: (event) => this.#settle(event),
-      wait: () => new Promise((resolve) => this.#wakers.push(resolve)),
-      leave: () => this.unsubscribe(),
-    })
-  }
-
-  // ---- What the connection calls.
-
-  request(): Words {
-    return this.#track.request()
-  }
-
-  room(): number {
-    return this.#buffer.room
-  }
-
-  subscribed(cursor: number, log: string | undefined): void {
-    const before = this.#track.place?.log
-    const known = log ?? before ?? ''
-    // The stream began anew on the same feed: what nobody has taken comes again.
-    if (this.#live && this.#track.leased) this.#acks.lost(this.#buffer.forgetEvents())
-    if (before !== undefined && before !== known) this.#acks.forget()
-    this.#track.subscribed(cursor, known)
-    // From here on the place is known, also where no event ever comes.
-    if (this.durable !== undefined || this.log === undefined) this.#move(cursor, known)
-    this.#subscribedOnce = true
-    this.#live = true
-    this.#acks.attach(this.#feed)
-    this.#sync()
-  }
-
-  batch(batch: Batch): boolean {
-    const events = this.#track.batch(batch)
-    if (events === undefined) {
-      this.#drop(true)
-      this.#sync()
-      return false
-    }
-    for (const words of events) {
-      const offset = words.offset as number
-      const own = this.#home.isOwn(words.id as string)
-      const event = toEvent(words, batch.attempts?.[offset] ?? 1, own)
-      if (this.durable !== undefined && !this.#acks.offer(offset, this.#track.place?.log)) continue
-      if (own && !this.#home.echo) {
-        // In its place: what stands before it is not done.
-        if (this.durable === undefined) this.#buffer.push({ mark: offset })
-        else this.#settle(event)
-      } else this.#buffer.push({ event, bytes: eventBytes(event) })
-    }
-    if (!this.durable && batch.cursor !== undefined) this.#buffer.push({ mark: batch.cursor })
-    this.#sync()
-    this.#wake()
-    return true
-  }
-
-  caughtUpAt(cursor: number): void {
-    this.#buffer.push({ caughtUp: cursor })
-    this.#wake()
-  }
-
-  gap(gap: Gap): void {
-    if (gap.reason === 'log_changed') this.#acks.forget()
-    this.#track.gap(gap)
-    this.#buffer.push({ gap })
-    this.#wake()
-  }
-
-  acked(cursor: number): void {
-    this.#move(cursor)
-    this.#emitter.emit('acked', cursor)
-  }
-
-  superseded(): void {
-    this.#taken = true
-    this.#feed = undefined
-    if (this.#track.leased) this.#buffer.forgetEvents()
-    this.#buffer.push({ superseded: true })
-    this.#wake()
-  }
-
-  refused(error: TidingsError): void {
-    this.#drop(false)
-    const { stop, rejected, afterMs } = verdictOf(error)
-    if (stop || rejected) return this.end(error)
-    this.#home.failed(error)
-    this.#retry = setTimeout(() => {
-      this.#retry = undefined
-      this.#sync()
-    }, afterMs ?? RETRY_MS)
-    this.#sync()
-  }
-
-  /** The client ends, or the broker wants no more of it: what is here can still be pulled. */
-  end(error: TidingsError): void {
-    if (this.state === 'closed') return
-    if (this.#handler || this.#track.leased) this.#buffer.clear()
-    this.#drop(true)
-    this.#emitter.emit('error', error)
-    this.#close(error)
-  }
-
-  /** The client was told to end. */
-  finish(): void {
-    this.#buffer.clear()
-    this.#drop(false)
-    this.#close(undefined)
-  }
-
-  // ---- How it works.
-
-  #sync(): void {
-    const held = this.#paused || this.#taken || this.#retry !== undefined || (this.#buffer.full && !this.#track.leased)
-    const open = this.#link !== undefined && this.#placed && !held && this.state !== 'closed'
-    if (open && !this.#feed) this.#feed = this.#link?.subscribe(this)
-    else if (!open && this.#feed) this.#drop(true)
-    if (this.state !== 'closed') {
-      const here = this.#live || (this.#buffer.full && this.#link !== undefined)
-      this.#become(this.#paused ? 'paused' : !here ? 'subscribing' : this.caughtUp ? 'live' : 'catching-up')
-    }
-  }
-
-  /** Closes the feed; what a lease brings again is taken out of the buffer. */
-  #drop(tell: boolean): void {
-    const feed = this.#feed
-    this.#feed = undefined
-    this.#live = false
-    this.#acks.attach(undefined)
-    if (feed) {
-      if (tell) void feed.close()
-      if (this.#track.leased) this.#acks.lost(this.#buffer.forgetEvents())
-    }
-  }
-
-  #become(state: SubscriptionState): void {
-    if (state === this.state) return
-    this.state = state
-    this.#emitter.emit('state', state)
-  }
-
-  #wake(): void {
-    for (const waker of this.#wakers.splice(0)) waker()
-    if (this.#handler && !this.#handling) void this.#handle(this.#handler)
-  }
-
-  async #handle(handler: EventHandler): Promise<void> {
-    this.#handling = true
-    while (!this.#paused) {
-      const event = this.#take()
-      if (!event) break
-      try {
-        const result = handler(event, this)
-        if (isPromise(result)) await result
-        this.#settle(event)
-      } catch (cause) {
-        this.#threw(event, cause)
-      }
-    }
-    this.#handling = false
-  }
-
-  /** The next event; what stands before it is told. */
-  #take(): TidingsEvent | undefined {
-    for (;;) {
-      const item = this.#buffer.take()
-      if (item === undefined) return undefined
-      if (this.#buffer.empty && !this.#feed) this.#sync()
-      if ('event' in item) {
-        this.#home.event(item.event, this)
-        return item.event
-      }
-      if ('mark' in item) this.#move(item.mark)
-      else if ('caughtUp' in item) {
-        this.caughtUp = true
-        this.#sync()
-        this.#emitter.emit('caught_up', item.caughtUp)
-      } else if ('gap' in item) {
-        if (!this.durable) this.#move(Math.max(0, item.gap.first - 1), item.gap.log)
-        this.#home.gap(item.gap, this)
-        this.#emitter.emit('gap', item.gap)
-      } else {
-        this.#emitter.emit('superseded')
-        this.#close(new TidingsError('superseded', 'another session has taken the subscription over'))
-      }
-    }
-  }
-
-  /** The event is done. */
-  #settle(event: TidingsEvent): void {
-    if (this.state === 'closed' && this.durable !== undefined) return
-    if (this.durable === undefined) return this.#move(Math.max(this.cursor, event.offset))
-    this.#acks.handled(event.offset, 'ack', this.#track.place?.log)
-  }
-
-  #threw(event: TidingsEvent, cause: unknown): void {
-    const error = new TidingsError('internal', 'the handler of a subscription threw', { cause })
-    this.#home.failed(error)
-    this.#emitter.emit('error', error)
-    if (this.durable === undefined) this.#settle(event)
-    else this.#acks.handled(event.offset, 'nack', this.#track.place?.log)
-  }
-
-  #say(kind: 'ack' | 'nack', words: Words, signal: AbortSignal | undefined): Promise<void> {
-    if (this.state === 'closed') return Promise.reject(this.error ?? ended())
-    if (this.durable !== undefined) return this.#acks.say(kind, words, this.#track.place?.log, signal)
-    return Promise.reject(new TidingsError('invalid_argument', 'only durables are acknowledged'))
-  }
-
-  #move(cursor: number, log = this.log): void {
-    this.cursor = cursor
-    this.log = log
-    if (this.key !== undefined && log !== undefined) this.#home.moved(this.key, { log, cursor })
-  }
-
-  #close(error: TidingsError | undefined): void {
-    if (this.state === 'closed') return
-    this.error = error
-    clearTimeout(this.#retry)
-    this.#options.signal?.removeEventListener('abort', this.#aborted)
-    if (error || !this.#live) this.#acks.end(error ?? ended())
-    this.#become('closed')
-    this.#home.closed(this)
-    this.#wake()
-    this.#emitter.clear()
-  }
+  return self
 }

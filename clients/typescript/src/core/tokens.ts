@@ -1,79 +1,58 @@
-import { TidingsError } from '../errors.js'
-import type { ClientOptions, TokenReason } from '../options.js'
+import { failure, TidingsError } from '../errors.js'
+import type { TokenReason } from '../options.js'
+import type { Settings } from './settings.js'
 import { abortable, deadline } from './wait.js'
 
-/**
- * The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`.
- */
-export class Tokens {
+/** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
+export interface Tokens {
   /** Whether another one can be had where this one is refused. */
   readonly renewable: boolean
-  readonly #get: ClientOptions['getToken']
-  readonly #timeoutMs: number
-  readonly #stop = new AbortController()
-  #token: string | undefined
-  #reason: TokenReason = 'initial'
-  #asking: Promise<string> | undefined
-
-  /** `timeoutMs` is how long `getToken` may take. */
-  constructor({ token, getToken }: Pick<ClientOptions, 'token' | 'getToken'>, timeoutMs: number) {
-    this.#timeoutMs = timeoutMs
-    this.#token = token
-    this.#get = getToken
-    this.renewable = getToken !== undefined
-  }
-
   /** A token, or `undefined` where the client has none. */
-  async current(): Promise<string | undefined> {
-    if (this.#token !== undefined || !this.#get) return this.#token
-    return this.#ask(this.#get, this.#reason)
-  }
-
+  current(): Promise<string | undefined>
   /** The broker has refused this one. */
-  rejected(token: string | undefined): void {
-    if (!this.#get || token !== this.#token) return
-    this.#token = undefined
-    this.#reason = 'rejected'
-  }
-
-  /** The broker has closed a connection for the token that was shown on it. */
-  ended(): void {
-    this.rejected(this.#token)
-  }
-
+  rejected(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
-  async renewed(): Promise<string | undefined> {
-    return this.#get && this.#ask(this.#get, 'expiring')
-  }
+  renewed(): Promise<string | undefined>
+  close(): void
+}
 
-  close(): void {
-    this.#stop.abort()
-  }
+export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
+  const end = new AbortController()
+  let reason: TokenReason = 'initial'
+  let asking: Promise<string> | undefined
 
-  #ask(get: NonNullable<ClientOptions['getToken']>, reason: TokenReason): Promise<string> {
-    this.#asking ??= this.#within(get, reason).finally(() => {
-      this.#asking = undefined
-    })
-    return this.#asking
-  }
-
-  async #within(get: NonNullable<ClientOptions['getToken']>, reason: TokenReason): Promise<string> {
-    const limit = deadline(this.#timeoutMs, this.#stop.signal)
-    const { signal } = limit
+  const within = async (get: NonNullable<typeof getToken>, why: TokenReason): Promise<string> => {
+    const { signal, done } = deadline(requestTimeoutMs, end.signal)
     try {
       // One that does not listen to its signal is not waited for either.
-      this.#token = await abortable<string>(signal, (resolve, reject) => {
-        Promise.resolve()
-          .then(() => get({ reason, signal }))
-          .then(resolve, reject)
-        return undefined
-      })
-      return this.#token
+      held = await abortable<string>(
+        signal,
+        (resolve, reject) => void (async () => get({ reason: why, signal }))().then(resolve, reject),
+      )
+      return held
     } catch (cause) {
-      if (signal.reason instanceof TidingsError) throw signal.reason
-      throw cause instanceof TidingsError ? cause : new TidingsError('unauthenticated', 'getToken failed', { cause })
+      throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
     } finally {
-      limit.done()
+      done()
     }
+  }
+  const ask = async (why: TokenReason): Promise<string | undefined> => {
+    if (!getToken) return held
+    asking ??= within(getToken, why).finally(() => {
+      asking = undefined
+    })
+    return asking
+  }
+
+  return {
+    renewable: getToken !== undefined,
+    current: async () => held ?? ask(reason),
+    rejected(token) {
+      if (!getToken || token !== held) return
+      held = undefined
+      reason = 'rejected'
+    },
+    renewed: async () => getToken && ask('expiring'),
+    close: () => end.abort(),
   }
 }

@@ -18,69 +18,66 @@ export interface Batch {
   readonly attempts?: Readonly<Record<string, number>> | undefined
 }
 
-export class Track {
-  readonly #words: Words
-  /** The broker keeps its place. */
-  readonly durable: boolean
-  /** Of a durable: what is delivered is leased, and bounded by the broker. A mirror leases nothing. */
-  readonly leased: boolean
-  #place: SavedCursor | undefined
-  /** After a gap the next batch says where we are. */
-  #adrift = false
-  /** A batch has come: until then a state (`last_per_key`) is asked for anew, after that the cursor says it all. */
-  #begun = false
-  /** The highest offset that was handed out; of a mirror it outlives a new session, which begins at the floor. */
-  #highest = 0
-
-  constructor(words: Words, options: SubscribeOptions, saved?: SavedCursor) {
-    this.#words = words
-    this.durable = options.durable !== undefined
-    this.leased = options.durable !== undefined && options.mode !== 'mirror'
-    this.#place = saved
-    this.#begun = saved !== undefined
-  }
-
-  /** Everything up to here was received. */
-  get place(): SavedCursor | undefined {
-    return this.#place
-  }
-
+export interface Track {
+  /** The log that the cursor belongs to. */
+  log(): string | undefined
   /** The subscribe to go on with. */
-  request(): Words {
-    const place = this.#place
-    if (this.durable || place === undefined || (this.#words.last_per_key && !this.#begun)) return this.#words
-    const { since, last_per_key, ...words } = this.#words
-    return { ...words, after: place.cursor, log: place.log }
-  }
-
+  request(): Words
+  /** Goes on from where somebody was. */
+  place(saved: SavedCursor): void
   /** The broker has subscribed us; with a gap its cursor may be another than we asked for. */
-  subscribed(cursor: number, log: string): void {
-    if (this.#place?.log !== undefined && this.#place.log !== log && this.durable) this.#highest = 0
-    this.#place = { cursor, log }
-    this.#adrift = false
-  }
-
+  subscribed(cursor: number, log: string): void
   /** The events of a batch that are new, or `undefined` when it does not follow on what came before. */
-  batch(batch: Batch): Words[] | undefined {
-    const before = this.#place?.cursor ?? 0
-    if (batch.after !== undefined && !this.#adrift && batch.after !== before) return undefined
-    let covered = 0
-    if (!this.durable && !this.#words.last_per_key) covered = this.#adrift ? (batch.after ?? before) : before
-    else if (this.durable && !this.leased) covered = this.#highest
-    if (batch.cursor !== undefined && this.#place) this.#place = { ...this.#place, cursor: batch.cursor }
-    this.#adrift = false
-    this.#begun = true
-    const fresh = batch.events.filter((event) => (event.offset as number) > covered)
-    for (const event of fresh) this.#highest = Math.max(this.#highest, event.offset as number)
-    return fresh
-  }
-
+  batch(batch: Batch): Words[] | undefined
   /** Events are gone: delivery goes on from the first there is. */
-  gap(gap: Gap): void {
-    const first = Math.max(0, gap.first - 1)
-    const stays = this.#place !== undefined && gap.reason !== 'log_changed'
-    this.#place = { cursor: stays ? Math.max(this.#place?.cursor ?? 0, first) : first, log: gap.log }
-    if (!stays) this.#highest = 0
-    this.#adrift = true
+  gap(gap: Gap): void
+}
+
+export function createTrack(words: Words, { durable, mode }: SubscribeOptions & { mode?: string }): Track {
+  /** Everything up to here was received. */
+  let at: SavedCursor | undefined
+  /** After a gap the next batch says where we are. */
+  let adrift = false
+  /** A batch has come: until then a state (`last_per_key`) is asked for anew, after that the cursor says it all. */
+  let begun = false
+  /** The highest offset that was handed out; of a mirror it outlives a new session, which begins at the floor. */
+  let highest = 0
+
+  return {
+    log: () => at?.log,
+    request() {
+      if (durable !== undefined || !at || (words.last_per_key && !begun)) return words
+      const { since, last_per_key, ...rest } = words
+      return { ...rest, after: at.cursor, log: at.log }
+    },
+    place(saved) {
+      at = saved
+      begun = true
+    },
+    subscribed(cursor, log) {
+      if (at && at.log !== log && durable !== undefined) highest = 0
+      at = { cursor, log }
+      adrift = false
+    },
+    batch({ events, after, cursor }) {
+      const before = at?.cursor ?? 0
+      if (after !== undefined && !adrift && after !== before) return undefined
+      let covered = 0
+      if (durable !== undefined) covered = mode === 'mirror' ? highest : 0
+      else if (!words.last_per_key) covered = adrift ? (after ?? before) : before
+      if (cursor !== undefined && at) at = { ...at, cursor }
+      adrift = false
+      begun = true
+      const fresh = events.filter((event) => (event.offset as number) > covered)
+      for (const event of fresh) highest = Math.max(highest, event.offset as number)
+      return fresh
+    },
+    gap({ first, log, reason }) {
+      const cursor = Math.max(0, first - 1)
+      const stays = at && reason !== 'log_changed'
+      at = { cursor: stays && at ? Math.max(at.cursor, cursor) : cursor, log }
+      if (!stays) highest = 0
+      adrift = true
+    },
   }
 }

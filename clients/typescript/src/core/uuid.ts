@@ -1,6 +1,8 @@
 let lastMs = 0
 let counter = 0
 
+const hex = (number: number, digits: number): string => number.toString(16).padStart(digits, '0')
+
 /**
  * A UUIDv7: in the order in which this page made them, also within a millisecond and where the clock is set back. The
  * 12 bits behind the time count, the other 62 are random.
@@ -13,10 +15,7 @@ export function uuidv7(nowMs: number = Date.now()): string {
     lastMs++
     counter = 0
   }
-  const bytes = crypto.getRandomValues(new Uint8Array(8))
-  bytes[0] = 0x80 | ((bytes[0] ?? 0) & 0x3f)
-  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
-  const time = lastMs.toString(16).padStart(12, '0')
-  const count = counter.toString(16).padStart(3, '0')
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${count}-${hex.slice(0, 4)}-${hex.slice(4)}`
+  const [variant = 0, ...random] = crypto.getRandomValues(new Uint16Array(4))
+  const words = [0x7000 + counter, 0x8000 | (variant & 0x3fff), ...random].map((word) => hex(word, 4))
+  return (hex(lastMs, 12) + words.join('')).replace(/(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }

@@ -1,13 +1,48 @@
-import { TidingsError } from '../errors.js'
+import { failure, TidingsError } from '../errors.js'
 
-export type Timer = ReturnType<typeof setTimeout> | undefined
-
-export function isPromise(value: unknown): value is PromiseLike<unknown> {
-  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
+/** A timer of which there is one at a time. */
+export interface Alarm {
+  /** Whether it is set. */
+  on(): boolean
+  /** Sets it anew; `Infinity` never rings. */
+  set(ms: number): void
+  clear(): void
 }
 
-export function aborted(signal: AbortSignal): TidingsError {
-  return new TidingsError('aborted', 'the call was aborted', { cause: signal.reason })
+export function alarm(ring: () => void): Alarm {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const clear = (): void => {
+    clearTimeout(timer)
+    timer = undefined
+  }
+  return {
+    on: () => timer !== undefined,
+    set(ms) {
+      clear()
+      if (ms === Infinity) return
+      timer = setTimeout(
+        () => {
+          timer = undefined
+          ring()
+        },
+        // A timer takes 2^31 milliseconds at most.
+        Math.min(ms, 0x7fff_ffff),
+      )
+    },
+    clear,
+  }
+}
+
+/** Does it when the signal is aborted, also where it is already. The function that is returned takes it back. */
+export function onAbort(signal: AbortSignal | undefined, act: () => void): () => void {
+  if (signal?.aborted) act()
+  else signal?.addEventListener('abort', act)
+  return () => signal?.removeEventListener('abort', act)
+}
+
+/** Why it was aborted: a time that was over, or else the caller. */
+export function aborted({ reason }: AbortSignal): TidingsError {
+  return reason instanceof TidingsError ? reason : failure('aborted', 'the call was aborted', reason)
 }
 
 /** A promise that a signal ends. `start` returns what is to be undone when it is settled, where there is something. */
@@ -16,30 +51,21 @@ export function abortable<T>(
   start: (resolve: (value: T) => void, reject: (error: unknown) => void) => (() => unknown) | undefined,
 ): Promise<T> {
   let undo: (() => unknown) | undefined
-  let onAbort: (() => void) | undefined
-  const promise = new Promise<T>((resolve, reject) => {
-    onAbort = () => signal && reject(aborted(signal))
-    if (signal?.aborted) return onAbort()
-    signal?.addEventListener('abort', onAbort)
-    undo = start(resolve, reject)
-  })
-  return promise.finally(() => {
-    if (onAbort) signal?.removeEventListener('abort', onAbort)
+  let unlisten: (() => void) | undefined
+  return new Promise<T>((resolve, reject) => {
+    unlisten = onAbort(signal, () => signal && reject(aborted(signal)))
+    if (!signal?.aborted) undo = start(resolve, reject)
+  }).finally(() => {
+    unlisten?.()
     undo?.()
   })
 }
 
 /** Waits; ends early, without an error, by the signal. */
-export function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const limit = deadline(ms, signal)
-    const done = (): void => {
-      limit.done()
-      resolve()
-    }
-    if (limit.signal.aborted) done()
-    else limit.signal.addEventListener('abort', done)
-  })
+export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
+  const limit = deadline(ms, signal)
+  await new Promise<void>((resolve) => onAbort(limit.signal, resolve))
+  limit.done()
 }
 
 /** A signal that a time ends as well as those given. */
@@ -55,21 +81,21 @@ export interface Deadline {
 
 export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
-  let timer: Timer
-  const abort = (event: Event): void => controller.abort((event.target as AbortSignal).reason)
-  const stop = (): void => clearTimeout(timer)
-  const again = (): void => {
-    stop()
-    timer = setTimeout(() => controller.abort(new TidingsError('timeout', `no answer within ${ms} ms`)), ms)
-  }
+  const timer = alarm(() => controller.abort(late(ms)))
+  const again = (): void => timer.set(ms)
   again()
-  for (const signal of signals) {
-    if (signal?.aborted) controller.abort(signal.reason)
-    signal?.addEventListener('abort', abort)
-  }
+  const unlisten = signals.map((signal) => onAbort(signal, () => controller.abort(signal?.reason)))
   const done = (): void => {
-    stop()
-    for (const signal of signals) signal?.removeEventListener('abort', abort)
+    timer.clear()
+    for (const each of unlisten) each()
   }
-  return { signal: controller.signal, again, stop, done }
+  return { signal: controller.signal, again, stop: timer.clear, done }
+}
+
+export function late(ms: number): TidingsError {
+  return failure('timeout', `no answer within ${ms} ms`)
+}
+
+export function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === 'function'
 }

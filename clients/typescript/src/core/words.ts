@@ -1,6 +1,6 @@
 // From what a program says to the words of the protocol, and back.
 
-import { TidingsError } from '../errors.js'
+import { failure } from '../errors.js'
 import type { OutboxEvent } from '../options.js'
 import type { After, PublishRequest, SubscribeOptions, TidingsEvent } from '../types.js'
 import type { Words } from '../wire.js'
@@ -27,23 +27,18 @@ export function publishWords(request: PublishRequest): OutboxEvent {
 }
 
 function snapshot(data: unknown, contentType = ''): unknown {
-  if (data instanceof ArrayBuffer) return new Uint8Array(data.slice(0))
-  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice()
+  if (data instanceof ArrayBuffer || ArrayBuffer.isView(data)) {
+    const { buffer, byteOffset, byteLength } = data as ArrayBufferView
+    return new Uint8Array(buffer ?? data, byteOffset, byteLength).slice()
+  }
   if (/^text\//i.test(contentType) && typeof data !== 'string' && data !== undefined) {
-    throw new TidingsError('invalid_argument', `data of ${contentType} is a string or bytes`)
+    throw failure('invalid_argument', `data of ${contentType} is a string or bytes`)
   }
-  if (typeof data !== 'object' || data === null) return data
   try {
-    return JSON.parse(JSON.stringify(data))
+    return data === undefined ? data : JSON.parse(JSON.stringify(data))
   } catch (cause) {
-    throw new TidingsError('invalid_argument', 'data cannot be written as JSON', { cause })
+    throw failure('invalid_argument', 'data is no JSON', cause)
   }
-}
-
-/** About how many bytes a publish takes. */
-export function sizeOf({ data, ...rest }: OutboxEvent): number {
-  const bytes = data instanceof Uint8Array ? data.length : (JSON.stringify(data)?.length ?? 0)
-  return bytes + JSON.stringify(rest).length
 }
 
 /** An event of the broker as the program sees it. */

@@ -15,7 +15,7 @@ beforeEach(() => {
 
 const show = (state: 'visible' | 'hidden'): void => {
   Object.defineProperty(document, 'visibilityState', { value: state, configurable: true })
-  document.dispatchEvent(new Event('visibilitychange'))
+  document.dispatchEvent(new Event('visibilitychange', { bubbles: true }))
 }
 const transition = (name: string, persisted: boolean): Event => Object.assign(new Event(name), { persisted })
 

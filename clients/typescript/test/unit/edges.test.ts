@@ -1,10 +1,10 @@
 // What goes wrong at the edges: taken over, refused, answered by others, slow, and thrown by the program.
 
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { Emitter } from '../../src/core/emitter.js'
-import { Errands } from '../../src/core/errands.js'
-import { Leases } from '../../src/core/leases.js'
+import { createAcks } from '../../src/core/acks.js'
+import { createEmitter } from '../../src/core/emitter.js'
 import type { Feed } from '../../src/core/link.js'
+import type { TidingsEvent } from '../../src/index.js'
 import { connect, connected, heldClients, settle } from '../support/clients.js'
 import { batch, FakeSocket } from '../support/fake-socket.js'
 
@@ -74,8 +74,61 @@ describe('subscriptions', () => {
     expect(got).toEqual([1, 1])
   })
 
+  describe('a handler that is busy while the log becomes another one', () => {
+    /** Event 1 is being handled, and then there is another event 1. */
+    const changed = async (ack: 'auto' | 'manual') => {
+      const client = await connected()
+      const errors: unknown[] = []
+      client.on('error', ({ code }) => errors.push(code))
+      const done: (() => void)[] = []
+      const events: TidingsEvent[] = []
+      const subscription = client.subscribe('a.*', { durable: 'd', ack }, (event) => {
+        events.push(event)
+        return new Promise<void>((resolve) => done.push(resolve))
+      })
+      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+      FakeSocket.last.say(batch(0, 1, [1]))
+      await settle()
+      FakeSocket.last.drop()
+      await vi.advanceTimersByTimeAsync(500)
+      FakeSocket.last.accept({ log: 'another' })
+      await settle()
+      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+      FakeSocket.last.say(batch(0, 1, [1]))
+      await settle()
+      return { subscription, events, done, errors }
+    }
+
+    test('acknowledges no event of the new one', async () => {
+      const { events, done } = await changed('auto')
+      expect(events).toHaveLength(1)
+      done[0]?.()
+      await settle()
+      // It has the second one in hand, and nothing was said of it.
+      expect(events).toHaveLength(2)
+      expect(count('ack')).toBe(0)
+      done[1]?.()
+      await settle()
+      expect(FakeSocket.last.asked('ack')).toMatchObject({ offsets: [1], log: 'another' })
+      expect(count('ack')).toBe(1)
+    })
+
+    test('and neither does its program, by the event it was given', async () => {
+      const { subscription, events, done } = await changed('manual')
+      await expect(subscription.ack(events[0] ?? 0)).rejects.toMatchObject({ code: 'offset_gone' })
+      await expect(subscription.nack([events[0] ?? 0])).rejects.toMatchObject({ code: 'offset_gone' })
+      expect(count('ack') + count('nack')).toBe(0)
+      done[0]?.()
+      await settle()
+      const said = subscription.ack(events[1] ?? 0)
+      await settle()
+      FakeSocket.last.reply('ack', { acked: { subscription: 1, cursor: 1 } })
+      await said
+    })
+  })
+
   test('a mirror remembers nothing of what it has handed over', async () => {
-    const set = vi.spyOn(Leases.prototype, 'set')
+    const set = vi.spyOn(Map.prototype, 'set')
     const client = await connected()
     const got: unknown[] = []
     client.subscribe('a.*', { durable: 'd', mode: 'mirror', ack: 'manual' }, (event) => void got.push(event.offset))
@@ -83,7 +136,8 @@ describe('subscriptions', () => {
     FakeSocket.last.say(batch(0, 2, [1, 2]))
     await settle()
     expect(got).toEqual([1, 2])
-    expect(set).not.toHaveBeenCalled()
+    // Leases are told by words, or by when they ended; all else that is kept under a number is no such value.
+    expect(set.mock.calls.filter(([, lease]) => typeof lease !== 'object')).toEqual([])
   })
 
   test('a slow answer to a subscribe is waited for', async () => {
@@ -99,16 +153,20 @@ describe('subscriptions', () => {
     let answer: (cursor: number) => void = () => {}
     const say = vi.fn(() => new Promise<number>((resolve) => (answer = resolve)))
     const feed: Feed = { say, close: () => Promise.resolve() }
-    const errands = new Errands(() => {})
-    errands.attach(feed)
-    const said = errands.add('ack', { offsets: [1] })
+    const acks = createAcks(
+      { durable: 'd' },
+      () => {},
+      () => {},
+    )
+    acks.attach(feed)
+    const said = acks.say('ack', { offsets: [1] }, undefined)
     await settle()
-    errands.attach(feed)
+    acks.attach(feed)
     await settle()
     expect(say).toHaveBeenCalledOnce()
     answer(1)
     await said
-    expect(errands.idle).toBe(true)
+    await acks.drain()
   })
 })
 
@@ -127,6 +185,70 @@ describe('others in the way', () => {
     portal = false
     await vi.advanceTimersByTimeAsync(1_000)
     expect(await published).toMatchObject({ offset: 1 })
+  })
+
+  test.each([403, 404, 407, 511])('a proxy that answers %i in place of the broker is waited for', async (status) => {
+    let proxy = true
+    const answered: typeof fetch = async () =>
+      proxy ? new Response('<h1>Not here</h1>', { status }) : Response.json({ limits: {} })
+    const client = connect({ transports: ['poll'], fetch: answered })
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(client.status).toMatchObject({ state: 'connecting' })
+    expect(client.status.attempt).toBeGreaterThan(1)
+    proxy = false
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(client.state).toBe('connected')
+    // Also while it is in use.
+    proxy = true
+    await vi.advanceTimersByTimeAsync(30_000)
+    expect(client.status).toMatchObject({ state: 'reconnecting' })
+    proxy = false
+    await vi.advanceTimersByTimeAsync(30_000)
+    expect(client.state).toBe('connected')
+  })
+
+  test('a broker that comes back between two tries is found by its socket', async () => {
+    let up = false
+    const answered: typeof fetch = async () => {
+      if (!up) throw new TypeError('no network')
+      return Response.json({})
+    }
+    const client = connect({ transports: ['websocket', 'poll'], fetch: answered })
+    await settle()
+    FakeSocket.last.drop()
+    await vi.advanceTimersByTimeAsync(500)
+    FakeSocket.last.drop()
+    up = true
+    await vi.advanceTimersByTimeAsync(1_000)
+    // Only one of two failures was the socket's.
+    expect(FakeSocket.made).toHaveLength(3)
+    FakeSocket.last.accept()
+    await settle()
+    expect(client.status).toMatchObject({ state: 'connected', transport: 'websocket' })
+  })
+
+  test('who would be listed and is not, since there is no socket, is told', async () => {
+    const answered: typeof fetch = async (url, init) => {
+      if (`${url}`.endsWith('/v1/capabilities')) return Response.json({})
+      return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
+    }
+    const client = connect({ transports: ['poll'], fetch: answered })
+    const errors: unknown[] = []
+    client.on('error', ({ code, message }) => errors.push(`${code}: ${message}`))
+    await settle()
+    client.subscribe('a', () => {})
+    await settle()
+    expect(errors).toEqual([])
+    client.subscribe('a', { presence: {} }, () => {})
+    await settle()
+    expect(errors).toEqual(['unavailable: presence needs a socket: not listed over poll'])
+  })
+
+  test('what the broker itself refuses at the beginning ends it', async () => {
+    const refused = { code: 'permission_denied', detail: 'not you', retryable: false }
+    const client = connect({ transports: ['poll'], fetch: async () => Response.json(refused, { status: 403 }) })
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(client.status).toMatchObject({ state: 'disconnected', error: { code: 'permission_denied' } })
   })
 
   test('one that is too large for a proxy is refused', async () => {
@@ -157,7 +279,7 @@ describe('the program', () => {
     const thrown: (() => void)[] = []
     vi.stubGlobal('queueMicrotask', (job: () => void) => thrown.push(job))
     const failed = vi.fn((cause: unknown) => emitter.emit('error', cause))
-    const emitter = new Emitter<{ error: [unknown]; other: [] }>(failed)
+    const emitter = createEmitter<{ error: [unknown]; other: [] }>(failed)
     const cause = new Error('thrown')
     emitter.on('error', () => {
       throw cause

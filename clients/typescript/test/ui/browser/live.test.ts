@@ -1,47 +1,22 @@
 // The parts in two windows, with a broker: both see the same, and what is done in one shows in the other.
 
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createClient } from '../../../src/client.js'
-import { type Broker, startBroker, stopBrokers } from '../../support/broker.js'
-import { bundle, CHROMIUM, listen, run, tasksOf } from './bundle.js'
+import { run, tasksOf } from './bundle.js'
+import { Windows } from './windows.js'
 
 const WAIT = { timeout: 20_000 }
-let browser: Browser
-let html: string
-let broker: Broker
+let windows: Windows
 
 beforeAll(async () => {
-  broker = await startBroker()
-  html = await bundle('./live.tsx')
-  // A page that the test puts there comes from no address at all, from which Chromium allows no local ones.
-  browser = await chromium.launch({
-    executablePath: CHROMIUM,
-    args: ['--no-sandbox', '--disable-features=LocalNetworkAccessChecks'],
-  })
+  windows = await Windows.start('./live.tsx')
 })
-afterAll(async () => {
-  await browser?.close()
-  await stopBrokers()
-})
-
-/** A window of somebody. The page comes from the broker's origin, which needs no permission then. */
-async function open(
-  name: string,
-  before?: (page: Page) => Promise<void>,
-): Promise<{ page: Page; complaints: string[] }> {
-  const page = await browser.newPage()
-  const complaints = listen(page)
-  await before?.(page)
-  await page.route('**/page?*', (route) => route.fulfill({ contentType: 'text/html', body: html }))
-  await page.goto(`${broker.url}/page?name=${name}`)
-  await page.locator('.tidings-connection[data-state="connected"]').waitFor()
-  return { page, complaints }
-}
+afterAll(() => windows?.close())
 
 it('two windows stay in step, over a kill -9 of the broker too', async () => {
-  const ann = await open('Ann')
-  const bob = await open('Bob')
+  const ann = await windows.open('Ann')
+  const bob = await windows.open('Bob')
   const chat = (page: Page) => page.getByRole('log', { name: 'Messages' }).getByRole('listitem')
   const write = async (page: Page, text: string) => {
     await page.getByRole('textbox', { name: 'Write a message' }).fill(text)
@@ -84,14 +59,16 @@ it('two windows stay in step, over a kill -9 of the broker too', async () => {
   // Up to here nothing was complained of; what follows, Chromium says of every refused connection.
   expect([...ann.complaints, ...bob.complaints]).toEqual([])
 
-  await broker.kill()
+  // What is said last of the operation may still be on its way.
+  for (const { page } of [ann, bob]) await expect.poll(() => run(page, 'client.status.outboxEvents'), WAIT).toBe(0)
+  await windows.broker.kill()
   for (const { page } of [ann, bob]) await page.locator('.tidings-connection[data-state="reconnecting"]').waitFor()
   await ann.page.getByText('Connection lost').waitFor()
   await write(ann.page, 'one while away')
   await write(ann.page, 'two while away')
   await ann.page.locator('.tidings-message[data-state="pending"]').nth(1).waitFor()
   await ann.page.getByText('2 waiting to be sent').waitFor()
-  broker = await startBroker({ data: broker.data, port: broker.port })
+  await windows.startAgain()
   await ann.page.getByText('Connected again').waitFor()
   for (const { page } of [ann, bob]) {
     await chat(page).getByText('two while away').waitFor()
@@ -126,7 +103,7 @@ it('two windows stay in step, over a kill -9 of the broker too', async () => {
 
 it('the parts go on over every transport, and say which', async () => {
   const blocked = { sockets: true, streams: false }
-  const ann = await open('Ann', async (page) => {
+  const ann = await windows.open('Ann', async (page) => {
     await page.routeWebSocket(/./, (socket) => {
       if (blocked.sockets) void socket.close()
       else socket.connectToServer()
@@ -136,7 +113,7 @@ it('the parts go on over every transport, and say which', async () => {
       return route.continue()
     })
   })
-  const bob = await open('Bob')
+  const bob = await windows.open('Bob')
   const over = (transport: string) => ann.page.locator(`.tidings-connection[data-transport="${transport}"]`).waitFor()
   const texts: string[] = []
   const say = async (from: Page, text: string) => {
@@ -173,11 +150,45 @@ it('the parts go on over every transport, and say which', async () => {
   await bob.page.close()
 })
 
+it('a message of our own is pending, then sent, then delivered when its reader has acknowledged it', async () => {
+  const ann = await windows.open('Ann')
+  const bob = createClient(windows.broker.url, { reconnect: { minMs: 50, maxMs: 200 } })
+  const reader = bob.subscribe('chat.1', { durable: 'bob', ack: 'manual', types: ['message'] })
+  await reader.ready()
+  const mine = ann.page.locator('.tidings-message', { hasText: 'by receipt' })
+  // Every state that the document has had, as it had it.
+  await run(
+    ann.page,
+    `globalThis.states = []
+    new MutationObserver(() => {
+      const mine = [...document.querySelectorAll('.tidings-message')].find((item) => item.textContent.includes('by receipt'))
+      const state = mine?.getAttribute('data-state')
+      if (state && state !== states.at(-1)) states.push(state)
+    }).observe(document, { subtree: true, childList: true, attributes: true })`,
+  )
+  await windows.broker.kill()
+  await ann.page.locator('.tidings-connection[data-state="reconnecting"]').waitFor()
+  await ann.page.getByRole('textbox', { name: 'Write a message' }).fill('by receipt')
+  await ann.page.keyboard.press('Enter')
+  await mine.and(ann.page.locator('[data-state="pending"]')).waitFor()
+  await windows.startAgain()
+  const next = await reader[Symbol.asyncIterator]().next()
+  expect(next.value?.data).toMatchObject({ text: 'by receipt' })
+  await mine.and(ann.page.locator('[data-state="sent"]')).waitFor()
+  // The reader has it, and has not said so.
+  expect(await run(ann.page, 'states')).toEqual(['pending', 'sent'])
+  await reader.ack(next.value ?? 0)
+  await mine.and(ann.page.locator('[data-state="delivered"]')).waitFor()
+  expect(await run(ann.page, 'states')).toEqual(['pending', 'sent', 'delivered'])
+  await bob.close()
+  await ann.page.close()
+})
+
 it('a list takes 10,000 events a second from the broker', async () => {
-  const { page, complaints } = await open('load')
-  const publisher = createClient(broker.url, { outbox: { maxEvents: 50_000, maxBytes: 50_000_000 } })
+  const { page, complaints } = await windows.open('load')
+  const publisher = createClient(windows.broker.url, { outbox: { maxEvents: 50_000, maxBytes: 50_000_000 } })
   await publisher.ready()
-  await browser.startTracing(page, { categories: ['toplevel'] })
+  await windows.browser.startTracing(page, { categories: ['toplevel'] })
   const [rate, seconds, batch] = [10_000, 4, 500]
   const begin = Date.now()
   const answers: Promise<unknown>[] = []
@@ -194,7 +205,7 @@ it('a list takes 10,000 events a second from the broker', async () => {
     .getByText(`load.9 ${rate * seconds - 1}`)
     .waitFor()
   const shown = Date.now() - begin
-  const tasks = tasksOf(await browser.stopTracing())
+  const tasks = tasksOf(await windows.browser.stopTracing())
   console.info('longest tasks in ms of the processor', tasks.slice(0, 5), { published, shown })
   expect(await page.locator('li').count()).toBe(200)
   // A figure of the machine: on request only, where nothing else runs.
