@@ -286,11 +286,13 @@ class Door {
     this.#broker.open.set(filter, open)
     const given = this.#given.get(filter) ?? new Set<number>()
     this.#given.set(filter, given)
-    if (act === 'events') return this.#stream(filter, last, [...open.values()], signal)
+    if (act === 'events') return this.#stream(filter, last, [...open.values()], signal, act)
     if (act === 'ack' || act === 'nack') {
       for (const offset of body.offsets as number[]) {
         given.delete(offset)
+        const event = open.get(offset)
         if (act === 'ack') open.delete(offset)
+        else if (event) this.#again(filter, [event])
       }
       this.wake()
     }
@@ -303,19 +305,30 @@ class Door {
     return Response.json({ events, attempts, cursor: this.#broker.offset })
   }
 
-  #stream(filter: string, cursor: number, first: Words[], signal: AbortSignal): Response {
+  #stream(filter: string, cursor: number, first: Words[], signal: AbortSignal, act?: string): Response {
     let gone = (): boolean => false
     const body = new ReadableStream<Uint8Array>({
       start: (controller) => {
         const stream = { filter, controller }
         this.#streams.add(stream)
-        for (const words of first) controller.enqueue(line(words))
+        if (act === 'events') this.#again(filter, first)
+        else for (const words of first) controller.enqueue(line(words))
         gone = () => this.#streams.delete(stream)
         signal.addEventListener('abort', () => gone() && controller.error(signal.reason))
       },
       cancel: () => void gone(),
     })
     return new Response(body, { headers: { 'tidings-log': LOG, 'tidings-cursor': `${cursor}` } })
+  }
+
+  /** Over a stream comes again what a durable has open. */
+  #again(filter: string, events: Words[]): void {
+    const attempts = JSON.stringify({ attempts: Object.fromEntries(events.map(({ offset }) => [offset, 2])) })
+    const said = new TextEncoder().encode(`event: tidings.attempts\ndata: ${attempts}\n\n`)
+    for (const { filter: of, controller } of this.#streams) {
+      if (of !== filter) continue
+      for (const piece of [said, ...events.map(line)]) controller.enqueue(piece)
+    }
   }
 
   /** What is found at once, or within `wait` (`25s`). */
@@ -335,6 +348,7 @@ class Door {
       })
     }
     if (signal.aborted) throw signal.reason
+    if (this.down) throw new TypeError('cut')
     return found()
   }
 }
