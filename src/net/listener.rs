@@ -134,13 +134,16 @@ async fn connection(stream: TcpStream, caller: Caller, door: Arc<Door>, stop: Ca
     answer(stream, &pulse, caller, door, stop).await;
 }
 
+/// For so long at least nothing is thought of a peer that acknowledges nothing: readers may be very slow.
+const VANISHED_MIN: Duration = Duration::from_secs(60);
+
 /// What the kernel is to do for a connection.
 fn tune(stream: &TcpStream, send_buffer_bytes: usize, write_timeout: Duration) {
     let _ = stream.set_nodelay(true);
     let _ = socket2::SockRef::from(stream).set_send_buffer_size(send_buffer_bytes);
     // A peer that has vanished acknowledges nothing: what fits into the buffer is no write that fails. Twice as long as a
-    // write may take, so that what is known here comes first.
-    let vanished_ms = write_timeout.as_millis().saturating_mul(2);
+    // write may take, so that what is known here comes first: to the kernel a window that stays shut looks the same.
+    let vanished_ms = write_timeout.saturating_mul(2).max(VANISHED_MIN).as_millis();
     let vanished_ms = u32::try_from(vanished_ms).unwrap_or(u32::MAX);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(stream, vanished_ms);
 }
