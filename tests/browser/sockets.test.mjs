@@ -121,7 +121,8 @@ test('the ws package of Node', async () => {
 test('the WebSocket of a browser', async () => {
   const broker = await start({ data: 'browser' })
   const page = await browser.newPage()
-  await page.goto(`http://${broker.listen}/`)
+  // A page of the broker that publishes nothing of its own, as the demo app does.
+  await page.goto(`http://${broker.listen}/v1/capabilities`)
   assert.deepEqual(await page.evaluate(script, `ws://${broker.listen}/v1/ws`), { code: 1000, wasClean: true })
   await page.close()
   assert.equal(await stop(broker), 0)
