@@ -6,7 +6,7 @@
 //! - A slow socket stays in the writer's write: its cursors lag, nothing accumulates but the kernel's buffer,
 //!   which is bounded. Any byte taken within the write timeout keeps it alive; else the connection is cut.
 //! - While nothing waits to be written, two ping intervals without a whole message end the socket.
-//! - A message that has begun has a time to come whole, see [`begun`], and a share of the room that there is for such.
+//! - A message that has begun has a time to come whole, see `begun`, and a share of the room that there is for such.
 
 mod begun;
 

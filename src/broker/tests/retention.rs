@@ -175,7 +175,7 @@ impl Rewritten {
         for n in 0..40 {
             let (offset, is_known) = publish_again(world, n).await;
             assert!(!is_known);
-            if n % 4 == 0 { kept.push(offset) } else { going.push(offset) }
+            if n.is_multiple_of(4) { kept.push(offset) } else { going.push(offset) }
         }
         let broker = world.broker.clone();
         broker.fetch("kept", 10, Duration::ZERO).await.unwrap();
@@ -225,7 +225,7 @@ impl Rewritten {
 
 /// Publishes the event of this number, whose id it is. Gives its offset, and whether the id was known.
 async fn publish_again(world: &mut World, n: usize) -> (u64, bool) {
-    let (topic, id) = (u8::from(n % 4 > 0), n.to_string());
+    let (topic, id) = (u8::from(!n.is_multiple_of(4)), n.to_string());
     let ticket = world.publish(event(topic, 0, Priority::Normal, Some(&id))).await;
     let published = world.drive(ticket).await.unwrap();
     (published[0].offset.get(), published[0].duplicate)
