@@ -57,20 +57,26 @@ describe('subscriptions', () => {
     expect(subscription).toMatchObject({ state: 'closed', error: { code: 'internal' } })
   })
 
-  test('in another log an offset is another event', async () => {
-    const client = await connected()
-    const got: unknown[] = []
-    client.subscribe('a.*', { durable: 'd', ack: 'manual' }, (event) => void got.push(event.offset))
-    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
-    FakeSocket.last.say(batch(0, 1, [1]))
-    await settle()
+  /** Event 1 of a durable comes, and then event 1 of another log. */
+  const inTwoLogs = async () => {
+    const first = async () => {
+      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+      FakeSocket.last.say(batch(0, 1, [1]))
+      await settle()
+    }
+    await first()
     FakeSocket.last.drop()
     await vi.advanceTimersByTimeAsync(500)
     FakeSocket.last.accept({ log: 'another' })
     await settle()
-    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
-    FakeSocket.last.say(batch(0, 1, [1]))
-    await settle()
+    await first()
+  }
+
+  test('in another log an offset is another event', async () => {
+    const client = await connected()
+    const got: unknown[] = []
+    client.subscribe('a.*', { durable: 'd', ack: 'manual' }, (event) => void got.push(event.offset))
+    await inTwoLogs()
     expect(got).toEqual([1, 1])
   })
 
@@ -86,16 +92,7 @@ describe('subscriptions', () => {
         events.push(event)
         return new Promise<void>((resolve) => done.push(resolve))
       })
-      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
-      FakeSocket.last.say(batch(0, 1, [1]))
-      await settle()
-      FakeSocket.last.drop()
-      await vi.advanceTimersByTimeAsync(500)
-      FakeSocket.last.accept({ log: 'another' })
-      await settle()
-      FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
-      FakeSocket.last.say(batch(0, 1, [1]))
-      await settle()
+      await inTwoLogs()
       return { subscription, events, done, errors }
     }
 
