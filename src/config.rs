@@ -408,25 +408,38 @@ impl Values {
                 write_timeout: self.duration("limits.write_timeout", 1_000, 3_600_000)?,
                 connect_timeout: self.duration("limits.connect_timeout", 100, 300_000)?,
                 message_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
+                messages_bytes_max: self.size(
+                    "limits.bodies_bytes_max",
+                    67_108_864,
+                    4_294_967_295,
+                )?,
                 send_buffer_bytes: self.size("limits.send_buffer_bytes", 4_096, 16_777_216)?,
                 rates: self.rates(message_bytes_max)?,
                 caps: self.caps()?,
             },
-            net: net::Options {
-                connections_max: self.size("server.connections_max", 1, 1_000_000)?,
-                allow_origins: self.list("server.allow_origins"),
-                is_https: tls.is_some() || self.parse("server.tls_terminated_by_proxy")?,
-                proxies: self.proxies()?,
-                codings: self.codings()?,
-                header_timeout: self.duration("limits.header_timeout", 100, 300_000)?,
-                body_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
-                idle_timeout: self.duration("limits.idle_timeout", 100, 3_600_000)?,
-                stream_max: self.stream_max()?,
-                demo,
-                ..net::Options::default()
-            },
+            net: self.net(demo, tls.is_some())?,
             tls,
             auth: self.auth()?,
+        })
+    }
+
+    fn net(&self, demo: bool, has_tls: bool) -> Result<net::Options, ConfigError> {
+        Ok(net::Options {
+            connections_max: self.size("server.connections_max", 1, 1_000_000)?,
+            allow_origins: self.list("server.allow_origins"),
+            is_https: has_tls || self.parse("server.tls_terminated_by_proxy")?,
+            proxies: self.proxies()?,
+            codings: self.codings()?,
+            header_timeout: self.duration("limits.header_timeout", 100, 300_000)?,
+            body_timeout: self.duration("limits.body_timeout", 100, 3_600_000)?,
+            idle_timeout: self.duration("limits.idle_timeout", 100, 3_600_000)?,
+            stream_max: self.stream_max()?,
+            long_polls_max: self.size("limits.long_polls_max", 1, 1_000_000)?,
+            long_polls_per_subject: self.size("limits.long_polls_per_subject", 0, 1_000_000)?,
+            bodies_bytes_max: self.size("limits.bodies_bytes_max", 67_108_864, 4_294_967_295)?,
+            answers_bytes_max: self.size("limits.answers_bytes_max", 1_048_576, 4_294_967_295)?,
+            demo,
+            ..net::Options::default()
         })
     }
 

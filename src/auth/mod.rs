@@ -130,6 +130,11 @@ impl Identity {
         self.grants.is_admin() || (self.credential != Credential::None && self.subject == publisher)
     }
 
+    /// Its subject, unless it is that of all who come without a token.
+    pub fn name(&self) -> Option<&str> {
+        Some(self.subject.as_str()).filter(|subject| *subject != ANONYMOUS)
+    }
+
     fn anonymous(grants: Grants) -> Identity {
         Identity {
             subject: ANONYMOUS.to_owned(),

@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 62] = [
+pub const SETTINGS: [Setting; 66] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -254,6 +254,30 @@ pub const SETTINGS: [Setting; 62] = [
         "1h",
         "0s, or 100ms to 24h",
         "how long an SSE stream lasts at most before its reader comes again; at least half of it; 0s: any time",
+    ),
+    setting(
+        "limits.long_polls_max",
+        "5000",
+        "1 to 1000000",
+        "requests that may wait for an event at a time (`wait` of a read or a fetch); more are answered 429",
+    ),
+    setting(
+        "limits.long_polls_per_subject",
+        "0",
+        "0 to 1000000",
+        "those of one subject, or of one address without a token; 0: any number",
+    ),
+    setting(
+        "limits.bodies_bytes_max",
+        "268435456",
+        "67108864 to 4294967295",
+        "bodies of requests in memory at a time, in bytes; as much again for messages of sockets that have begun",
+    ),
+    setting(
+        "limits.answers_bytes_max",
+        "268435456",
+        "1048576 to 4294967295",
+        "large answers that their readers have not taken yet, in bytes",
     ),
     setting(
         "limits.send_buffer_bytes",

@@ -20,6 +20,7 @@ mod events;
 mod headers;
 mod list;
 mod operate;
+mod polls;
 mod presence;
 mod publish;
 mod query;
@@ -47,7 +48,7 @@ use tidings_proto::{Code, WireError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::TaskTracker;
 
-pub(super) use self::{cors::Origins, routes::Routes};
+pub(super) use self::{cors::Origins, polls::Polls, routes::Routes};
 use self::{
     cors::Standing,
     encode::Wish,

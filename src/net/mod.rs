@@ -28,7 +28,7 @@ pub use self::http::{Body, Caller};
 use self::{
     coding::Codings,
     forwarded::Proxies,
-    http::{Origins, Routes},
+    http::{Origins, Polls, Routes},
     tls::Tls,
 };
 use crate::session::House;
@@ -52,6 +52,8 @@ pub struct Options {
     pub is_https: bool,
     /// The most reads that may wait for an event at a time.
     pub long_polls_max: usize,
+    /// The most of them of one subject, or of one address where there is no token; 0: as many as of all.
+    pub long_polls_per_subject: usize,
     /// Who is believed about where a request comes from.
     pub proxies: Proxies,
     /// The most bytes of request bodies in memory at a time.
@@ -76,6 +78,7 @@ impl Default for Options {
             is_https: false,
             proxies: Proxies::default(),
             long_polls_max: 5_000,
+            long_polls_per_subject: 0,
             bodies_bytes_max: 256 * 1024 * 1024,
             answers_bytes_max: 256 * 1024 * 1024,
             codings: Codings::default(),
@@ -115,8 +118,8 @@ pub struct Door {
     tls: Option<Arc<Tls>>,
     routes: Routes,
     origins: Origins,
-    /// One permit for each read that waits.
-    long_polls: Arc<Semaphore>,
+    /// Reads that wait.
+    polls: Arc<Polls>,
     /// One permit for each byte of a request's body in memory.
     bodies: Arc<Semaphore>,
     /// One permit for each byte of a large answer in memory.
@@ -136,7 +139,7 @@ impl Door {
         Ok(Door {
             routes: Routes::new(options.demo)?,
             origins: Origins::new(&options.allow_origins, options.is_https)?,
-            long_polls: permits(options.long_polls_max),
+            polls: Polls::new(options.long_polls_max, options.long_polls_per_subject),
             bodies: permits(options.bodies_bytes_max),
             answers: permits(options.answers_bytes_max),
             coders: permits(std::thread::available_parallelism().map_or(1, usize::from)),

@@ -167,14 +167,21 @@ fn revocation(wish: RevocationWish, now: Timestamp) -> Result<AuthChange, WireEr
         (None, Some(_)) if before.is_some_and(|before| before > now) => {
             Err(WireError::invalid("before: it lies ahead: revoke what was issued until now"))
         }
-        (None, Some(subject)) if is_subject(&subject) => {
+        (None, Some(subject)) => {
+            check_subject(&subject)?;
             Ok(AuthChange::SubjectRevoked { subject, before: before.unwrap_or(now), until })
         }
-        (None, Some(_)) => Err(WireError::invalid(format!(
-            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
-        ))),
         _ => Err(WireError::invalid("jti: give jti (one token) or subject (all of somebody's)")),
     }
+}
+
+fn check_subject(subject: &str) -> Result<(), WireError> {
+    if is_subject(subject) {
+        return Ok(());
+    }
+    Err(WireError::invalid(format!(
+        "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
+    )))
 }
 
 fn key_of(wish: KeyWish, new: &NewApiKey, now: Timestamp) -> Result<ApiKey, WireError> {
@@ -185,11 +192,7 @@ fn key_of(wish: KeyWish, new: &NewApiKey, now: Timestamp) -> Result<ApiKey, Wire
         )));
     }
     let subject = subject.unwrap_or_else(|| name.clone());
-    if !is_subject(&subject) {
-        return Err(WireError::invalid(format!(
-            "subject: it must have 1 to {SUBJECT_BYTES_MAX} bytes, no control characters, and not be \"{ANONYMOUS}\""
-        )));
-    }
+    check_subject(&subject)?;
     if grants.to_string().len() > GRANTS_BYTES_MAX {
         let text = format!("grants: at most {GRANTS_BYTES_MAX} bytes are allowed");
         return Err(WireError::new(Code::TooLarge, text));

@@ -54,14 +54,13 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long a socket's message may take to come whole once it has begun.
     pub message_timeout: Duration,
+    /// The most bytes of messages that have come in part, of all sockets together.
+    pub messages_bytes_max: usize,
     /// How often something may be done.
     pub rates: rates::Options,
     /// How many connections there may be of an address, and of strangers.
     pub caps: Caps,
 }
-
-/// The most bytes of messages that have come in part, of all sockets together.
-pub const MESSAGES_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// What all sessions share.
 pub struct House {
@@ -136,7 +135,7 @@ impl House {
             limiter,
             audit: Audit::default(),
             compressor: Compressor::new(limits.message_bytes_max),
-            messages: Arc::new(Semaphore::new(MESSAGES_BYTES_MAX)),
+            messages: Arc::new(Semaphore::new(limits.messages_bytes_max)),
             broker,
             authenticator,
             limits,

@@ -323,7 +323,7 @@ impl Session {
         ];
         if let Some((name, _)) = of_sessions.into_iter().find(|(_, given)| *given) {
             let text =
-                format!("{name}: it belongs to a subscribe over a WebSocket, not to the durable");
+                format!("{name}: it belongs to a socket or stream that reads, not to the durable");
             return Err(WireError::invalid(text));
         }
         if options.log.is_some() {

@@ -20,10 +20,7 @@ use std::{
 use tidings_proto::{Code, WireError};
 
 use self::table::{Key, Table};
-use crate::{
-    auth::{ANONYMOUS, Identity},
-    clock, metrics,
-};
+use crate::{auth::Identity, clock, metrics};
 
 /// How many refusals in a row are beyond reason: more than a client has under way before it can have read the first.
 pub const BEYOND_REASON: u32 = 10_000;
@@ -314,12 +311,11 @@ impl Bucket<'_> {
 impl Meter {
     /// Of a session from this address.
     pub fn new(limiter: &Arc<Limiter>, ip: IpAddr, identity: &Identity) -> Meter {
-        let subject = identity.subject.as_str();
         let Options { ip: of_ip, subject: of_subject, session } = &limiter.options;
-        let is_one = subject != ANONYMOUS;
+        let subject = identity.name().filter(|_| !of_subject.is_off());
         Meter {
             ip: (!of_ip.is_off()).then(|| limiter.ips.key(network(ip))),
-            subject: (is_one && !of_subject.is_off()).then(|| limiter.subjects.key(subject)),
+            subject: subject.map(|subject| limiter.subjects.key(subject)),
             own: (!session.is_off()).then(Box::default),
             refused_in_a_row: AtomicU32::new(0),
             last_refused: AtomicU32::new(0),
@@ -515,7 +511,7 @@ mod tests {
     #[test]
     fn everybody_who_is_nobody_is_not_one() {
         let limiter = limiter(Scope::Subject, Kind::Publishes, RATE);
-        let nobody = Meter::new(&limiter, ip("::1"), &identity(ANONYMOUS));
+        let nobody = Meter::new(&limiter, ip("::1"), &identity(crate::auth::ANONYMOUS));
         assert!((0..100).all(|_| nobody.take(Kind::Publishes, 1).is_ok()));
     }
 

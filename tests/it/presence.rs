@@ -18,6 +18,7 @@ use crate::util::{
     Broker, PATIENCE, eventually,
     http::{self, get},
     random::Random,
+    sse::Sse,
     ws::{Socket, offsets},
 };
 
@@ -133,6 +134,36 @@ async fn joins_and_leaves_stand_in_one_order_with_all_other_events() {
     let mut late = Socket::open(&broker.public).await;
     late.subscribe(json!({"filters": [NEWS], "last_per_key": true})).await;
     assert_eq!(offsets(&late.take(2).await), [3, 4], "so one request gives list and news");
+}
+
+#[tokio::test]
+async fn a_stream_is_listed_as_long_as_it_lasts() {
+    let broker = Broker::with(&["--set", "limits.presence_grace=100ms"]);
+    let mut watcher = watcher(&broker).await;
+    let as_bob = "presence=%7B%22data%22:%7B%22name%22:%22Bob%22%7D%7D";
+    let path = format!("/v1/topics/{ROOM}/events?{as_bob}");
+    let stream = Sse::open(&broker.public, &path, &[]).await;
+    let joined = watcher.take(1).await.remove(0);
+    assert_eq!(joined["data"]["data"], json!({"name": "Bob"}));
+    let bob = joined["key"].as_str().unwrap().to_owned();
+    assert_eq!(sessions(&broker).await, [&*bob]);
+    drop(stream);
+    assert_eq!(said(&watcher.take(1).await[0]), format!("left {bob} gone"));
+
+    // A stream of a durable, which has no data of its own to be listed with.
+    let (path, put) = ("/v1/subscriptions/d", json!({"filters": [ROOM]}).to_string());
+    let headers = [("content-type", "application/json")];
+    http::request(&broker.public, Method::PUT, path, &headers, put.as_bytes()).await;
+    let path = format!("/v1/subscriptions/d/events?{as_bob}");
+    let _stream = Sse::open(&broker.public, &path, &[]).await;
+    let joined = watcher.take(1).await.remove(0);
+    assert_eq!(joined["data"]["data"], json!({"name": "Bob"}));
+    for wrong in ["rooms.*/events?presence=%7B%7D", "rooms.1/events?presence=1"] {
+        let path = format!("/v1/topics/{wrong}");
+        let refused = Sse::open(&broker.public, &path, &[]).await;
+        assert_eq!(refused.status, 400, "{wrong}");
+    }
+    assert_eq!(listed(&broker).await["members"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

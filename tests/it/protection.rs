@@ -469,6 +469,40 @@ async fn s4_a_foreign_page_takes_no_durable_over() {
 }
 
 #[tokio::test]
+async fn s7_one_reader_has_its_share_of_the_requests_that_wait() {
+    let guarded = guarded(&["--set", "limits.long_polls_per_subject=1"]);
+    let grants = json!({"subscribe": ["a"], "publish": ["a"]});
+    let [alice, bob] = ["alice", "bob"].map(|name| token(name, grants.clone()));
+    let read = async |token: &str, query: &str| {
+        let path = format!("/v1/topics/a/events?{query}");
+        guarded.request(token, Method::GET, &path, "").await
+    };
+    let waits = async {
+        loop {
+            let answer = read(&alice, "wait=30s").await;
+            // One of the others was there a moment before.
+            if answer.status != LIMITED {
+                return answer;
+            }
+        }
+    };
+    let publishes_when_it_waits = async {
+        eventually("a second read of the same subject is refused", async || {
+            let refused = read(&alice, "wait=1ms").await;
+            refused.status == LIMITED && refused.headers.contains_key("retry-after")
+        })
+        .await;
+        assert_eq!(read(&bob, "wait=1ms").await.status, StatusCode::OK, "others have their own");
+        guarded.request(&bob, Method::POST, "/v1/topics/a/events", "1").await.status
+    };
+    let (answer, published) = tokio::join!(waits, publishes_when_it_waits);
+    assert_eq!((answer.status, published), (StatusCode::OK, StatusCode::CREATED));
+    assert_eq!(answer.json()["events"].as_array().unwrap().len(), 1);
+    let again = async || read(&alice, "wait=1ms&after=1").await.status == StatusCode::OK;
+    eventually("its place is free again", again).await;
+}
+
+#[tokio::test]
 async fn s7_a_broker_for_strangers_lets_the_honest_be() {
     let broker = Broker::with(&["--set", "limits.profile=public"]);
     let mut socket = Socket::open(&broker.public).await;

@@ -12,7 +12,8 @@ use tidings_proto::{
 
 use super::{
     Body, Call, body,
-    list::{crowded, join},
+    events::{PRESENCE, presence},
+    list::join,
     query::{LIMIT_DEFAULT, TICKET, limit_of, wait_of},
     respond, stopping,
 };
@@ -154,7 +155,7 @@ pub(super) async fn fetch(call: &Call, body: Incoming) -> Result<Response<Body>,
     let log = call.house().broker.log().id();
     let _waits = match wait.is_zero() {
         true => None,
-        false => Some(call.door.long_polls.try_acquire().map_err(|_| crowded())?),
+        false => Some(call.door.polls.enter(&session, call.caller.guest.ip())?),
     };
     // Given up with the connection: what it had begun to lease is free again then.
     let fetched = tokio::select! {
@@ -238,10 +239,10 @@ pub(super) async fn nack(call: &Call, body: Incoming) -> Result<Response<Body>, 
 /// `GET /v1/subscriptions/{name}/events`.
 pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
     let session = call.stream_session()?;
-    call.query(&[TICKET])?;
+    let presence = presence(&call.query(&[TICKET, PRESENCE])?)?;
     let info = session.durable(&call.name).await?;
-    let options =
-        SubscribeOptions { durable: Some(call.name.clone()), ..info.spec.options.clone() };
+    let durable = Some(call.name.clone());
+    let options = SubscribeOptions { durable, presence, ..info.spec.options.clone() };
     // It does not end by itself: what was given and is not acknowledged would come again.
     Ok(sse::answer(session, &options, None).await?)
 }

@@ -5,7 +5,7 @@
 use hyper::{Response, header::HeaderName};
 use tidings_proto::{
     Filters, Position, SubscribeOptions, WireError,
-    subscribe::{After, OnGap},
+    subscribe::{After, OnGap, Presence},
 };
 
 use super::{
@@ -22,7 +22,7 @@ use crate::{
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The parameters of both calls.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "after",
     "since",
     "limit",
@@ -37,9 +37,13 @@ const KNOWN: [&str; 14] = [
     "on_gap",
     "linger_ms",
     "conflate_ms",
+    PRESENCE,
 ];
-/// Those that say how a stream is paced; a read is paced by its reader.
-const PACE: [&str; 4] = ["linger_ms", "conflate_ms", "last_per_key", "max_bytes_per_second"];
+/// Those of streams: a read is paced by its reader, and stays nowhere.
+const OF_STREAMS: [&str; 5] =
+    ["linger_ms", "conflate_ms", "last_per_key", "max_bytes_per_second", PRESENCE];
+/// The parameter with what a stream is listed with.
+pub(super) const PRESENCE: &str = "presence";
 
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
@@ -103,7 +107,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         return Err(WireError::invalid(text));
     }
     if form != Form::Stream
-        && let Some(name) = PACE.into_iter().find(|name| query.get(name).is_some())
+        && let Some(name) = OF_STREAMS.into_iter().find(|name| query.get(name).is_some())
     {
         let text = format!("{name}: a read is answered at once: leave it out, or open a stream");
         return Err(WireError::invalid(text));
@@ -125,12 +129,27 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         last_per_key: query.value("last_per_key")?.unwrap_or(false),
         linger_ms: query.value("linger_ms")?.unwrap_or(0),
         conflate_ms: query.value("conflate_ms")?.unwrap_or(0),
+        presence: presence(query)?,
         ..SubscribeOptions::to(filters)
     };
     match (&options.after, options.since) {
         (Some(_), Some(_)) => Err(WireError::invalid("since: give after or since, not both")),
         _ => Ok(options),
     }
+}
+
+/// `presence`: the object of a subscribe, as JSON.
+pub(super) fn presence(query: &Query) -> Result<Option<Presence>, WireError> {
+    let Some(text) = query.get(PRESENCE) else { return Ok(None) };
+    let wrong = |why: &str| {
+        WireError::invalid(format!(
+            "presence: {why}: it must be as in {{\"data\":{{\"name\":\"Bob\"}}}}"
+        ))
+    };
+    if !text.starts_with('{') {
+        return Err(wrong("it is no object"));
+    }
+    serde_json::from_str(text).map(Some).map_err(|error| wrong(&error.to_string()))
 }
 
 /// A header and the value it must have.
@@ -187,6 +206,15 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_says_what_it_is_listed_with() {
+        let presence = |raw: &str| parsed(raw, Form::Stream).unwrap().presence;
+        let name = |name: &str| Some(Presence { data: serde_json::json!({ "name": name }) });
+        assert_eq!(presence(""), None);
+        assert_eq!(presence("presence={}").unwrap().data, serde_json::Value::Null);
+        assert_eq!(presence("presence=%7B%22data%22:{%22name%22:%22B%C3%B6%22}}"), name("Bö"));
+    }
+
+    #[test]
     fn what_is_gone_ends_a_read_and_is_told_in_a_stream() {
         assert_eq!(parsed("", Form::Json).unwrap().on_gap, OnGap::Error);
         assert_eq!(parsed("", Form::CloudEvents).unwrap().on_gap, OnGap::Error);
@@ -204,6 +232,11 @@ mod tests {
             ("linger_ms=-5", Form::Stream, "linger_ms: "),
             ("conflate_ms=5", Form::CloudEvents, "conflate_ms: "),
             ("conflate_ms=x", Form::Stream, "conflate_ms: "),
+            ("presence={}", Form::Json, "presence: "),
+            ("presence=", Form::Stream, "presence: "),
+            ("presence=[null]", Form::Stream, "presence: "),
+            ("presence={\"name\":1}", Form::Stream, "presence: "),
+            ("presence={}&presence={}", Form::Stream, "presence: "),
             ("after=1&since=2026-11-21T06:00:00Z", Form::Json, "since: "),
         ] {
             let error = parsed(raw, form).unwrap_err();

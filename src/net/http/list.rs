@@ -12,7 +12,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 use tidings_proto::{
-    Code, Cursor, Offset, Position, SubscribeOptions, WireError, message::Gap, subscribe::OnGap,
+    Cursor, Offset, Position, SubscribeOptions, WireError, message::Gap, subscribe::OnGap,
     wire::cloudevents,
 };
 
@@ -30,8 +30,6 @@ use crate::{
 
 /// The most bytes of events that an answer is filled with; one event may have more.
 const READ_BYTES_MAX: usize = 1024 * 1024;
-/// When to come again when too many wait already, in milliseconds.
-const CROWDED_MS: (u64, u64) = (1000, 5000);
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// What a read found.
@@ -101,7 +99,7 @@ async fn fill(
     let read = session.read(options, from, first, Duration::ZERO).await?;
     let mut found = Found { events: read.batch.events, cursor: read.batch.cursor, gap: read.gap };
     if found.is_empty() && !wait.is_zero() {
-        let _waits = call.door.long_polls.try_acquire().map_err(|_| crowded())?;
+        let _waits = call.door.polls.enter(session, call.caller.guest.ip())?;
         let wait = wait.min(until_expiry(session));
         let from = after(found.cursor);
         tokio::select! {
@@ -134,12 +132,6 @@ async fn fill(
 
 fn after(cursor: Cursor) -> ReadFrom {
     ReadFrom::After(Position { cursor, log: None })
-}
-
-pub(super) fn crowded() -> Refusal {
-    let wait_ms = clock::random_between(CROWDED_MS.0, CROWDED_MS.1);
-    let text = "wait: as many reads as may wait are waiting: come again, or use a stream";
-    WireError::new(Code::RateLimited, text).retry_after_ms(wait_ms).into()
 }
 
 /// How long the session's token holds.
