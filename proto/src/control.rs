@@ -73,6 +73,13 @@ pub struct DurableSpec {
     pub wants_changed: bool,
 }
 
+impl DurableSpec {
+    /// Receipts count from behind here on.
+    pub fn receipts_since(&self) -> Cursor {
+        self.since.unwrap_or(self.start)
+    }
+}
+
 /// The newest ack states of the durables whose acks came in since the last such event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AckStates {
@@ -111,6 +118,9 @@ pub struct AckState {
     /// each range, rising, not touching.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<(u64, u64)>,
+    /// Redriven, and not taken by a socket since; rising.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redriven: Vec<u64>,
 }
 
 /// The topic of [`RetentionChange`]; its key is the filter, or `erase:` and the topic.

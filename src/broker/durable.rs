@@ -57,6 +57,8 @@ pub struct DurableState {
     keys: Keys,
     /// How often it was reset.
     generation: u64,
+    /// Deliveries were counted that no commit has.
+    uncounted: bool,
     /// Whether events above the cursor go out before those up to it, see [`order`].
     by_lane: bool,
 }
@@ -216,6 +218,7 @@ impl DurableState {
             self.outstanding.remove(&offset);
             self.due.extend(self.keys.settled(offset));
         }
+        self.dead.passed(self.cursor, cursor.get(), |offset| wanted.contains(&offset));
         for &offset in offsets {
             if offset <= self.cursor || self.acked.contains(offset) {
                 continue;
@@ -236,6 +239,7 @@ impl DurableState {
                 }
                 _ => {
                     event.goes_to(owner);
+                    self.uncounted |= event.attempts > 1;
                     self.due.extend(self.keys.taken(offset, owner));
                     self.sending.push(offset);
                     sent.push((offset, event.attempts));
@@ -268,24 +272,38 @@ impl DurableState {
         while again.len() < events_max
             && let Some(offset) = self.due.pop(rank_max)
         {
-            let Some(event) = self.outstanding.get_mut(&offset) else { continue };
-            if self.dead.is_last(event.attempts) {
-                event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
-                continue;
-            }
-            if !self.keys.is_free(offset, owner) {
-                self.keys.park(offset);
-                continue;
-            }
-            event.goes_to(owner);
-            self.due.extend(self.keys.taken(offset, owner));
-            self.sending.push(offset);
-            again.push((offset, event.attempts));
+            again.extend(self.go_again(offset, owner));
         }
-        // What waited for another of its key comes for the first time.
-        let repeated = again.iter().filter(|(_, attempts)| *attempts > 1).count();
-        self.redelivered += u64::try_from(repeated).unwrap_or(u64::MAX);
         again
+    }
+
+    /// The same for this one, if it is due and may go.
+    pub fn deliver_this_again(&mut self, offset: u64, owner: Token) -> Vec<(u64, u32)> {
+        let is_due = self.due.take(offset);
+        is_due.then(|| self.go_again(offset, owner)).flatten().into_iter().collect()
+    }
+
+    /// One that was due goes out, unless it dies or has to wait for another of its key.
+    fn go_again(&mut self, offset: u64, owner: Token) -> Option<(u64, u32)> {
+        let event = self.outstanding.get_mut(&offset)?;
+        if self.dead.is_last(event.attempts) {
+            event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
+            return None;
+        }
+        if !self.keys.is_free(offset, owner) {
+            self.keys.park(offset);
+            return None;
+        }
+        event.goes_to(owner);
+        let attempts = event.attempts;
+        // What waited for another of its key comes for the first time.
+        if attempts > 1 {
+            self.redelivered += 1;
+            self.uncounted = true;
+        }
+        self.due.extend(self.keys.taken(offset, owner));
+        self.sending.push(offset);
+        Some((offset, attempts))
     }
 
     /// These were to go out and did not: they are due now, and it was no delivery.
@@ -336,6 +354,7 @@ impl DurableState {
                 Phase::Leased(None) | Phase::Sending => {}
             }
             self.due.extend(self.keys.back(offset));
+            self.uncounted |= self.dead.is_limited();
             if self.dead.is_last(event.attempts) {
                 if event.phase != Phase::Sending {
                     event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
@@ -369,8 +388,15 @@ impl DurableState {
         self.generation
     }
 
-    /// Everything up to and including `offset` is done, but for what was redriven and not seen since.
+    /// Everything up to and including `offset` is done, but for what was redriven and not seen since: of that, what
+    /// had not had its turn is to be delivered as soon as there is room.
     pub fn ack_up_to(&mut self, offset: u64) {
+        for unseen in self.dead.unseen_behind(self.cursor, offset) {
+            let event = self.outstanding.entry(unseen).or_insert(Outstanding::waiting(0, 0));
+            if !std::mem::replace(&mut event.taken, true) {
+                self.dead.hold_back(unseen);
+            }
+        }
         let rest = self.outstanding.split_off(&(offset + 1));
         for (offset, event) in std::mem::replace(&mut self.outstanding, rest) {
             if self.dead.is_unseen(offset) {
@@ -390,8 +416,9 @@ impl DurableState {
         if is_above && self.acked.len() >= RANGES_MAX && !self.acked.touches(offset) {
             return false;
         }
-        if let Some(event) = self.outstanding.remove(&offset) {
-            self.forget(offset, event.phase);
+        match self.outstanding.remove(&offset) {
+            Some(event) => self.forget(offset, event.phase),
+            None => self.dead.forget(offset),
         }
         if is_above {
             self.acked.insert(offset, offset);
@@ -406,6 +433,28 @@ impl DurableState {
         for offset in wanted.filter(|offset| !there.contains(offset)) {
             self.ack(offset);
         }
+    }
+
+    /// Up to here nothing is left of what was to be delivered: what was is settled, but for letters to be written.
+    pub fn pass_gone(&mut self, until: Cursor) {
+        let gone: Vec<u64> = self.outstanding.range(..=until.get()).map(|(at, _)| *at).collect();
+        for offset in gone {
+            let is_dying = |event: &Outstanding| event.phase == Phase::Dying;
+            if !self.outstanding.get(&offset).is_some_and(is_dying) {
+                self.ack(offset);
+            }
+        }
+        self.deliver_new(&[], until, 0, 0);
+    }
+
+    /// Whether deliveries were counted that no commit has.
+    pub fn is_uncounted(&self) -> bool {
+        self.uncounted
+    }
+
+    /// Whether the counts of now are not in a commit.
+    pub fn set_uncounted(&mut self, uncounted: bool) {
+        self.uncounted = uncounted;
     }
 
     /// Everything behind the floor up to `looked` has been looked at and only `wanted` matches, rising:
@@ -464,6 +513,7 @@ impl DurableState {
             let Some(event) = self.outstanding.get_mut(&offset) else { continue };
             if event.phase.is_with_session() {
                 self.due.extend(self.keys.back(offset));
+                self.uncounted |= self.dead.is_limited();
             }
             if event.phase.is_with_session() && self.dead.is_last(event.attempts) {
                 event.phase = self.dead.dies(offset, event.attempts, Cause::AckWait);

@@ -77,8 +77,6 @@ pub struct Held {
     was_reset: bool,
     /// Nothing is delivered.
     paused: bool,
-    /// Its state is to be in a commit before it may be put away.
-    to_save: bool,
     /// What it has become by a change of its options.
     successor: Option<Arc<Durable>>,
     /// The floor that is on the disk: what sessions of a mirror are told.
@@ -141,7 +139,6 @@ impl Durable {
             deleted: false,
             was_reset: false,
             paused,
-            to_save: false,
             successor: None,
         };
         Durable {
@@ -167,6 +164,7 @@ impl Durable {
         if changed.is_mirror() {
             new.state.forget_leases();
         }
+        new.state.forget_ranks();
         set_limits(&mut new.state, &changed.spec);
         new.durable_floor = old.durable_floor;
         drop(new);
@@ -221,7 +219,7 @@ impl Durable {
     /// follows, and [`ReceiptQueue::end`].
     pub(super) fn begin_commit(&self, letters_max: usize) -> (AckState, Vec<Dying>, Vec<Draft>) {
         let mut held = self.lock();
-        held.to_save = false;
+        held.state.set_uncounted(false);
         // What was deleted writes nothing more; what was changed writes as what it has become.
         let max = if held.deleted { 0 } else { letters_max };
         let letters = held.state.begin_burial(max).to_vec();
@@ -250,6 +248,10 @@ impl Durable {
             return successor.committed(floor);
         }
         let died = held.state.end_burial(floor.is_some());
+        if floor.is_none() {
+            // What it had counted is tried again.
+            held.state.set_uncounted(true);
+        }
         if let Some(floor) = floor {
             self.floor_is_durable(&mut held, floor);
         }
@@ -265,9 +267,9 @@ impl Durable {
         died
     }
 
-    /// Has letters written, where some are to be.
+    /// Has letters and counts of deliveries written, where some are to be.
     pub(super) fn tell_graves(&self) {
-        if self.lock().state.has_dying() {
+        if self.lock().has_news() {
             self.graves.tell(&self.spec.name);
         }
     }
@@ -341,15 +343,12 @@ impl Durable {
         };
         if is_releasing {
             held.holder = Holder::Nobody;
-            let had = held.state.in_flight_of(token);
             held.state.release_of(Some(token));
             held.wake_all();
-            if had > 0 && self.spec.options.max_deliveries > 0 {
-                // How often they came is to be remembered, also where nobody comes back for long.
-                held.to_save = true;
-                self.graves.tell(&self.spec.name);
-            }
         }
+        drop(held);
+        // How often they came is to be remembered, also where nobody comes back for long.
+        self.tell_graves();
     }
 
     /// Somebody fetches over HTTP: a socket that held it is superseded, other fetchers are not.
@@ -509,8 +508,12 @@ impl Held {
 
     /// Whether nobody uses it.
     pub fn is_idle(&self) -> bool {
-        let is_saved = !self.to_save && !self.state.has_dying();
-        self.members.is_empty() && self.state.in_flight() == 0 && is_saved
+        self.members.is_empty() && self.state.in_flight() == 0 && !self.has_news()
+    }
+
+    /// Whether it has something to write that nobody waits for: letters, or how often events were delivered.
+    pub(super) fn has_news(&self) -> bool {
+        self.state.has_dying() || self.state.is_uncounted()
     }
 
     /// Whether this session still gets its events.

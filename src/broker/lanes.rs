@@ -3,7 +3,7 @@
 //! - A lane is what a durable has not delivered yet of one priority. Lanes are found by the marks in the log's
 //!   index, a page at a time, and never stored: what is acknowledged above the floor says what is done.
 //! - Every [`OLDEST_EVERY`]th event is the oldest that waits, whatever its priority, so that none waits for ever.
-//! - What comes again has its lane too: it goes before what is new and lower.
+//! - What comes again has its lane too: it goes before what is new and lower, and has its turn as the oldest.
 //! - Far more acknowledged above the floor than can be remembered, the oldest go first until the floor has risen.
 
 use std::{
@@ -165,9 +165,24 @@ impl Lanes {
 
     /// The lane with the oldest of what waits.
     fn oldest(&self) -> Option<usize> {
+        self.oldest_waiting().map(|(_, rank)| rank)
+    }
+
+    /// The oldest of what waits, and its lane.
+    fn oldest_waiting(&self) -> Option<(u64, usize)> {
         let fronts = self.lanes.iter().map(|lane| lane.waiting.front());
-        let known = fronts.enumerate().filter_map(|(rank, front)| Some((*front?, rank)));
-        known.min().map(|(_, rank)| rank)
+        fronts.enumerate().filter_map(|(rank, front)| Some((*front?, rank))).min()
+    }
+
+    /// How many go out by their lanes before it is the turn of the oldest.
+    fn before_oldest(&self) -> usize {
+        usize::try_from(OLDEST_EVERY - 1 - self.turn).unwrap_or_default()
+    }
+
+    /// So many more have gone out, of which only the last may have been the oldest's turn.
+    fn went_out(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(OLDEST_EVERY);
+        self.turn = self.turn.saturating_add(count) % OLDEST_EVERY;
     }
 }
 
@@ -238,14 +253,11 @@ fn take(
     if room > 0 && held.lanes().to_fill(committed).is_some() {
         return Some(Vec::new());
     }
-    let (due, new) = (held.state.due_rank(now_ms), held.lanes().rank());
-    // Without room for new ones, what is due goes whatever waits: it is what takes the room.
-    let rank_max = new.filter(|_| room > 0).unwrap_or(u8::MAX);
-    if due.is_some_and(|due| due <= rank_max) {
-        let again = held.state.deliver_again_up_to(rank_max, now_ms, again_max, token);
-        if !again.is_empty() || again_max == 0 {
-            return Some(again);
-        }
+    let due = held.state.due_rank(now_ms);
+    let rank_max = held.lanes().rank().filter(|_| room > 0).unwrap_or(u8::MAX);
+    let again = take_again(held, token, again_max, room > 0);
+    if !again.is_empty() || again_max == 0 && due.is_some_and(|due| due <= rank_max) {
+        return Some(again);
     }
     let due = held.state.due_rank(now_ms);
     let picked = held.pick(room, committed, due);
@@ -256,6 +268,41 @@ fn take(
     let passed = held.lanes().passed();
     let sent = held.state.deliver_new(&offsets, passed, now_ms, token);
     (offsets.is_empty() || !sent.is_empty()).then_some(sent)
+}
+
+/// Up to `max` of what is due again and goes before what is new, in the order of delivery. Without room for new ones
+/// it goes whatever waits: it is what takes the room.
+fn take_again(
+    held: &mut Held,
+    token: Token,
+    max: usize,
+    has_room_for_new: bool,
+) -> Vec<(u64, u32)> {
+    let now_ms = clock::monotonic_ms();
+    let new = held.lanes().oldest_waiting().filter(|_| has_room_for_new);
+    let rank_max = held.lanes().rank().filter(|_| has_room_for_new).unwrap_or(u8::MAX);
+    let mut again = Vec::new();
+    while again.len() < max && held.state.due_rank(now_ms).is_some() {
+        let by_rank = held.lanes().before_oldest();
+        let more = match by_rank {
+            0 => {
+                let oldest = held.state.oldest_due();
+                let is_older = |at: &u64| new.is_none_or(|(new, _)| *at < new);
+                let Some(oldest) = oldest.filter(is_older) else { break };
+                held.state.deliver_this_again(oldest, token)
+            }
+            _ => {
+                let some = by_rank.min(max - again.len());
+                held.state.deliver_again_up_to(rank_max, now_ms, some, token)
+            }
+        };
+        if more.is_empty() && by_rank > 0 {
+            break;
+        }
+        held.lanes().went_out(more.len());
+        again.extend(more);
+    }
+    again
 }
 
 /// What is to be known: rank and offset of events, and up to where.

@@ -106,6 +106,15 @@ impl Broker {
         }
     }
 
+    /// Has it written how often events were delivered, where no commit has it.
+    pub(super) fn save_counts(&self) {
+        let in_use: Vec<Arc<Durable>> = self.durables.lock().values().cloned().collect();
+        for durable in in_use.into_iter().filter(|durable| durable.lock().has_news()) {
+            // The last commit takes what waits.
+            drop(self.submit(&durable));
+        }
+    }
+
     fn look_after_leases(&self) {
         let in_use: Vec<Arc<Durable>> = self.durables.lock().values().cloned().collect();
         for durable in in_use {

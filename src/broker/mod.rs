@@ -230,6 +230,7 @@ impl Running {
     pub async fn stop(self) {
         let Running { thread, broker } = self;
         broker.stop.cancel();
+        broker.save_counts();
         let closed = tokio::task::spawn_blocking(move || {
             broker.retention.stop();
             thread.close();

@@ -474,8 +474,7 @@ impl Broker {
             let mut held = durable.lock();
             match durable.is_mirror() {
                 true => drop(held.state.raise_floor(floor, &[], until)),
-                // What was delivered of it and is not acknowledged comes again, and is found to be gone then.
-                false => drop(held.state.deliver_new(&[], until, clock::monotonic_ms(), 0)),
+                false => held.state.pass_gone(until),
             }
             drop(held);
             // Whoever waits for it learns of it with the next ack.

@@ -388,3 +388,58 @@ async fn g16_a_kill_leaves_each_event_dead_with_its_letter_or_pending() {
     all.sort_unstable();
     assert_eq!(all, (1..=EVENTS).collect::<Vec<u64>>(), "each has one letter");
 }
+
+/// The durable `d` of the topic `a`, from the first event on.
+async fn put(broker: &Broker, more: Value) {
+    let mut options = json!({"filters": ["a"], "start": "first"});
+    for (name, value) in more.as_object().unwrap() {
+        options[name] = value.clone();
+    }
+    let headers = [("content-type", "application/json")];
+    let (path, body) = ("/v1/subscriptions/d", options.to_string());
+    let put = http::request(&broker.public, Method::PUT, path, &headers, body.as_bytes()).await;
+    assert!(put.status.is_success(), "{}", put.text());
+}
+
+#[tokio::test]
+async fn deliveries_are_counted_where_nothing_is_said_of_them_also_over_a_stop() {
+    let (mut broker, _) = broker_with(1).await;
+    put(&broker, json!({"max_deliveries": 3, "ack_wait_ms": 50})).await;
+    let fetch = async |broker: &Broker| {
+        let fetched = post(broker, "fetch", json!({"wait": "30s"})).await.json();
+        assert_eq!(offsets(fetched["events"].as_array().unwrap()), [1]);
+        fetched["attempts"]["1"].clone()
+    };
+    // Nobody acknowledges, nacks or goes: each lease ends by itself.
+    assert_eq!(fetch(&broker).await, Value::Null);
+    assert_eq!(fetch(&broker).await, 2);
+    assert_eq!(broker.terminate().0, Some(0));
+    broker.restart();
+    assert_eq!(fetch(&broker).await, 3);
+    dead_are(&broker, &[1]).await;
+}
+
+#[tokio::test]
+async fn no_ack_covers_what_is_redriven_after_a_kill_either() {
+    let (mut broker, _) = broker_with(3).await;
+    put(&broker, json!({"max_deliveries": 1, "ack_wait_ms": 60_000})).await;
+    let fetch = async |broker: &Broker| {
+        let fetched = post(broker, "fetch", json!({})).await.json();
+        offsets(fetched["events"].as_array().unwrap())
+    };
+    assert_eq!(fetch(&broker).await, [1, 2, 3]);
+    post(&broker, "nack", json!({"offsets": [2]})).await;
+    dead_are(&broker, &[2]).await;
+    broker.kill();
+    broker.restart();
+    assert_eq!(redrive(&broker, json!({"offsets": [2]})).await, json!([2]));
+    // Killed once more: that it was redriven is known.
+    broker.kill();
+    broker.restart();
+    let acked = post(&broker, "ack", json!({"offset": 3})).await;
+    assert_eq!(acked.json()["cursor"], 1, "{}", acked.text());
+    assert_eq!(receipt(&broker, 2).await, "pending");
+    assert_eq!(fetch(&broker).await, [2]);
+    post(&broker, "ack", json!({"offset": 3})).await;
+    assert_eq!(state(&broker).await["lag"], 0);
+}

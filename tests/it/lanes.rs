@@ -135,6 +135,56 @@ async fn what_comes_again_has_its_lane_and_fetches_and_members_have_lanes_too() 
 }
 
 #[tokio::test]
+async fn what_comes_again_has_its_turn_as_the_oldest() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 1).await;
+    drop(attach(&broker, json!({})).await);
+    let call = async |call: &str, body: Value| {
+        let path = format!("/v1/subscriptions/d/{call}");
+        http::post_json(&broker.public, &path, &body).await.json()
+    };
+    let fetch =
+        async || offsets(call("fetch", json!({"limit": 1})).await["events"].as_array().unwrap());
+    assert_eq!(fetch().await, low);
+    call("nack", json!({"offsets": low, "delay_ms": 0})).await;
+    publish(&mut publisher, "urgent", 40).await;
+    let mut nth = 1;
+    loop {
+        let got = fetch().await;
+        call("ack", json!({"offsets": got})).await;
+        if got == low {
+            break;
+        }
+        nth += 1;
+    }
+    assert!(nth <= 16, "it came {nth}th");
+}
+
+#[tokio::test]
+async fn what_is_urgent_and_comes_again_and_again_holds_up_nobody_for_ever() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 1).await;
+    let urgent = publish(&mut publisher, "urgent", 1).await;
+    drop(attach(&broker, json!({})).await);
+    let call = async |call: &str, body: Value| {
+        let path = format!("/v1/subscriptions/d/{call}");
+        http::post_json(&broker.public, &path, &body).await.json()
+    };
+    for nth in 1.. {
+        assert!(nth <= 17, "it has not come");
+        let fetched = call("fetch", json!({"limit": 1})).await;
+        let got = offsets(fetched["events"].as_array().unwrap());
+        if got == low {
+            break;
+        }
+        assert_eq!(got, urgent);
+        call("nack", json!({"offsets": got, "delay_ms": 0})).await;
+    }
+}
+
+#[tokio::test]
 async fn members_share_lanes() {
     let broker = Broker::start();
     let mut publisher = Socket::open(&broker.public).await;

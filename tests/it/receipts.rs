@@ -104,6 +104,21 @@ async fn every_durable_that_it_matches_is_told_of_and_no_other() {
 }
 
 #[tokio::test]
+async fn who_wants_something_else_now_tells_nothing_of_what_was_there_before() {
+    let broker = Broker::start();
+    put(&broker, "d", json!({"filters": ["a.>"]})).await;
+    let mut socket = Socket::open(&broker.public).await;
+    let event = json!({"topic": "a.1", "receipts": true});
+    let before = socket.publish(event.clone()).await;
+    put(&broker, "d", json!({"filters": ["a.1"]})).await;
+    let after = socket.publish(event).await;
+    ack(&broker, "d", json!({"offset": after})).await;
+    assert_eq!(told(&broker, MINE).await, [(after, "d".to_owned())]);
+    let listed = http::get(&broker.public, &format!("/v1/events/{before}/receipts")).await.json();
+    assert_eq!(listed["receipts"], json!([]), "as the list says");
+}
+
+#[tokio::test]
 async fn what_nobody_acknowledged_is_not_told() {
     let broker = Broker::start();
     put(&broker, "d", json!({"filters": ["a"], "max_deliveries": 1, "ack_wait_ms": 60_000})).await;

@@ -7,7 +7,8 @@
 //!             repeated uint64 attempts = 5  offset − the one before, deliveries; from the floor on
 //!             repeated uint64 delayed = 6   offset − the one before, moment; from the floor on
 //!             repeated uint64 dead = 7      offset − the one before, letter; from 0 on, by offset
-//!             repeated uint64 skipped = 9 } as ranges, from 0 on
+//!             repeated uint64 skipped = 9   as ranges, from 0 on
+//!             repeated uint64 redriven = 10 } offset − the one before; from the floor on
 //! ```
 //! The name is not among them: the number says which durable it is.
 
@@ -42,6 +43,8 @@ struct StoredState {
     letters: u64,
     #[prost(uint64, repeated, tag = "9")]
     skipped: Vec<u64>,
+    #[prost(uint64, repeated, tag = "10")]
+    redriven: Vec<u64>,
 }
 
 impl AckStates {
@@ -72,6 +75,7 @@ fn store(state: &AckState) -> StoredState {
         dead: distances(state.dead.iter().copied(), 0),
         letters: state.letters,
         skipped: stretches(&state.skipped, 0),
+        redriven: steps(&state.redriven, floor),
     }
 }
 
@@ -88,6 +92,7 @@ fn load(stored: StoredState) -> AckState {
         dead: offsets(&stored.dead, 0).collect(),
         letters: stored.letters,
         skipped: ranges(&stored.skipped, 0).collect(),
+        redriven: steps_back(&stored.redriven, stored.floor),
     }
 }
 
@@ -128,6 +133,21 @@ fn offsets(list: &[u64], from: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
     })
 }
 
+fn steps(offsets: &[u64], from: u64) -> Vec<u64> {
+    let mut before = from;
+    let step = |&offset: &u64| offset.wrapping_sub(std::mem::replace(&mut before, offset));
+    offsets.iter().map(step).collect()
+}
+
+fn steps_back(steps: &[u64], from: u64) -> Vec<u64> {
+    let mut at = from;
+    let step = |step: &u64| {
+        at = at.wrapping_add(*step);
+        at
+    };
+    steps.iter().map(step).collect()
+}
+
 fn pairs(list: &[u64]) -> impl Iterator<Item = (u64, u64)> + '_ {
     list.chunks_exact(2).filter_map(|pair| Some((*pair.first()?, *pair.get(1)?)))
 }
@@ -146,9 +166,10 @@ mod tests {
             vec((offset(), any::<u64>()), 0..5),
             vec((offset(), any::<u64>()), 0..5),
             vec((offset(), offset()), 0..5),
+            vec(offset(), 0..5),
         );
         (any::<[u64; 4]>(), lists).prop_map(|([number, generation, floor, letters], lists)| {
-            let (ranges, attempts, delayed, dead, skipped) = lists;
+            let (ranges, attempts, delayed, dead, skipped, redriven) = lists;
             let (name, floor) = (String::new(), Cursor::new(floor));
             AckState {
                 name,
@@ -161,6 +182,7 @@ mod tests {
                 dead,
                 letters,
                 skipped,
+                redriven,
             }
         })
     }

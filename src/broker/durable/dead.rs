@@ -86,6 +86,7 @@ impl Cause {
 impl Dead {
     pub(super) fn restore(&mut self, state: &AckState) {
         self.dead = state.dead.iter().copied().collect();
+        self.unseen = state.redriven.iter().copied().collect();
         self.letters = state.letters;
     }
 
@@ -150,6 +151,31 @@ impl Dead {
     /// Whether it was redriven and no socket has taken it since.
     pub(super) fn is_unseen(&self, offset: u64) -> bool {
         self.unseen.contains(&offset)
+    }
+
+    /// What was redriven behind `cursor` up to `until`, and not taken by a socket since.
+    pub(super) fn unseen_behind(&self, cursor: u64, until: u64) -> Vec<u64> {
+        let behind = cursor.saturating_add(1)..=until.max(cursor.saturating_add(1));
+        self.unseen.range(behind).copied().filter(|offset| *offset <= until).collect()
+    }
+
+    /// The cursor has passed what lies between these: nobody is to see it who is not among the wanted.
+    pub(super) fn passed(&mut self, from: u64, to: u64, is_wanted: impl Fn(u64) -> bool) {
+        for offset in self.unseen_behind(from, to) {
+            if !is_wanted(offset) {
+                self.unseen.remove(&offset);
+            }
+        }
+    }
+
+    /// It comes when there is room.
+    pub(super) fn hold_back(&mut self, offset: u64) {
+        self.held_back.insert(offset);
+    }
+
+    /// Redriven, and not taken by a socket since.
+    pub(super) fn unseen(&self) -> impl Iterator<Item = u64> + '_ {
+        self.unseen.iter().copied()
     }
 
     /// A socket has taken it.
@@ -271,12 +297,13 @@ impl DurableState {
     /// neither, or when too many ranges would have to be remembered.
     pub fn redrive(&mut self, offset: u64) -> bool {
         let ranges = self.acked.len() + self.outstanding.len();
-        let is_passed = |state: &DurableState| state.is_dead(offset) || state.is_skipped(offset);
-        if ranges >= RANGES_MAX || !is_passed(self) {
+        let is_passed = self.is_dead(offset) || self.is_skipped(offset);
+        if ranges.max(self.dead.unseen.len()) >= RANGES_MAX || !is_passed {
             return false;
         }
         self.dead.dead.remove(&offset);
         self.skipped.remove(offset);
+        self.dead.unseen.insert(offset);
         let is_above = offset > self.cursor;
         if is_above {
             self.acked.remove(offset);
@@ -288,7 +315,6 @@ impl DurableState {
         // Its lane has passed it.
         self.outstanding.insert(offset, Outstanding { taken: true, ..Outstanding::waiting(0, 0) });
         self.dead.held_back.insert(offset);
-        self.dead.unseen.insert(offset);
         true
     }
 

@@ -4,6 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The last rank: there are four priorities.
+const RANK_MAX: u8 = 3;
+
 /// What is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
@@ -43,6 +46,23 @@ impl Due {
         let first = *self.order.first().filter(|(rank, _)| *rank <= rank_max)?;
         self.order.remove(&first);
         Some(first.1)
+    }
+
+    /// Takes out this one, if it is due.
+    pub(super) fn take(&mut self, offset: u64) -> bool {
+        self.order.remove(&(self.rank(offset), offset))
+    }
+
+    /// The lowest offset, whatever its rank.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        let of_rank = |rank: u8| self.order.range((rank, 0)..=(rank, u64::MAX)).next();
+        (0..=RANK_MAX).filter_map(of_rank).map(|(_, offset)| *offset).min()
+    }
+
+    /// All have the first rank.
+    pub(super) fn forget_ranks(&mut self) {
+        self.ranks.clear();
+        self.order = std::mem::take(&mut self.order).into_iter().map(|(_, at)| (0, at)).collect();
     }
 
     /// The rank of the first.

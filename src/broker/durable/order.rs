@@ -29,6 +29,16 @@ impl DurableState {
         self.due.note(offset, rank);
     }
 
+    /// What comes again has no rank any more: it comes in the order of the log.
+    pub fn forget_ranks(&mut self) {
+        self.due.forget_ranks();
+    }
+
+    /// The oldest of what is due again now.
+    pub fn oldest_due(&self) -> Option<u64> {
+        self.due.oldest()
+    }
+
     /// The rank of what is due again now.
     pub fn due_rank(&mut self, now: u64) -> Option<u8> {
         self.ripen(now);

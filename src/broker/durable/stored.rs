@@ -57,6 +57,7 @@ impl DurableState {
             dead: self.dead.letters().collect(),
             letters: self.dead.count(),
             skipped: self.skipped.iter().collect(),
+            redriven: self.dead.unseen().collect(),
         }
     }
 }

@@ -258,9 +258,11 @@ fn has_more(state: &AckState) -> bool {
         dead,
         letters,
         skipped,
+        redriven,
     } = state;
     let is_plain = ranges.is_empty() && attempts.is_empty() && delayed.is_empty();
-    !is_plain || !dead.is_empty() || !skipped.is_empty() || *generation > 0 || *letters > 0
+    let has_letters = !dead.is_empty() || !redriven.is_empty() || *letters > 0;
+    !is_plain || has_letters || !skipped.is_empty() || *generation > 0
 }
 
 fn rel(number: u64) -> u8 {

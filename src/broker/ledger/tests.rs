@@ -114,10 +114,13 @@ prop_compose! {
         delayed in number(vec![], vec((0..99_u64, any::<u64>()), 1..3)),
         dead in number(vec![], vec((0..99_u64, 0..9_u64), 1..3)),
         skipped in number(vec![], vec((0..99_u64, 99..200_u64), 1..3)),
+        redriven in number(vec![], vec(0..99_u64, 1..3)),
     ) -> AckState {
         let floor = Cursor::new(floor);
         let (name, number) = (String::new(), 0);
-        AckState { name, number, generation, floor, ranges, attempts, delayed, dead, letters, skipped }
+        AckState {
+            name, number, generation, floor, ranges, attempts, delayed, dead, letters, skipped, redriven,
+        }
     }
 }
 

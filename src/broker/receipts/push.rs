@@ -135,12 +135,15 @@ impl Broker {
     ) -> Result<Vec<Wish>, ReadError> {
         let options = &durable.spec.options;
         let selection = Selection::of(options);
+        // As the list of receipts has it: what it was changed to want does not concern what was there before.
+        let since = self.controls.find(&durable.spec.name).map(|entry| entry.spec.receipts_since());
         let (mut wishes, mut left) = (Vec::new(), flagged);
         while !left.is_empty() {
             let found = self.log.get_many(left, READ_BYTES_MAX).await?;
             for event in &found.events {
-                let is_wanted =
-                    options.filters.matches(event.topic().as_str()) && selection.wants(event);
+                let is_wanted = since.is_some_and(|since| !since.covers(event.offset()))
+                    && options.filters.matches(event.topic().as_str())
+                    && selection.wants(event);
                 let topic = event.body().ok().and_then(|body| topic_of(body.subject));
                 if let (true, Some(topic)) = (is_wanted, topic) {
                     wishes.push(Wish { offset: event.offset().get(), topic });

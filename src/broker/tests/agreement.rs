@@ -77,6 +77,7 @@ enum Op {
     Redrive {
         event: Option<usize>,
     },
+    PutAway,
     Pause {
         paused: bool,
     },
@@ -129,6 +130,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(slot, events, delay_ms)| Op::Nack { slot, events, delay_ms }),
         5 => (1..80_u64).prop_map(|ms| Op::Advance { ms }),
         2 => prop::option::of(0..40_usize).prop_map(|event| Op::Redrive { event }),
+        2 => Just(Op::PutAway),
         2 => any::<bool>().prop_map(|paused| Op::Pause { paused }),
         1 => prop::option::of(0..40_usize).prop_map(|to| Op::Reset { to }),
         2 => any::<u64>().prop_map(|seed| Op::Kill { seed }),
@@ -336,6 +338,7 @@ impl Test {
             Op::Nack { slot, events, delay_ms } => self.nack(slot, &events, delay_ms)?,
             Op::Advance { ms } => self.advance(ms),
             Op::Redrive { event } => self.redrive(event)?,
+            Op::PutAway => self.put_away(),
             Op::Pause { paused } => {
                 let world = self.world();
                 let broker = world.broker.clone();
@@ -759,6 +762,18 @@ impl Test {
         }
         self.model.look(self.now);
         Ok(())
+    }
+
+    /// Nobody uses it: what is in the log is all there is.
+    fn put_away(&mut self) {
+        self.world().step();
+        self.committed();
+        let broker = self.world().broker.clone();
+        broker.put_away();
+        let is_away = !broker.durables.lock().contains_key(NAME);
+        if is_away {
+            self.model.put_away();
+        }
     }
 
     fn kill(&mut self, seed: u64) {

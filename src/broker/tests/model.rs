@@ -163,6 +163,8 @@ impl Model {
             let is_named = is_passed && !item.unseen || !up_to && offsets.contains(&item.offset);
             if is_named && may_settle && item.is_open() {
                 item.status = Done;
+            } else if is_passed && item.unseen && item.status == Open && !item.taken {
+                (item.status, item.free) = (Held, true);
             }
             item.taken |= is_passed;
         }
@@ -186,7 +188,7 @@ impl Model {
     pub(super) fn redrive(&mut self, offset: u64, cursor: u64) {
         let is_passed = offset <= cursor || self.options.order == Order::Priority;
         for item in self.items.iter_mut().filter(|item| item.offset == offset) {
-            let (taken, unseen, free, void) = (is_passed, is_passed, is_passed, item.void);
+            let (taken, unseen, free, void) = (is_passed, true, is_passed, item.void);
             let (status, skipped) = (if is_passed { Held } else { Open }, false);
             *item = Item { status, taken, unseen, free, void, skipped, ..item.anew() };
         }
@@ -238,9 +240,21 @@ impl Model {
                 true => Open,
                 false => item.status,
             };
-            Item { status, attempts, due, taken, ..item.anew() }
+            let unseen = item.unseen && status == Open;
+            Item { status, attempts, due, taken, unseen, ..item.anew() }
         };
         self.saved = (self.items.iter().map(save).collect(), self.told);
+    }
+
+    /// What is in the log is all there is; how often events were delivered is.
+    pub(super) fn put_away(&mut self) {
+        let least = if self.options.max_deliveries > 0 { 1 } else { 2 };
+        for (saved, item) in self.saved.0.iter_mut().zip(&self.items) {
+            if item.is_open() && item.attempts >= least {
+                saved.attempts = item.attempts;
+            }
+        }
+        self.restart();
     }
 
     /// The broker was killed and started again.

@@ -255,14 +255,12 @@ proptest! {
                     if is_redriven {
                         prop_assert!(!state.is_acked(offset));
                         acked.remove(&offset);
-                        if offset <= state.cursor().get() {
-                            unseen.insert(offset);
-                        }
+                        unseen.insert(offset);
+                        on_the_way.retain(|other| *other != offset);
                     }
                 }
                 Step::Restart => {
                     state = restarted(&state, limit);
-                    unseen.clear();
                     on_the_way.clear();
                 }
             }

@@ -67,7 +67,9 @@ impl Model {
         // Those who fetch are one member.
         let sockets = &self.life.sockets;
         let member = |of: Owner| if sockets.contains_key(&of) { of } else { FETCHERS };
-        let with: Vec<Owner> = self.items.iter().filter_map(Item::owner).map(member).collect();
+        let counts = |item: &&Item| all || !item.gone;
+        let with: Vec<Owner> =
+            self.items.iter().filter(counts).filter_map(Item::owner).map(member).collect();
         let is_fetching = member(owner) == FETCHERS || with.contains(&FETCHERS);
         let share = (max / (sockets.len() + usize::from(is_fetching)).max(1)).max(1);
         let has = with.into_iter().filter(|other| *other == member(owner)).count();
