@@ -166,8 +166,8 @@ impl Broker {
         Ok((self.submit(durable)?, redriven))
     }
 
-    /// Up to `limit` letters of the dead of this durable, after the offset `after`; and where to go on, if
-    /// there may be more.
+    /// Up to `limit` letters of the dead of this durable, after the offset `after`, also of those that are not known
+    /// one by one any more; and where to go on, if there may be more.
     ///
     /// # Errors
     /// When the log could not be read.
@@ -177,20 +177,17 @@ impl Broker {
         after: Cursor,
         limit: usize,
     ) -> Result<(Vec<PlacedLetter>, Option<Cursor>), ReadError> {
-        let dead = durable.lock().state.dead().clone();
         let (mut found, mut cursor) = (Vec::new(), after.max(self.log.first().before()));
         let filter = Filter::parse(&format!("{DEAD_ROOT}.{}", durable.spec.name));
-        let Some(filters) = filter.ok().map(Filters::one).filter(|_| !dead.is_empty()) else {
-            return Ok((found, None));
-        };
+        let Some(filters) = filter.ok().map(Filters::one) else { return Ok((found, None)) };
         let committed = self.log.committed();
         for _ in 0..READ_TURNS_MAX {
             let step = ReadLimit { events: READ_STEP, bytes: 1 << 20 };
             let batch = self.log.read(cursor, committed, &filters, step).await?;
             for event in &batch.events {
                 let Some(letter) = letter_of(event) else { continue };
-                let is_ours = letter.life == durable.spec.number;
-                if is_ours && dead.get(&letter.offset) == Some(&letter.letter) {
+                if letter.life == durable.spec.number && durable.lock().state.is_about_dead(&letter)
+                {
                     found.push(PlacedLetter { offset: event.offset(), time: event.time(), letter });
                 }
                 if found.len() >= limit {

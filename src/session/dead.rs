@@ -4,6 +4,9 @@ use tidings_proto::{Cursor, Offset, Position, WireError};
 
 use super::{PlacedLetter, Session, check_count, of_ack, of_append, of_read};
 
+/// When that many were redriven in one go, no more are looked for.
+const REDRIVEN_MAX: usize = 10_000;
+
 impl Session {
     /// Up to `limit` letters of the dead of this durable, after a place in the log; and where to go on, if
     /// there may be more.
@@ -24,7 +27,8 @@ impl Session {
         found.map_err(|error| of_read(&error))
     }
 
-    /// Lets dead events come again, all of them or these of this log; gives those that were dead, once that is durable.
+    /// Lets dead events come again, these of this log or all of them (some 10,000 at a time); gives those that were dead,
+    /// once that is durable.
     ///
     /// # Errors
     /// As the protocol says.
@@ -38,9 +42,25 @@ impl Session {
         self.check_log(log)?;
         offsets.map_or(Ok(()), |offsets| check_count(offsets.len()))?;
         let durable = self.broker().durable_by_name(name).map_err(|error| of_ack(&error))?;
-        let (ticket, redriven) =
+        let (ticket, mut redriven) =
             self.broker().redrive(&durable, offsets).map_err(|error| of_ack(&error))?;
         ticket.await.map_err(|error| of_append(&error))?;
+        let mut after = offsets.is_none().then_some(Cursor::START);
+        while let Some(from) = after.filter(|_| redriven.len() < REDRIVEN_MAX) {
+            // Those that are not known one by one any more.
+            let (letters, next) = self
+                .broker()
+                .dead_letters(&durable, from, 1000)
+                .await
+                .map_err(|error| of_read(&error))?;
+            let offsets = letters.iter().filter_map(|placed| Offset::new(placed.letter.offset));
+            let offsets: Vec<Offset> = offsets.collect();
+            let (ticket, more) =
+                self.broker().redrive(&durable, Some(&offsets)).map_err(|error| of_ack(&error))?;
+            ticket.await.map_err(|error| of_append(&error))?;
+            redriven.extend(more);
+            after = next;
+        }
         Ok(redriven)
     }
 }

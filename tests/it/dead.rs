@@ -420,6 +420,47 @@ async fn deliveries_are_counted_where_nothing_is_said_of_them_also_over_a_stop()
 }
 
 #[tokio::test]
+async fn what_is_dead_is_listed_and_redriven_however_many_there_are_and_after_a_reset() {
+    let broker = Broker::start();
+    let mut socket = Socket::open(&broker.public).await;
+    let events = vec![json!({"topic": "a"}); 1050];
+    for part in events.chunks(1000) {
+        let answer = socket.call("publish_batch", json!({ "events": part })).await;
+        assert!(answer["published_batch"].is_object(), "{answer}");
+    }
+    put(&broker, json!({"max_deliveries": 1, "ack_wait_ms": 60_000})).await;
+    for (first, last) in [(1, 1000), (1001, 1050)] {
+        let fetched = post(&broker, "fetch", json!({"limit": 1000})).await.json();
+        let all: Vec<u64> = (first..=last).collect();
+        assert_eq!(offsets(fetched["events"].as_array().unwrap()), all);
+        post(&broker, "nack", json!({ "offsets": all })).await;
+        let is_settled = async || state(&broker).await["lag"] == 1050 - last;
+        eventually("they are dead", is_settled).await;
+    }
+    let listed = async || {
+        let (mut all, mut after) = (Vec::new(), json!(0));
+        loop {
+            let path = format!("/v1/subscriptions/d/dead?limit=1000&after={after}");
+            let page = get(&broker, &path).await;
+            all.extend(offsets(page["dead"].as_array().unwrap()));
+            match &page["cursor"] {
+                Value::Null => return all,
+                cursor => after = cursor.clone(),
+            }
+        }
+    };
+    let all: Vec<u64> = (1..=1050).collect();
+    assert_eq!(listed().await, all);
+    post(&broker, "reset", json!({"to": "now"})).await;
+    assert_eq!((state(&broker).await["dead"].clone(), listed().await), (json!(0), all.clone()));
+    let mut redriven: Vec<u64> = serde_json::from_value(redrive(&broker, json!({})).await).unwrap();
+    redriven.sort_unstable();
+    assert_eq!(redriven, all);
+    assert_eq!(listed().await, [0; 0]);
+    assert_eq!(state(&broker).await["lag"], 1050);
+}
+
+#[tokio::test]
 async fn no_ack_covers_what_is_redriven_after_a_kill_either() {
     let (mut broker, _) = broker_with(3).await;
     put(&broker, json!({"max_deliveries": 1, "ack_wait_ms": 60_000})).await;

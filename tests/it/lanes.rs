@@ -149,16 +149,14 @@ async fn what_comes_again_has_its_turn_as_the_oldest() {
     assert_eq!(fetch().await, low);
     call("nack", json!({"offsets": low, "delay_ms": 0})).await;
     publish(&mut publisher, "urgent", 40).await;
-    let mut nth = 1;
-    loop {
+    for nth in 1.. {
+        assert!(nth <= 16, "it has not come");
         let got = fetch().await;
         call("ack", json!({"offsets": got})).await;
         if got == low {
             break;
         }
-        nth += 1;
     }
-    assert!(nth <= 16, "it came {nth}th");
 }
 
 #[tokio::test]

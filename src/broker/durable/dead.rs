@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidings_proto::control::AckState;
+use tidings_proto::control::{AckState, DeadLetter};
 
 use super::{DurableState, Outstanding, Phase, RANGES_MAX};
 
@@ -219,6 +219,15 @@ impl DurableState {
     /// Whether the letter of this event is in the log, and it was not redriven since.
     pub fn is_dead(&self, offset: u64) -> bool {
         self.dead.dead.contains_key(&offset)
+    }
+
+    /// Whether this letter is of an event that is dead: the newest one of it, or of one that is not known one by one
+    /// any more.
+    pub fn is_about_dead(&self, letter: &DeadLetter) -> bool {
+        match self.dead.dead.get(&letter.offset) {
+            Some(newest) => *newest == letter.letter,
+            None => self.is_skipped(letter.offset),
+        }
     }
 
     /// The dead: offset and number of the letter.
