@@ -220,9 +220,8 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 function baseOf(url: string): string {
   const here = (globalThis as { location?: { href: string } }).location?.href
   try {
-    const { protocol, host, pathname, search } = new URL(url, here)
-    const scheme = { 'http:': 'http', 'ws:': 'http', 'https:': 'https', 'wss:': 'https' }[protocol]
-    if (scheme && !search) return `${scheme}://${host}${pathname.replace(/\/+$/, '')}`
+    const { protocol, origin, pathname, search } = new URL(url.replace(/^ws/i, 'http'), here)
+    if (/^http/.test(protocol) && !search) return origin + pathname.replace(/\/+$/, '')
   } catch {}
   throw failure('invalid_argument', `"${url}" is no address: give http(s)://HOST[:PORT][/PATH]`)
 }

@@ -155,30 +155,29 @@ export function createAcks(
       else if (kind === 'ack' || leased) unasked(kind, offset, log)
     },
     say(kind, words, log, signal) {
-      const { offset, offsets = [] } = words as { offset?: number; offsets?: number[] }
-      const mark = (lease: 'acking' | number): void => {
-        if (!leased) return
-        const open = offset === undefined ? [] : [...leases].filter(([, known]) => typeof known !== 'number')
-        const these = offset === undefined ? offsets : open.map(([each]) => each).filter((each) => each <= offset)
-        for (const each of these) {
-          leases.set(each, lease)
-          if (lease !== 'acking') done.push(each)
+      const { offset = 0, offsets } = words as { offset?: number; offsets?: number[] }
+      const open = (): number[] => [...leases].flatMap(([each, lease]) => (typeof lease === 'number' ? [] : each))
+      const these = offsets ?? open().filter((each) => each <= offset)
+      const mark = (lease?: Lease): void => {
+        for (const each of leased ? these : []) {
+          if (lease) leases.set(each, lease)
+          else leases.delete(each)
         }
       }
-      // A nack, or where the ack is refused it is as if nothing had been said: the broker brings them again.
-      const drop = (): void => {
-        for (const each of offsets) leases.delete(each)
-      }
-      if (kind === 'ack') mark('acking')
-      else drop()
+      mark(kind === 'ack' ? 'acking' : undefined)
       const said = add(kind, log ? { ...words, log } : words).then(
-        () => kind === 'ack' && mark(Date.now()),
+        () => {
+          if (kind === 'nack') return
+          mark(Date.now())
+          if (leased) done.push(...these)
+        },
         (error) => {
-          drop()
+          // It is as if nothing had been said: the broker brings them again.
+          mark()
           throw error
         },
       )
-      return abortable<void>(signal, (resolve, reject) => void said.then(() => resolve(), reject))
+      return abortable<void>(signal, (resolve, reject) => void said.then(resolve, reject))
     },
     attach(to) {
       // What was said over it is on its way still.

@@ -1,6 +1,6 @@
 // One subscription over HTTP: a stream that is opened again from its cursor when it ends, or one poll after the other.
 
-import { fromJsonEvents } from '../json.js'
+import { fromJsonEvents, parse } from '../json.js'
 import type { Words } from '../wire.js'
 import { isOffset, isWords, unreadable } from './check.js'
 import type { HttpLink, ReadWords } from './http-link.js'
@@ -85,12 +85,11 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   const stream = async (at: string): Promise<void> => {
     const beganMs = Date.now()
-    const head = deadline(settings.connectTimeoutMs, signal)
-    const silence = deadline(COMMENT_EVERY_MS + settings.pingGraceMs, head.signal)
+    // Until it begins, and then from piece to piece.
+    const limit = deadline(settings.connectTimeoutMs, signal)
     let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
     try {
-      const { headers, body } = await http.stream(at, silence.signal)
-      head.stop()
+      const { headers, body } = await http.stream(at, limit.signal)
       const log = headers.get('tidings-log') ?? undefined
       if (log) link.known(log)
       // A durable begins with all that is open: it is behind again until that has come.
@@ -100,16 +99,15 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       const text = new TextDecoder()
       reader = body?.getReader()
       for (;;) {
+        limit.again(COMMENT_EVERY_MS + settings.pingGraceMs)
         const { value } = (await reader?.read()) ?? {}
         if (!value || signal.aborted) break
-        silence.again()
         if (!deliver(parse(text.decode(value, { stream: true })))) return
       }
     } catch (error) {
-      throw errorOf(silence.signal.reason ?? error)
+      throw errorOf(limit.signal.reason ?? error)
     } finally {
-      head.done()
-      silence.done()
+      limit.done()
       // However it ends, the connection is given back.
       void reader?.cancel().catch(() => {})
     }
@@ -201,9 +199,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 }
 
 function parsed(data: string): Words {
-  try {
-    const words: unknown = JSON.parse(data)
-    if (isWords(words)) return words
-  } catch {}
+  const words = parse(data)
+  if (isWords(words)) return words
   throw unreadable('an event of a stream')
 }

@@ -12,7 +12,7 @@ import { isWords } from './check.js'
 import type { Core } from './core.js'
 import type { Http } from './http.js'
 import { openFeed } from './http-feed.js'
-import { type Link, type LinkHooks, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, toPublished } from './link.js'
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
 import { alarm, deadline } from './wait.js'
@@ -38,8 +38,7 @@ export interface HttpLink {
 /** Asks what the broker can do, and with that whether it can be reached; its ping interval. */
 export async function capabilities(http: Http, timeoutMs: number, signal?: AbortSignal): Promise<number> {
   const words = await http.json<Words | undefined>('GET', '/v1/capabilities', { timeoutMs, signal })
-  const limits = words?.limits as Words | undefined
-  return Math.max(100, Number(limits?.ping_interval_ms) || 25_000)
+  return pingIntervalMs(words?.limits as Words | undefined)
 }
 
 /**

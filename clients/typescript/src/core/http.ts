@@ -71,14 +71,8 @@ async function refused(response: Response): Promise<TidingsError> {
   const problem: unknown = await response.json().catch(() => {})
   if (isWords(problem) && problem.code) return refusal({ retry_after_ms: after, ...problem, message: problem.detail })
   // Somebody in between has answered: nothing is known of the broker, which may well be there the next time.
-  const code =
-    status === 401
-      ? 'unauthenticated'
-      : status === 413
-        ? 'too_large'
-        : status === 429 || status >= 500
-          ? 'unavailable'
-          : 'protocol'
+  const known: Record<number, string> = { 401: 'unauthenticated', 413: 'too_large', 429: 'unavailable' }
+  const code = known[status] ?? (status < 500 ? 'protocol' : 'unavailable')
   return refusal({
     code,
     message: `HTTP status ${status}`,

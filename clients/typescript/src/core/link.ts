@@ -56,6 +56,11 @@ export interface Link {
   close(): void
 }
 
+/** How often the broker sends something, if only to show that it is there: as a connection and its capabilities say. */
+export function pingIntervalMs({ ping_interval_ms }: Words = {}): number {
+  return Math.max(100, Number(ping_interval_ms) || 25_000)
+}
+
 /** What a publish is answered with, over a socket and over HTTP. */
 export function toPublished({ offset, id, duplicate = false, scheduled = false }: Words): Published {
   return { offset, id, duplicate, scheduled } as Published

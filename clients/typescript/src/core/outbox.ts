@@ -55,9 +55,8 @@ export function createOutbox(
   let flight = 0
   let flightBytes = 0
   let open: Promise<unknown> | undefined
-  /** The storage is open. Where it cannot be had, what is published is kept in memory, which is told once. */
+  /** The storage is open. Where it cannot be had, what is published is kept in memory, which is told. */
   let stores = false
-  let told = false
   let closed = false
 
   const resume = (): void => {
@@ -67,8 +66,7 @@ export function createOutbox(
       },
       (cause) => {
         stores = false
-        if (!told) failed(failure('internal', 'the outbox cannot open its storage', cause))
-        told = true
+        failed(failure('internal', 'the outbox cannot open its storage', cause))
       },
     )
   }

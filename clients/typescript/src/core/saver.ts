@@ -13,14 +13,11 @@ export interface Saver {
 
 export function createSaver(store: CursorStore, failed: (error: unknown) => void): Saver {
   const dirty = new Map<string, SavedCursor>()
-  const tried = async <T>(act: () => T | Promise<T>): Promise<T | undefined> => {
-    try {
-      return await act()
-    } catch (error) {
+  const tried = <T>(act: () => T | Promise<T>): Promise<T | undefined> =>
+    (async () => act())().catch((error) => {
       failed(error)
       return undefined
-    }
-  }
+    })
   const flush = async (): Promise<void> => {
     timer.clear()
     const these = [...dirty]

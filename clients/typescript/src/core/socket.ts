@@ -8,10 +8,11 @@ import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
 import { kindOf, LATER, unreadable } from './check.js'
 import type { Core } from './core.js'
-import { type Link, type LinkHooks, type Sink, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, type Sink, toPublished } from './link.js'
 import type { Batch } from './track.js'
 import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
 import { type Alarm, alarm, late, onAbort } from './wait.js'
+import { wordsOf } from './words.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
 const PUBLISH_TIMEOUTS = 3
@@ -234,14 +235,14 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     socket.onopen = () => {
       const sentMs = Date.now()
       ask({
-        connect: {
+        connect: wordsOf({
           client: settings.name,
-          ...(shown === undefined ? {} : { token: shown }),
-          ...(compress?.available && { compress: [compress.name] }),
-        },
+          token: shown,
+          compress: compress?.available ? [compress.name] : undefined,
+        }),
       }).then((words) => {
-        session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
-        intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
+        session = { id: words.session, subject: words.subject, log: words.log } as Session
+        intervalMs = pingIntervalMs(words)
         bytesMax = Number(words.max_message_bytes) || bytesMax
         opening?.()
         hooks.latency(Date.now() - sentMs)

@@ -54,8 +54,8 @@ export function createSubscription(
   { core, isOwn, closed }: Home,
 ): LiveSubscription {
   const { emit, failed, saver } = core
-  const { durable, mode, ...rest } = options as SubscribeOptions & { key?: string; mode?: string }
-  const key = durable === undefined ? rest.key : undefined
+  const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
+  const key = durable === undefined ? name : undefined
   // A mirror leases nothing.
   const leased = durable !== undefined && mode !== 'mirror'
   const words = subscribeWords(filters, options)

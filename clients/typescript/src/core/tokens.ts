@@ -19,34 +19,32 @@ export interface Tokens {
 export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
   const end = new AbortController()
   let reason: TokenReason = 'initial'
-  let asking: Promise<string> | undefined
+  let asking: Promise<string | undefined> | undefined
 
-  const within = async (get: NonNullable<typeof getToken>, why: TokenReason): Promise<string> => {
+  const get = async (why: TokenReason): Promise<string | undefined> => {
     const { signal, done } = deadline(requestTimeoutMs, end.signal)
     try {
       // One that does not listen to its signal is not waited for either.
-      held = await abortable<string>(
+      held = await abortable(
         signal,
-        (resolve, reject) => void (async () => get({ reason: why, signal }))().then(resolve, reject),
+        (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
       )
       return held
     } catch (cause) {
       throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
     } finally {
       done()
+      asking = undefined
     }
   }
   const ask = async (why: TokenReason): Promise<string | undefined> => {
-    if (!getToken) return held
-    asking ??= within(getToken, why).finally(() => {
-      asking = undefined
-    })
+    asking ??= get(why)
     return asking
   }
 
   return {
     renewable: getToken !== undefined,
-    current: async () => held ?? ask(reason),
+    current: async () => held ?? (getToken && ask(reason)),
     rejected(token) {
       if (!getToken || token !== held) return
       held = undefined

@@ -71,10 +71,8 @@ export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
 /** A signal that a time ends as well as those given. */
 export interface Deadline {
   readonly signal: AbortSignal
-  /** The time begins anew. */
-  again(): void
-  /** The time is not counted any more; the other signals still are. */
-  stop(): void
+  /** The time begins anew, with so much. */
+  again(ms: number): void
   /** Nothing ends it any more. Has to be called. */
   done(): void
 }
@@ -82,14 +80,17 @@ export interface Deadline {
 export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const timer = alarm(() => controller.abort(late(ms)))
-  const again = (): void => timer.set(ms)
-  again()
+  const again = (forMs: number): void => {
+    ms = forMs
+    timer.set(ms)
+  }
+  again(ms)
   const unlisten = signals.map((signal) => onAbort(signal, () => controller.abort(signal?.reason)))
   const done = (): void => {
     timer.clear()
     for (const each of unlisten) each()
   }
-  return { signal: controller.signal, again, stop: timer.clear, done }
+  return { signal: controller.signal, again, done }
 }
 
 export function late(ms: number): TidingsError {
