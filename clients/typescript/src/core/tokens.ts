@@ -6,14 +6,14 @@ import { abortable, deadline } from './wait.js'
 /** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
 export interface Tokens {
   /** Whether another one can be had where this one is refused. */
-  readonly renewable: boolean
+  readonly _renewable: boolean
   /** A token, or `undefined` where the client has none. */
-  current(): Promise<string | undefined>
+  _current(): Promise<string | undefined>
   /** The broker has refused this one. */
-  rejected(token: string | undefined): void
+  _rejected(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
-  renewed(): Promise<string | undefined>
-  close(): void
+  _renewed(): Promise<string | undefined>
+  _close(): void
 }
 
 export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
@@ -22,7 +22,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
   let asking: Promise<string | undefined> | undefined
 
   const get = async (why: TokenReason): Promise<string | undefined> => {
-    const { signal, done } = deadline(requestTimeoutMs, end.signal)
+    const { signal, _done: done } = deadline(requestTimeoutMs, end.signal)
     try {
       // One that does not listen to its signal is not waited for either.
       held = await abortable(
@@ -43,14 +43,14 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
   }
 
   return {
-    renewable: getToken !== undefined,
-    current: async () => held ?? (getToken && ask(reason)),
-    rejected(token) {
+    _renewable: getToken !== undefined,
+    _current: async () => held ?? (getToken && ask(reason)),
+    _rejected(token) {
       if (!getToken || token !== held) return
       held = undefined
       reason = 'rejected'
     },
-    renewed: async () => getToken && ask('expiring'),
-    close: () => end.abort(),
+    _renewed: async () => getToken && ask('expiring'),
+    _close: () => end.abort(),
   }
 }
