@@ -3,7 +3,7 @@ import { ask } from './core/asking.js'
 import { createConnection } from './core/connection.js'
 import type { Core } from './core/core.js'
 import { createEmitter } from './core/emitter.js'
-import { createHttp } from './core/http.js'
+import { type CallInit, createHttp } from './core/http.js'
 import { openHttp, type ReadWords } from './core/http-link.js'
 import { createOutbox } from './core/outbox.js'
 import { watchPage } from './core/page.js'
@@ -113,6 +113,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   }
   const call = async <T>(method: string, path: string, body?: unknown, options?: CallOptions): Promise<T> =>
     http._json<T>(method, path, { body, ...options })
+  const get = <T>(path: string, options?: CallInit): Promise<T> => http._json<T>('GET', `/v1/${path}`, options)
 
   const stopPage = watchPage({
     _wake: connection._wake,
@@ -196,24 +197,19 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       return shown as Subscription<never>
     },
     async read(filter, { after, waitMs = 0, onGap, signal, timeoutMs = settings.requestTimeoutMs, ...rest } = {}) {
-      const query = queryOf({
-        filters: [filter].flat(),
-        ...placeWords(after),
-        ...wordsOf(rest),
-        on_gap: onGap === 'error' ? onGap : 'skip',
-        wait: `${waitMs}ms`,
-      })
+      const gaps = onGap === 'error' ? onGap : 'skip'
+      const words = { filters: [filter].flat(), ...rest, ...placeWords(after), wait: `${waitMs}ms`, onGap: gaps }
       const init = { signal, timeoutMs: timeoutMs + waitMs }
-      const answer = await http._json<ReadWords>('GET', `/v1/events?${query}`, init)
+      const answer = await get<ReadWords>(`events?${queryOf(wordsOf(words))}`, init)
       const events = fromJsonEvents(answer.events).map((event) => toEvent(event, 1, own.has(event.id as string)))
       return { ...answer, events } as never
     },
     presence: async (topic, options) =>
-      (await call<{ members: never }>('GET', `/v1/presence/${encodeURIComponent(topic)}`, undefined, options)).members,
+      (await get<{ members: never }>(`presence/${encodeURIComponent(topic)}`, options)).members,
     receipts: async (event, options) =>
-      (await call<{ receipts: never }>('GET', `/v1/events/${offsetsOf(event)}/receipts`, undefined, options)).receipts,
+      (await get<{ receipts: never }>(`events/${offsetsOf(event)}/receipts`, options)).receipts,
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
-      call('GET', `/v1/topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, undefined, options),
+      get(`topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, options),
     async cancel(event, options) {
       await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
     },
@@ -230,5 +226,5 @@ function baseOf(url: string): string {
     const { protocol, origin, pathname, search } = new URL(url.replace(/^ws/i, 'http'), here)
     if (/^http/.test(protocol) && !search) return origin + pathname.replace(/\/+$/, '')
   } catch {}
-  throw failure('invalid_argument', `"${url}" is no address: give http(s)://HOST[:PORT][/PATH]`)
+  throw failure('invalid_argument', `no http(s) address: "${url}"`)
 }
