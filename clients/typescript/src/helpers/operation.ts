@@ -45,6 +45,7 @@ export function operation<S = AnySchema>(client: Client<S>, id: string): Operati
   const any = anyClient(client)
   const topic = topicOf('operations', id)
   let attempts = 0
+  let title: string | undefined
   return {
     id,
     topic,
@@ -53,7 +54,9 @@ export function operation<S = AnySchema>(client: Client<S>, id: string): Operati
       any.publish(`${topic}.control`, given({ reason }), { type: 'operation.cancel', ...options }),
     start(options = {}) {
       attempts = options.attempt ?? attempts + 1
-      return startWork(any, topic, attempts, options)
+      // A retry is called what it was called before.
+      title = options.title ?? title
+      return startWork(any, topic, attempts, given({ ...options, title }))
     },
   }
 }
