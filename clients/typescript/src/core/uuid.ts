@@ -5,7 +5,7 @@ let last = 0n
  * 12 bits behind the time count, the other 62 are random.
  */
 export function uuidv7(nowMs: number = Date.now()): string {
-  const now = BigInt(nowMs) << 12n
+  const now = BigInt(Math.floor(nowMs)) << 12n
   last = now > last ? now : last + 1n
   const [random = 0n] = crypto.getRandomValues(new BigUint64Array(1))
   const bits = ((last >> 12n) << 80n) | (7n << 76n) | ((last & 0xfffn) << 64n) | (2n << 62n) | (random >> 2n)
