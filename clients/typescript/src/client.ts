@@ -223,7 +223,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 function baseOf(url: string): string {
   const here = (globalThis as { location?: { href: string } }).location?.href
   try {
-    const { protocol, origin, pathname, search } = new URL(url.replace(/^ws/i, 'http'), here)
+    const { protocol, origin, pathname, search } = new URL(url.replace(/^ws(?=s?:)/i, 'http'), here)
     if (/^http/.test(protocol) && !search) return origin + pathname.replace(/\/+$/, '')
   } catch {}
   throw failure('invalid_argument', `no http(s) address: "${url}"`)
