@@ -3,7 +3,8 @@
 // - A property whose name begins with `_` is of the package alone: no program, platform or broker gives or is given it.
 //   It has one short name in all files, so that parts that are loaded for themselves still understand each other.
 // - A short name is one letter, or a word that stands nowhere in the package: no word of the protocol and nothing public
-//   (a test holds that neither has names of one letter). All other names, and the code, are as the compiler wrote them: who bundles it minifies it.
+//   (a test holds that neither has names of one letter). All other names, and the code, are as the compiler wrote them:
+//   who bundles it minifies it.
 
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, globSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,5 +1,6 @@
 // Operations on `operations.<id>`: watched, cancelled, and done.
 
+import type { TidingsError } from '../errors.js'
 import type { AnySchema, CallOptions, Client, Published, Subscription, TidingsEvent } from '../types.js'
 import { type AnyClient, anyClient, given, topicOf, trim } from './data.js'
 import {
@@ -73,6 +74,8 @@ export interface OperationsSnapshot {
   readonly operations: readonly OperationSnapshot[]
   /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
+  /** Why nothing more will be heard, as where the filter was refused; `undefined` while all is well. */
+  readonly error: TidingsError | undefined
 }
 
 /** Follows all operations whose topics match, `operations.*` unless said: a task board. */
@@ -97,6 +100,7 @@ export function operations<S = AnySchema>(
     build: (now, more): OperationsSnapshot => ({
       operations: [...found.values()].map((state) => show(state, now, more)),
       caughtUp: more.caughtUp,
+      error: more.error,
     }),
     states: () => found.values(),
     reset: () => found.clear(),
