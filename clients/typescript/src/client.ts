@@ -3,7 +3,7 @@ import { ask } from './core/asking.js'
 import { createConnection } from './core/connection.js'
 import type { Core } from './core/core.js'
 import { createEmitter } from './core/emitter.js'
-import { createHttp } from './core/http.js'
+import { type CallInit, createHttp } from './core/http.js'
 import { openHttp, type ReadWords } from './core/http-link.js'
 import { createOutbox } from './core/outbox.js'
 import { watchPage } from './core/page.js'
@@ -60,13 +60,20 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   const failed = (cause: unknown): void => {
     const error = cause instanceof TidingsError ? cause : failure('internal', 'a listener threw', cause)
     logger?.warn(error.message, error)
-    if (!closed) emitter.emit('error', error)
+    if (!closed) emitter._emit('error', error)
   }
   const emitter = createEmitter<ClientEvents>(failed)
   const tokens = createTokens(settings)
   const http = createHttp(base, settings, tokens)
   const saver = createSaver(cursors === 'memory' ? memoryCursors() : cursors, failed)
-  const core: Core = { settings, tokens, http, saver, emit: emitter.emit, failed }
+  const core: Core = {
+    _settings: settings,
+    _tokens: tokens,
+    _http: http,
+    _saver: saver,
+    _emit: emitter._emit,
+    _failed: failed,
+  }
 
   const connection = createConnection(
     core,
@@ -74,19 +81,19 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     (transport, hooks, signal) => {
       if (transport === 'websocket') return openSocket(`${base.replace(/^http/, 'ws')}/v1/ws`, core, hooks, signal)
       const [oldest] = subscriptions
-      return openHttp(transport, oldest?.shown.filters, core, hooks, signal)
+      return openHttp(transport, oldest?._shown.filters, core, hooks, signal)
     },
     (link) => {
-      for (const subscription of [...subscriptions]) subscription.attach(link)
-      outbox.attach(link)
+      for (const subscription of [...subscriptions]) subscription._attach(link)
+      outbox._attach(link)
     },
   )
-  const { connect, disconnect } = connection
+  const { _connect: connect, _disconnect: disconnect } = connection
   const outbox = createOutbox(
     settings.outbox ?? {},
     (outboxEvents) => {
-      connection.set({ outboxEvents })
-      emitter.emit('outbox', outboxEvents)
+      connection._set({ outboxEvents })
+      emitter._emit('outbox', outboxEvents)
     },
     failed,
   )
@@ -102,21 +109,22 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const [oldest] = own
       if (own.size > OWN_MAX && oldest) own.delete(oldest)
     }
-    return outbox.add(events, batch, signal)
+    return outbox._add(events, batch, signal)
   }
   const call = async <T>(method: string, path: string, body?: unknown, options?: CallOptions): Promise<T> =>
-    http.json<T>(method, path, { body, ...options })
+    http._json<T>(method, path, { body, ...options })
+  const get = <T>(path: string, options?: CallInit): Promise<T> => http._json<T>('GET', `/v1/${path}`, options)
 
   const stopPage = watchPage({
-    wake: connection.wake,
-    hide() {
+    _wake: connection._wake,
+    _hide() {
       hidden ||= client.state !== 'disconnected'
       disconnect()
-      void saver.flush()
-      void outbox.suspend()
+      void saver._flush()
+      void outbox._suspend()
     },
-    show() {
-      outbox.resume()
+    _show() {
+      outbox._resume()
       if (hidden) client.connect()
       hidden = false
     },
@@ -124,16 +132,16 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 
   const client: Client = {
     get state() {
-      return connection.status().state
+      return connection._status().state
     },
     get status() {
-      return connection.status()
+      return connection._status()
     },
     get session() {
-      return connection.session()
+      return connection._session()
     },
     get subscriptions() {
-      return [...subscriptions].map(({ shown }) => shown)
+      return [...subscriptions].map(({ _shown: shown }) => shown)
     },
     connect() {
       if (!closed) connect()
@@ -151,22 +159,22 @@ export function createClient<S extends object = AnySchema>(url: string, options:
         }
         look()
         return client.on('state', look)
-      }).finally(limit.done)
+      }).finally(limit._done)
     },
     async close() {
       if (closed) return
       closed = true
       stopPage()
-      for (const subscription of subscriptions) subscription.finish()
-      await saver.flush()
-      const done = outbox.close()
+      for (const subscription of subscriptions) subscription._finish()
+      await saver._flush()
+      const done = outbox._close()
       disconnect()
-      tokens.close()
-      http.close()
+      tokens._close()
+      http._close()
       await done
-      emitter.clear()
+      emitter._clear()
     },
-    on: emitter.on,
+    on: emitter._on,
     async publish(topic, data, { signal, ...rest } = {}) {
       const [published] = await publish([{ ...rest, topic, data }], false, signal)
       return published as Published
@@ -176,37 +184,32 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     subscribe(filter: string | readonly string[], options: object = {}, onEvent?: unknown) {
       const [chosen, handler] = typeof options === 'function' ? [{}, options] : [options, onEvent]
       const subscription = createSubscription([filter].flat(), chosen, handler as never, {
-        core,
-        isOwn: (id) => own.has(id),
-        closed: (self) => void subscriptions.delete(self),
+        _core: core,
+        _isOwn: (id) => own.has(id),
+        _closed: (self) => void subscriptions.delete(self),
       })
-      const { shown } = subscription
-      if (closed) subscription.finish()
+      const { _shown: shown } = subscription
+      if (closed) subscription._finish()
       if (shown.state !== 'closed') {
         subscriptions.add(subscription)
-        subscription.attach(connection.link())
+        subscription._attach(connection._link())
       }
       return shown as Subscription<never>
     },
     async read(filter, { after, waitMs = 0, onGap, signal, timeoutMs = settings.requestTimeoutMs, ...rest } = {}) {
-      const query = queryOf({
-        filters: [filter].flat(),
-        ...placeWords(after),
-        ...wordsOf(rest),
-        on_gap: onGap === 'error' ? onGap : 'skip',
-        wait: `${waitMs}ms`,
-      })
+      const gaps = onGap === 'error' ? onGap : 'skip'
+      const words = { filters: [filter].flat(), ...rest, ...placeWords(after), wait: `${waitMs}ms`, onGap: gaps }
       const init = { signal, timeoutMs: timeoutMs + waitMs }
-      const answer = await http.json<ReadWords>('GET', `/v1/events?${query}`, init)
+      const answer = await get<ReadWords>(`events?${queryOf(wordsOf(words))}`, init)
       const events = fromJsonEvents(answer.events).map((event) => toEvent(event, 1, own.has(event.id as string)))
       return { ...answer, events } as never
     },
     presence: async (topic, options) =>
-      (await call<{ members: never }>('GET', `/v1/presence/${encodeURIComponent(topic)}`, undefined, options)).members,
+      (await get<{ members: never }>(`presence/${encodeURIComponent(topic)}`, options)).members,
     receipts: async (event, options) =>
-      (await call<{ receipts: never }>('GET', `/v1/events/${offsetsOf(event)}/receipts`, undefined, options)).receipts,
+      (await get<{ receipts: never }>(`events/${offsetsOf(event)}/receipts`, options)).receipts,
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
-      call('GET', `/v1/topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, undefined, options),
+      get(`topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, options),
     async cancel(event, options) {
       await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
     },
@@ -220,9 +223,8 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 function baseOf(url: string): string {
   const here = (globalThis as { location?: { href: string } }).location?.href
   try {
-    const { protocol, host, pathname, search } = new URL(url, here)
-    const scheme = { 'http:': 'http', 'ws:': 'http', 'https:': 'https', 'wss:': 'https' }[protocol]
-    if (scheme && !search) return `${scheme}://${host}${pathname.replace(/\/+$/, '')}`
+    const { protocol, origin, pathname, search } = new URL(url.replace(/^ws(?=s?:)/i, 'http'), here)
+    if (/^http/.test(protocol) && !search) return origin + pathname.replace(/\/+$/, '')
   } catch {}
-  throw failure('invalid_argument', `"${url}" is no address: give http(s)://HOST[:PORT][/PATH]`)
+  throw failure('invalid_argument', `no http(s) address: "${url}"`)
 }

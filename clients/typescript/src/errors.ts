@@ -56,11 +56,11 @@ export class TidingsError extends Error {
   /** Tells it from other errors where `instanceof` cannot. */
   override readonly name = 'TidingsError'
   /** What happened. */
-  readonly code: ErrorCode
+  declare readonly code: ErrorCode
   /** Whether the same call may succeed later. */
-  readonly retryable: boolean
+  declare readonly retryable: boolean
   /** How long to wait before that, in milliseconds; `undefined` where nobody said. */
-  readonly retryAfterMs: number | undefined
+  declare readonly retryAfterMs: number | undefined
 
   /** For codecs, stores and helpers of your own; what it does not say follows from the code. */
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {

@@ -17,7 +17,8 @@ export const json: Codec = {
   decodeEvents: (bytes) => fromJsonEvents(parse(text.decode(bytes))),
 }
 
-function parse(frame: string): unknown {
+/** What a text says. */
+export function parse(frame: string): unknown {
   try {
     return JSON.parse(frame)
   } catch (error) {

@@ -2,7 +2,7 @@
 
 import { type FormEvent, type ReactElement, useState } from 'react'
 import type { TidingsEvent } from 'tidings'
-import { type EventsOptions, useEvents, usePublish, useSubscription } from 'tidings/react'
+import { type EventsOptions, useEvents, usePublish } from 'tidings/react'
 import { Pane } from '../parts/pane'
 import { Numbers } from './numbers'
 
@@ -71,8 +71,7 @@ function Tail(): ReactElement {
   const [typed, setTyped] = useState(filter)
   const [from, setFrom] = useState('recent')
   const events = useEvents(filter, { limit: ROWS_MAX, after: AFTER[from] ?? 'now' })
-  // A list does not say that its filter was refused; a subscription to nothing of it does.
-  const { error } = useSubscription(filter, { types: ['none'] })
+  const { error } = events
   const submit = (event: FormEvent) => {
     event.preventDefault()
     setFilter(typed.trim() || '>')

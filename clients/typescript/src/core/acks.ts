@@ -28,29 +28,29 @@ const RETRY_MS = 500
 type Lease = 'handling' | 'handed' | 'carried' | 'acking' | number
 
 interface Errand {
-  kind: 'ack' | 'nack'
+  _kind: 'ack' | 'nack'
   /** `offset`, or `offsets`; and of a nack the rest. Without a log it is as on a connection to that log. */
-  words: Words
-  settled: { resolve(): void; reject(error: TidingsError): void }[]
+  _words: Words
+  _settled: { resolve(): void; reject(error: TidingsError): void }[]
 }
 
 export interface Acks {
   /** Whether this delivery is to be handed over. */
-  offer(offset: number, log: string | undefined): boolean
+  _offer(offset: number, log: string | undefined): boolean
   /** The handler is done with it, or has failed. It may have said itself what is to become of it. */
-  handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void
+  _handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void
   /** Tells the broker; resolved when it has answered. */
-  say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void>
+  _say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void>
   /** There is a feed to say it over, or there is none. */
-  attach(feed: Feed | undefined): void
+  _attach(feed: Feed | undefined): void
   /** The feed is gone: what was not handed over, and what is open, is brought again by the next. */
-  lost(waiting: readonly number[]): void
+  _lost(waiting: readonly number[]): void
   /** The log is another one: its offsets are those of other events. */
-  forget(): void
+  _forget(): void
   /** Resolved when all that was said is answered, or cannot be. */
-  drain(): Promise<void>
+  _drain(): Promise<void>
   /** Nothing is said any more: everybody who waits is told why. */
-  end(why: TidingsError): void
+  _end(why: TidingsError): void
 }
 
 /** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
@@ -85,15 +85,15 @@ export function createAcks(
   const next = (): void => {
     const by = feed
     const [errand] = queue
-    if (!by || !errand || busy || retry.on()) return
+    if (!by || !errand || busy || retry._on()) return
     busy = true
-    const answered = (settle: (of: Errand['settled'][0]) => void): void => {
+    const answered = (settle: (of: Errand['_settled'][0]) => void): void => {
       if (queue[0] === errand) queue.shift()
-      errand.settled.forEach(settle)
+      errand._settled.forEach(settle)
       if (queue.length === 0) drained?.()
       next()
     }
-    by.say(errand.kind, errand.words).then(
+    by._say(errand._kind, errand._words).then(
       (cursor) => {
         if (feed !== by) return
         busy = false
@@ -105,7 +105,7 @@ export function createAcks(
         const error = errorOf(cause)
         busy = false
         if (isFinal(error) || drained) answered(({ reject }) => reject(error))
-        else retry.set(error.retryAfterMs ?? RETRY_MS)
+        else retry._set(error.retryAfterMs ?? RETRY_MS)
       },
     )
   }
@@ -115,27 +115,27 @@ export function createAcks(
     new Promise((resolve, reject) => {
       const settled = { resolve, reject }
       const last = queue.at(-1)
-      const offsets = last?.words.offsets as number[] | undefined
+      const offsets = last?._words.offsets as number[] | undefined
       const more = words.offsets as number[] | undefined
       if (
         // The first is on its way.
         !(busy && queue.length === 1) &&
         kind === 'ack' &&
-        last?.kind === kind &&
-        last.words.log === words.log &&
+        last?._kind === kind &&
+        last._words.log === words.log &&
         offsets &&
         more &&
         offsets.length + more.length <= OFFSETS_MAX
       ) {
         offsets.push(...more)
-        last.settled.push(settled)
-      } else queue.push({ kind, words, settled: [settled] })
+        last._settled.push(settled)
+      } else queue.push({ _kind: kind, _words: words, _settled: [settled] })
       // In a microtask: what is acknowledged in one go becomes one request.
       queueMicrotask(next)
     })
 
   const acks: Acks = {
-    offer(offset, log) {
+    _offer(offset, log) {
       if (!leased) return true
       forgetLate()
       const lease = leases.get(offset)
@@ -145,7 +145,7 @@ export function createAcks(
       else if (lease !== 'handling' && lease !== 'acking') unasked('ack', offset, log)
       return hand
     },
-    handled(offset, kind, log) {
+    _handled(offset, kind, log) {
       if (leased && leases.get(offset) !== 'handling') return
       if (ack === 'manual') {
         // Of a mirror nothing would ever take it out again.
@@ -154,62 +154,61 @@ export function createAcks(
       // A mirror delivers nothing again: there is nothing to be told of a failure.
       else if (kind === 'ack' || leased) unasked(kind, offset, log)
     },
-    say(kind, words, log, signal) {
-      const { offset, offsets = [] } = words as { offset?: number; offsets?: number[] }
-      const mark = (lease: 'acking' | number): void => {
-        if (!leased) return
-        const open = offset === undefined ? [] : [...leases].filter(([, known]) => typeof known !== 'number')
-        const these = offset === undefined ? offsets : open.map(([each]) => each).filter((each) => each <= offset)
-        for (const each of these) {
-          leases.set(each, lease)
-          if (lease !== 'acking') done.push(each)
+    _say(kind, words, log, signal) {
+      const { offset = 0, offsets } = words as { offset?: number; offsets?: number[] }
+      const open = (): number[] => [...leases].flatMap(([each, lease]) => (typeof lease === 'number' ? [] : each))
+      const these = offsets ?? open().filter((each) => each <= offset)
+      const mark = (lease?: Lease): void => {
+        for (const each of leased ? these : []) {
+          if (lease) leases.set(each, lease)
+          else leases.delete(each)
         }
       }
-      // A nack, or where the ack is refused it is as if nothing had been said: the broker brings them again.
-      const drop = (): void => {
-        for (const each of offsets) leases.delete(each)
-      }
-      if (kind === 'ack') mark('acking')
-      else drop()
+      mark(kind === 'ack' ? 'acking' : undefined)
       const said = add(kind, log ? { ...words, log } : words).then(
-        () => kind === 'ack' && mark(Date.now()),
+        () => {
+          if (kind === 'nack') return
+          mark(Date.now())
+          if (leased) done.push(...these)
+        },
         (error) => {
-          drop()
+          // It is as if nothing had been said: the broker brings them again.
+          mark()
           throw error
         },
       )
-      return abortable<void>(signal, (resolve, reject) => void said.then(() => resolve(), reject))
+      return abortable<void>(signal, (resolve, reject) => void said.then(resolve, reject))
     },
-    attach(to) {
+    _attach(to) {
       // What was said over it is on its way still.
       if (!to || to !== feed) {
         feed = to
         busy = false
-        retry.clear()
+        retry._clear()
       }
       next()
     },
-    lost(waiting) {
+    _lost(waiting) {
       for (const offset of waiting) leases.delete(offset)
       for (const [offset, lease] of leases) if (lease === 'handed') leases.set(offset, 'carried')
     },
-    forget() {
+    _forget() {
       leases.clear()
       done.length = 0
     },
-    drain: () =>
+    _drain: () =>
       new Promise((resolve) => {
         drained = resolve
         if (queue.length === 0) resolve()
       }),
-    end(why) {
-      acks.attach(undefined)
-      for (const { settled } of queue.splice(0)) for (const { reject } of settled) reject(why)
+    _end(why) {
+      acks._attach(undefined)
+      for (const { _settled: settled } of queue.splice(0)) for (const { reject } of settled) reject(why)
     },
   }
 
   const unasked = (kind: 'ack' | 'nack', offset: number, log: string | undefined): void => {
-    acks.say(kind, { offsets: [offset] }, log).catch(failed)
+    acks._say(kind, { offsets: [offset] }, log).catch(failed)
   }
   return acks
 }

@@ -36,7 +36,7 @@ export async function ask(
   } catch (error) {
     if (!limit.signal.aborted) throw error
   } finally {
-    limit.done()
+    limit._done()
     void answers.unsubscribe()
   }
   throw signal?.aborted ? aborted(signal) : failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)

@@ -5,22 +5,22 @@ import { weight } from './weight.js'
 
 /** An event, or something that is told in its place between events; nothing at all: another session has it. */
 export interface Item {
-  readonly event?: TidingsEvent
-  readonly mark?: number
-  readonly caughtUp?: number
-  readonly gap?: Gap
+  readonly _event?: TidingsEvent
+  readonly _mark?: number
+  readonly _caughtUp?: number
+  readonly _gap?: Gap
 }
 
 export interface Buffer {
-  full(): boolean
-  empty(): boolean
+  _full(): boolean
+  _empty(): boolean
   /** How many more events there is room for. */
-  room(): number
-  push(item: Item): void
-  take(): Item | undefined
+  _room(): number
+  _push(item: Item): void
+  _take(): Item | undefined
   /** Takes out events and what was said between them, but for gaps: they will come again. Their offsets. */
-  forget(): number[]
-  clear(): void
+  _forget(): number[]
+  _clear(): void
 }
 
 /** What an event takes beside its data, about. */
@@ -37,16 +37,16 @@ export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
     at = bytes = events = 0
   }
   return {
-    full: () => events >= eventsMax || bytes >= bytesMax,
-    empty,
-    room: () => Math.max(0, eventsMax - events),
-    push(item) {
-      const size = item.event ? ENVELOPE_BYTES + weight(item.event.data) : 0
+    _full: () => events >= eventsMax || bytes >= bytesMax,
+    _empty: empty,
+    _room: () => Math.max(0, eventsMax - events),
+    _push(item) {
+      const size = item._event ? ENVELOPE_BYTES + weight(item._event.data) : 0
       if (size) events++
       bytes += size
       items.push([item, size])
     },
-    take() {
+    _take() {
       const next = items[at]
       if (!next) return undefined
       const [item, size] = next
@@ -60,12 +60,12 @@ export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
       bytes -= size
       return item
     },
-    forget() {
+    _forget() {
       const left = items.slice(at)
       clear()
-      items = left.filter(([{ gap }]) => gap)
-      return left.flatMap(([{ event }]) => event?.offset ?? [])
+      items = left.filter(([{ _gap: gap }]) => gap)
+      return left.flatMap(([{ _event: event }]) => event?.offset ?? [])
     },
-    clear,
+    _clear: clear,
   }
 }

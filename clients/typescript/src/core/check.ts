@@ -37,11 +37,8 @@ export function kindOf(message: WireMessage): string | undefined {
 export function checked(message: unknown): WireMessage {
   const kind = isWords(message) && kindOf(message)
   if (!kind) {
-    const said = isWords(message) && !message.reply ? Object.keys(message).filter((name) => isWords(message[name])) : []
-    throw unreadable(
-      'nothing known, or two things',
-      said.length === 1 && !KINDS.includes(`${said}`) ? LATER : undefined,
-    )
+    const isLater = isWords(message) && !message.reply && !KINDS.some((name) => isWords(message[name]))
+    throw unreadable('nothing known, or two things', isLater ? LATER : undefined)
   }
   const { events, offset } = message[kind] as Words
   if (kind === 'events') checkEvents(events)

@@ -28,24 +28,24 @@ const GOOD_AFTER_MS = 5_000
 const FAILURES_MAX = 2
 
 export interface Connection {
-  status(): Status
+  _status(): Status
   /** What the broker said last. */
-  session(): Session | undefined
-  link(): Link | undefined
+  _session(): Session | undefined
+  _link(): Link | undefined
   /** Connects, or tries at once where a wait is on. */
-  connect(): void
-  disconnect(error?: TidingsError): void
+  _connect(): void
+  _disconnect(error?: TidingsError): void
   /** The page is looked at, or the network is back: what waits is tried, what is there shows that it is. */
-  wake(): void
+  _wake(): void
   /** Changes what is shown, and tells it where it is another. */
-  set(change: Partial<Status>): void
+  _set(change: Partial<Status>): void
 }
 
 /**
  * `dial` opens a link, `attach` is told that there is one, another one, or none.
  */
 export function createConnection(
-  { settings, tokens, http, emit, failed }: Core,
+  { _settings: settings, _tokens: tokens, _http: http, _emit: emit, _failed: failed }: Core,
   transports: readonly [TransportName, ...TransportName[]],
   dial: (transport: TransportName, hooks: LinkHooks, signal: AbortSignal) => Promise<Link>,
   attach: (link: Link | undefined) => void,
@@ -91,13 +91,13 @@ export function createConnection(
     wanted?.abort()
     wanted = undefined
     hurry?.abort()
-    upgrade.clear()
+    upgrade._clear()
     const before = link
     link = undefined
     if (before) {
-      session = before.session
+      session = before._session
       attach(undefined)
-      before.close()
+      before._close()
     }
     was = false
     set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
@@ -135,30 +135,31 @@ export function createConnection(
       mine = await dial(
         transport,
         {
-          lost: (error) => used() && lost(error),
-          latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
-          goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
-          tokenExpiring: () => void tokens.renewed().then((token) => token && used() && mine?.refresh(token), failed),
+          _lost: (error) => used() && lost(error),
+          _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
+          _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
+          _tokenExpiring: () =>
+            void tokens._renewed().then((token) => token && used() && mine?._refresh(token), failed),
         },
         limit.signal,
       )
       if (signal.aborted) {
-        mine.close()
+        mine._close()
         throw aborted(signal)
       }
       return mine
     } finally {
-      limit.done()
+      limit._done()
     }
   }
 
   const take = (next: Link): void => {
     const before = link
-    const { transport } = next
-    upgrade.clear()
+    const { _transport: transport } = next
+    upgrade._clear()
     link = next
     linkedMs = Date.now()
-    session = next.session
+    session = next._session
     was = true
     const at = transports.indexOf(transport)
     if (at !== step) failures = 0
@@ -166,7 +167,7 @@ export function createConnection(
     set({ state: 'connected', transport, attempt: 0, nextRetryAt: undefined, error: undefined })
     // What hangs on the link before lets go of it while it is open still.
     attach(next)
-    before?.close()
+    before?._close()
     watchUpgrade()
   }
 
@@ -174,7 +175,7 @@ export function createConnection(
     const mine = wanted
     const lastedMs = Date.now() - linkedMs
     link = undefined
-    upgrade.clear()
+    upgrade._clear()
     attach(undefined)
     if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
     if (!mine) return
@@ -203,7 +204,7 @@ export function createConnection(
     const nowMs = Date.now()
     if (!attempt) firstMs = nowMs
     // Of those that are not retryable only a token that another one can replace is worth a try.
-    const over = isFinal(error) || (!error.retryable && !tokens.renewable)
+    const over = isFinal(error) || (!error.retryable && !tokens._renewable)
     const delayMs = over
       ? null
       : delayOf(reconnect, ++attempt, nowMs - firstMs, error, (cause) =>
@@ -217,7 +218,7 @@ export function createConnection(
   }
 
   const watchUpgrade = (): void => {
-    if (step > 0) upgrade.set(upgradeEveryMs)
+    if (step > 0) upgrade._set(upgradeEveryMs)
   }
 
   const upgrade = alarm(async () => {
@@ -228,7 +229,7 @@ export function createConnection(
       try {
         const better = await open(transport, signal)
         // What was in use may be gone meanwhile, and another try be on.
-        return link === held && held ? take(better) : better.close()
+        return link === held && held ? take(better) : better._close()
       } catch {
         if (link !== held) return
       }
@@ -237,20 +238,20 @@ export function createConnection(
   })
 
   return {
-    status: () => status,
-    session: () => link?.session ?? session,
-    link: () => link,
-    connect() {
+    _status: () => status,
+    _session: () => link?._session ?? session,
+    _link: () => link,
+    _connect() {
       if (wanted) return hurry?.abort()
       attempt = 0
       wanted = new AbortController()
       void strive(wanted)
     },
-    disconnect,
-    wake() {
-      if (link) link.check()
+    _disconnect: disconnect,
+    _wake() {
+      if (link) link._check()
       else hurry?.abort()
     },
-    set,
+    _set: set,
   }
 }

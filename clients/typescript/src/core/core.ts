@@ -6,12 +6,12 @@ import type { Tokens } from './tokens.js'
 
 /** What the parts of a client have in common. */
 export interface Core {
-  readonly settings: Settings
-  readonly tokens: Tokens
-  readonly http: Http
-  readonly saver: Saver
+  readonly _settings: Settings
+  readonly _tokens: Tokens
+  readonly _http: Http
+  readonly _saver: Saver
   /** Tells the client's listeners. */
-  emit<K extends keyof ClientEvents>(name: K, ...args: ClientEvents[K]): void
+  _emit<K extends keyof ClientEvents>(name: K, ...args: ClientEvents[K]): void
   /** What failed that no caller waits for, or what a listener threw. */
-  failed(cause: unknown): void
+  _failed(cause: unknown): void
 }

@@ -1,8 +1,8 @@
 /** Listeners by name. */
 export interface Emitter<Events extends { [K in keyof Events]: unknown[] }> {
-  on<K extends keyof Events>(name: K, listener: (...args: Events[K]) => void): () => void
-  emit<K extends keyof Events>(name: K, ...args: Events[K]): void
-  clear(): void
+  _on<K extends keyof Events>(name: K, listener: (...args: Events[K]) => void): () => void
+  _emit<K extends keyof Events>(name: K, ...args: Events[K]): void
+  _clear(): void
 }
 
 /**
@@ -14,14 +14,14 @@ export function createEmitter<Events extends { [K in keyof Events]: unknown[] }>
 ): Emitter<Events> {
   const listeners = new Map<keyof Events, Set<(args: unknown[]) => void>>()
   return {
-    on(name, listener) {
+    _on(name, listener) {
       // A wrapper of its own, so that a function that is registered twice is told twice and removed once.
       const own = (args: unknown[]): void => listener(...(args as Events[typeof name]))
       const those = listeners.get(name) ?? new Set()
       listeners.set(name, those.add(own))
       return () => void those.delete(own)
     },
-    emit(name, ...args) {
+    _emit(name, ...args) {
       for (const listener of [...(listeners.get(name) ?? [])]) {
         try {
           listener(args)
@@ -34,6 +34,6 @@ export function createEmitter<Events extends { [K in keyof Events]: unknown[] }>
         }
       }
     },
-    clear: () => listeners.clear(),
+    _clear: () => listeners.clear(),
   }
 }

@@ -1,6 +1,6 @@
 // One subscription over HTTP: a stream that is opened again from its cursor when it ends, or one poll after the other.
 
-import { fromJsonEvents } from '../json.js'
+import { fromJsonEvents, parse } from '../json.js'
 import type { Words } from '../wire.js'
 import { isOffset, isWords, unreadable } from './check.js'
 import type { HttpLink, ReadWords } from './http-link.js'
@@ -23,8 +23,8 @@ const LIMIT = 1_000
 export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: () => void): Feed {
   const stop = new AbortController()
   const { signal } = stop
-  const { http, settings } = link.core
-  const { durable } = sink
+  const { _http: http, _settings: settings } = link._core
+  const { _durable: durable } = sink
   const path = `/v1/subscriptions/${encodeURIComponent(durable ?? '')}`
   const abort = (): void => stop.abort()
   /** Told once a feed: all that was there has been sent. */
@@ -34,50 +34,51 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   let attempts: Record<string, number> | undefined
 
   const call = <T = Words>(method: string, at: string, body?: unknown, waitSeconds = 0): Promise<T> =>
-    link.call<T>(method, at, body, waitSeconds, signal)
+    link._call<T>(method, at, body, waitSeconds, signal)
 
   const begin = (cursor: number, log?: string): void => {
     subscribed = true
-    sink.subscribed(cursor, log)
+    sink._subscribed(cursor, log)
   }
 
   const caught = (cursor: number): void => {
     if (caughtUp || signal.aborted) return
     caughtUp = true
-    sink.told('caught_up', { cursor })
+    sink._told('caught_up', { cursor })
   }
 
   // ---- Polls.
 
   const fetchOpen = async (from: number): Promise<void> => {
     if (!subscribed) begin(from)
-    const limit = Math.min(sink.room(), LIMIT)
+    const limit = Math.min(sink._room(), LIMIT)
     if (limit === 0) return sleep(ROOM_MS, signal)
-    const answer = await link.turn((wait) =>
+    const answer = await link._turn((wait) =>
       call<ReadWords>('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait),
     )
     if (signal.aborted) return
-    if (answer.gap) sink.told('gap', answer.gap)
-    sink.batch({ events: fromJsonEvents(answer.events), attempts: answer.attempts })
+    if (answer.gap) sink._told('gap', answer.gap)
+    sink._batch({ events: fromJsonEvents(answer.events), attempts: answer.attempts })
     if (answer.events.length < limit) caught(answer.cursor)
   }
 
   const poll = async (): Promise<void> => {
-    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, last_per_key, ...words } = sink.request()
+    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, last_per_key, ...words } =
+      sink._request()
     // A read knows no "now", and no state of every key: it begins behind the last event there is, or reads them all.
     const fromNow = words.after === undefined && words.since === undefined && !last_per_key
-    const limit = fromNow ? 1 : Math.max(1, Math.min(sink.room(), LIMIT))
+    const limit = fromNow ? 1 : Math.max(1, Math.min(sink._room(), LIMIT))
     const query = queryOf({ on_gap: 'skip', ...words, limit })
-    const { events, cursor, log, last, gap } = await link.turn((wait) => {
+    const { events, cursor, log, last, gap } = await link._turn((wait) => {
       const waits = subscribed ? wait : 0
       return call<ReadWords>('GET', `/v1/events?${query}&wait=${waits}s`, undefined, waits)
     })
     if (signal.aborted) return
-    link.known(log)
+    link._known(log)
     if (!subscribed) begin(fromNow ? last : Number.parseInt(`${words.after ?? 0}`, 10), log)
     if (fromNow) return caught(last)
-    if (gap) sink.told('gap', gap)
-    if (sink.batch({ events: fromJsonEvents(events), cursor }) && events.length < limit && cursor >= last)
+    if (gap) sink._told('gap', gap)
+    if (sink._batch({ events: fromJsonEvents(events), cursor }) && events.length < limit && cursor >= last)
       caught(cursor)
   }
 
@@ -85,14 +86,13 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   const stream = async (at: string): Promise<void> => {
     const beganMs = Date.now()
-    const head = deadline(settings.connectTimeoutMs, signal)
-    const silence = deadline(COMMENT_EVERY_MS + settings.pingGraceMs, head.signal)
+    // Until it begins, and then from piece to piece.
+    const limit = deadline(settings.connectTimeoutMs, signal)
     let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
     try {
-      const { headers, body } = await http.stream(at, silence.signal)
-      head.stop()
+      const { headers, body } = await http._stream(at, limit.signal)
       const log = headers.get('tidings-log') ?? undefined
-      if (log) link.known(log)
+      if (log) link._known(log)
       // A durable begins with all that is open: it is behind again until that has come.
       if (durable !== undefined) caughtUp = false
       begin(Number(headers.get('tidings-cursor')), log)
@@ -100,16 +100,15 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       const text = new TextDecoder()
       reader = body?.getReader()
       for (;;) {
+        limit._again(COMMENT_EVERY_MS + settings.pingGraceMs)
         const { value } = (await reader?.read()) ?? {}
         if (!value || signal.aborted) break
-        silence.again()
         if (!deliver(parse(text.decode(value, { stream: true })))) return
       }
     } catch (error) {
-      throw errorOf(silence.signal.reason ?? error)
+      throw errorOf(limit.signal.reason ?? error)
     } finally {
-      head.done()
-      silence.done()
+      limit._done()
       // However it ends, the connection is given back.
       void reader?.cancel().catch(() => {})
     }
@@ -122,7 +121,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     let cursor: number | undefined
     const flush = (): boolean => {
       if (cursor === undefined) return true
-      const follows = sink.batch({ events: fromJsonEvents(events), cursor, attempts })
+      const follows = sink._batch({ events: fromJsonEvents(events), cursor, attempts })
       events = []
       cursor = undefined
       return follows && !signal.aborted
@@ -146,7 +145,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     const kind = event.replace('tidings.', '')
     if (kind === 'caught_up') caught(words.cursor as number)
     else if (kind === 'attempts') attempts = words.attempts as Record<string, number>
-    else if (kind === 'token_expiring') link.hooks.tokenExpiring()
+    else if (kind === 'token_expiring') link._hooks._tokenExpiring()
     else if (kind === 'error') {
       const error = refusal(words)
       // The next request shows the next token, or is refused too.
@@ -154,19 +153,19 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       return false
     } else {
       if (kind === 'superseded') abort()
-      sink.told(kind, words)
+      sink._told(kind, words)
     }
     return !signal.aborted
   }
 
   const run = async (): Promise<void> => {
-    const unlisten = onAbort(link.signal, abort)
+    const unlisten = onAbort(link._signal, abort)
     // The sink has the feed in hand before anything comes of it.
     await undefined
     try {
       let from = 0
       if (durable !== undefined) {
-        const { after, since, log, batch_max, presence, durable: name, ...options } = sink.request()
+        const { after, since, log, batch_max, presence, durable: name, ...options } = sink._request()
         const { cursor } = await call('GET', path).catch((error) => {
           if (error.code !== 'not_found') throw error
           return call('PUT', path, options)
@@ -177,15 +176,15 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         if (durable !== undefined) await (streams ? stream(`${path}/events`) : fetchOpen(from))
         else if (!streams) await poll()
         else {
-          const { batch_max, presence, ...words } = sink.request()
+          const { batch_max, presence, ...words } = sink._request()
           await stream(`/v1/events?${queryOf(words)}`)
         }
       }
     } catch (cause) {
       if (signal.aborted) return
       const error = errorOf(cause)
-      if (isOfLink(error)) link.fail(error)
-      else sink.refused(error)
+      if (isOfLink(error)) link._fail(error)
+      else sink._refused(error)
     } finally {
       abort()
       unlisten()
@@ -195,15 +194,13 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   void run()
 
   return {
-    say: async (kind, words) => (await link.call('POST', `${path}/${kind}`, words)).cursor as number | undefined,
-    close: async () => abort(),
+    _say: async (kind, words) => (await link._call('POST', `${path}/${kind}`, words)).cursor as number | undefined,
+    _close: async () => abort(),
   }
 }
 
 function parsed(data: string): Words {
-  try {
-    const words: unknown = JSON.parse(data)
-    if (isWords(words)) return words
-  } catch {}
+  const words = parse(data)
+  if (isWords(words)) return words
   throw unreadable('an event of a stream')
 }

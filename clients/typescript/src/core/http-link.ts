@@ -12,7 +12,7 @@ import { isWords } from './check.js'
 import type { Core } from './core.js'
 import type { Http } from './http.js'
 import { openFeed } from './http-feed.js'
-import { type Link, type LinkHooks, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, toPublished } from './link.js'
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
 import { alarm, deadline } from './wait.js'
@@ -22,24 +22,23 @@ const STREAMS_MAX = 3
 
 /** What feeds need of their link. */
 export interface HttpLink {
-  readonly core: Core
-  readonly hooks: LinkHooks
+  readonly _core: Core
+  readonly _hooks: LinkHooks
   /** Aborted when the link is over. */
-  readonly signal: AbortSignal
+  readonly _signal: AbortSignal
   /** A call that may wait for so many seconds; what does not reach the broker ends the link. */
-  call<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
+  _call<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
   /** It is over. */
-  fail(error: unknown): void
-  known(log: string): void
+  _fail(error: unknown): void
+  _known(log: string): void
   /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
-  turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
+  _turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
 }
 
 /** Asks what the broker can do, and with that whether it can be reached; its ping interval. */
 export async function capabilities(http: Http, timeoutMs: number, signal?: AbortSignal): Promise<number> {
-  const words = await http.json<Words | undefined>('GET', '/v1/capabilities', { timeoutMs, signal })
-  const limits = words?.limits as Words | undefined
-  return Math.max(100, Number(limits?.ping_interval_ms) || 25_000)
+  const words = await http._json<Words | undefined>('GET', '/v1/capabilities', { timeoutMs, signal })
+  return pingIntervalMs(words?.limits as Words | undefined)
 }
 
 /**
@@ -53,7 +52,7 @@ export async function openHttp(
   hooks: LinkHooks,
   opening: AbortSignal,
 ): Promise<Link> {
-  const { http, settings } = core
+  const { _http: http, _settings: settings } = core
   const stop = new AbortController()
   const { signal } = stop
   const waiting: (() => void)[] = []
@@ -65,17 +64,17 @@ export async function openHttp(
   const ask = async (timeoutMs: number, by: AbortSignal): Promise<void> => {
     const sentMs = Date.now()
     intervalMs = await capabilities(http, timeoutMs, by)
-    hooks.latency(Date.now() - sentMs)
+    hooks._latency(Date.now() - sentMs)
   }
   const check = (): void => {
     ask(settings.pingGraceMs, signal).then(later, fail)
   }
   const later = (): void => {
-    if (!signal.aborted) beat.set(intervalMs)
+    if (!signal.aborted) beat._set(intervalMs)
   }
   const beat = alarm(check)
   const close = (): void => {
-    beat.clear()
+    beat._clear()
     stop.abort()
     for (const go of waiting.splice(0)) go()
   }
@@ -84,17 +83,17 @@ export async function openHttp(
     close()
     const why = errorOf(error)
     // Whoever answers nonsense is not the broker, which may be back the next time.
-    hooks.lost(why.code === 'protocol' ? lost('what answers is not the broker', why) : why)
+    hooks._lost(why.code === 'protocol' ? lost('what answers is not the broker', why) : why)
   }
 
   const inner: HttpLink = {
-    core,
-    hooks,
-    signal,
-    async call(method, path, body, waitSeconds = 0, by = signal) {
+    _core: core,
+    _hooks: hooks,
+    _signal: signal,
+    async _call(method, path, body, waitSeconds = 0, by = signal) {
       const timeoutMs = waitSeconds * 1_000 + settings.requestTimeoutMs
       try {
-        return await http.json(method, path, { body, timeoutMs, signal: by })
+        return await http._json(method, path, { body, timeoutMs, signal: by })
       } catch (cause) {
         const error = errorOf(cause)
         // Closing the link is what aborted it; its caller did not.
@@ -104,11 +103,11 @@ export async function openHttp(
         throw error
       }
     },
-    fail,
-    known(log) {
+    _fail: fail,
+    _known(log) {
       session = { ...session, log }
     },
-    async turn(poll) {
+    async _turn(poll) {
       const max = streams > 0 ? 2 : 4
       while (polls >= max && !signal.aborted) await new Promise<void>((resolve) => waiting.push(resolve))
       polls++
@@ -125,7 +124,7 @@ export async function openHttp(
   if (transport === 'sse' && filters) {
     const limit = deadline(settings.connectTimeoutMs, opening)
     try {
-      const { body } = await http.stream(`/v1/events?${queryOf({ filters })}`, limit.signal)
+      const { body } = await http._stream(`/v1/events?${queryOf({ filters })}`, limit.signal)
       const reader = body?.getReader()
       const first = await reader?.read()
       void reader?.cancel().catch(() => {})
@@ -135,37 +134,37 @@ export async function openHttp(
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
       if (isOfLink(error)) throw error
     } finally {
-      limit.done()
+      limit._done()
     }
   }
   later()
 
   return {
-    transport,
-    get session() {
+    _transport: transport,
+    get _session() {
       return session
     },
-    window: 1,
-    subscribe(sink) {
+    _window: 1,
+    _subscribe(sink) {
       // A request stays nowhere, so that the broker has nobody to list.
-      if (sink.request().presence)
-        core.failed(failure('unavailable', `presence needs a socket: not listed over ${transport}`))
+      if (sink._request().presence)
+        core._failed(failure('unavailable', `presence needs a socket: not listed over ${transport}`))
       const stream = transport === 'sse' && streams < STREAMS_MAX
       if (stream) streams++
       return openFeed(inner, sink, stream, () => {
         if (stream) streams--
       })
     },
-    async publish({ batch, events }) {
+    async _publish({ batch, events }) {
       const bodies = events.map(toJsonEvent)
-      const answer = await inner.call('POST', '/v1/events', batch ? bodies : bodies[0])
+      const answer = await inner._call('POST', '/v1/events', batch ? bodies : bodies[0])
       const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
       return (results as Words[]).map(toPublished)
     },
     /** Requests carry the newest token; streams get it when they begin anew. */
-    refresh() {},
-    check,
-    close,
+    _refresh() {},
+    _check: check,
+    _close: close,
   }
 }
 

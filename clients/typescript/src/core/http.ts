@@ -20,11 +20,11 @@ export interface CallInit {
 
 export interface Http {
   /** The JSON of an answer; `undefined` where it has no body. */
-  json<T>(method: string, path: string, init?: CallInit): Promise<T>
+  _json<T>(method: string, path: string, init?: CallInit): Promise<T>
   /** A stream of events. */
-  stream(path: string, signal: AbortSignal): Promise<Response>
+  _stream(path: string, signal: AbortSignal): Promise<Response>
   /** Ends all calls. */
-  close(): void
+  _close(): void
 }
 
 const JSON_TYPE = 'application/json'
@@ -34,7 +34,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
 
   const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
-    const token = await tokens.current()
+    const token = await tokens._current()
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
     if (request.body) headers['content-type'] = JSON_TYPE
@@ -42,14 +42,14 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
     if (response.ok) return response
     const error = await refused(response)
     if (error.code !== 'unauthenticated') throw error
-    tokens.rejected(token)
-    if (!again || !tokens.renewable) throw error
+    tokens._rejected(token)
+    if (!again || !tokens._renewable) throw error
     return send(path, accept, request, false)
   }
 
   return {
-    async json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
-      const { signal, done } = deadline(timeoutMs, caller, end.signal)
+    async _json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
+      const { signal, _done: done } = deadline(timeoutMs, caller, end.signal)
       try {
         const sent = body === undefined ? null : JSON.stringify(body)
         const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
@@ -60,8 +60,8 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
         done()
       }
     },
-    stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
-    close: () => end.abort(failure('closed', 'the client is closed')),
+    _stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
+    _close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }
 
@@ -71,14 +71,8 @@ async function refused(response: Response): Promise<TidingsError> {
   const problem: unknown = await response.json().catch(() => {})
   if (isWords(problem) && problem.code) return refusal({ retry_after_ms: after, ...problem, message: problem.detail })
   // Somebody in between has answered: nothing is known of the broker, which may well be there the next time.
-  const code =
-    status === 401
-      ? 'unauthenticated'
-      : status === 413
-        ? 'too_large'
-        : status === 429 || status >= 500
-          ? 'unavailable'
-          : 'protocol'
+  const known: Record<number, string> = { 401: 'unauthenticated', 413: 'too_large', 429: 'unavailable' }
+  const code = known[status] ?? (status < 500 ? 'protocol' : 'unavailable')
   return refusal({
     code,
     message: `HTTP status ${status}`,

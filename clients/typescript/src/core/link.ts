@@ -9,51 +9,56 @@ import type { Batch } from './track.js'
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
   /** The subscribe to send now. */
-  request(): Words
-  readonly durable: string | undefined
-  readonly filters: readonly string[]
+  _request(): Words
+  readonly _durable: string | undefined
+  readonly _filters: readonly string[]
   /** How many more events there is room for. */
-  room(): number
-  subscribed(cursor: number, log: string | undefined): void
+  _room(): number
+  _subscribed(cursor: number, log: string | undefined): void
   /** False when something is missing before it: then the feed is to be closed, it will be opened again. */
-  batch(batch: Batch): boolean
+  _batch(batch: Batch): boolean
   /** What the broker says beside events: `caught_up`, `gap`, `acked`, `superseded`; all else is passed over. */
-  told(kind: string, words: Words): void
+  _told(kind: string, words: Words): void
   /** The broker refused, or ended it. Nothing more comes from this feed. */
-  refused(error: TidingsError): void
+  _refused(error: TidingsError): void
 }
 
 /** A subscription on one connection. */
 export interface Feed {
   /** An `ack` or `nack`; the durable's floor, where the answer says it. Only after `subscribed`. */
-  say(kind: 'ack' | 'nack', words: Words): Promise<number | undefined>
+  _say(kind: 'ack' | 'nack', words: Words): Promise<number | undefined>
   /** Nothing more comes. Resolved when the broker knows, or cannot be told. */
-  close(): Promise<void>
+  _close(): Promise<void>
 }
 
 /** What a connection tells its client. */
 export interface LinkHooks {
   /** It is over. Told once, and not after `close`. */
-  lost(error: TidingsError): void
-  latency(ms: number): void
-  goodbye(code: string, reconnectAfterMs: number): void
-  tokenExpiring(): void
+  _lost(error: TidingsError): void
+  _latency(ms: number): void
+  _goodbye(code: string, reconnectAfterMs: number): void
+  _tokenExpiring(): void
 }
 
 /** A connection on which the broker has answered. */
 export interface Link {
-  readonly transport: TransportName
-  readonly session: Session
+  readonly _transport: TransportName
+  readonly _session: Session
   /** How many publishes may wait for their answers. Over HTTP it is one: nothing else would keep their order. */
-  readonly window: number
-  subscribe(sink: Sink): Feed
+  readonly _window: number
+  _subscribe(sink: Sink): Feed
   /** Rejected with `disconnected` when the connection is lost first. */
-  publish(entry: OutboxEntry): Promise<Published[]>
+  _publish(entry: OutboxEntry): Promise<Published[]>
   /** Another token for the same subject. */
-  refresh(token: string): void
+  _refresh(token: string): void
   /** Asks now whether the broker is there. */
-  check(): void
-  close(): void
+  _check(): void
+  _close(): void
+}
+
+/** How often the broker sends something, if only to show that it is there: as a connection and its capabilities say. */
+export function pingIntervalMs({ ping_interval_ms }: Words = {}): number {
+  return Math.max(100, Number(ping_interval_ms) || 25_000)
 }
 
 /** What a publish is answered with, over a socket and over HTTP. */

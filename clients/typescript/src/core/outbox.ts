@@ -18,26 +18,26 @@ const FLIGHT_BYTES = 1 << 20
 const RETRY_MS = 500
 
 interface Item {
-  readonly entry: OutboxEntry
+  readonly _entry: OutboxEntry
   /** Stored, where there is a storage: only then it is sent. */
-  stored: boolean
+  _stored: boolean
   /** It was sent on the connection that there is. */
-  sent: boolean
-  readonly resolve: (published: Published[]) => void
-  readonly reject: (error: TidingsError) => void
+  _sent: boolean
+  readonly _resolve: (published: Published[]) => void
+  readonly _reject: (error: TidingsError) => void
 }
 
 export interface Outbox {
   /** Opens the storage, and takes over what others have left in it. */
-  resume(): void
+  _resume(): void
   /** The page may go: the storage is let go of. What is here stays and is sent again, which changes nothing. */
-  suspend(): Promise<void>
+  _suspend(): Promise<void>
   /** Takes over a publish: its answer. */
-  add(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
+  _add(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
   /** There is a connection, or none: what is unanswered is sent again. */
-  attach(link: Link | undefined): void
+  _attach(link: Link | undefined): void
   /** Those who wait are told; what is stored stays there. */
-  close(): Promise<void>
+  _close(): Promise<void>
 }
 
 /** `changed` is told the number of events, `failed` what no caller waits for. */
@@ -55,9 +55,8 @@ export function createOutbox(
   let flight = 0
   let flightBytes = 0
   let open: Promise<unknown> | undefined
-  /** The storage is open. Where it cannot be had, what is published is kept in memory, which is told once. */
+  /** The storage is open. Where it cannot be had, what is published is kept in memory, which is told. */
   let stores = false
-  let told = false
   let closed = false
 
   const resume = (): void => {
@@ -67,8 +66,7 @@ export function createOutbox(
       },
       (cause) => {
         stores = false
-        if (!told) failed(failure('internal', 'the outbox cannot open its storage', cause))
-        told = true
+        failed(failure('internal', 'the outbox cannot open its storage', cause))
       },
     )
   }
@@ -85,24 +83,24 @@ export function createOutbox(
   const adopt = (entries: readonly OutboxEntry[]): void => {
     const found = entries
       .filter(({ id }) => !ids.has(id))
-      .map((entry): Item => ({ entry, stored: true, sent: false, resolve() {}, reject: failed }))
+      .map((entry): Item => ({ _entry: entry, _stored: true, _sent: false, _resolve() {}, _reject: failed }))
     // They were published before what is new here; what is on its way already stays in front.
-    const at = items.findIndex(({ sent }) => !sent)
+    const at = items.findIndex(({ _sent: sent }) => !sent)
     items.splice(at < 0 ? items.length : at, 0, ...found)
-    for (const { entry } of found) count(entry, 1)
+    for (const { _entry: entry } of found) count(entry, 1)
     pump()
   }
 
   const store = async (item: Item, to: OutboxStorage): Promise<void> => {
     try {
       await open
-      if (stores) await to.add(item.entry)
-      item.stored = true
+      if (stores) await to.add(item._entry)
+      item._stored = true
       // It was taken back while it was written.
-      if (stores && !items.includes(item)) await to.remove([item.entry.id])
+      if (stores && !items.includes(item)) await to.remove([item._entry.id])
     } catch (cause) {
       remove(item)
-      item.reject(failure('outbox_full', 'the outbox cannot store the event', cause))
+      item._reject(failure('outbox_full', 'the outbox cannot store the event', cause))
     }
     pump()
   }
@@ -111,31 +109,31 @@ export function createOutbox(
     const at = items.indexOf(item)
     if (at < 0) return false
     items.splice(at, 1)
-    if (item.stored && stores) {
-      storage?.remove([item.entry.id]).catch((cause) => {
+    if (item._stored && stores) {
+      storage?.remove([item._entry.id]).catch((cause) => {
         // It is sent once more by whoever finds it, which changes nothing.
         failed(failure('internal', 'the outbox cannot forget the event', cause))
       })
     }
-    count(item.entry, -1)
+    count(item._entry, -1)
     return true
   }
 
   const refuse = (item: Item, error: TidingsError): void => {
-    if (remove(item)) item.reject(error)
+    if (remove(item)) item._reject(error)
   }
 
   /** Sends what may be sent now. */
   const pump = (): void => {
     expire()
     const by = link
-    if (!by || hold.on()) return
+    if (!by || hold._on()) return
     for (const item of items) {
-      if (item.sent) continue
-      const size = item.entry.bytes
-      const full = flight >= by.window || (flight > 0 && flightBytes + size > FLIGHT_BYTES)
-      if (!item.stored || full || by !== link) return
-      item.sent = true
+      if (item._sent) continue
+      const size = item._entry.bytes
+      const full = flight >= by._window || (flight > 0 && flightBytes + size > FLIGHT_BYTES)
+      if (!item._stored || full || by !== link) return
+      item._sent = true
       flight++
       flightBytes += size
       // An answer of a connection that is gone is as good as any, and a failure of it says nothing.
@@ -148,16 +146,16 @@ export function createOutbox(
         act()
         if (current) pump()
       }
-      by.publish(item.entry).then(
-        (published) => answered(() => remove(item) && item.resolve(published)),
+      by._publish(item._entry).then(
+        (published) => answered(() => remove(item) && item._resolve(published)),
         (cause) =>
           answered(() => {
             const error = errorOf(cause)
             if (isFinal(error)) return refuse(item, error)
             // The connection is about to be lost, and comes again.
             if (by !== link || isOfLink(error)) return
-            item.sent = false
-            if (!hold.on()) hold.set(error.retryAfterMs ?? RETRY_MS)
+            item._sent = false
+            if (!hold._on()) hold._set(error.retryAfterMs ?? RETRY_MS)
           }),
       )
     }
@@ -165,22 +163,22 @@ export function createOutbox(
   const hold = alarm(pump)
 
   const expire = (): void => {
-    expiry.clear()
+    expiry._clear()
     if (closed) return
     for (;;) {
       const [oldest] = items
       if (!oldest) return
-      const leftMs = oldest.entry.at + maxAgeMs - Date.now()
-      if (leftMs > 0) return expiry.set(leftMs)
+      const leftMs = oldest._entry.at + maxAgeMs - Date.now()
+      if (leftMs > 0) return expiry._set(leftMs)
       refuse(oldest, failure('outbox_expired', `the outbox has had it for ${maxAgeMs} ms`))
     }
   }
   const expiry = alarm(pump)
 
   const outbox: Outbox = {
-    resume,
-    suspend: async () => storage?.close(),
-    async add(those, batch, signal) {
+    _resume: resume,
+    _suspend: async () => storage?.close(),
+    async _add(those, batch, signal) {
       if (closed) throw ended()
       const [first] = those
       if (!first) return []
@@ -188,32 +186,32 @@ export function createOutbox(
       const entry: OutboxEntry = { id: first.id, at: Date.now(), bytes: size, batch, events: those }
       if (ids.has(entry.id)) throw failure('conflict', `${entry.id} is in the outbox already`)
       while (events + those.length > maxEvents || bytes + size > maxBytes) {
-        const oldest = overflow === 'drop-oldest' && items.find(({ sent }) => !sent)
+        const oldest = overflow === 'drop-oldest' && items.find(({ _sent: sent }) => !sent)
         if (!oldest) throw failure('outbox_full', `the outbox has room for ${maxEvents} events, ${maxBytes} bytes`)
         refuse(oldest, failure('outbox_full', 'the outbox has newer events in its place'))
       }
       return abortable<Published[]>(signal, (resolve, reject) => {
-        const item: Item = { entry, stored: !storage, sent: false, resolve, reject }
+        const item: Item = { _entry: entry, _stored: !storage, _sent: false, _resolve: resolve, _reject: reject }
         items.push(item)
         count(entry, 1)
         if (storage) void store(item, storage)
         else pump()
         // What has been sent may have arrived: it stays until that is known.
-        return () => signal?.aborted && !item.sent && remove(item)
+        return () => signal?.aborted && !item._sent && remove(item)
       })
     },
-    attach(to) {
+    _attach(to) {
       link = to
       flight = flightBytes = 0
-      for (const item of items) item.sent = false
+      for (const item of items) item._sent = false
       pump()
     },
-    async close() {
+    async _close() {
       closed = true
-      outbox.attach(undefined)
-      hold.clear()
-      expiry.clear()
-      for (const { reject } of items.splice(0)) reject(ended())
+      outbox._attach(undefined)
+      hold._clear()
+      expiry._clear()
+      for (const { _reject: reject } of items.splice(0)) reject(ended())
       await open
       await storage?.close()
     },

@@ -6,23 +6,20 @@ const EVERY_MS = 250
 
 /** Saves cursors, the newest of each key, not more often than it is worth. */
 export interface Saver {
-  get(key: string): Promise<SavedCursor | undefined>
-  set(key: string, saved: SavedCursor): void
-  flush(): Promise<void>
+  _get(key: string): Promise<SavedCursor | undefined>
+  _set(key: string, saved: SavedCursor): void
+  _flush(): Promise<void>
 }
 
 export function createSaver(store: CursorStore, failed: (error: unknown) => void): Saver {
   const dirty = new Map<string, SavedCursor>()
-  const tried = async <T>(act: () => T | Promise<T>): Promise<T | undefined> => {
-    try {
-      return await act()
-    } catch (error) {
+  const tried = <T>(act: () => T | Promise<T>): Promise<T | undefined> =>
+    (async () => act())().catch((error) => {
       failed(error)
       return undefined
-    }
-  }
+    })
   const flush = async (): Promise<void> => {
-    timer.clear()
+    timer._clear()
     const these = [...dirty]
     dirty.clear()
     // All are begun before the first is waited for: a page that goes has no time for more.
@@ -30,11 +27,11 @@ export function createSaver(store: CursorStore, failed: (error: unknown) => void
   }
   const timer = alarm(() => void flush())
   return {
-    get: (key) => tried(() => dirty.get(key) ?? store.get(key)),
-    set(key, saved) {
+    _get: (key) => tried(() => dirty.get(key) ?? store.get(key)),
+    _set(key, saved) {
       dirty.set(key, saved)
-      if (!timer.on()) timer.set(EVERY_MS)
+      if (!timer._on()) timer._set(EVERY_MS)
     },
-    flush,
+    _flush: flush,
   }
 }

@@ -8,31 +8,32 @@ import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
 import { kindOf, LATER, unreadable } from './check.js'
 import type { Core } from './core.js'
-import { type Link, type LinkHooks, type Sink, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, type Sink, toPublished } from './link.js'
 import type { Batch } from './track.js'
 import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
 import { type Alarm, alarm, late, onAbort } from './wait.js'
+import { wordsOf } from './words.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
 const PUBLISH_TIMEOUTS = 3
 
 interface Asked {
   /** Has the answer before the next message is read. */
-  resolve(answer: Words): void
-  reject(error: TidingsError): void
-  timer: Alarm
+  _resolve(answer: Words): void
+  _reject(error: TidingsError): void
+  _timer: Alarm
 }
 
 /** Connects. */
 export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
-  const { settings, tokens, failed } = core
+  const { _settings: settings, _tokens: tokens, _failed: failed } = core
   const { codec, compress, requestTimeoutMs } = settings
   const Socket = settings.WebSocket as typeof WebSocket
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
   const asked = new Map<number, Asked>()
   const sinks = new Map<number, Sink>()
   let session = { id: '' } as Session
-  let shown = await tokens.current()
+  let shown = await tokens._current()
   let lastId = 0
   let over = false
   let intervalMs = 0
@@ -64,32 +65,32 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         asked.delete(id)
         reject(late(timeoutMs))
       })
-      timer.set(timeoutMs)
+      timer._set(timeoutMs)
       asked.set(id, {
-        resolve(answer) {
+        _resolve(answer) {
           at?.(answer)
           resolve(answer)
         },
-        reject,
-        timer,
+        _reject: reject,
+        _timer: timer,
       })
     })
 
   const end = (why?: TidingsError): void => {
     if (over) return
     over = true
-    if (why && isRejected(why)) tokens.rejected(shown)
-    beat.clear()
+    if (why && isRejected(why)) tokens._rejected(shown)
+    beat._clear()
     socket.onopen = socket.onmessage = socket.onclose = null
     socket.close(1000)
     sinks.clear()
-    for (const { timer, reject } of asked.values()) {
-      timer.clear()
+    for (const { _timer: timer, _reject: reject } of asked.values()) {
+      timer._clear()
       reject(lost('the connection was lost', why))
     }
     asked.clear()
     if (opening) opening(why ?? lost('the connection was lost'))
-    else if (why) hooks.lost(why)
+    else if (why) hooks._lost(why)
   }
 
   const take = (message: WireMessage): void => {
@@ -100,29 +101,29 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     if (reply !== undefined) {
       const by = asked.get(reply)
       asked.delete(reply)
-      by?.timer.clear()
-      if (kind === 'error') by?.reject(refusal(words))
-      else by?.resolve(kind === 'scheduled' ? { ...words, scheduled: true } : words)
+      by?._timer._clear()
+      if (kind === 'error') by?._reject(refusal(words))
+      else by?._resolve(kind === 'scheduled' ? { ...words, scheduled: true } : words)
       return
     }
     const number = words.subscription as number
     const sink = sinks.get(number)
-    if (kind === 'events') sink?.batch(words as unknown as Batch)
+    if (kind === 'events') sink?._batch(words as unknown as Batch)
     else if (kind === 'goodbye') {
       goodbyeMs = Number(words.reconnect_after_ms)
-      hooks.goodbye(`${words.code}`, goodbyeMs)
-    } else if (kind === 'token_expiring') hooks.tokenExpiring()
+      hooks._goodbye(`${words.code}`, goodbyeMs)
+    } else if (kind === 'token_expiring') hooks._tokenExpiring()
     else if (kind === 'error') {
       const error = refusal(words)
       const ended = Number(/^subscription (\d+) ends:/.exec(error.message)?.[1])
       const of = sinks.get(ended)
       sinks.delete(ended)
       if (opening) end(error)
-      else if (of) of.refused(error)
+      else if (of) of._refused(error)
       else failed(error)
     } else {
       if (kind === 'superseded') sinks.delete(number)
-      sink?.told(kind, words)
+      sink?._told(kind, words)
     }
   }
 
@@ -130,7 +131,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     const sentMs = Date.now()
     askedMs = sentMs
     ask({ ping: {} }, settings.pingGraceMs).then(
-      () => hooks.latency(Date.now() - sentMs),
+      () => hooks._latency(Date.now() - sentMs),
       (error) => {
         // Whatever is heard, and not its answer alone, shows that the broker is there.
         if (heardMs <= sentMs) end(lost('the broker is silent', error))
@@ -140,7 +141,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
 
   /** Looks again when the broker's interval is over; one timer, that follows what was heard. */
   const dueMs = (): number => Math.max(heardMs, askedMs) + intervalMs - Date.now()
-  const listen = (): void => beat.set(Math.max(dueMs(), 10))
+  const listen = (): void => beat._set(Math.max(dueMs(), 10))
   const beat = alarm(() => {
     if (dueMs() <= 0) check()
     if (!over) listen()
@@ -174,27 +175,27 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   socket.onerror = () => void setTimeout(() => end(closeError(1006, '', goodbyeMs)))
 
   const link: Link = {
-    transport: 'websocket',
-    get session() {
+    _transport: 'websocket',
+    get _session() {
       return session
     },
     /** How many publishes may wait for their answers. */
-    window: 256,
-    subscribe(sink) {
+    _window: 256,
+    _subscribe(sink) {
       let number: number | undefined
       let closed = false
       // It has no time of its own: a state of many keys takes long, and pings find a connection that is dead.
-      const answered = ask({ subscribe: sink.request() }, Infinity, (words) => {
+      const answered = ask({ subscribe: sink._request() }, Infinity, (words) => {
         // At once, and not a microtask later: what follows in the stream may be for it.
         number = words.subscription as number
         if (closed) return
         sinks.set(number, sink)
-        sink.subscribed(words.cursor as number, session.log)
-      }).catch((error) => closed || over || sink.refused(error))
+        sink._subscribed(words.cursor as number, session.log)
+      }).catch((error) => closed || over || sink._refused(error))
       return {
-        say: async (kind, words) =>
+        _say: async (kind, words) =>
           (await ask({ [kind]: { subscription: number, ...words } })).cursor as number | undefined,
-        async close() {
+        async _close() {
           closed = true
           if (number === undefined) await answered
           if (number === undefined) return
@@ -203,7 +204,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         },
       }
     },
-    async publish({ batch, events }) {
+    async _publish({ batch, events }) {
       if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
       const { results, ...answer } = await ask(
         batch ? { publish_batch: { events } } : { publish: events[0] },
@@ -214,12 +215,12 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       })
       return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
     },
-    refresh(token) {
+    _refresh(token) {
       shown = token
       ask({ refresh: { token } }).catch((error) => over || failed(error))
     },
-    check,
-    close: () => end(),
+    _check: check,
+    _close: () => end(),
   }
 
   return new Promise((resolve, reject) => {
@@ -234,17 +235,17 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     socket.onopen = () => {
       const sentMs = Date.now()
       ask({
-        connect: {
+        connect: wordsOf({
           client: settings.name,
-          ...(shown === undefined ? {} : { token: shown }),
-          ...(compress?.available && { compress: [compress.name] }),
-        },
+          token: shown,
+          compress: compress?.available ? [compress.name] : undefined,
+        }),
       }).then((words) => {
-        session = { id: `${words.session}`, subject: `${words.subject}`, log: `${words.log}` }
-        intervalMs = Math.max(100, Number(words.ping_interval_ms) || 25_000)
+        session = { id: words.session, subject: words.subject, log: words.log } as Session
+        intervalMs = pingIntervalMs(words)
         bytesMax = Number(words.max_message_bytes) || bytesMax
         opening?.()
-        hooks.latency(Date.now() - sentMs)
+        hooks._latency(Date.now() - sentMs)
         listen()
       }, end)
     }

@@ -17,10 +17,8 @@ export function sseParser(): (piece: string) => SseEvent[] {
   return (piece) => {
     const events: SseEvent[] = []
     // A CR at the end may be half of a CRLF: it waits for what follows.
-    const text = rest + piece
-    const end = text.length - (text.endsWith('\r') ? 1 : 0)
-    const lines = text.slice(0, end).split(/\r\n|\n|\r/)
-    rest = lines.pop() + text.slice(end)
+    const lines = (rest + piece).split(/\r?\n|\r(?!$)/)
+    rest = lines.pop() ?? ''
     if (rest.length > LINE_MAX) throw new RangeError('a line without an end')
     for (const line of lines) {
       const [, name, value = ''] = /^([^:]*):? ?(.*)$/s.exec(line) ?? []

@@ -33,29 +33,29 @@ type Shown = { -readonly [K in keyof Subscription]: Subscription[K] }
 
 /** What a subscription needs of its client beside the rest. */
 export interface Home {
-  readonly core: Core
-  isOwn(id: string): boolean
-  closed(subscription: LiveSubscription): void
+  readonly _core: Core
+  _isOwn(id: string): boolean
+  _closed(subscription: LiveSubscription): void
 }
 
 /** What the client does with a subscription. */
 export interface LiveSubscription {
-  readonly shown: Subscription
+  readonly _shown: Subscription
   /** There is a connection, or none. Where there was another, its feed is closed first. */
-  attach(link: Link | undefined): void
+  _attach(link: Link | undefined): void
   /** The client was told to end. */
-  finish(): void
+  _finish(): void
 }
 
 export function createSubscription(
   filters: readonly string[],
   options: SubscribeOptions,
   handler: EventHandler | undefined,
-  { core, isOwn, closed }: Home,
+  { _core: core, _isOwn: isOwn, _closed: closed }: Home,
 ): LiveSubscription {
-  const { emit, failed, saver } = core
-  const { durable, mode, ...rest } = options as SubscribeOptions & { key?: string; mode?: string }
-  const key = durable === undefined ? rest.key : undefined
+  const { _emit: emit, _failed: failed, _saver: saver } = core
+  const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
+  const key = durable === undefined ? name : undefined
   // A mirror leases nothing.
   const leased = durable !== undefined && mode !== 'mirror'
   const words = subscribeWords(filters, options)
@@ -80,12 +80,12 @@ export function createSubscription(
   // ---- How it works.
 
   const sync = (): void => {
-    const full = buffer.full()
-    const held = paused || taken || retry.on() || (full && !leased)
+    const full = buffer._full()
+    const held = paused || taken || retry._on() || (full && !leased)
     const isClosed = shown.state === 'closed'
     if (!link || !placed || held || isClosed) {
       if (feed) drop(true)
-    } else feed ??= link.subscribe(sink)
+    } else feed ??= link._subscribe(sink)
     if (isClosed) return
     const here = live || (full && link)
     become(paused ? 'paused' : !here ? 'subscribing' : shown.caughtUp ? 'live' : 'catching-up')
@@ -97,16 +97,16 @@ export function createSubscription(
     const before = feed
     feed = undefined
     live = false
-    acks.attach(undefined)
+    acks._attach(undefined)
     if (!before) return
-    if (tell) void before.close()
-    if (leased) acks.lost(buffer.forget())
+    if (tell) void before._close()
+    if (leased) acks._lost(buffer._forget())
   }
 
   const become = (state: SubscriptionState): void => {
     if (state === shown.state) return
     shown.state = state
-    emitter.emit('state', state)
+    emitter._emit('state', state)
   }
 
   const wake = (): void => {
@@ -128,7 +128,7 @@ export function createSubscription(
       } catch (cause) {
         const error = failure('internal', 'the handler of a subscription threw', cause)
         failed(error)
-        emitter.emit('error', error)
+        emitter._emit('error', error)
         settle(event, 'nack')
       }
     }
@@ -138,10 +138,10 @@ export function createSubscription(
   /** The next event; what stands before it is told. */
   const next = (): TidingsEvent | undefined => {
     for (;;) {
-      const item = buffer.take()
+      const item = buffer._take()
       if (!item) return undefined
-      if (buffer.empty() && !feed) sync()
-      const { event, mark, caughtUp, gap } = item
+      if (buffer._empty() && !feed) sync()
+      const { _event: event, _mark: mark, _caughtUp: caughtUp, _gap: gap } = item
       if (event) {
         emit('event', event, shown)
         return event
@@ -150,13 +150,13 @@ export function createSubscription(
       else if (caughtUp !== undefined) {
         shown.caughtUp = true
         sync()
-        emitter.emit('caught_up', caughtUp)
+        emitter._emit('caught_up', caughtUp)
       } else if (gap) {
         if (!durable) move(Math.max(0, gap.first - 1), gap.log)
         emit('gap', gap, shown)
-        emitter.emit('gap', gap)
+        emitter._emit('gap', gap)
       } else {
-        emitter.emit('superseded')
+        emitter._emit('superseded')
         close(failure('superseded', 'another session has it now'))
       }
     }
@@ -165,7 +165,7 @@ export function createSubscription(
   /** The event is done, or to come again. */
   const settle = (event: TidingsEvent, kind: 'ack' | 'nack' = 'ack'): void => {
     if (durable === undefined) move(Math.max(shown.cursor, event.offset))
-    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks.handled(event.offset, kind, track.log())
+    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind, track._log())
   }
 
   const say = async (
@@ -179,43 +179,43 @@ export function createSubscription(
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
       throw failure('offset_gone', 'its log is gone')
-    return acks.say(kind, more, track.log(), signal)
+    return acks._say(kind, more, track._log(), signal)
   }
 
   const move = (cursor: number, log = shown.log): void => {
     shown.cursor = cursor
     shown.log = log
-    if (key !== undefined && log !== undefined) saver.set(key, { log, cursor })
+    if (key !== undefined && log !== undefined) saver._set(key, { log, cursor })
   }
 
   const forget = (): void => {
     logNumber++
-    acks.forget()
+    acks._forget()
   }
 
   /** The broker wants no more of it: what is here can still be pulled. */
   const end = (error: TidingsError): void => {
     if (shown.state === 'closed') return
-    if (handler || leased) buffer.clear()
+    if (handler || leased) buffer._clear()
     drop(true)
-    emitter.emit('error', error)
+    emitter._emit('error', error)
     close(error)
   }
 
   const close = (error?: TidingsError): void => {
     if (shown.state === 'closed') return
     shown.error = error
-    retry.clear()
+    retry._clear()
     unlisten()
-    if (error || !live) acks.end(error ?? ended())
+    if (error || !live) acks._end(error ?? ended())
     become('closed')
     closed(self)
     wake()
-    emitter.clear()
+    emitter._clear()
   }
 
   const finish = (): void => {
-    buffer.clear()
+    buffer._clear()
     drop(false)
     close()
   }
@@ -225,26 +225,26 @@ export function createSubscription(
   // ---- What the connection calls.
 
   const sink: Sink = {
-    request: track.request,
-    durable,
-    filters,
-    room: buffer.room,
-    subscribed(cursor, log) {
-      const before = track.log()
+    _request: track._request,
+    _durable: durable,
+    _filters: filters,
+    _room: buffer._room,
+    _subscribed(cursor, log) {
+      const before = track._log()
       const known = log ?? before ?? ''
       // The stream began anew on the same feed: what nobody has taken comes again.
-      if (live && leased) acks.lost(buffer.forget())
+      if (live && leased) acks._lost(buffer._forget())
       if (before !== undefined && before !== known) forget()
-      track.subscribed(cursor, known)
+      track._subscribed(cursor, known)
       // From here on the place is known, also where no event ever comes.
       if (durable !== undefined || shown.log === undefined) move(cursor, known)
       subscribedOnce = true
       live = true
-      acks.attach(feed)
+      acks._attach(feed)
       sync()
     },
-    batch(batch) {
-      const events = track.batch(batch)
+    _batch(batch) {
+      const events = track._batch(batch)
       if (!events) {
         drop(true)
         sync()
@@ -255,44 +255,44 @@ export function createSubscription(
         const own = isOwn(each.id as string)
         const event = toEvent(each, batch.attempts?.[offset] ?? 1, own)
         if (durable !== undefined) {
-          if (!acks.offer(offset, track.log())) continue
+          if (!acks._offer(offset, track._log())) continue
           logs.set(event, logNumber)
         }
         // In its place: what stands before it is not done.
-        if (!own || core.settings.echo) buffer.push({ event })
-        else if (durable === undefined) buffer.push({ mark: offset })
+        if (!own || core._settings.echo) buffer._push({ _event: event })
+        else if (durable === undefined) buffer._push({ _mark: offset })
         else settle(event)
       }
-      if (!durable && batch.cursor !== undefined) buffer.push({ mark: batch.cursor })
+      if (!durable && batch.cursor !== undefined) buffer._push({ _mark: batch.cursor })
       sync()
       wake()
       return true
     },
-    told(kind, said) {
+    _told(kind, said) {
       const cursor = said.cursor as number
       if (kind === 'acked') {
         move(cursor)
-        return emitter.emit('acked', cursor)
+        return emitter._emit('acked', cursor)
       }
-      if (kind === 'caught_up') buffer.push({ caughtUp: cursor })
+      if (kind === 'caught_up') buffer._push({ _caughtUp: cursor })
       else if (kind === 'gap') {
         const gap = said as unknown as Gap
         if (gap.reason === 'log_changed') forget()
-        track.gap(gap)
-        buffer.push({ gap })
+        track._gap(gap)
+        buffer._push({ _gap: gap })
       } else if (kind === 'superseded') {
         taken = true
         feed = undefined
-        if (leased) buffer.forget()
-        buffer.push({})
+        if (leased) buffer._forget()
+        buffer._push({})
       }
       wake()
     },
-    refused(error) {
+    _refused(error) {
       drop(false)
       if (!error.retryable) return end(error)
       failed(error)
-      retry.set(error.retryAfterMs ?? RETRY_MS)
+      retry._set(error.retryAfterMs ?? RETRY_MS)
       sync()
     },
   }
@@ -316,9 +316,9 @@ export function createSubscription(
           else if (shown.state === 'closed') reject(shown.error ?? ended())
         }
         look()
-        return emitter.on('state', look)
+        return emitter._on('state', look)
       }),
-    on: emitter.on,
+    on: emitter._on,
     ack: (events, { signal } = {}) => say('ack', events, { offsets: offsetsOf(events) }, signal),
     ackUpTo: (event, { signal } = {}) => say('ack', event, { offset: offsetsOf(event)[0] }, signal),
     nack: (events, { delayMs, reason, signal } = {}) =>
@@ -337,13 +337,13 @@ export function createSubscription(
       if (shown.state === 'closed') return
       const before = feed
       feed = undefined
-      buffer.clear()
+      buffer._clear()
       // What was acknowledged before arrives first, where there is a connection.
-      const said = live ? acks.drain() : undefined
+      const said = live ? acks._drain() : undefined
       close()
       await said
-      acks.end(ended())
-      await before?.close()
+      acks._end(ended())
+      await before?._close()
     },
     [Symbol.asyncIterator]() {
       const over = { value: undefined, done: true } as const
@@ -373,21 +373,21 @@ export function createSubscription(
   } as Shown
 
   const self: LiveSubscription = {
-    shown,
-    attach(to) {
+    _shown: shown,
+    _attach(to) {
       drop(to !== undefined)
       link = to
       sync()
     },
-    finish,
+    _finish: finish,
   }
   let unlisten = (): void => {}
   if (options.signal?.aborted) close()
   else unlisten = onAbort(options.signal, () => void shown.unsubscribe())
   if (key !== undefined)
-    void saver.get(key).then((saved) => {
+    void saver._get(key).then((saved) => {
       if (saved) {
-        track.place(saved)
+        track._place(saved)
         shown.cursor = saved.cursor
         shown.log = saved.log
       }

@@ -6,53 +6,51 @@ import { abortable, deadline } from './wait.js'
 /** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
 export interface Tokens {
   /** Whether another one can be had where this one is refused. */
-  readonly renewable: boolean
+  readonly _renewable: boolean
   /** A token, or `undefined` where the client has none. */
-  current(): Promise<string | undefined>
+  _current(): Promise<string | undefined>
   /** The broker has refused this one. */
-  rejected(token: string | undefined): void
+  _rejected(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
-  renewed(): Promise<string | undefined>
-  close(): void
+  _renewed(): Promise<string | undefined>
+  _close(): void
 }
 
 export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
   const end = new AbortController()
   let reason: TokenReason = 'initial'
-  let asking: Promise<string> | undefined
+  let asking: Promise<string | undefined> | undefined
 
-  const within = async (get: NonNullable<typeof getToken>, why: TokenReason): Promise<string> => {
-    const { signal, done } = deadline(requestTimeoutMs, end.signal)
+  const get = async (why: TokenReason): Promise<string | undefined> => {
+    const { signal, _done: done } = deadline(requestTimeoutMs, end.signal)
     try {
       // One that does not listen to its signal is not waited for either.
-      held = await abortable<string>(
+      held = await abortable(
         signal,
-        (resolve, reject) => void (async () => get({ reason: why, signal }))().then(resolve, reject),
+        (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
       )
       return held
     } catch (cause) {
       throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
     } finally {
       done()
+      asking = undefined
     }
   }
   const ask = async (why: TokenReason): Promise<string | undefined> => {
-    if (!getToken) return held
-    asking ??= within(getToken, why).finally(() => {
-      asking = undefined
-    })
+    asking ??= get(why)
     return asking
   }
 
   return {
-    renewable: getToken !== undefined,
-    current: async () => held ?? ask(reason),
-    rejected(token) {
+    _renewable: getToken !== undefined,
+    _current: async () => held ?? (getToken && ask(reason)),
+    _rejected(token) {
       if (!getToken || token !== held) return
       held = undefined
       reason = 'rejected'
     },
-    renewed: async () => getToken && ask('expiring'),
-    close: () => end.abort(),
+    _renewed: async () => getToken && ask('expiring'),
+    _close: () => end.abort(),
   }
 }

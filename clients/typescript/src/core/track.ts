@@ -20,17 +20,17 @@ export interface Batch {
 
 export interface Track {
   /** The log that the cursor belongs to. */
-  log(): string | undefined
+  _log(): string | undefined
   /** The subscribe to go on with. */
-  request(): Words
+  _request(): Words
   /** Goes on from where somebody was. */
-  place(saved: SavedCursor): void
+  _place(saved: SavedCursor): void
   /** The broker has subscribed us; with a gap its cursor may be another than we asked for. */
-  subscribed(cursor: number, log: string): void
+  _subscribed(cursor: number, log: string): void
   /** The events of a batch that are new, or `undefined` when it does not follow on what came before. */
-  batch(batch: Batch): Words[] | undefined
+  _batch(batch: Batch): Words[] | undefined
   /** Events are gone: delivery goes on from the first there is. */
-  gap(gap: Gap): void
+  _gap(gap: Gap): void
 }
 
 export function createTrack(words: Words, { durable, mode }: SubscribeOptions & { mode?: string }): Track {
@@ -44,22 +44,22 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
   let highest = 0
 
   return {
-    log: () => at?.log,
-    request() {
+    _log: () => at?.log,
+    _request() {
       if (durable !== undefined || !at || (words.last_per_key && !begun)) return words
       const { since, last_per_key, ...rest } = words
       return { ...rest, after: at.cursor, log: at.log }
     },
-    place(saved) {
+    _place(saved) {
       at = saved
       begun = true
     },
-    subscribed(cursor, log) {
+    _subscribed(cursor, log) {
       if (at && at.log !== log && durable !== undefined) highest = 0
       at = { cursor, log }
       adrift = false
     },
-    batch({ events, after, cursor }) {
+    _batch({ events, after, cursor }) {
       const before = at?.cursor ?? 0
       if (after !== undefined && !adrift && after !== before) return undefined
       let covered = 0
@@ -72,7 +72,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       for (const event of fresh) highest = Math.max(highest, event.offset as number)
       return fresh
     },
-    gap({ first, log, reason }) {
+    _gap({ first, log, reason }) {
       const cursor = Math.max(0, first - 1)
       const stays = at && reason !== 'log_changed'
       at = { cursor: stays && at ? Math.max(at.cursor, cursor) : cursor, log }

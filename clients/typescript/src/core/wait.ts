@@ -3,10 +3,10 @@ import { failure, TidingsError } from '../errors.js'
 /** A timer of which there is one at a time. */
 export interface Alarm {
   /** Whether it is set. */
-  on(): boolean
+  _on(): boolean
   /** Sets it anew; `Infinity` never rings. */
-  set(ms: number): void
-  clear(): void
+  _set(ms: number): void
+  _clear(): void
 }
 
 export function alarm(ring: () => void): Alarm {
@@ -16,8 +16,8 @@ export function alarm(ring: () => void): Alarm {
     timer = undefined
   }
   return {
-    on: () => timer !== undefined,
-    set(ms) {
+    _on: () => timer !== undefined,
+    _set(ms) {
       clear()
       if (ms === Infinity) return
       timer = setTimeout(
@@ -29,7 +29,7 @@ export function alarm(ring: () => void): Alarm {
         Math.min(ms, 0x7fff_ffff),
       )
     },
-    clear,
+    _clear: clear,
   }
 }
 
@@ -65,31 +65,32 @@ export function abortable<T>(
 export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
   const limit = deadline(ms, signal)
   await new Promise<void>((resolve) => onAbort(limit.signal, resolve))
-  limit.done()
+  limit._done()
 }
 
 /** A signal that a time ends as well as those given. */
 export interface Deadline {
   readonly signal: AbortSignal
-  /** The time begins anew. */
-  again(): void
-  /** The time is not counted any more; the other signals still are. */
-  stop(): void
+  /** The time begins anew, with so much. */
+  _again(ms: number): void
   /** Nothing ends it any more. Has to be called. */
-  done(): void
+  _done(): void
 }
 
 export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): Deadline {
   const controller = new AbortController()
   const timer = alarm(() => controller.abort(late(ms)))
-  const again = (): void => timer.set(ms)
-  again()
+  const again = (forMs: number): void => {
+    ms = forMs
+    timer._set(ms)
+  }
+  again(ms)
   const unlisten = signals.map((signal) => onAbort(signal, () => controller.abort(signal?.reason)))
   const done = (): void => {
-    timer.clear()
+    timer._clear()
     for (const each of unlisten) each()
   }
-  return { signal: controller.signal, again, stop: timer.clear, done }
+  return { signal: controller.signal, _again: again, _done: done }
 }
 
 export function late(ms: number): TidingsError {

@@ -5,7 +5,8 @@
 
 import { TidingsError } from '../errors.js'
 import type { AnySchema, Client, DurableOptions, Subscription, TidingsEvent } from '../types.js'
-import { AGENTS, commandsOf, INTERRUPT, STATUS } from './agents.js'
+import { AGENTS, type ListedAgent, Listing } from './agent-list.js'
+import { commandsOf, INTERRUPT, STATUS } from './agents.js'
 import { type AnyClient, anyClient, failure, fields, given, messageOf, text, topicOf } from './data.js'
 import { answerWith } from './reply.js'
 import { Lifetime } from './watch.js'
@@ -26,7 +27,10 @@ export interface AgentOptions {
    * where the agent died in between: `event.attempts` says so.
    */
   run: (command: TidingsEvent, context: CommandContext) => unknown
-  /** What is shown of it in the list (with the id within 1 KiB of JSON). */
+  /**
+   * What is shown of it in the list, with its id within 1 KiB of JSON. Agents of one client are listed together and share
+   * that; while one is added or goes the others are out of the list for a moment.
+   */
   data?: unknown
   /** Where answers may go: filters. Default `['replies.>']`. */
   replyTopics?: readonly string[]
@@ -39,7 +43,7 @@ export interface AgentOptions {
     /** The name of the queue. Default `agent-<id>`. */
     durable?: string
   }
-  /** Told of what fails beside the commands: answers and statuses that could not be published. */
+  /** Told of what fails beside the commands: answers and statuses that could not be published, a list that refuses. */
   onError?: (error: TidingsError) => void
   /** Ends it. */
   signal?: AbortSignal
@@ -77,7 +81,7 @@ class Worker implements Agent {
   readonly #options: AgentOptions
   readonly #life: Lifetime
   readonly #queue: Subscription
-  readonly #listed: Subscription
+  readonly #listing: Listing
   readonly #interrupts: Subscription
   #now: { event: TidingsEvent; abort: AbortController } | undefined
   #working: Promise<unknown> | undefined
@@ -93,8 +97,9 @@ class Worker implements Agent {
     this.#options = options
     this.#life = new Lifetime(options.signal)
     const commands = commandsOf(id)
-    const presence = { data: given({ agent: id, data: options.data }) }
-    this.#listed = client.subscribe(AGENTS, { presence, types: ['presence.none'] }, () => undefined)
+    const listed: ListedAgent = { id, data: options.data, failed: (error) => this.#failed(error) }
+    this.#listing = Listing.of(client)
+    this.#listing.add(listed)
     this.#interrupts = client.subscribe(commands, { types: [INTERRUPT] }, (event) => this.#interrupt(event))
     const wish = {
       order: 'priority',
@@ -108,7 +113,7 @@ class Worker implements Agent {
     this.#life.add(async () => {
       this.#now?.abort.abort(new TidingsError('closed', 'the agent ends'))
       await this.#working
-      await Promise.all([this.#queue.unsubscribe(), this.#interrupts.unsubscribe(), this.#listed.unsubscribe()])
+      await Promise.all([this.#queue.unsubscribe(), this.#interrupts.unsubscribe(), this.#listing.remove(listed)])
     })
   }
 
@@ -117,7 +122,7 @@ class Worker implements Agent {
   }
 
   async ready(): Promise<void> {
-    await Promise.all([this.#listed.ready(), this.#interrupts.ready(), this.#queue.ready()])
+    await Promise.all([this.#listing.ready(), this.#interrupts.ready(), this.#queue.ready()])
   }
 
   status(status: string, message?: string): void {

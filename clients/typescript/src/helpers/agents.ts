@@ -1,13 +1,12 @@
 // The dashboard's side of agents: who is there, what they do, and what they are told to do.
 
 import type { TidingsError } from '../errors.js'
-import type { AnySchema, Client, Member, Published, PublishOptions, RequestOptions, TidingsEvent } from '../types.js'
+import type { AnySchema, Client, Published, PublishOptions, RequestOptions, TidingsEvent } from '../types.js'
+import { AGENTS, listedAgents } from './agent-list.js'
 import { anyClient, fields, given, text, topicOf } from './data.js'
 import { members } from './members.js'
 import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
 
-/** Where agents are listed. */
-export const AGENTS = 'agents'
 /** The types of what an agent is told. */
 export const RUN = 'command.run'
 export const INTERRUPT = 'command.interrupt'
@@ -82,7 +81,7 @@ export function agents<Data = unknown, S = AnySchema>(client: Client<S>, options
   const any = anyClient(client)
   const life = new Lifetime(options.signal)
   const max = options.max ?? 1_000
-  const list = members<Record<string, unknown>>(any, AGENTS, { max, notifyMs: 0 })
+  const list = members(any, AGENTS, { max, notifyMs: 0 })
   const said = new Map<string, Said>()
   const sub = any.subscribe('agents.*', { types: [STATUS], lastPerKey: true }, (event) => {
     const id = event.topic.slice(AGENTS.length + 1)
@@ -94,7 +93,7 @@ export function agents<Data = unknown, S = AnySchema>(client: Client<S>, options
     store.changed()
   })
   const forget = () => {
-    const here = new Set(list.snapshot().members.map(idOf))
+    const here = listedAgents(list.snapshot().members)
     for (const id of said.keys()) {
       if (said.size <= max) return
       if (!here.has(id)) said.delete(id)
@@ -106,10 +105,10 @@ export function agents<Data = unknown, S = AnySchema>(client: Client<S>, options
   }
   const build = (): AgentsSnapshot<Data> => {
     const { members: present, ready, error } = list.snapshot()
-    const here = new Map(present.map((member) => [idOf(member), member]))
+    const here = listedAgents(present)
     // Where there is no room those go that are not there, and of them who has been silent for longest.
     const known = new Set([...here.keys(), ...[...said.keys()].reverse()])
-    const ids = [...known].filter((id) => id !== undefined).slice(0, max)
+    const ids = [...known].slice(0, max)
     return {
       agents: ids.sort().map((id) => infoOf<Data>(id, here.get(id), said.get(id))),
       ready,
@@ -142,20 +141,16 @@ export function commandsOf(agent: string): string {
   return topicOf(AGENTS, `${agent}.commands`)
 }
 
-function idOf(member: Member<Record<string, unknown>>): string | undefined {
-  return text(fields(member.data).agent)
-}
-
 function infoOf<Data>(
   id: string,
-  member: Member<Record<string, unknown>> | undefined,
+  listed: { since: string; data: unknown } | undefined,
   said: Said | undefined,
 ): AgentInfo<Data> {
   return {
     id,
-    online: member !== undefined,
-    since: member?.since,
-    data: fields(member?.data).data as Data | undefined,
+    online: listed !== undefined,
+    since: listed?.since,
+    data: listed?.data as Data | undefined,
     status: said?.status,
     message: said?.message,
     command: said?.command,

@@ -211,11 +211,13 @@ class Work implements OperationWork {
     const progress = this.#waiting ?? this.#last
     this.#waiting = undefined
     const { done, of } = progress
+    // Whoever comes late is given the end in the place of the start.
+    const { title } = this.#options
     clearTimeout(this.#deadline)
     clearTimeout(this.#pause)
     this.#handlers.clear()
     void this.#control.unsubscribe().catch(() => undefined)
-    this.#end = this.#client.publish(this.#topic, given({ attempt: this.attempt, done, of, ...said }), { type })
+    this.#end = this.#client.publish(this.#topic, given({ attempt: this.attempt, title, done, of, ...said }), { type })
     return this.#end
   }
 }

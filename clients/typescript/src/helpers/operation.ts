@@ -1,5 +1,6 @@
 // Operations on `operations.<id>`: watched, cancelled, and done.
 
+import type { TidingsError } from '../errors.js'
 import type { AnySchema, CallOptions, Client, Published, Subscription, TidingsEvent } from '../types.js'
 import { type AnyClient, anyClient, given, topicOf, trim } from './data.js'
 import {
@@ -45,6 +46,7 @@ export function operation<S = AnySchema>(client: Client<S>, id: string): Operati
   const any = anyClient(client)
   const topic = topicOf('operations', id)
   let attempts = 0
+  let title: string | undefined
   return {
     id,
     topic,
@@ -53,7 +55,9 @@ export function operation<S = AnySchema>(client: Client<S>, id: string): Operati
       any.publish(`${topic}.control`, given({ reason }), { type: 'operation.cancel', ...options }),
     start(options = {}) {
       attempts = options.attempt ?? attempts + 1
-      return startWork(any, topic, attempts, options)
+      // A retry is called what it was called before.
+      title = options.title ?? title
+      return startWork(any, topic, attempts, given({ ...options, title }))
     },
   }
 }
@@ -70,6 +74,8 @@ export interface OperationsSnapshot {
   readonly operations: readonly OperationSnapshot[]
   /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
+  /** Why nothing more will be heard, as where the filter was refused; `undefined` while all is well. */
+  readonly error: TidingsError | undefined
 }
 
 /** Follows all operations whose topics match, `operations.*` unless said: a task board. */
@@ -94,6 +100,7 @@ export function operations<S = AnySchema>(
     build: (now, more): OperationsSnapshot => ({
       operations: [...found.values()].map((state) => show(state, now, more)),
       caughtUp: more.caughtUp,
+      error: more.error,
     }),
     states: () => found.values(),
     reset: () => found.clear(),

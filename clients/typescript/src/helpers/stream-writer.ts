@@ -39,7 +39,7 @@ export interface StreamWriter {
   end(): Promise<void>
   /**
    * There will be no end, and no chunk that is `final`: readers see the error `aborted` with this reason. What was written
-   * before is sent first.
+   * before is sent first. Behind `end` it changes nothing: the message is whole.
    */
   abort(reason?: string): Promise<void>
 }
@@ -66,6 +66,8 @@ class Writer implements StreamWriter {
   #seq = 0
   #start: number | undefined
   #last: number | undefined
+  /** How it ends, whichever was said first. */
+  #over = false
   #reason: string | undefined
   #found: Promise<string> | undefined
 
@@ -95,12 +97,13 @@ class Writer implements StreamWriter {
   }
 
   end(): Promise<void> {
+    this.#over = true
     return this.#pipe.end()
   }
 
   abort(reason = 'the writer gave up'): Promise<void> {
-    this.#reason = reason
-    return this.#pipe.end()
+    if (!this.#over) this.#reason = reason
+    return this.end()
   }
 
   async #chunk(delta: string, last: boolean): Promise<void> {

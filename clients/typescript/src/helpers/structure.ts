@@ -15,6 +15,8 @@ export { pathOf, valueAt } from './structure-tree.js'
 
 /** The type of a change. */
 export const CHANGED = 'structure.changed'
+/** Types of the other form of a structure, whose order matters: a topic has one of the two. */
+const OTHER_FORM = ['state.snapshot', 'state.patch']
 
 /** Parts by path; `undefined` takes one away. */
 export type Changes = Readonly<Record<string, unknown>>
@@ -56,7 +58,11 @@ export interface Structure<Value = unknown> extends Watched<StructureSnapshot<Va
   edit(change: (value: Value | undefined) => Changes | undefined): Promise<readonly Published[]>
 }
 
-/** The structure `id` on `structures.<id>`. Not with a client that was made with `echo: false`. */
+/**
+ * The structure `id` on `structures.<id>`: parts that change by themselves, the last one wins. Not with a client that was
+ * made with `echo: false`. Where the topic has snapshots and patches (the other form of docs/conventions.md) it ends as
+ * `invalid_argument`.
+ */
 export function structure<Value = unknown, S = AnySchema>(
   client: Client<S>,
   id: string,
@@ -194,12 +200,18 @@ class Shared<Value> implements Structure<Value> {
       } catch {
         // A key that is no path, or no place of the list there, changes nothing: for all readers alike.
       }
-      if (this.#paths.size > this.#maxPaths) {
-        this.#error = new TidingsError('too_large', `the structure has more than ${this.#maxPaths} paths`)
-        void this.close()
-      }
+      if (this.#paths.size > this.#maxPaths)
+        this.#fail(new TidingsError('too_large', `the structure has more than ${this.#maxPaths} paths`))
+    } else if (OTHER_FORM.includes(event.type)) {
+      // Nothing of it would be shown, and what is written here nobody of the others would see.
+      this.#fail(new TidingsError('invalid_argument', 'the structure is one of snapshots and patches'))
     }
     this.#settle()
+  }
+
+  #fail(error: TidingsError): void {
+    this.#error ??= error
+    void this.close()
   }
 
   /** Our own changes that have come back are in the state. */

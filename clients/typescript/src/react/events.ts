@@ -1,5 +1,6 @@
 // `useEvents` and `useLatest`: the newest events as a list, bounded, rendered at most once a frame.
 
+import type { TidingsError } from '../errors.js'
 import type { Client, EphemeralOptions, TidingsEvent } from '../types.js'
 import { Listeners, type Source, useShared } from './shared.js'
 import { SubscriptionSource } from './subscription.js'
@@ -10,18 +11,27 @@ export interface EventsOptions extends Omit<EphemeralOptions, 'signal'> {
   limit?: number
 }
 
-type List<Data> = readonly TidingsEvent<Data>[]
-const empty: List<never> = []
+/** A list of events, which says too what has become of it. */
+export interface EventList<Data = unknown> extends ReadonlyArray<TidingsEvent<Data>> {
+  /** Why nothing more comes, as where the filter was refused; `undefined` while all is well. */
+  readonly error: TidingsError | undefined
+}
+
+const listOf = <Data>(events: TidingsEvent<Data>[], error: TidingsError | undefined): EventList<Data> =>
+  Object.assign(events, { error })
+const empty = listOf<never>([], undefined)
 
 /** Keeps events and lists them. */
 interface Keeper<Data> {
   add(event: TidingsEvent<Data>): void
-  list(): List<Data>
+  /** A new list of them. */
+  list(): TidingsEvent<Data>[]
   clear(): void
 }
 
-class EventsSource<Data> implements Source<List<Data>> {
-  #list: List<Data> | undefined
+class EventsSource<Data> implements Source<EventList<Data>> {
+  #list: EventList<Data> | undefined
+  #error: TidingsError | undefined
   #listeners = new Listeners()
   #subscription: SubscriptionSource<Data>
   readonly subscribe = this.#listeners.subscribe
@@ -42,10 +52,14 @@ class EventsSource<Data> implements Source<List<Data>> {
       keeper.clear()
       this.#changed()
     })
+    this.#subscription.subscription.on('error', (error) => {
+      this.#error = error
+      this.#changed()
+    })
   }
 
-  snapshot(): List<Data> {
-    this.#list ??= this.keeper.list()
+  snapshot(): EventList<Data> {
+    this.#list ??= listOf(this.keeper.list(), this.#error)
     return this.#list
   }
 
@@ -96,9 +110,9 @@ function useList<Data>(
   filter: string | readonly string[] | null,
   { limit, ...options }: EventsOptions & { limit: number },
   keep: (limit: number) => Keeper<Data>,
-): List<Data> {
+): EventList<Data> {
   const most = Math.max(1, Math.floor(limit))
-  const [list] = useShared<List<Data>, EventsSource<Data>>(
+  const [list] = useShared<EventList<Data>, EventsSource<Data>>(
     filter === null ? null : JSON.stringify([kind, most, filter, options]),
     (client) => new EventsSource<Data>(client, filter ?? [], options, keep(most)),
     empty,
@@ -108,12 +122,13 @@ function useList<Data>(
 
 /**
  * The newest events that match, oldest first, of those that come from now on, or from `after` on: 200 unless `limit` says
- * otherwise. Components with the same filter and options have one subscription. `filter` `null` gives none.
+ * otherwise. Components with the same filter and options have one subscription. `filter` `null` gives none. Where the
+ * filter is refused, `error` of the list says why.
  */
 export function useEvents<Data = unknown>(
   filter: string | readonly string[] | null,
   options: EventsOptions = {},
-): readonly TidingsEvent<Data>[] {
+): EventList<Data> {
   return useList<Data>('events', filter, { limit: 200, ...options }, newest)
 }
 
@@ -124,6 +139,6 @@ export function useEvents<Data = unknown>(
 export function useLatest<Data = unknown>(
   filter: string | readonly string[] | null,
   options: EventsOptions = {},
-): readonly TidingsEvent<Data>[] {
+): EventList<Data> {
   return useList<Data>('latest', filter, { limit: 1_000, lastPerKey: true, ...options }, lastPerKey)
 }

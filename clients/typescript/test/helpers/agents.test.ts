@@ -214,3 +214,41 @@ test('a command that takes longer than a lease is done once', async () => {
   await worker.close()
   await board.close()
 })
+
+test('agents of one client are all listed, whenever they come and go, and told where there is no room for them', async () => {
+  const machine = here.connect()
+  const board = agents<{ role: string }>(here.connect())
+  const ids = [here.fresh(), here.fresh(), here.fresh()] as const
+  const online = () => board.snapshot().agents.filter((found) => found.online && ids.includes(found.id))
+  const errors: unknown[] = []
+  const begin = (id: string, role: string): Agent =>
+    agent(machine, id, { data: { role }, run: () => id, onError: ({ code }) => errors.push(code) })
+
+  const [first, second] = [begin(ids[0], 'builder'), begin(ids[1], 'tester')]
+  await Promise.all([first.ready(), second.ready()])
+  await until(() => online().length === 2)
+  expect(new Map(online().map(({ id, data }) => [id, data?.role]))).toEqual(
+    new Map([
+      [ids[0], 'builder'],
+      [ids[1], 'tester'],
+    ]),
+  )
+  expect((await board.ask(ids[1])).data).toBe(ids[1])
+
+  const third = begin(ids[2], 'writer')
+  await third.ready()
+  await until(() => online().length === 3)
+  await first.close()
+  await until(() => online().length === 2)
+  expect(online().map(({ id }) => id)).toEqual([ids[1], ids[2]].sort())
+  expect(errors).toEqual([])
+
+  const large = begin(here.fresh(), 'x'.repeat(2_000))
+  await expect(large.ready()).rejects.toMatchObject({ code: 'invalid_argument' })
+  expect(errors).toContain('invalid_argument')
+  await large.close()
+  await until(() => online().length === 2)
+  await Promise.all([second, third].map((one) => one.close()))
+  await until(() => online().length === 0)
+  await board.close()
+})

@@ -157,7 +157,7 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     )
     await here.restart()
     await Promise.all(edits)
-    await until(() => windows.every((window) => window.snapshot().value?.n === 40))
+    await until(() => windows.every(({ snapshot }) => snapshot().value?.n === 40 && snapshot().pending === 0))
     for (const window of windows)
       expect(window.snapshot()).toMatchObject({ value: { n: 40, by: { w0: 20, w1: 20 } }, pending: 0 })
     await windows[0]?.remove('/by')
@@ -273,7 +273,12 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     expect(seen.snapshot()).toMatchObject({ attempt: 2, ratio: 1, result: { rows: 3 }, message: 'done' })
     const board = operations(here.connect())
     await until(() => board.snapshot().caughtUp)
-    expect(board.snapshot().operations.find((one) => one.id === id)).toMatchObject({ status: 'completed', attempt: 2 })
+    expect(board.snapshot().operations.find((one) => one.id === id)).toMatchObject({
+      status: 'completed',
+      attempt: 2,
+      // Said with the first attempt; what is there of it now is the end of the second.
+      title: 'Import',
+    })
     await Promise.all([seen, board].map((watched) => watched.close()))
   })
 

@@ -344,3 +344,14 @@ test('an interrupt that was sent before the command does not stop it, however la
   expect(worker.running?.data).toBe(2)
   await worker.close()
 })
+
+test('a structure of snapshots and patches is not shown as an empty one of parts, and nothing is written into it', async () => {
+  const { fake } = it
+  fake.other({ topic: 'structures.list', type: 'state.snapshot', key: 'snapshot', data: { lines: [] } })
+  const list = structure(fake.client, 'list', { notifyMs: 0 })
+  await it.settle()
+  expect(list.snapshot()).toMatchObject({ value: undefined, error: { code: 'invalid_argument' } })
+  await expect(list.set('/lines', [1])).rejects.toMatchObject({ code: 'invalid_argument' })
+  await expect(list.edit(() => ({ '/lines': [1] }))).rejects.toMatchObject({ code: 'invalid_argument' })
+  expect(fake.log).toHaveLength(1)
+})

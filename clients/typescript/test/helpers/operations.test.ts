@@ -245,3 +245,13 @@ test('a board of operations is bounded', async () => {
   await board.close()
   expect(() => operation(fake.client, 'a.*')).toThrow(TidingsError)
 })
+
+test('a board whose filter is refused says why it stays empty', async () => {
+  const { fake } = it
+  const board = operations(fake.client, 'operations.*', { notifyMs: 0 })
+  await it.settle()
+  expect(board.snapshot()).toEqual({ operations: [], caughtUp: true, error: undefined })
+  fake.sub.refuse(new TidingsError('permission_denied', 'not for you'))
+  expect(board.snapshot().error).toMatchObject({ code: 'permission_denied' })
+  await board.close()
+})

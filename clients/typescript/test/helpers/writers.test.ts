@@ -65,6 +65,24 @@ test('a message that was given up has no final chunk, and its last one says why'
   expect(fake.log).toHaveLength(3)
 })
 
+test('a message that has ended is whole, whatever is said behind its end', async () => {
+  const { fake } = it
+  fake.holding = true
+  const writer = streamWriter(fake.client, 'a', { correlation: 'm' })
+  await writer.write('all of it')
+  const ended = writer.end()
+  const aborted = writer.abort('a second thought')
+  while (fake.log.length < 2) {
+    fake.held.shift()?.answer()
+    await it.settle()
+  }
+  await Promise.all([ended, aborted])
+  expect(fake.log.map(({ data }) => data)).toEqual([
+    { seq: 0, delta: 'all of it', final: false },
+    { seq: 1, delta: '', final: true, start: 1 },
+  ])
+})
+
 test('a writer waits when too much waits, and one that does not is stopped', async () => {
   const { fake } = it
   fake.holding = true

@@ -198,6 +198,18 @@ describe('useEvents', () => {
     expect(text()).toBe('new')
   })
 
+  it('says that its filter was refused, and keeps what is there', async () => {
+    const Refused = () => {
+      const events = useEvents('tasks.*')
+      return <Out>{`${events.length} ${events.error?.code}`}</Out>
+    }
+    const { client } = show(<Refused />)
+    await inAct(() => client.deliver(event()))
+    expect(text()).toBe('1 undefined')
+    await inAct(() => client.opened[0]?.tell('error', new TidingsError('permission_denied', 'not for you')))
+    expect(text()).toBe('1 permission_denied')
+  })
+
   it('renders once a frame, whatever comes', async () => {
     let renders = 0
     const Counted = () => {
@@ -348,8 +360,8 @@ describe('a client with a schema', () => {
     const Task = () => {
       const client = useTidings<Topics>()
       expectTypeOf(client).toEqualTypeOf<Client<Topics>>()
-      expectTypeOf<ReturnType<typeof useEvents<{ done: number }>>>().toEqualTypeOf<
-        readonly TidingsEvent<{ done: number }>[]
+      expectTypeOf<ReturnType<typeof useEvents<{ done: number }>>[number]>().toEqualTypeOf<
+        TidingsEvent<{ done: number }>
       >()
       return <Out>{client === typed}</Out>
     }

@@ -492,6 +492,28 @@ test('nobody listens to a signal any more when what it was for has ended', async
   expect(getEventListeners(signal, 'abort').length).toBe(0)
 })
 
+test('an address may be that of a socket, and in a page one beside the page', async () => {
+  const asked = async (url: string): Promise<string> => {
+    const urls: string[] = []
+    const client = createClient(url, {
+      autoConnect: false,
+      fetch: async (to) => {
+        urls.push(`${to}`)
+        return Response.json({ members: [] })
+      },
+    })
+    await client.presence('a')
+    await client.close()
+    return `${urls}`
+  }
+  expect(await asked('WSS://a:1/b/')).toBe('https://a:1/b/v1/presence/a')
+  expect(await asked('ws://a')).toBe('http://a/v1/presence/a')
+  vi.stubGlobal('location', { href: 'https://page.test/app/index.html' })
+  expect(await asked('/')).toBe('https://page.test/v1/presence/a')
+  expect(await asked('ws')).toBe('https://page.test/app/ws/v1/presence/a')
+  vi.unstubAllGlobals()
+})
+
 test('an address that is none is refused', () => {
   for (const url of ['ftp://a', 'nowhere', 'http://a/?x=1']) {
     expect(() => createClient(url, { WebSocket: asWebSocket })).toThrowError(

@@ -149,21 +149,21 @@ describe('subscriptions', () => {
   test('what is said once is sent once, also where the stream begins anew', async () => {
     let answer: (cursor: number) => void = () => {}
     const say = vi.fn(() => new Promise<number>((resolve) => (answer = resolve)))
-    const feed: Feed = { say, close: () => Promise.resolve() }
+    const feed: Feed = { _say: say, _close: () => Promise.resolve() }
     const acks = createAcks(
       { durable: 'd' },
       () => {},
       () => {},
     )
-    acks.attach(feed)
-    const said = acks.say('ack', { offsets: [1] }, undefined)
+    acks._attach(feed)
+    const said = acks._say('ack', { offsets: [1] }, undefined)
     await settle()
-    acks.attach(feed)
+    acks._attach(feed)
     await settle()
     expect(say).toHaveBeenCalledOnce()
     answer(1)
     await said
-    await acks.drain()
+    await acks._drain()
   })
 })
 
@@ -275,16 +275,16 @@ describe('the program', () => {
   test('a listener of errors that throws is told to the host, and not to itself', () => {
     const thrown: (() => void)[] = []
     vi.stubGlobal('queueMicrotask', (job: () => void) => thrown.push(job))
-    const failed = vi.fn((cause: unknown) => emitter.emit('error', cause))
+    const failed = vi.fn((cause: unknown) => emitter._emit('error', cause))
     const emitter = createEmitter<{ error: [unknown]; other: [] }>(failed)
     const cause = new Error('thrown')
-    emitter.on('error', () => {
+    emitter._on('error', () => {
       throw cause
     })
-    emitter.on('other', () => {
+    emitter._on('other', () => {
       throw new Error('first')
     })
-    emitter.emit('other')
+    emitter._emit('other')
     vi.unstubAllGlobals()
     expect(failed).toHaveBeenCalledOnce()
     expect(thrown).toHaveLength(1)
