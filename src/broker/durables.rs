@@ -169,13 +169,16 @@ impl Broker {
             wants_changed: found.as_ref().is_some_and(|it| !wants_same(&it.spec.options, options)),
         };
         self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
-        // Whoever is attached works by the old options: it attaches again.
-        if let Some(old) = self.durables.lock().get_mut(name) {
+        // Whoever is attached by the old options attaches again. Another may have found it as it is now.
+        let mut durables = self.durables.lock();
+        let old = durables.get_mut(name);
+        if let Some(old) = old.filter(|old| old.spec.options != spec.options) {
             let changed = old.changed(Arc::new(spec));
             *old = changed.clone();
             // What the old one had in the box is in the new one's state.
             drop(self.acks.submit(&changed));
         }
+        drop(durables);
         Ok(if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created })
     }
 

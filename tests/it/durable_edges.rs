@@ -244,3 +244,18 @@ async fn a_log_that_is_not_ours_is_noticed_by_acks() {
     assert_eq!(socket.refused("ack", ack).await["code"], "offset_gone");
     assert_eq!(floor(&broker, "d").await, 0);
 }
+
+#[tokio::test]
+async fn two_who_make_a_durable_at_the_same_time_are_both_attached() {
+    let broker = Broker::start();
+    let mut sockets = (Socket::open(&broker.public).await, Socket::open(&broker.public).await);
+    for n in 0..100 {
+        let topic = format!("a.{n}");
+        let options = json!({"durable": format!("d{n}"), "filters": [topic], "mode": "mirror"});
+        let (one, other) = &mut sockets;
+        tokio::join!(one.subscribe(options.clone()), other.subscribe(options));
+        let offset = one.publish(json!({"topic": topic})).await;
+        assert_eq!(offsets(&one.take(1).await), [offset]);
+        assert_eq!(offsets(&other.take(1).await), [offset]);
+    }
+}
