@@ -40,8 +40,8 @@ export interface CommonSubscribeOptions extends Selection {
    */
   lastPerKey?: boolean
   /**
-   * Be listed on the topics, which have no wildcards then, with this data (1 KiB of JSON). Sockets only: over SSE and
-   * long poll the client's `error` says that we are not listed, whenever the subscription begins there.
+   * Be listed on the topics, which have no wildcards then, with this data (1 KiB of JSON). Not over long poll: the
+   * client's `error` says that we are not listed, whenever the subscription begins there.
    */
   presence?: {
     /** What others see of us: at most 1 KiB of JSON. Sessions with the same data cannot be told apart. */

@@ -116,6 +116,11 @@ describe.each([
     expect(events.map(({ own: _, ...event }) => event)).toEqual(plain.map(({ own: _, ...event }) => event))
     await client.subscribe(topic, { presence: { data: { name: 'Alice', half: 0.5 } } }).ready()
     expect(await client.presence(topic)).toMatchObject([{ data: { name: 'Alice', half: 0.5 } }])
+    // A stream is listed like a socket, a durable's too.
+    await same.subscribe(topic, { presence: { data: { name: 'Bob' } } }).ready()
+    await same.subscribe(topic, { durable: `e-${topic}`, presence: { data: { name: 'Carol' } } }).ready()
+    const names = (await same.presence<{ name: string }>(topic)).map(({ data }) => data?.name)
+    expect(names).toEqual(['Alice', 'Bob', 'Carol'])
     const durable = client.subscribe(topic, {
       durable: `d-${topic}`,
       start: 'first',

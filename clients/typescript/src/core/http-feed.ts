@@ -173,12 +173,11 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         from = cursor as number
       }
       while (!signal.aborted) {
-        if (durable !== undefined) await (streams ? stream(`${path}/events`) : fetchOpen(from))
-        else if (!streams) await poll()
-        else {
-          const { batch_max, presence, ...words } = sink._request()
-          await stream(`/v1/events?${queryOf(words)}`)
-        }
+        const { batch_max, ...words } = sink._request()
+        const { presence } = words
+        if (!streams) await (durable !== undefined ? fetchOpen(from) : poll())
+        else if (durable === undefined) await stream(`/v1/events?${queryOf(words)}`)
+        else await stream(`${path}/events?${queryOf(presence ? { presence } : {})}`)
       }
     } catch (cause) {
       if (signal.aborted) return

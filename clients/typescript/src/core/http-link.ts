@@ -146,10 +146,10 @@ export async function openHttp(
     },
     _window: 1,
     _subscribe(sink) {
-      // A request stays nowhere, so that the broker has nobody to list.
-      if (sink._request().presence)
-        core._failed(failure('unavailable', `presence needs a socket: not listed over ${transport}`))
       const stream = transport === 'sse' && streams < STREAMS_MAX
+      // A request stays nowhere, so that the broker has nobody to list.
+      if (!stream && sink._request().presence)
+        core._failed(failure('unavailable', 'not listed over long poll'))
       if (stream) streams++
       return openFeed(inner, sink, stream, () => {
         if (stream) streams--

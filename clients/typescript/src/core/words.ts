@@ -76,7 +76,7 @@ export function queryOf(words: Words): URLSearchParams {
       for (const [header, text] of Object.entries(value as object)) query.append('header', `${header}:${text}`)
     else if (Array.isArray(value)) for (const one of value) query.append(name === 'filters' ? 'topic' : name, one)
     else if (name === 'after' && words.log !== undefined) query.set(name, `${value}@${`${words.log}`.slice(0, 8)}`)
-    else if (name !== 'log') query.set(name, `${value}`)
+    else if (name !== 'log') query.set(name, name === 'presence' ? JSON.stringify(value) : `${value}`)
   }
   return query
 }

@@ -224,7 +224,7 @@ describe('others in the way', () => {
     expect(client.status).toMatchObject({ state: 'connected', transport: 'websocket' })
   })
 
-  test('who would be listed and is not, since there is no socket, is told', async () => {
+  test('who would be listed and is not, since requests stay nowhere, is told', async () => {
     const answered: typeof fetch = async (url, init) => {
       if (`${url}`.endsWith('/v1/capabilities')) return Response.json({})
       return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
@@ -238,7 +238,7 @@ describe('others in the way', () => {
     expect(errors).toEqual([])
     client.subscribe('a', { presence: {} }, () => {})
     await settle()
-    expect(errors).toEqual(['unavailable: presence needs a socket: not listed over poll'])
+    expect(errors).toEqual(['unavailable: not listed over long poll'])
   })
 
   test('what the broker itself refuses at the beginning ends it', async () => {
