@@ -1,7 +1,7 @@
 //! `last_per_key`: the newest event of every topic and key as of a place in the log, and then all behind it.
 //!
-//! - Events without a key have one slot a topic. What is not wanted, or has expired, has none and replaces
-//!   nothing.
+//! - Events without a key have one slot a topic. What is not wanted has none and replaces nothing; where the newest that is
+//!   wanted has expired, its slot is empty.
 //! - What was replaced while the state was gathered is left out: its newer event follows.
 //! - The cursor passes what is left out, so plain `after` resumes.
 //! - A durable gathers its state once, however many fetches and sessions it is given out over.
@@ -86,10 +86,14 @@ impl Snapshot {
             let committed = log.committed();
             let batch = log.read(cursor, committed, filters, STEP).await?;
             for event in &batch.events {
-                if selection.wants(event) && !has_expired(event, now) {
-                    let slot = (event.topic().clone(), event.key().map(Box::<str>::from));
-                    newest.insert(slot, event.offset());
+                if !selection.wants(event) {
+                    continue;
                 }
+                let slot = (event.topic().clone(), event.key().map(Box::<str>::from));
+                match has_expired(event, now) {
+                    true => newest.remove(&slot),
+                    false => newest.insert(slot, event.offset()),
+                };
             }
             if newest.len() > SLOTS_MAX {
                 let problem = format!(

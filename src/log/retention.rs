@@ -11,6 +11,7 @@
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
 
 mod age;
+mod covers;
 mod fates;
 mod plan;
 mod rules;
@@ -31,7 +32,7 @@ use tidings_proto::{
 pub use tidings_storage::Removed;
 use tidings_storage::{Fate, Sealed, total_bytes};
 
-use self::{age::AgeClock, fates::Fates, plan::Work, rules::Class};
+use self::{age::AgeClock, covers::Covers, fates::Fates, plan::Work, rules::Class};
 pub use self::{
     plan::Plan,
     rules::{Rules, parse_age, parse_rule},
@@ -329,6 +330,7 @@ impl Keeper {
             is_first_of_subscriptions: self.is_first_of_subscriptions(base),
             before: Cursor::new(base.saturating_sub(1)),
             older: RefCell::default(),
+            covers: RefCell::new(Covers::before(&self.log, base, plan.now_ms)?),
         };
         let mut classes: HashMap<Box<str>, Class> = HashMap::new();
         let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {

@@ -325,6 +325,65 @@ async fn g18_what_was_replaced_or_has_expired_goes_without_a_gap() {
     eventually("what has expired takes no space", is_small).await;
 }
 
+/// The newest of a key, or of the topic, over each door; none where there is none.
+async fn newest(broker: &Broker, key: Option<&str>) -> [Option<Value>; 2] {
+    let query = key.map_or(String::new(), |key| format!("?key={key}"));
+    let last = http::get(&broker.public, &format!("/v1/topics/st.1/last{query}")).await;
+    let last = (last.status == StatusCode::OK).then(|| last.json()["data"].clone());
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(json!({"filters": ["st.1"], "last_per_key": true})).await;
+    let mut state = None;
+    loop {
+        let push = socket.push().await;
+        for event in push["events"]["events"].as_array().into_iter().flatten() {
+            if key.is_none() || event["key"] == json!(key) {
+                state = Some(event["data"].clone());
+            }
+        }
+        if push["caught_up"].is_object() {
+            return [last, state];
+        }
+    }
+}
+
+#[tokio::test]
+async fn g18_an_older_value_does_not_come_back_when_the_newest_has_expired_and_gone() {
+    let mut broker = broker(&[]);
+    let mut socket = Socket::open(&broker.public).await;
+    let value = |data: &str, key: &str| json!({"topic": "st.1", "data": data, "key": key});
+    let kept = socket.publish(value("b1", "B")).await;
+    socket.publish(value("a1", "A")).await;
+    publish(&broker, &["fill.0"], 30).await;
+    let short = |n: u64| json!({"topic": "fill.1", "data": body(n), "ttl_ms": 1500});
+    let mut events: Vec<Value> = (0..10).map(short).collect();
+    let mut newer = value("a2", "A");
+    newer["ttl_ms"] = json!(1500);
+    events.push(newer);
+    events.extend((10..40).map(short));
+    let placed = socket.call("publish_batch", json!({"events": events})).await;
+    let newer = placed["published_batch"]["results"][10]["offset"].as_u64().unwrap();
+    assert_eq!(newest(&broker, Some("A")).await, [Some(json!("a2")), Some(json!("a2"))]);
+    publish(&broker, &["fill.2"], 60).await;
+    eventually("it has expired", async || newest(&broker, Some("A")).await == [None, None]).await;
+    // Of the segments that it stood in most is gone.
+    let is_gone = async || read(&broker, "fill.1", "after=0").await.json()["events"] == json!([]);
+    let is_rewritten = async || {
+        let topics = http::get(&broker.public, "/v1/topics?filter=fill.1").await.json();
+        is_gone().await && topics["topics"][0]["count"].as_u64().is_none_or(|count| count < 20)
+    };
+    eventually("most has gone", is_rewritten).await;
+    for _ in 0..2 {
+        assert_eq!(newest(&broker, Some("A")).await, [None, None], "a1 is back");
+        assert_eq!(newest(&broker, Some("B")).await, [Some(json!("b1")), Some(json!("b1"))]);
+        assert_eq!(newest(&broker, None).await[0], None, "an older event of the topic is back");
+        let topics = http::get(&broker.public, "/v1/topics?filter=st.1").await.json();
+        assert_eq!(topics["topics"][0]["last"], newer, "{topics}");
+        assert_eq!(all(&broker, "st.1").await, [kept, kept + 1], "what lasts is read as ever");
+        broker.kill();
+        broker.restart();
+    }
+}
+
 #[tokio::test]
 async fn a_rule_that_is_wrong_is_refused_with_its_field() {
     let broker = broker(&[]);

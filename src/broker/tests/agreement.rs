@@ -779,16 +779,19 @@ impl Test {
         let from = from.map(|from| from as u64).filter(|from| *from <= last);
         let topics = 2;
         let now = self.now;
-        let there = |item: &&Item| !item.gone && item.expires.is_none_or(|at| at > now);
+        let has_expired = |item: &Item| item.expires.is_some_and(|at| at <= now);
         let matching = || {
             let items = self.model.items.iter();
             items.filter(move |item| TOPICS[..topics].contains(&item.topic))
         };
         let expected = match (last_per_key, from) {
             (true, _) => {
-                let slot = |item: &Item| ((item.topic, item.key), item.offset);
-                let slots: BTreeMap<(&str, u8), u64> = matching().filter(there).map(slot).collect();
-                let mut state: Vec<u64> = slots.into_values().collect();
+                let there = matching().filter(|item| !item.gone);
+                let slots: BTreeMap<(&str, u8), &Item> =
+                    there.map(|item| ((item.topic, item.key), item)).collect();
+                // An older one is no state again when the newest has expired.
+                let state = slots.into_values().filter(|item| !has_expired(item));
+                let mut state: Vec<u64> = state.map(|item| item.offset).collect();
                 state.sort_unstable();
                 state.into()
             }
