@@ -103,6 +103,14 @@ pub enum ConfigError {
         /// What it takes.
         values: &'static str,
     },
+    /// A rule of retention.
+    #[error("retention.rules ({origin}): {problem}")]
+    Rules {
+        /// Where.
+        origin: String,
+        /// What is wrong, which begins with the word or the filter.
+        problem: String,
+    },
     /// A key nobody knows.
     #[error("there is no setting {key} ({origin}); the nearest is {nearest}")]
     Unknown {
@@ -479,8 +487,12 @@ impl Values {
         }
     }
 
+    fn origin(&self, key: &str) -> String {
+        self.0.get(key).map_or("default", |(_, origin)| origin).to_owned()
+    }
+
     fn wrong(&self, key: &'static str) -> ConfigError {
-        let origin = self.0.get(key).map_or("default", |(_, origin)| origin).to_owned();
+        let origin = self.origin(key);
         let values =
             SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.values);
         let value = if key.contains("secret") { "…".to_owned() } else { self.text(key) };
@@ -548,6 +560,11 @@ mod tests {
             ("retention.max_bytes=200%", "retention.max_bytes"),
             ("retention.max_age=soon", "retention.max_age"),
             ("retention.rules=a.>", "retention.rules"),
+            (
+                "retention.rules=a compact,b max_events=0",
+                "retention.rules (flag --set): max_events=0: ",
+            ),
+            ("retention.rules=$dead.> max_age=1d", "retention.rules (flag --set): $dead.>: "),
             ("retention.rules=a compact,a max_events=5", "retention.rules"),
             ("auth.jwks_url=http://keys.example/set", "auth.jwks_url"),
             ("auth.jwks_url=https://me@keys.example/set", "auth.jwks_url"),

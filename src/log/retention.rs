@@ -35,7 +35,7 @@ use tidings_storage::{Fate, Sealed, total_bytes};
 use self::{age::AgeClock, covers::Covers, fates::Fates, plan::Work, rules::Class};
 pub use self::{
     plan::Plan,
-    rules::{Rules, parse_age, parse_rule},
+    rules::{Rules, check_ruled, parse_age, parse_rule},
 };
 use super::{LogHandle, StorageError, codec};
 use crate::clock;
