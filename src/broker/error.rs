@@ -34,6 +34,19 @@ pub enum PublishError {
         /// The bound.
         max: usize,
     },
+    /// The same was scheduled before, and cancelled.
+    #[error(
+        "id: {id:?} was scheduled as {offset} and cancelled, so it is not published: give what is to be another id"
+    )]
+    Cancelled {
+        /// The id.
+        id: String,
+        /// What had waited.
+        offset: Offset,
+    },
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Why an event that waits for its moment was not cancelled.

@@ -36,6 +36,8 @@ pub(crate) fn of_publish(error: &PublishError) -> WireError {
             WireError::invalid(error.to_string())
         }
         PublishError::TooManyScheduled { .. } => WireError::new(Code::TooLarge, error.to_string()),
+        PublishError::Cancelled { .. } => WireError::new(Code::Conflict, error.to_string()),
+        PublishError::Read(error) => of_read(error),
     }
 }
 
