@@ -13,6 +13,7 @@
 mod age;
 mod covers;
 mod fates;
+mod letters;
 mod plan;
 mod rules;
 #[cfg(test)]
@@ -173,6 +174,11 @@ impl Keeper {
         self.stopped = true;
     }
 
+    /// What the clock for ages says.
+    fn now_ms(&mut self) -> u64 {
+        self.clock.read(clock::now().as_millis(), clock::monotonic())
+    }
+
     fn check_stopped(&self) -> Result<(), StorageError> {
         match self.stopped {
             true => Err(StorageError::Latched("the broker is shutting down".to_owned())),
@@ -186,7 +192,7 @@ impl Keeper {
     /// What the storage finds, see [`StorageError`].
     pub fn plan(&mut self, rules: Rules) -> Result<Plan, StorageError> {
         self.check_stopped()?;
-        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
+        let now_ms = self.now_ms();
         if *self.rules != rules {
             self.rules = Arc::new(rules);
             self.known.clear();
@@ -271,8 +277,8 @@ impl Keeper {
     ) -> Result<Removed, StorageError> {
         self.check_stopped()?;
         let mut removed = Removed::default();
+        let now_ms = self.now_ms();
         let trimmer = self.log.trimmer();
-        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
         let mut damage = None;
         for sealed in trimmer.sealed() {
             let is_its = |name: &Topic| name == topic || name.as_str() == SCHEDULED_TOPIC;

@@ -297,6 +297,65 @@ async fn g18_an_erased_topic_is_in_no_file_and_begins_anew() {
 }
 
 #[tokio::test]
+async fn g18_what_letters_say_of_erased_events_goes_with_them() {
+    let mut broker = broker(&[]);
+    let needle = |what: &str, n: u64| format!("a-secret-{what}-4711-{n}");
+    let mut socket = Socket::open(&broker.public).await;
+    for n in 0..3 {
+        let event = json!({"topic": "user.7", "id": needle("id", n)});
+        socket.publish(event).await;
+    }
+    let other = socket.publish(json!({"topic": "user.8", "id": "other"})).await;
+    let options = json!({"filters": ["user.*"], "start": "first", "max_deliveries": 1, "ack_wait_ms": 60_000});
+    let durable = "/v1/subscriptions/dying";
+    let made = call(&broker, Method::PUT, durable, &options).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    let wish = json!({"limit": 10});
+    let fetched = http::post_json(&broker.public, &format!("{durable}/fetch"), &wish).await.json();
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()).len(), 4);
+    let nack = async |broker: &Broker, offset: u64, reason: &str| {
+        let wish = json!({"offsets": [offset], "reason": reason});
+        let nacked = http::post_json(&broker.public, &format!("{durable}/nack"), &wish).await;
+        assert_eq!(nacked.status, StatusCode::OK, "{}", nacked.text());
+    };
+    for offset in [1, 2] {
+        nack(&broker, offset, &needle("reason", offset)).await;
+    }
+    nack(&broker, other, "it stays").await;
+    let shown = async |broker: &Broker| http::get(&broker.public, durable).await.json();
+    eventually("three are dead", async || shown(&broker).await["dead"] == 3).await;
+    let is_there =
+        |broker: &Broker, what: &str| is_in_a_file(&broker.dir, needle(what, 1).as_bytes());
+    assert!(is_there(&broker, "id") && is_there(&broker, "reason"));
+
+    let erased = call(&broker, Method::DELETE, "/v1/topics/user.7", &json!(null)).await;
+    assert_eq!(erased.json()["erased"], true, "{}", erased.text());
+    // One is with somebody still: what they say of it is of nothing that there is.
+    nack(&broker, 3, &needle("reason", 3)).await;
+    let letters = async |broker: &Broker| {
+        http::get(&broker.public, &format!("{durable}/dead")).await.json()["dead"].clone()
+    };
+    eventually("it is settled", async || shown(&broker).await["in_flight"] == 0).await;
+    for _ in 0..2 {
+        for secret in ["a-secret-id-4711", "a-secret-reason-4711"] {
+            assert!(!is_in_a_file(&broker.dir, secret.as_bytes()), "{secret} is there still");
+        }
+        let left = letters(&broker).await;
+        let left = left.as_array().unwrap();
+        assert!(
+            left.iter().any(|it| it["reason"] == "it stays" && it["id"] == "other"),
+            "{left:?}"
+        );
+        assert!(left.iter().all(|it| it["offset"] == other || it["offset"] == 3), "{left:?}");
+        assert_eq!(shown(&broker).await["dead"], left.len(), "as many as there are letters");
+        let gone = read(&broker, "$dead.dying", "after=1&on_gap=skip").await.json();
+        assert_eq!(gone["gap"]["reason"], "erased", "{gone}");
+        broker.kill();
+        broker.restart();
+    }
+}
+
+#[tokio::test]
 async fn g18_what_was_replaced_or_has_expired_goes_without_a_gap() {
     let broker = broker(&["retention.rules=state.> compact"]);
     let mut socket = Socket::open(&broker.public).await;
