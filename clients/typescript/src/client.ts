@@ -26,6 +26,7 @@ import type {
   ClientOptions,
   Published,
   PublishRequest,
+  Receipt,
   Subscription,
 } from './types.js'
 
@@ -203,8 +204,16 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     },
     presence: async (topic, options) =>
       (await call<{ members: never }>('GET', `/v1/presence/${encodeURIComponent(topic)}`, undefined, options)).members,
-    receipts: async (event, options) =>
-      (await call<{ receipts: never }>('GET', `/v1/events/${offsetsOf(event)}/receipts`, undefined, options)).receipts,
+    async receipts(event, options) {
+      const path = `/v1/events/${offsetsOf(event)}/receipts?limit=1000`
+      const all: Receipt[] = []
+      for (let behind = ''; ; ) {
+        const page = await call<{ receipts: Receipt[]; cursor?: string }>('GET', path + behind, undefined, options)
+        all.push(...page.receipts)
+        if (!page.cursor) return all
+        behind = `&cursor=${encodeURIComponent(page.cursor)}`
+      }
+    },
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
       call('GET', `/v1/topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, undefined, options),
     async cancel(event, options) {
