@@ -76,6 +76,8 @@ pub struct Config {
     pub durables_max: session::DurablesMax,
     /// The most events that may wait for their moment.
     pub scheduled_max: usize,
+    /// How many topics and keys all states that are being given out have together.
+    pub slots_max: usize,
     /// Who is listed on topics, for how long.
     pub presence: session::PresenceOptions,
     /// Those with metrics of their own; a name may end in `*`.
@@ -402,6 +404,7 @@ impl Values {
                 of_subject: self.size("limits.durables_per_subject", 1, 10_000_000)?,
             },
             scheduled_max: self.size("limits.scheduled", 1, 1_000_000)?,
+            slots_max: self.size("limits.state_slots", 1000, 4_294_967_295)?,
             presence: session::PresenceOptions {
                 grace: self.duration("limits.presence_grace", 100, 600_000)?,
                 restart_grace: self.duration("limits.presence_restart_grace", 100, 600_000)?,

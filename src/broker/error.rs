@@ -132,6 +132,14 @@ pub enum SubscribeError {
         /// The setting that says so.
         setting: &'static str,
     },
+    /// The states that are being given out have as many topics and keys as they may.
+    #[error(
+        "last_per_key: the states that are being given out have no room for another one: {max} topics and keys together (limits.state_slots): come again"
+    )]
+    TooManySlots {
+        /// The bound.
+        max: usize,
+    },
     /// The log could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

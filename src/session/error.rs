@@ -66,6 +66,9 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
         SubscribeError::TooMany { .. } | SubscribeError::TooManyMembers { .. } => {
             WireError::new(Code::TooLarge, error.to_string())
         }
+        SubscribeError::TooManySlots { .. } => {
+            with_retry(WireError::new(Code::Unavailable, error.to_string()))
+        }
         SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         SubscribeError::Gone { first, last, .. } => WireError {
             first: Some(*first),
