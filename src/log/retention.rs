@@ -35,6 +35,7 @@ use tidings_storage::{Fate, Sealed, total_bytes};
 
 use self::{age::AgeClock, covers::Covers, fates::Fates, plan::Work, rules::Class};
 pub use self::{
+    letters::Letters,
     plan::Plan,
     rules::{Rules, check_ruled, parse_age, parse_rule},
 };

@@ -83,9 +83,10 @@ impl Broker {
         let reading = self.with_keeper(move |keeper| {
             keeper.letters_about(&of, upto, &OfLedger { controls: &controls, stop: &stop })
         });
-        self.forget_dead(reading.await?).await?;
+        let letters = reading.await?;
+        self.forget_dead(&letters.dead).await?;
         let of = topic.clone();
-        self.with_keeper(move |keeper| keeper.erase_letters(&of, upto)).await
+        self.with_keeper(move |keeper| keeper.erase_letters(&letters, &of, upto)).await
     }
 
     /// What was looked up of those that are dying is of before the erasure. Comes back when no letter with it is on its way.
@@ -109,7 +110,7 @@ impl Broker {
     }
 
     /// Durables forget these dead, for good when this comes back.
-    async fn forget_dead(&self, letters: Vec<DeadLetter>) -> Result<(), RetentionError> {
+    async fn forget_dead(&self, letters: &[DeadLetter]) -> Result<(), RetentionError> {
         let mut tickets = Vec::new();
         for letters in letters.chunk_by(|one, next| one.durable == next.durable) {
             let Some(first) = letters.first() else { continue };

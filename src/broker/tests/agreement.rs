@@ -713,9 +713,28 @@ impl Test {
         let erased = world.drive(broker.erase(&Topic::parse(topic).unwrap())).await.unwrap();
         ensure!(erased.done, "{topic} is not erased");
         self.note_gone(|item| item.topic == topic).await?;
+        self.forget_dead(topic)?;
         self.save().await;
         let left = self.model.items.iter().find(|item| item.topic == topic && !item.gone);
         ensure!(left.is_none(), "an erasure has left {left:?}");
+        Ok(())
+    }
+
+    /// With its events the letters about them have gone: the durable knows nothing of those dead.
+    fn forget_dead(&mut self, topic: &str) -> Judged {
+        let durable = self.world().broker.durable_by_name(NAME).unwrap();
+        let held = durable.lock();
+        let dying: Vec<u64> = held.state.dying().collect();
+        for item in self.model.items.iter_mut().filter(|item| item.topic == topic) {
+            let was_dead = item.status == Status::Dead;
+            ensure!(!was_dead || !held.state.is_dead(item.offset), "{item:?} is dead still");
+            // Some of the dying had their letters a moment before.
+            let is_settled = !dying.contains(&item.offset) && held.state.is_acked(item.offset);
+            let is_forgotten = !held.state.is_dead(item.offset) && is_settled;
+            if was_dead || item.status == Status::Dying && is_forgotten {
+                item.status = Status::Done;
+            }
+        }
         Ok(())
     }
 

@@ -31,8 +31,17 @@ fn is_of_letters(topic: &str) -> bool {
     topic.split('.').next() == Some(DEAD_ROOT)
 }
 
+/// Letters about what was erased, in sealed segments.
+#[derive(Debug, Default)]
+pub struct Letters {
+    /// Those of events that are still dead.
+    pub dead: Vec<DeadLetter>,
+    /// The segments that have some, of the dead and of others.
+    segments: Vec<u64>,
+}
+
 impl Keeper {
-    /// The letters in sealed segments about events of this topic up to an offset, of those that are still dead.
+    /// The letters in sealed segments about events of this topic up to an offset.
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`]; what is damaged is passed over.
@@ -41,35 +50,50 @@ impl Keeper {
         topic: &Topic,
         upto: Cursor,
         needs: &dyn Needs,
-    ) -> Result<Vec<DeadLetter>, StorageError> {
+    ) -> Result<Letters, StorageError> {
         let erased = Erased { topic, upto };
-        let mut letters = Vec::new();
-        for base in self.segments_with_letters()? {
-            let visited = self.log.trimmer().visit(base, &mut |seen| {
-                letters.extend(erased.letter(seen).filter(|letter| needs.is_dead(letter)));
+        let mut letters = Letters::default();
+        let trimmer = self.log.trimmer();
+        for base in trimmer.sealed().into_iter().map(|sealed| sealed.base) {
+            if !trimmer.topics(base)?.iter().any(|(name, _)| is_of_letters(name.as_str())) {
+                continue;
+            }
+            let mut has_some = false;
+            let visited = trimmer.visit(base, &mut |seen| {
+                let letter = erased.letter(seen);
+                has_some |= letter.is_some();
+                letters.dead.extend(letter.filter(|letter| needs.is_dead(letter)));
                 true
             });
             match visited {
                 Err(error @ StorageError::Corrupt { .. }) => {
-                    tracing::warn!(%error, "a damaged segment is not searched for letters");
+                    tracing::warn!(%error, "a damaged segment is not searched for letters to its end");
                 }
                 visited => visited?,
+            }
+            if has_some {
+                letters.segments.push(base);
             }
         }
         Ok(letters)
     }
 
-    /// Takes all letters about events of this topic up to an offset out of the sealed segments.
+    /// Takes these letters out, about events of this topic up to an offset.
     ///
     /// # Errors
     /// As with [`Keeper::erase`].
-    pub fn erase_letters(&mut self, topic: &Topic, upto: Cursor) -> Result<Removed, StorageError> {
+    pub fn erase_letters(
+        &mut self,
+        letters: &Letters,
+        topic: &Topic,
+        upto: Cursor,
+    ) -> Result<Removed, StorageError> {
         self.check_stopped()?;
         let erased = Erased { topic, upto };
         let (mut removed, mut damage) = (Removed::default(), None);
         let now_ms = self.now_ms();
-        for base in self.segments_with_letters()? {
-            let done = self.log.trimmer().rewrite(base, now_ms, &mut |seen| {
+        for base in &letters.segments {
+            let done = self.log.trimmer().rewrite(*base, now_ms, &mut |seen| {
                 // Who reads letters is told that some are gone, as of the events themselves.
                 if erased.letter(seen).is_some() { Fate::Erase } else { Fate::Keep }
             });
@@ -86,16 +110,5 @@ impl Keeper {
             self.log.shared.tail.cut(sealed);
         }
         damage.map_or(Ok(removed), Err)
-    }
-
-    fn segments_with_letters(&self) -> Result<Vec<u64>, StorageError> {
-        let trimmer = self.log.trimmer();
-        let mut found = Vec::new();
-        for sealed in trimmer.sealed() {
-            if trimmer.topics(sealed.base)?.iter().any(|(name, _)| is_of_letters(name.as_str())) {
-                found.push(sealed.base);
-            }
-        }
-        Ok(found)
     }
 }
