@@ -8,6 +8,9 @@ use crate::{Error, Record, disk::Patience, index::key_hash, segment::Segment};
 /// By topic, the keys that are asked for; an empty one stands for the records without a key.
 pub type Asked = HashMap<Box<str>, HashSet<Box<[u8]>>>;
 
+/// Who is told what was found of a topic and key.
+type OnFound<'a> = dyn FnMut(&str, &[u8], Option<&Record>) + 'a;
+
 /// What is looked for still.
 #[derive(Default)]
 struct Waiting<'a> {
@@ -26,7 +29,7 @@ impl Trimmer {
         &self,
         base: u64,
         asked: &Asked,
-        found: &mut dyn FnMut(&str, &[u8], Option<&Record>),
+        found: &mut OnFound<'_>,
     ) -> Result<(), Error> {
         let mut waiting = Waiting::default();
         for (topic, keys) in asked {
@@ -55,7 +58,7 @@ impl Trimmer {
 fn in_segment(
     segment: &Segment,
     waiting: &mut Waiting<'_>,
-    found: &mut dyn FnMut(&str, &[u8], Option<&Record>),
+    found: &mut OnFound<'_>,
 ) -> Result<(), Error> {
     let (keys, topics) = hints(segment, waiting)?;
     for (hash, rel) in keys {
