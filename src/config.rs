@@ -76,6 +76,8 @@ pub struct Config {
     pub durables_max: session::DurablesMax,
     /// The most events that may wait for their moment.
     pub scheduled_max: usize,
+    /// How many topics and keys all states that are being given out have together.
+    pub slots_max: usize,
     /// Who is listed on topics, for how long.
     pub presence: session::PresenceOptions,
     /// Those with metrics of their own; a name may end in `*`.
@@ -102,6 +104,14 @@ pub enum ConfigError {
         origin: String,
         /// What it takes.
         values: &'static str,
+    },
+    /// A rule of retention.
+    #[error("retention.rules ({origin}): {problem}")]
+    Rules {
+        /// Where.
+        origin: String,
+        /// What is wrong, which begins with the word or the filter.
+        problem: String,
     },
     /// A key nobody knows.
     #[error("there is no setting {key} ({origin}); the nearest is {nearest}")]
@@ -394,6 +404,7 @@ impl Values {
                 of_subject: self.size("limits.durables_per_subject", 1, 10_000_000)?,
             },
             scheduled_max: self.size("limits.scheduled", 1, 1_000_000)?,
+            slots_max: self.size("limits.state_slots", 1000, 4_294_967_295)?,
             presence: session::PresenceOptions {
                 grace: self.duration("limits.presence_grace", 100, 600_000)?,
                 restart_grace: self.duration("limits.presence_restart_grace", 100, 600_000)?,
@@ -492,8 +503,12 @@ impl Values {
         }
     }
 
+    fn origin(&self, key: &str) -> String {
+        self.0.get(key).map_or("default", |(_, origin)| origin).to_owned()
+    }
+
     fn wrong(&self, key: &'static str) -> ConfigError {
-        let origin = self.0.get(key).map_or("default", |(_, origin)| origin).to_owned();
+        let origin = self.origin(key);
         let values =
             SETTINGS.iter().find(|setting| setting.key == key).map_or("", |setting| setting.values);
         let value = if key.contains("secret") { "…".to_owned() } else { self.text(key) };
@@ -561,6 +576,11 @@ mod tests {
             ("retention.max_bytes=200%", "retention.max_bytes"),
             ("retention.max_age=soon", "retention.max_age"),
             ("retention.rules=a.>", "retention.rules"),
+            (
+                "retention.rules=a compact,b max_events=0",
+                "retention.rules (flag --set): max_events=0: ",
+            ),
+            ("retention.rules=$dead.> max_age=1d", "retention.rules (flag --set): $dead.>: "),
             ("retention.rules=a compact,a max_events=5", "retention.rules"),
             ("auth.jwks_url=http://keys.example/set", "auth.jwks_url"),
             ("auth.jwks_url=https://me@keys.example/set", "auth.jwks_url"),

@@ -76,9 +76,16 @@ impl Server {
     /// When the log does not open or an address is taken.
     pub async fn start(config: Config) -> anyhow::Result<Server> {
         metrics::install();
-        let Config { durables_max, durables_shown, presence, scheduled_max, .. } = config;
-        let started =
-            broker::start(&config.log, durables_max, durables_shown, presence, scheduled_max);
+        let Config { durables_max, durables_shown, presence, scheduled_max, slots_max, .. } =
+            config;
+        let started = broker::start(
+            &config.log,
+            durables_max,
+            durables_shown,
+            presence,
+            scheduled_max,
+            slots_max,
+        );
         let (broker, running) = started
             .with_context(|| format!("the log in {} does not open", config.log.dir.display()))?;
         metrics::reserved(config.log.reserve_bytes);

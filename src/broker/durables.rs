@@ -203,8 +203,10 @@ impl Broker {
         change: bool,
     ) -> Result<bool, SubscribeError> {
         let Some(entry) = self.controls.find(name) else { return Ok(false) };
+        // What a session wants of gaps is its own; what is put is for those who say nothing: its streams.
+        let is_other = change && entry.spec.options.on_gap != options.on_gap;
         match differs(&entry.spec.options, options) {
-            None => Ok(true),
+            None => Ok(!is_other),
             Some(_) if change => Ok(false),
             Some(differs) => Err(SubscribeError::Conflict { name: name.to_owned(), differs }),
         }

@@ -34,6 +34,19 @@ pub enum PublishError {
         /// The bound.
         max: usize,
     },
+    /// The same was scheduled before, and cancelled.
+    #[error(
+        "id: {id:?} was scheduled as {offset} and cancelled, so it is not published: give what is to be another id"
+    )]
+    Cancelled {
+        /// The id.
+        id: String,
+        /// What had waited.
+        offset: Offset,
+    },
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// Why an event that waits for its moment was not cancelled.
@@ -118,6 +131,14 @@ pub enum SubscribeError {
         max: usize,
         /// The setting that says so.
         setting: &'static str,
+    },
+    /// The states that are being given out have as many topics and keys as they may.
+    #[error(
+        "last_per_key: the states that are being given out have no room for another one: {max} topics and keys together (limits.state_slots): come again"
+    )]
+    TooManySlots {
+        /// The bound.
+        max: usize,
     },
     /// The log could not be read.
     #[error(transparent)]

@@ -139,6 +139,9 @@ impl Broker {
             let mut held = durable.lock();
             for offset in offsets.iter().filter(|offset| !found.left.contains(offset)) {
                 let event = found.events.iter().find(|event| event.offset() == *offset);
+                if event.is_none() && !found.damaged.contains(offset) {
+                    held.state.forget_reason(offset.get());
+                }
                 held.state.address(offset.get(), event.and_then(|event| origin(event)));
             }
         }

@@ -82,7 +82,7 @@ use self::{
     presence::Presence,
     scheduled::Schedule,
     selection::Selection,
-    snapshot::Snapshot,
+    snapshot::{Snapshot, States},
     subscription::Parts,
 };
 use crate::{
@@ -118,6 +118,7 @@ pub struct Broker {
     graves: Arc<Graves>,
     idle: Idle,
     durables_max: DurablesMax,
+    states: States,
     stop: CancellationToken,
 }
 
@@ -128,7 +129,8 @@ pub struct Running {
 }
 
 /// Opens the log and starts the core. Call it within a tokio runtime. The durables `shown` have metrics of
-/// their own; a name may end in `*`. At most `scheduled_max` events wait for their moment.
+/// their own; a name may end in `*`. At most `scheduled_max` events wait for their moment, and all states
+/// (`last_per_key`) that are being given out have `slots_max` topics and keys together.
 ///
 /// # Errors
 /// What the storage refuses, see [`StorageError`].
@@ -138,6 +140,7 @@ pub fn start(
     shown: Vec<String>,
     presence: PresenceOptions,
     scheduled_max: usize,
+    slots_max: usize,
 ) -> Result<(Arc<Broker>, Running), StartError> {
     let begun = crate::clock::monotonic();
     let opener = log::open(options)?;
@@ -157,7 +160,8 @@ pub fn start(
         );
     }
     let thread = opener.start(controls.clone()).map_err(StartError::Thread)?;
-    let parts = (handle, controls, acks, presence.clone(), schedule);
+    let states = States::new(slots_max);
+    let parts = (handle, controls, acks, presence.clone(), schedule, states);
     let (broker, stop) = assemble(parts, durables_max, shown, &options.retention);
     tokio::spawn(idle::watch(broker.clone(), stop.clone()));
     tokio::spawn(retention::keep(broker.clone(), stop.clone()));
@@ -170,11 +174,11 @@ pub fn start(
 }
 
 /// What the core is put together from.
-type Rooms = (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>, Arc<Schedule>);
+type Rooms = (LogHandle, Arc<BrokerControls>, Arc<AckBox>, Arc<Presence>, Arc<Schedule>, States);
 
 /// The core over a log whose commits somebody makes, and what stops it. Wakes whom they concern.
 fn assemble(
-    (log, controls, acks, presence, schedule): Rooms,
+    (log, controls, acks, presence, schedule, states): Rooms,
     durables_max: DurablesMax,
     shown: Vec<String>,
     retention: &log::retention::Options,
@@ -197,6 +201,7 @@ fn assemble(
         graves: Arc::default(),
         idle: Idle::default(),
         durables_max,
+        states,
         stop: stop.clone(),
     });
     tokio::spawn(dispatch::run(log, interest, stop.clone()));
@@ -336,7 +341,9 @@ impl Broker {
         after: Cursor,
     ) -> Result<Arc<Snapshot>, SubscribeError> {
         let until = self.log.committed();
-        Ok(Arc::new(Snapshot::gather(&self.log, filters, selection, after, until).await?))
+        let states = &self.states;
+        let gathering = Snapshot::gather(&self.log, states, filters, selection, after, until);
+        Ok(Arc::new(gathering.await?))
     }
 
     /// One event.

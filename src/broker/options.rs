@@ -7,9 +7,15 @@ use tidings_proto::{
 };
 
 use super::{
-    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX, audit::AUDIT_TOPIC, bandwidth::RATE_MIN,
-    conflate::CONFLATE_MS_MAX, error::SubscribeError, idle::IDLE_EXPIRY_MS_MAX,
-    pace::LINGER_MS_MAX, presence, selection::PATTERNS_MAX,
+    BATCH_EVENTS_MAX, MAX_IN_FLIGHT_MAX, WAIT_MS_MAX,
+    audit::AUDIT_TOPIC,
+    bandwidth::RATE_MIN,
+    conflate::CONFLATE_MS_MAX,
+    error::SubscribeError,
+    idle::IDLE_EXPIRY_MS_MAX,
+    pace::LINGER_MS_MAX,
+    presence,
+    selection::{PATTERNS_MAX, is_pattern},
 };
 
 /// The most headers that a subscription may name.
@@ -108,6 +114,12 @@ fn check_beginning(options: &SubscribeOptions) -> Checked {
     if options.log.as_deref().is_some_and(|log| !LogId::is_name(log)) {
         return invalid("log", "it must be the id of a log, or its first eight hex digits");
     }
+    let has_place = options.after.is_some() || matches!(options.start, Start::After(_));
+    if options.log.is_some() && !has_place {
+        let problem =
+            "it says which log the offset in after or start belongs to: leave it out without one";
+        return invalid("log", problem);
+    }
     if !options.last_per_key {
         return Ok(());
     }
@@ -172,17 +184,28 @@ fn check_numbers(options: &SubscribeOptions) -> Checked {
 }
 
 fn check_selection(options: &SubscribeOptions) -> Checked {
-    for (field, patterns) in [("types", &options.types), ("content_types", &options.content_types)]
-    {
+    for (field, patterns, separator, example) in [
+        ("types", &options.types, '.', "task.*"),
+        ("content_types", &options.content_types, '/', "text/*"),
+    ] {
         if patterns.len() > PATTERNS_MAX {
             return invalid(field, "at most 64 of them");
         }
         if patterns.iter().any(|pattern| pattern.len() > PATTERN_BYTES_MAX) {
             return invalid(field, "each has 1024 bytes at most");
         }
+        if let Some(pattern) = patterns.iter().find(|pattern| !is_pattern(pattern, separator)) {
+            let problem = format!(
+                "{pattern:?} matches nothing: give a whole one, or its beginning as in \"{example}\""
+            );
+            return invalid(field, &problem);
+        }
     }
     if options.headers.len() > HEADERS_MAX {
         return invalid("headers", "at most 16 headers");
+    }
+    if options.headers.keys().any(String::is_empty) {
+        return invalid("headers", "a header has a name");
     }
     if options.headers.iter().any(|(name, value)| name.len() + value.len() > PATTERN_BYTES_MAX) {
         return invalid("headers", "a name and its value have 1024 bytes at most");
@@ -274,7 +297,14 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_or_contradicts_is_refused_by_its_name() {
-        let cases: [Case; 25] = [
+        let header = |name: &str| [(name.to_owned(), "x".to_owned())].into();
+        assert_eq!(blamed(&SubscribeOptions { headers: header("a b"), ..durable() }), None);
+        let in_log =
+            |start| SubscribeOptions { log: Some("9f3c21d0".to_owned()), start, ..durable() };
+        let start = Start::After(Position { cursor: Cursor::new(1), log: None });
+        assert_eq!(blamed(&in_log(start)), None);
+        assert_eq!(blamed(&in_log(Start::First)), Some("log"));
+        let cases: [Case; 34] = [
             ("durable", |it| it.durable = Some("a.b".to_owned())),
             ("filters", |it| it.filters = Filters::one(Filter::parse("$acks").unwrap())),
             ("after", |it| it.after = after()),
@@ -295,6 +325,20 @@ mod tests {
             ("types", |it| it.types = vec!["a".repeat(PATTERN_BYTES_MAX + 1)]),
             ("content_types", |it| it.content_types = vec!["a".to_owned(); PATTERNS_MAX + 1]),
             ("content_types", |it| it.content_types = vec!["a".repeat(PATTERN_BYTES_MAX + 1)]),
+            ("types", |it| it.types = vec!["a".to_owned(), String::new()]),
+            ("types", |it| it.types = vec!["a*".to_owned()]),
+            ("types", |it| it.types = vec!["*.x".to_owned()]),
+            ("content_types", |it| it.content_types = vec![String::new()]),
+            ("content_types", |it| it.content_types = vec!["*/json".to_owned()]),
+            ("headers", |it| it.headers = [(String::new(), "x".to_owned())].into()),
+            ("log", |it| it.log = Some("9f3c21d0".to_owned())),
+            ("log", |it| {
+                (it.durable, it.log, it.last_per_key) = (None, Some("9f3c21d0".to_owned()), true);
+            }),
+            ("log", |it| {
+                (it.durable, it.log) = (None, Some("9f3c21d0".to_owned()));
+                it.since = Some(tidings_proto::Timestamp::from_millis(1));
+            }),
             ("partition_by", |it| it.partition_by = Some(PartitionBy::Key)),
             ("linger_ms", |it| (it.order, it.linger_ms) = (Order::Priority, 1)),
             ("conflate_ms", |it| (it.order, it.conflate_ms) = (Order::Priority, 1)),

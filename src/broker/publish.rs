@@ -9,6 +9,7 @@ use std::{
 use smallvec::SmallVec;
 use tidings_proto::{
     EventId, Timestamp, Topic,
+    control::ScheduleOutcome,
     event::Expiry,
     message::{Publish, Published},
 };
@@ -18,7 +19,7 @@ use super::{
     Broker,
     error::PublishError,
     receipts::{MATCHING_MAX, topic_of},
-    scheduled::{AHEAD_MS_MAX, Place},
+    scheduled::{AHEAD_MS_MAX, outcome_of},
 };
 use crate::{
     clock,
@@ -33,22 +34,30 @@ const RUN_BYTES: usize = 64 * 1024;
 const RUN_DATA_BYTES_MAX: usize = 16 * 1024;
 
 /// Accepted: a future of where the events stand.
-pub struct PublishTicket {
-    ticket: Ticket,
-    ids: SmallVec<[String; 1]>,
-    /// Of an event that waits for its moment.
-    _place: Option<Place>,
+pub struct PublishTicket(Accepted);
+
+enum Accepted {
+    /// To be appended as they are.
+    Now { ticket: Ticket, ids: SmallVec<[String; 1]> },
+    /// Stored to wait for its moment.
+    Scheduled(Pin<Box<dyn Future<Output = Outcome> + Send>>),
 }
+
+type Outcome = Result<SmallVec<[Published; 1]>, PublishError>;
 
 impl Future for PublishTicket {
     /// Why nothing was published: see [`log::AppendError`] for the three outcomes.
-    type Output = Result<SmallVec<[Published; 1]>, PublishError>;
+    type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let committed = ready!(Pin::new(&mut self.ticket).poll(context))?;
-        let ids = std::mem::take(&mut self.ids);
-        let places = committed.places.iter().zip(ids);
-        Poll::Ready(Ok(places.map(|(place, id)| published(place, id)).collect()))
+        match &mut self.0 {
+            Accepted::Now { ticket, ids } => {
+                let committed = ready!(Pin::new(ticket).poll(context))?;
+                let places = committed.places.iter().zip(std::mem::take(ids));
+                Poll::Ready(Ok(places.map(|(place, id)| published(place, id)).collect()))
+            }
+            Accepted::Scheduled(stored) => stored.as_mut().poll(context),
+        }
     }
 }
 
@@ -141,7 +150,7 @@ impl Broker {
             drafts.push(draft);
         }
         let ticket = self.log.append(drafts).await?;
-        Ok(PublishTicket { ticket, ids, _place: None })
+        Ok(PublishTicket(Accepted::Now { ticket, ids }))
     }
 
     /// Adds an event that a run [takes](Run::takes); it is not queued yet.
@@ -190,10 +199,22 @@ impl Broker {
     ) -> Result<PublishTicket, PublishError> {
         let place = self.schedule.place(self.scheduled())?;
         let made = publish.event.id.as_ref().map_or_else(clock::event_id, |_| Uuid::nil());
-        let ids = SmallVec::from_iter([id_of(publish, made)]);
+        let id = id_of(publish, made);
         let draft = log::codec::schedule(publish, made, subject);
         let ticket = self.log.append(draft.into_iter().collect()).await?;
-        Ok(PublishTicket { ticket, ids, _place: Some(place) })
+        let log = self.log.clone();
+        Ok(PublishTicket(Accepted::Scheduled(Box::pin(async move {
+            let committed = ticket.await?;
+            drop(place);
+            let stored = committed.places.first().ok_or(log::AppendError::Indeterminate)?;
+            // The same as before: of what was cancelled nobody is told that it waits.
+            if stored.duplicate
+                && outcome_of(&log, stored.offset).await?.0 == Some(ScheduleOutcome::Cancelled)
+            {
+                return Err(PublishError::Cancelled { id, offset: stored.offset });
+            }
+            Ok(SmallVec::from_iter([published(stored, id)]))
+        }))))
     }
 }
 

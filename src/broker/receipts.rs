@@ -18,21 +18,35 @@ use crate::log::Stored;
 
 impl Broker {
     /// How far this event has come with each durable subscription that it matches and that began, or was changed to want
-    /// what it wants, before it.
+    /// what it wants, before it: up to `limit` of them by name, those behind the name `after`; and the name to go on after,
+    /// if there are more.
     /// Others have their turn between pages of durables.
-    pub async fn receipts(&self, event: &Arc<Stored>) -> Vec<Receipt> {
+    pub async fn receipts(
+        &self,
+        event: &Arc<Stored>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> (Vec<Receipt>, Option<String>) {
         let offset = event.offset();
-        let (mut receipts, mut after) = (Vec::new(), None);
+        let (mut receipts, mut after) = (Vec::new(), after.map(str::to_owned));
         loop {
+            // One more than is asked for says whether there are more.
+            let room = limit.saturating_add(1).saturating_sub(receipts.len());
             let (page, last) = self.controls.page(after.as_deref(), usize::MAX, |seen| {
                 !seen.line.since().covers(offset) && seen.line.matches(event.topic().as_str())
             });
             let wanting =
                 page.into_iter().filter(|entry| Selection::of(&entry.spec.options).wants(event));
+            let wanting = wanting.take(room);
             receipts.extend(wanting.map(|entry| self.receipt_of(&entry, offset.get())));
+            if receipts.len() > limit {
+                receipts.truncate(limit);
+                let last = receipts.last().map(|receipt| receipt.subscription.clone());
+                return (receipts, last);
+            }
             after = last;
             if after.is_none() {
-                return receipts;
+                return (receipts, None);
             }
             tokio::task::yield_now().await;
         }

@@ -5,16 +5,15 @@
 //!   anew, so that the ledger can always be folded from what is left.
 //! - An erasure is an event first, and then carried out; after a crash the next pass goes on with it.
 
+mod erasing;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use smallvec::smallvec;
 use tidings_proto::{
     Cursor, Filter, Filters, Offset, Topic,
-    control::{
-        DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SCHEDULED_TOPIC,
-        SubscriptionChange,
-    },
+    control::{DeadLetter, RETENTION_TOPIC, RetentionChange, RetentionRule, SubscriptionChange},
     message::GapReason,
 };
 use tokio_util::sync::CancellationToken;
@@ -315,47 +314,6 @@ impl Broker {
             Ok(done) => Ok(done?),
             Err(_) => Err(RetentionError::Append(AppendError::Indeterminate)),
         }
-    }
-
-    /// Carries an erasure out; the caller has its turn.
-    async fn erase_now(&self, topic: &Topic, upto: Cursor) -> Result<Removed, RetentionError> {
-        let mut removed = Removed::default();
-        let is_left = || {
-            let info = self.log.topic(topic.as_str());
-            info.is_some_and(|info| upto.covers(info.first))
-        };
-        let mut kept = self.log.kept();
-        // Once also where the catalog has none: what was scheduled for it is not in there.
-        let mut is_first = self.log.topic(SCHEDULED_TOPIC).is_some();
-        while std::mem::take(&mut is_first) || is_left() {
-            kept.borrow_and_update();
-            let trimmer = self.log.trimmer();
-            let is_active = trimmer.sealed_end() <= upto.get();
-            let is_sealed = trimmer.sealed().len() + 1 >= self.log.segments();
-            if is_active {
-                self.log.seal();
-            }
-            if is_active || !is_sealed {
-                // Its index is written beside the commit path.
-                if kept.changed().await.is_err() {
-                    return Err(RetentionError::Append(AppendError::Closed));
-                }
-                continue;
-            }
-            let of = topic.clone();
-            let (controls, stop) = (self.controls.clone(), self.stop.clone());
-            let erasing = self.with_keeper(move |keeper| {
-                keeper.erase(&of, upto, &OfLedger { controls: &controls, stop: &stop })
-            });
-            let done = erasing.await?;
-            removed += done;
-            if done.events == 0 && is_left() {
-                tracing::error!(%topic, "the catalog has events of a topic that no segment has");
-                break;
-            }
-        }
-        self.controls.forget_erased(topic, upto);
-        Ok(removed)
     }
 
     /// Writes the newest states of durables that stand up to here anew, of [`CARRIED_MAX`] at most. False where there

@@ -198,16 +198,11 @@ impl Broker {
 
     /// How an event that waits no more ended.
     async fn ended(&self, offset: Offset) -> Result<(), CancelError> {
-        let topic = Topic::parse(SCHEDULED_TOPIC).map_err(|_| CancelError::Unknown(offset))?;
-        let change = self.log.last_on(topic, Some(offset.to_string())).await?;
-        let Some(change) = change else { return Err(CancelError::Ending(offset)) };
-        let data = codec::control_data(change.record()).unwrap_or_default();
-        match serde_json::from_slice::<ScheduleChange>(&data).map(|change| change.outcome) {
-            Ok(ScheduleOutcome::Cancelled) => Ok(()),
-            Ok(ScheduleOutcome::Fired) => {
-                Err(CancelError::TooLate { offset, event: change.offset().before() })
-            }
-            Ok(ScheduleOutcome::Lost) | Err(_) => Err(CancelError::Unknown(offset)),
+        match outcome_of(&self.log, offset).await? {
+            (Some(ScheduleOutcome::Cancelled), _) => Ok(()),
+            (Some(ScheduleOutcome::Fired), event) => Err(CancelError::TooLate { offset, event }),
+            (Some(ScheduleOutcome::Lost), _) => Err(CancelError::Unknown(offset)),
+            (None, _) => Err(CancelError::Ending(offset)),
         }
     }
 
@@ -312,6 +307,22 @@ impl Broker {
         let drafts: Drafts = fired.into_iter().chain(change(due.offset, outcome)).collect();
         Ok((self.log.append(drafts).await?, outcome))
     }
+}
+
+/// How what was stored at this offset to wait has ended, where it has, and the place before the note of that: where it was
+/// published, that is its event.
+pub(super) async fn outcome_of(
+    log: &LogHandle,
+    offset: Offset,
+) -> Result<(Option<ScheduleOutcome>, Cursor), ReadError> {
+    let Ok(topic) = Topic::parse(SCHEDULED_TOPIC) else { return Ok((None, Cursor::START)) };
+    let Some(change) = log.last_on(topic, Some(offset.to_string())).await? else {
+        return Ok((None, Cursor::START));
+    };
+    let data = codec::control_data(change.record()).unwrap_or_default();
+    let outcome = serde_json::from_slice::<ScheduleChange>(&data).map(|change| change.outcome);
+    // What cannot be read is published no more.
+    Ok((Some(outcome.unwrap_or(ScheduleOutcome::Lost)), change.offset().before()))
 }
 
 /// Has the end of an event that waits appended.

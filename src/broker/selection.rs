@@ -89,6 +89,13 @@ fn any_matches(patterns: &[String], value: &str, separator: char) -> bool {
         })
 }
 
+/// Whether it can match: it is not empty, and has no `*` but one at its end, behind a separator or alone.
+pub(super) fn is_pattern(pattern: &str, separator: char) -> bool {
+    let begun = pattern.strip_suffix('*');
+    let begun = begun.filter(|begun| begun.is_empty() || begun.ends_with(separator));
+    !pattern.is_empty() && !begun.unwrap_or(pattern).contains('*')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +108,21 @@ mod tests {
         assert!(any_matches(&patterns(&["task.*"]), "task.progress", '.'));
         assert!(!any_matches(&patterns(&["task.*"]), "tasks", '.'));
         assert!(any_matches(&patterns(&["a", "b"]), "b", '.'));
-        assert!(!any_matches(&patterns(&["a*"]), "ab", '.'));
+        for (pattern, matches) in [
+            ("a", true),
+            ("a.*", true),
+            ("*", true),
+            ("a.b.*", true),
+            ("", false),
+            ("a*", false),
+            ("*.x", false),
+            ("a.*.b", false),
+            ("*.*", false),
+            ("**", false),
+        ] {
+            assert_eq!(is_pattern(pattern, '.'), matches, "{pattern}");
+        }
+        assert!(is_pattern("text/*", '/') && !is_pattern("*/json", '/') && !is_pattern("*/*", '/'));
         assert!(any_matches(&patterns(&["text/*"]), "text/plain", '/'));
     }
 }

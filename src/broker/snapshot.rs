@@ -1,14 +1,16 @@
 //! `last_per_key`: the newest event of every topic and key as of a place in the log, and then all behind it.
 //!
-//! - Events without a key have one slot a topic. What is not wanted, or has expired, has none and replaces
-//!   nothing.
+//! - Events without a key have one slot a topic. What is not wanted has none and replaces nothing; where the newest that is
+//!   wanted has expired, its slot is empty.
 //! - What was replaced while the state was gathered is left out: its newer event follows.
 //! - The cursor passes what is left out, so plain `after` resumes.
 //! - A durable gathers its state once, however many fetches and sessions it is given out over.
+//! - All states together have a bound, from their gathering on until they were given out.
 
 use std::{collections::HashMap, sync::Arc};
 
 use tidings_proto::{Cursor, Filters, Offset};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Broker, Durable,
@@ -25,12 +27,50 @@ pub(super) const SLOTS_MAX: usize = 100_000;
 /// How much is read in one step.
 const STEP: ReadLimit = ReadLimit { events: 1000, bytes: 1 << 20 };
 
+/// The room that all states together have.
+#[derive(Debug)]
+pub(super) struct States {
+    /// One permit for each slot.
+    room: Arc<Semaphore>,
+    max: usize,
+}
+
+impl States {
+    /// Room for so many slots.
+    pub(super) fn new(max: usize) -> States {
+        let max = max.min(Semaphore::MAX_PERMITS);
+        States { room: Arc::new(Semaphore::new(max)), max }
+    }
+
+    /// Makes what one state holds fit for so many slots.
+    fn fit(
+        &self,
+        held: &mut Option<OwnedSemaphorePermit>,
+        slots: usize,
+    ) -> Result<(), SubscribeError> {
+        let before = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        if slots < before {
+            drop(held.as_mut().and_then(|held| held.split(before - slots)));
+            return Ok(());
+        }
+        let more = u32::try_from(slots - before).unwrap_or(u32::MAX);
+        let taken = self.room.clone().try_acquire_many_owned(more);
+        let taken = taken.map_err(|_| SubscribeError::TooManySlots { max: self.max })?;
+        match held {
+            Some(held) => held.merge(taken),
+            None => *held = Some(taken),
+        }
+        Ok(())
+    }
+}
+
 /// The newest event of each slot.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     until: Cursor,
     /// Rising.
     offsets: Vec<Offset>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 /// The state of one durable while it is being given out: [`SLOTS_MAX`] offsets of eight bytes at most. It goes with the
@@ -69,9 +109,11 @@ impl Snapshot {
     /// Gathers the state of (`after`, `until`]. Takes as long as reading all that matches.
     ///
     /// # Errors
-    /// [`SubscribeError::Invalid`] when there are more than [`SLOTS_MAX`] slots; the storage's.
+    /// [`SubscribeError::Invalid`] when there are more than [`SLOTS_MAX`] slots, [`SubscribeError::TooManySlots`] when
+    /// all states together have no room for them; the storage's.
     pub(super) async fn gather(
         log: &LogHandle,
+        states: &States,
         filters: &Filters,
         selection: &Selection,
         after: Cursor,
@@ -79,17 +121,21 @@ impl Snapshot {
     ) -> Result<Snapshot, SubscribeError> {
         #[cfg(test)]
         gathered::one_more();
-        let mut newest = HashMap::new();
+        let (mut newest, mut room) = (HashMap::new(), None);
         let now = clock::now();
         let mut cursor = after;
         loop {
             let committed = log.committed();
             let batch = log.read(cursor, committed, filters, STEP).await?;
             for event in &batch.events {
-                if selection.wants(event) && !has_expired(event, now) {
-                    let slot = (event.topic().clone(), event.key().map(Box::<str>::from));
-                    newest.insert(slot, event.offset());
+                if !selection.wants(event) {
+                    continue;
                 }
+                let slot = (event.topic().clone(), event.key().map(Box::<str>::from));
+                match has_expired(event, now) {
+                    true => newest.remove(&slot),
+                    false => newest.insert(slot, event.offset()),
+                };
             }
             if newest.len() > SLOTS_MAX {
                 let problem = format!(
@@ -97,6 +143,7 @@ impl Snapshot {
                 );
                 return Err(SubscribeError::Invalid { field: "last_per_key", problem });
             }
+            states.fit(&mut room, newest.len())?;
             cursor = batch.damaged.unwrap_or(batch.cursor);
             if cursor >= committed {
                 break;
@@ -106,8 +153,10 @@ impl Snapshot {
         }
         let mut offsets: Vec<Offset> = newest.into_values().collect();
         offsets.retain(|offset| until.covers(*offset));
+        offsets.shrink_to_fit();
         offsets.sort_unstable();
-        Ok(Snapshot { until, offsets })
+        states.fit(&mut room, offsets.len())?;
+        Ok(Snapshot { until, offsets, _room: room })
     }
 
     /// Where the state ends and the log begins.
@@ -160,7 +209,8 @@ impl Broker {
         };
         let options = &durable.spec.options;
         let (filters, selection) = (&options.filters, Selection::of(options));
-        let gathering = Snapshot::gather(&self.log, filters, &selection, floor, until);
+        let gathering =
+            Snapshot::gather(&self.log, &self.states, filters, &selection, floor, until);
         Ok(Some(durable.first_state.get_or(gathering).await?))
     }
 }
@@ -181,5 +231,27 @@ pub(super) mod gathered {
 
     pub(in crate::broker) fn count() -> usize {
         COUNT.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_have_a_room_together_and_give_back_what_they_do_not_need() {
+        let states = States::new(10);
+        let (mut one, mut other) = (None, None);
+        states.fit(&mut one, 4).unwrap();
+        states.fit(&mut one, 8).unwrap();
+        let refused = states.fit(&mut other, 3).unwrap_err();
+        assert!(matches!(refused, SubscribeError::TooManySlots { max: 10 }), "{refused}");
+        states.fit(&mut other, 2).unwrap();
+        states.fit(&mut one, 7).unwrap();
+        states.fit(&mut other, 3).unwrap();
+        assert!(states.fit(&mut other, 4).is_err());
+        drop(one);
+        states.fit(&mut other, 10).unwrap();
+        assert_eq!(states.room.available_permits(), 0);
     }
 }

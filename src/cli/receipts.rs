@@ -1,8 +1,9 @@
 //! `tidings receipts`: who has acknowledged an event.
 
+use serde::Deserialize;
 use tidings_proto::{
     Offset,
-    message::{ReceiptState, Receipts},
+    message::{Receipt, ReceiptState, Receipts},
 };
 
 use super::{
@@ -24,15 +25,29 @@ Examples:
   tidings receipts 57
   tidings receipts 57 --json";
 
+/// Some of them, and where to go on: a name, of which every letter may stand in an address.
+#[derive(Deserialize)]
+struct Page {
+    receipts: Vec<Receipt>,
+    cursor: Option<String>,
+}
+
 /// Writes one line for each durable subscription that the event matches.
 ///
 /// # Errors
 /// When the broker does not answer or there is no such event.
 pub fn run(args: &Args, globals: &Globals) -> anyhow::Result<()> {
     block_on(async {
-        let path = format!("/v1/events/{}/receipts", args.offset);
-        let answer = globals.http()?.get(&path).await?.ok()?;
-        let receipts: Receipts = answer.json()?;
+        let http = globals.http()?;
+        let mut receipts = Receipts { offset: args.offset, receipts: Vec::new() };
+        let mut behind = String::new();
+        loop {
+            let path = format!("/v1/events/{}/receipts?limit=1000{behind}", args.offset);
+            let page: Page = http.get(&path).await?.ok()?.json()?;
+            receipts.receipts.extend(page.receipts);
+            let Some(cursor) = page.cursor else { break };
+            behind = format!("&cursor={cursor}");
+        }
         if globals.json {
             return print(&serde_json::to_string(&receipts)?);
         }

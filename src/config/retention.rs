@@ -1,6 +1,6 @@
 //! The settings of retention.
 
-use tidings_proto::control::RetentionRule;
+use tidings_proto::{Filter, control::RetentionRule};
 
 use super::{ConfigError, Values};
 use crate::log::retention::{Options, Room, parse_age, parse_rule};
@@ -19,16 +19,20 @@ impl Values {
             ..RetentionRule::default()
         };
         let key = "retention.rules";
-        let texts = self.list(key);
-        let rules = texts.iter().map(|text| parse_rule(text)).collect::<Option<Vec<_>>>();
-        let rules =
-            rules.filter(|rules| rules.len() <= RULES_MAX).ok_or_else(|| self.wrong(key))?;
-        let is_twice = |n: usize| {
-            let (before, rest) = rules.split_at(n);
-            rest.first().is_some_and(|(filter, _)| before.iter().any(|(other, _)| other == filter))
-        };
-        if (0..rules.len()).any(is_twice) {
-            return Err(self.wrong(key));
+        let of_rules = |problem: String| ConfigError::Rules { origin: self.origin(key), problem };
+        let mut rules: Vec<(Filter, RetentionRule)> = Vec::new();
+        for text in self.list(key) {
+            let (filter, rule) = parse_rule(&text).map_err(of_rules)?;
+            if rules.iter().any(|(other, _)| *other == filter) {
+                return Err(of_rules(format!("{filter}: there are two rules for it")));
+            }
+            rules.push((filter, rule));
+        }
+        if rules.len() > RULES_MAX {
+            return Err(of_rules(format!(
+                "{} rules: at most {RULES_MAX} are allowed",
+                rules.len()
+            )));
         }
         Ok(Options {
             every: self.duration("retention.every", 100, 3_600_000)?,

@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 66] = [
+pub const SETTINGS: [Setting; 67] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -346,6 +346,12 @@ pub const SETTINGS: [Setting; 66] = [
         "100000",
         "1 to 1000000",
         "events that wait for their moment (`deliver_at`)",
+    ),
+    setting(
+        "limits.state_slots",
+        "2000000",
+        "1000 to 4294967295",
+        "topics and keys that all states (`last_per_key`) have together while they are gathered and sent",
     ),
     setting(
         "metrics.durables",

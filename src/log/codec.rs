@@ -305,6 +305,11 @@ pub(super) fn data_of(body: &[u8]) -> Option<&[u8]> {
     stored::decode(body).ok()?.data
 }
 
+/// The type and the content type in a record's body; `None` when the body cannot be read.
+pub(super) fn kind_of(body: &[u8]) -> Option<(&str, Option<&str>)> {
+    stored::decode(body).ok().map(|body| (body.kind, body.datacontenttype))
+}
+
 /// When an event stops being delivered, by its body; `None` also where the body cannot be read.
 pub(super) fn expires_of(body: &[u8]) -> Option<Timestamp> {
     stored::expires(body).ok().flatten()

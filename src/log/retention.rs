@@ -11,7 +11,9 @@
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
 
 mod age;
+mod covers;
 mod fates;
+mod letters;
 mod plan;
 mod rules;
 #[cfg(test)]
@@ -31,10 +33,11 @@ use tidings_proto::{
 pub use tidings_storage::Removed;
 use tidings_storage::{Fate, Sealed, total_bytes};
 
-use self::{age::AgeClock, fates::Fates, plan::Work, rules::Class};
+use self::{age::AgeClock, covers::Covers, fates::Fates, plan::Work, rules::Class};
 pub use self::{
+    letters::Letters,
     plan::Plan,
-    rules::{Rules, parse_age, parse_rule},
+    rules::{Rules, check_ruled, parse_age, parse_rule},
 };
 use super::{LogHandle, StorageError, codec};
 use crate::clock;
@@ -172,6 +175,11 @@ impl Keeper {
         self.stopped = true;
     }
 
+    /// What the clock for ages says.
+    fn now_ms(&mut self) -> u64 {
+        self.clock.read(clock::now().as_millis(), clock::monotonic())
+    }
+
     fn check_stopped(&self) -> Result<(), StorageError> {
         match self.stopped {
             true => Err(StorageError::Latched("the broker is shutting down".to_owned())),
@@ -185,7 +193,7 @@ impl Keeper {
     /// What the storage finds, see [`StorageError`].
     pub fn plan(&mut self, rules: Rules) -> Result<Plan, StorageError> {
         self.check_stopped()?;
-        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
+        let now_ms = self.now_ms();
         if *self.rules != rules {
             self.rules = Arc::new(rules);
             self.known.clear();
@@ -270,8 +278,8 @@ impl Keeper {
     ) -> Result<Removed, StorageError> {
         self.check_stopped()?;
         let mut removed = Removed::default();
+        let now_ms = self.now_ms();
         let trimmer = self.log.trimmer();
-        let now_ms = self.clock.read(clock::now().as_millis(), clock::monotonic());
         let mut damage = None;
         for sealed in trimmer.sealed() {
             let is_its = |name: &Topic| name == topic || name.as_str() == SCHEDULED_TOPIC;
@@ -329,6 +337,7 @@ impl Keeper {
             is_first_of_subscriptions: self.is_first_of_subscriptions(base),
             before: Cursor::new(base.saturating_sub(1)),
             older: RefCell::default(),
+            covers: RefCell::new(Covers::before(&self.log, base, plan.now_ms)?),
         };
         let mut classes: HashMap<Box<str>, Class> = HashMap::new();
         let done = self.log.trimmer().rewrite(base, plan.now_ms, &mut |seen| {

@@ -23,7 +23,9 @@ use super::{
 use crate::broker::{Durable, Ready, Token};
 use tidings_proto::{
     Code, SubscribeOptions, WireError,
-    message::{Ack, Acked, Connect, Nack, Publish, Push, Reply, Request, RequestId, Subscribed},
+    message::{
+        Ack, Acked, Connect, Nack, Publish, Push, Receipts, Reply, Request, RequestId, Subscribed,
+    },
     wire::{BadRequest, Incoming},
 };
 
@@ -36,6 +38,8 @@ pub use self::rights::{CLOSE_REVOKED, CLOSE_UNAUTHENTICATED};
 const BAD_MAX: u32 = 20;
 /// So many pings and pongs may come before somebody is let in: nobody is there yet whose rate they are taken of.
 const STRANGERS_CONTROLS_MAX: u32 = 16;
+/// How many durables an answer says of that they have acknowledged an event, or not; HTTP reads on.
+const RECEIPTS_MAX: usize = 1000;
 /// It goes on and on though it is refused, or tried too many tokens.
 pub const CLOSE_RATE_LIMITED: u16 = 4429;
 /// Undecodable messages, twenty in a row.
@@ -312,8 +316,9 @@ impl Conversation {
             Request::Refresh { token } => self.refresh(id, &token).await,
             Request::Receipts { offset } => {
                 self.session()?.check_log(offset.log.as_deref())?;
-                let receipts = self.session()?.receipts(offset.offset).await?;
-                Ok(self.reply(id, Reply::Receipts(receipts)).await)
+                let offset = offset.offset;
+                let (receipts, _) = self.session()?.receipts(offset, None, RECEIPTS_MAX).await?;
+                Ok(self.reply(id, Reply::Receipts(Receipts { offset, receipts })).await)
             }
             Request::Cancel { offset } => {
                 self.session()?.cancel(&offset).await?;

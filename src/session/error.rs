@@ -36,6 +36,8 @@ pub(crate) fn of_publish(error: &PublishError) -> WireError {
             WireError::invalid(error.to_string())
         }
         PublishError::TooManyScheduled { .. } => WireError::new(Code::TooLarge, error.to_string()),
+        PublishError::Cancelled { .. } => WireError::new(Code::Conflict, error.to_string()),
+        PublishError::Read(error) => of_read(error),
     }
 }
 
@@ -63,6 +65,9 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
         SubscribeError::Conflict { .. } => WireError::new(Code::Conflict, error.to_string()),
         SubscribeError::TooMany { .. } | SubscribeError::TooManyMembers { .. } => {
             WireError::new(Code::TooLarge, error.to_string())
+        }
+        SubscribeError::TooManySlots { .. } => {
+            with_retry(WireError::new(Code::Unavailable, error.to_string()))
         }
         SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
         SubscribeError::Gone { first, last, .. } => WireError {

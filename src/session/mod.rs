@@ -44,7 +44,7 @@ pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use tidings_proto::{
     Code, Cursor, Filter, Filters, LogId, Offset, SubscribeOptions, Topic, WireError,
-    message::{Ack, Connected, Gap, GapReason, Nack, Presence, Receipts},
+    message::{Ack, Connected, Gap, GapReason, Nack, Presence, Receipt},
     wire::compressed::DEFLATE_RAW,
 };
 use uuid::Uuid;
@@ -259,11 +259,17 @@ impl Session {
         }
     }
 
-    /// Who has acknowledged an event: for its publisher and the admin.
+    /// Who has acknowledged an event, up to `limit` durables by name behind the name `after`; and where to go on, if there
+    /// are more: for its publisher and the admin.
     ///
     /// # Errors
     /// `not_found` for all others too.
-    pub async fn receipts(&self, offset: Offset) -> Result<Receipts, WireError> {
+    pub async fn receipts(
+        &self,
+        offset: Offset,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<(Vec<Receipt>, Option<String>), WireError> {
         self.check_standing()?;
         let none = || {
             WireError::new(Code::NotFound, format!("offset: there is no event {offset} of yours"))
@@ -273,7 +279,7 @@ impl Session {
         if found.topic().is_own() || !self.identity.owns(&publisher) {
             return Err(none());
         }
-        Ok(Receipts { offset, receipts: self.broker().receipts(&found).await })
+        Ok(self.broker().receipts(&found, after, limit).await)
     }
 
     /// Who is listed on a topic, and up to where in the log that is so.

@@ -3,6 +3,7 @@
 use tidings_proto::{Code, Filter, WireError, control::RetentionRule};
 
 use super::{Erased, RuleInfo, Session, error::of_retention, parse_filter, parse_topic};
+use crate::log::retention::check_ruled;
 
 impl Session {
     /// The rules of retention that there are.
@@ -32,6 +33,7 @@ impl Session {
     pub async fn put_retention(&self, filter: &str, rule: RetentionRule) -> Result<(), WireError> {
         self.check_admin("retention")?;
         let filter = parse_filter("filter", filter)?;
+        check_ruled(&filter).map_err(|problem| WireError::invalid(format!("filter: {problem}")))?;
         let put = self.broker().put_retention(filter.clone(), rule).await;
         put.map_err(|error| of_retention(&error))?;
         self.done_as_admin("retention.changed", "filter", filter.as_str()).await;

@@ -43,7 +43,7 @@ pub use self::{
     record::{Flags, NewRecord, Record},
     recovery::Recovery,
     sim::SimDisk,
-    trimmer::{Fate, Removed, Sealed, Seen, Trimmer},
+    trimmer::{Asked, Fate, Removed, Sealed, Seen, Trimmer},
     trims::Why,
     verify::{Finding, Verified, dump, verify},
 };

@@ -6,6 +6,7 @@
 //! - Readers that hold the old segment read on in it: its file is open and only its name is gone.
 //! - The active segment is never touched; the writer waits for one manifest at most, when it rolls.
 
+mod older;
 mod rewrite;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use parking_lot::Mutex;
 use tidings_proto::{Cursor, Filters, Offset, Topic};
 
+pub use self::older::Asked;
 use self::rewrite::Rewrite;
 use crate::{
     Error, Flags,

@@ -18,6 +18,7 @@ use crate::util::{
 };
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+const EVENT_STREAM: (&str, &str) = ("accept", "text/event-stream");
 
 /// A publish over this socket and a look at the operators' door: all is well.
 async fn assert_alive(broker: &Broker, socket: &mut Socket) {
@@ -124,6 +125,33 @@ async fn s6_requests_that_make_no_sense_are_refused_by_name() {
             "invalid_argument",
         ),
         ("subscribe", json!({"filters": ["a"], "on_gap": "ignore"}), "on_gap", "invalid_argument"),
+        ("subscribe", json!({"filters": ["a"], "types": ["a*"]}), "types", "invalid_argument"),
+        ("subscribe", json!({"filters": ["a"], "types": [""]}), "types", "invalid_argument"),
+        (
+            "subscribe",
+            json!({"filters": ["a"], "content_types": ["*/json"]}),
+            "content_types",
+            "invalid_argument",
+        ),
+        (
+            "subscribe",
+            json!({"filters": ["a"], "headers": {"": "x"}}),
+            "headers",
+            "invalid_argument",
+        ),
+        ("subscribe", json!({"filters": ["a"], "log": "9f3c21d0"}), "log", "invalid_argument"),
+        (
+            "subscribe",
+            json!({"filters": ["a"], "log": "9f3c21d0", "since": "2026-01-01T00:00:00Z"}),
+            "log",
+            "invalid_argument",
+        ),
+        (
+            "subscribe",
+            json!({"filters": ["a"], "log": "9f3c21d0", "durable": "d"}),
+            "log",
+            "invalid_argument",
+        ),
         ("subscribe", json!({"filters": ["a"], "durable": "a.b"}), "durable", "invalid_argument"),
         ("subscribe", json!({"filters": ["a"], "durable": ""}), "durable", "invalid_argument"),
         (
@@ -252,6 +280,12 @@ async fn s6_requests_over_http_that_are_malformed_are_problems_by_name() {
         ("GET", "/v1/topics/a/events?limit=x", &[], "", 400, "limit"),
         ("GET", "/v1/topics/a/events?since=x", &[], "", 400, "since"),
         ("GET", "/v1/topics/a/events?on_gap=x", &[], "", 400, "on_gap"),
+        ("GET", "/v1/topics/a/events?types=a*", &[], "", 400, "types"),
+        ("GET", "/v1/topics/a/events?types=a,", &[], "", 400, "types"),
+        ("GET", "/v1/topics/a/events?types=*.x", &[EVENT_STREAM], "", 400, "types"),
+        ("GET", "/v1/topics/a/events?content_types=*/json", &[], "", 400, "content_types"),
+        ("GET", "/v1/topics/a/events?content_types=", &[EVENT_STREAM], "", 400, "content_types"),
+        ("GET", "/v1/topics/a/events?header=:x", &[EVENT_STREAM], "", 400, "header"),
         ("GET", "/v1/topics/a/events?min_priority=x", &[], "", 400, "min_priority"),
         ("GET", "/v1/topics/a/events?lmit=1", &[], "", 400, "lmit"),
         ("GET", "/v1/topics/a/events?token=x", &[], "", 400, "token"),

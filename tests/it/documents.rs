@@ -236,6 +236,8 @@ async fn what_is_published_and_read_is_answered_as_documented() {
         (410, "/v1/events/1@00000000"),
         (404, "/v1/topics/none/last"),
         (200, "/v1/events/1/receipts"),
+        (200, "/v1/events/1/receipts?limit=1&cursor=a"),
+        (400, "/v1/events/1/receipts?limit=0"),
         (200, "/v1/topics?filter=b.*&limit=1"),
         (200, "/v1/presence/a"),
         (200, "/v1/status"),

@@ -499,6 +499,14 @@ async fn durables_are_made_listed_changed_and_forgotten() {
     let one = get(&broker, "/v1/subscriptions/one").await.json();
     assert_eq!((&one["cursor"], &one["lag"]), (&json!(0), &json!(2)), "{one}");
     assert_eq!(one["options"]["ack_wait_ms"], 500, "{one}");
+    let gaps = |durable: &Value| durable["options"]["on_gap"].clone();
+    for on_gap in ["error", "continue"] {
+        let changed = put("two", json!({"filters": ["b"], "on_gap": on_gap})).await;
+        assert_eq!(changed.status, StatusCode::OK, "{}", changed.text());
+        let expected = if on_gap == "error" { json!("error") } else { Value::Null };
+        assert_eq!(gaps(&changed.json()), expected, "{}", changed.text());
+        assert_eq!(gaps(&get(&broker, "/v1/subscriptions/two").await.json()), expected);
+    }
     let deleted = call(&broker, Method::DELETE, "/v1/subscriptions/one", &[]).await;
     assert_eq!((deleted.status, deleted.body.len()), (StatusCode::NO_CONTENT, 0));
     assert_problem(&get(&broker, "/v1/subscriptions/one").await, 404, "not_found");
@@ -512,6 +520,9 @@ async fn durables_are_made_listed_changed_and_forgotten() {
         ("x", json!({"filters": ["a"], "max_in_flight": 0})),
         ("x", json!({"filters": ["a"], "partition_by": "key"})),
         ("x", json!({"filters": ["a"], "after": 1})),
+        ("x", json!({"filters": ["a"], "types": ["*.x"]})),
+        ("x", json!({"filters": ["a"], "content_types": [""]})),
+        ("x", json!({"filters": ["a"], "headers": {"": "x"}})),
         ("x", json!(["a"])),
         ("x", json!({"filters": ["a"], "durable": "y"})),
     ] {

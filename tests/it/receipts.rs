@@ -338,3 +338,56 @@ async fn each_ack_is_told_once_over_kills() {
     assert_eq!(offsets, wishing, "after {kills} kills");
     assert_eq!(told.len(), offsets.len(), "some were told twice");
 }
+
+#[tokio::test]
+async fn who_has_acknowledged_an_event_is_read_in_pages() {
+    let broker = Broker::start();
+    let names: Vec<String> = (0..1003).map(|n| format!("d{n:04}")).collect();
+    for name in &names {
+        put(&broker, name, json!({"filters": ["a"], "start": "first"})).await;
+    }
+    // Neither of these has a say in it.
+    put(&broker, "d0000x", json!({"filters": ["b"], "start": "first"})).await;
+    put(&broker, "d0001x", json!({"filters": ["a"], "start": "first", "types": ["x"]})).await;
+    let mut socket = Socket::open(&broker.public).await;
+    let offset = socket.publish(json!({"topic": "a"})).await;
+    ack(&broker, "d0001", json!({"offset": offset})).await;
+    let page = async |query: &str| {
+        let path = format!("/v1/events/{offset}/receipts{query}");
+        let page = http::get(&broker.public, &path).await.json();
+        let receipts = page["receipts"].as_array().unwrap_or_else(|| panic!("{page}")).clone();
+        let names = receipts.iter().map(|it| it["subscription"].as_str().unwrap().to_owned());
+        (names.collect::<Vec<_>>(), page["cursor"].clone(), receipts)
+    };
+    let (first, cursor, receipts) = page("").await;
+    assert_eq!((&first[..], &cursor), (&names[..100], &json!("d0099")), "100 unless said");
+    assert_eq!(
+        (&receipts[0]["state"], &receipts[1]["state"]),
+        (&json!("pending"), &json!("acked"))
+    );
+    for limit in [1000, 334, 1003 / 17] {
+        let (mut all, mut behind) = (Vec::new(), String::new());
+        loop {
+            let (some, cursor, _) = page(&format!("?limit={limit}{behind}")).await;
+            assert!(some.len() <= limit && !some.is_empty(), "{} of {limit}", some.len());
+            all.extend(some);
+            let Some(cursor) = cursor.as_str() else { break };
+            behind = format!("&cursor={cursor}");
+        }
+        assert_eq!(all, names, "in pages of {limit}");
+    }
+    for limit in ["0", "1001", "x"] {
+        let path = format!("/v1/events/{offset}/receipts?limit={limit}");
+        let refused = http::get(&broker.public, &path).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+    }
+    // A socket is told of as many as a page may have.
+    let answer = socket.call("receipts", json!({"offset": offset})).await;
+    let told = answer["receipts"]["receipts"].as_array().unwrap();
+    assert_eq!((told.len(), &told[999]["subscription"]), (1000, &json!("d0999")));
+    let rest = page("?limit=1000&cursor=d0999").await;
+    assert_eq!((&rest.0[..], rest.1), (&names[1000..], Value::Null));
+    let listed = broker.cli(&["receipts", &offset.to_string()]).output().unwrap();
+    assert!(listed.status.success(), "{listed:?}");
+    assert_eq!(String::from_utf8(listed.stdout).unwrap().lines().count(), names.len());
+}

@@ -297,6 +297,65 @@ async fn g18_an_erased_topic_is_in_no_file_and_begins_anew() {
 }
 
 #[tokio::test]
+async fn g18_what_letters_say_of_erased_events_goes_with_them() {
+    let mut broker = broker(&[]);
+    let needle = |what: &str, n: u64| format!("a-secret-{what}-4711-{n}");
+    let mut socket = Socket::open(&broker.public).await;
+    for n in 0..3 {
+        let event = json!({"topic": "user.7", "id": needle("id", n)});
+        socket.publish(event).await;
+    }
+    let other = socket.publish(json!({"topic": "user.8", "id": "other"})).await;
+    let options = json!({"filters": ["user.*"], "start": "first", "max_deliveries": 1, "ack_wait_ms": 60_000});
+    let durable = "/v1/subscriptions/dying";
+    let made = call(&broker, Method::PUT, durable, &options).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
+    let wish = json!({"limit": 10});
+    let fetched = http::post_json(&broker.public, &format!("{durable}/fetch"), &wish).await.json();
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()).len(), 4);
+    let nack = async |broker: &Broker, offset: u64, reason: &str| {
+        let wish = json!({"offsets": [offset], "reason": reason});
+        let nacked = http::post_json(&broker.public, &format!("{durable}/nack"), &wish).await;
+        assert_eq!(nacked.status, StatusCode::OK, "{}", nacked.text());
+    };
+    for offset in [1, 2] {
+        nack(&broker, offset, &needle("reason", offset)).await;
+    }
+    nack(&broker, other, "it stays").await;
+    let shown = async |broker: &Broker| http::get(&broker.public, durable).await.json();
+    eventually("three are dead", async || shown(&broker).await["dead"] == 3).await;
+    let is_there =
+        |broker: &Broker, what: &str| is_in_a_file(&broker.dir, needle(what, 1).as_bytes());
+    assert!(is_there(&broker, "id") && is_there(&broker, "reason"));
+
+    let erased = call(&broker, Method::DELETE, "/v1/topics/user.7", &json!(null)).await;
+    assert_eq!(erased.json()["erased"], true, "{}", erased.text());
+    // One is with somebody still: what they say of it is of nothing that there is.
+    nack(&broker, 3, &needle("reason", 3)).await;
+    let letters = async |broker: &Broker| {
+        http::get(&broker.public, &format!("{durable}/dead")).await.json()["dead"].clone()
+    };
+    eventually("it is settled", async || shown(&broker).await["in_flight"] == 0).await;
+    for _ in 0..2 {
+        for secret in ["a-secret-id-4711", "a-secret-reason-4711"] {
+            assert!(!is_in_a_file(&broker.dir, secret.as_bytes()), "{secret} is there still");
+        }
+        let left = letters(&broker).await;
+        let left = left.as_array().unwrap();
+        assert!(
+            left.iter().any(|it| it["reason"] == "it stays" && it["id"] == "other"),
+            "{left:?}"
+        );
+        assert!(left.iter().all(|it| it["offset"] == other || it["offset"] == 3), "{left:?}");
+        assert_eq!(shown(&broker).await["dead"], left.len(), "as many as there are letters");
+        let gone = read(&broker, "$dead.dying", "after=1&on_gap=skip").await.json();
+        assert_eq!(gone["gap"]["reason"], "erased", "{gone}");
+        broker.kill();
+        broker.restart();
+    }
+}
+
+#[tokio::test]
 async fn g18_what_was_replaced_or_has_expired_goes_without_a_gap() {
     let broker = broker(&["retention.rules=state.> compact"]);
     let mut socket = Socket::open(&broker.public).await;
@@ -325,6 +384,65 @@ async fn g18_what_was_replaced_or_has_expired_goes_without_a_gap() {
     eventually("what has expired takes no space", is_small).await;
 }
 
+/// The newest of a key, or of the topic, over each door; none where there is none.
+async fn newest(broker: &Broker, key: Option<&str>) -> [Option<Value>; 2] {
+    let query = key.map_or(String::new(), |key| format!("?key={key}"));
+    let last = http::get(&broker.public, &format!("/v1/topics/st.1/last{query}")).await;
+    let last = (last.status == StatusCode::OK).then(|| last.json()["data"].clone());
+    let mut socket = Socket::open(&broker.public).await;
+    socket.subscribe(json!({"filters": ["st.1"], "last_per_key": true})).await;
+    let mut state = None;
+    loop {
+        let push = socket.push().await;
+        for event in push["events"]["events"].as_array().into_iter().flatten() {
+            if key.is_none() || event["key"] == json!(key) {
+                state = Some(event["data"].clone());
+            }
+        }
+        if push["caught_up"].is_object() {
+            return [last, state];
+        }
+    }
+}
+
+#[tokio::test]
+async fn g18_an_older_value_does_not_come_back_when_the_newest_has_expired_and_gone() {
+    let mut broker = broker(&[]);
+    let mut socket = Socket::open(&broker.public).await;
+    let value = |data: &str, key: &str| json!({"topic": "st.1", "data": data, "key": key});
+    let kept = socket.publish(value("b1", "B")).await;
+    socket.publish(value("a1", "A")).await;
+    publish(&broker, &["fill.0"], 30).await;
+    let short = |n: u64| json!({"topic": "fill.1", "data": body(n), "ttl_ms": 1500});
+    let mut events: Vec<Value> = (0..10).map(short).collect();
+    let mut newer = value("a2", "A");
+    newer["ttl_ms"] = json!(1500);
+    events.push(newer);
+    events.extend((10..40).map(short));
+    let placed = socket.call("publish_batch", json!({"events": events})).await;
+    let newer = placed["published_batch"]["results"][10]["offset"].as_u64().unwrap();
+    assert_eq!(newest(&broker, Some("A")).await, [Some(json!("a2")), Some(json!("a2"))]);
+    publish(&broker, &["fill.2"], 60).await;
+    eventually("it has expired", async || newest(&broker, Some("A")).await == [None, None]).await;
+    // Of the segments that it stood in most is gone.
+    let is_gone = async || read(&broker, "fill.1", "after=0").await.json()["events"] == json!([]);
+    let is_rewritten = async || {
+        let topics = http::get(&broker.public, "/v1/topics?filter=fill.1").await.json();
+        is_gone().await && topics["topics"][0]["count"].as_u64().is_none_or(|count| count < 20)
+    };
+    eventually("most has gone", is_rewritten).await;
+    for _ in 0..2 {
+        assert_eq!(newest(&broker, Some("A")).await, [None, None], "a1 is back");
+        assert_eq!(newest(&broker, Some("B")).await, [Some(json!("b1")), Some(json!("b1"))]);
+        assert_eq!(newest(&broker, None).await[0], None, "an older event of the topic is back");
+        let topics = http::get(&broker.public, "/v1/topics?filter=st.1").await.json();
+        assert_eq!(topics["topics"][0]["last"], newer, "{topics}");
+        assert_eq!(all(&broker, "st.1").await, [kept, kept + 1], "what lasts is read as ever");
+        broker.kill();
+        broker.restart();
+    }
+}
+
 #[tokio::test]
 async fn a_rule_that_is_wrong_is_refused_with_its_field() {
     let broker = broker(&[]);
@@ -334,12 +452,22 @@ async fn a_rule_that_is_wrong_is_refused_with_its_field() {
         ("/v1/retention/a", json!({"older": 1}), "older"),
         ("/v1/retention/a..b", json!({"compact": true}), "filter"),
         ("/v1/retention/a", json!([1]), "body"),
+        // Of these what the broker still needs stays: a rule would do nothing.
+        ("/v1/retention/$acks", json!({"max_events": 1}), "filter: $acks"),
+        ("/v1/retention/$dead.%3E", json!({"max_age": "1d"}), "filter: $dead.>"),
+        ("/v1/retention/$presence.a", json!({}), "filter: $presence.a"),
+        ("/v1/retention/$scheduled", json!({"compact": true}), "filter: $scheduled"),
     ] {
         let refused = call(&broker, Method::PUT, path, &rule).await;
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path} {rule}");
         assert!(refused.text().contains(needle), "{}", refused.text());
     }
     assert_eq!(http::get(&broker.public, "/v1/retention/a").await.status, StatusCode::NOT_FOUND);
+    for filter in ["$receipts.%3E", "$audit"] {
+        let path = format!("/v1/retention/{filter}");
+        let put = call(&broker, Method::PUT, &path, &json!({"max_age": "1d"})).await;
+        assert_eq!(put.status, StatusCode::OK, "{}", put.text());
+    }
 }
 
 #[tokio::test]

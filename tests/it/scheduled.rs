@@ -154,24 +154,22 @@ async fn events_come_in_the_order_of_their_moments() {
 
 #[tokio::test]
 async fn over_http_it_is_scheduled_and_cancelled() {
-    let broker = Broker::start();
-    let mut socket = Socket::open(&broker.public).await;
-    socket.subscribe(json!({"filters": ["a"]})).await;
+    let mut broker = Broker::start();
     let at = in_ms(DAY_MS);
     let headers = [
         ("content-type", "image/png"),
         ("tidings-deliver-at", at.as_str()),
         ("idempotency-key", "one"),
     ];
-    let plain = async || {
+    let plain = async |broker: &Broker| {
         let path = "/v1/topics/a/events";
         http::request(&broker.public, Method::POST, path, &headers, b"\x00\xff").await
     };
-    let first = plain().await;
+    let first = plain(&broker).await;
     assert_eq!(first.status, 202, "{}", first.text());
     let offset = first.json()["scheduled"]["offset"].clone();
     assert_eq!(first.json(), json!({"scheduled": {"offset": offset, "id": "one"}}));
-    let again = plain().await;
+    let again = plain(&broker).await;
     assert_eq!((again.status.as_u16(), &again.json()["scheduled"]["offset"]), (200, &offset));
 
     for _ in 0..2 {
@@ -179,6 +177,19 @@ async fn over_http_it_is_scheduled_and_cancelled() {
         assert_eq!((cancelled.status.as_u16(), cancelled.text().as_str()), (204, ""));
     }
     assert_eq!(metric(&broker, "tidings_scheduled_events ").await, Some(0.0));
+    // Whoever sends it again is not told that it waits.
+    broker.kill();
+    broker.restart();
+    let again = plain(&broker).await;
+    assert_eq!((again.status.as_u16(), &again.json()["code"]), (409, &json!("conflict")));
+    let text = again.json()["detail"].as_str().unwrap().to_owned();
+    assert!(text.starts_with("id: \"one\"") && text.contains("cancelled"), "{text}");
+    let mut socket = Socket::open(&broker.public).await;
+    let same = json!({"topic": "a", "id": "one", "data_base64": "AP8=", "datacontenttype": "image/png",
+        "deliver_at": at});
+    let error = socket.refused("publish", same).await;
+    assert_eq!((&error["code"], &error["message"]), (&json!("conflict"), &json!(text)));
+    socket.subscribe(json!({"filters": ["a"]})).await;
     let event = json!({"topic": "a", "data": "soon", "deliver_at": in_ms(100)});
     let soon = http::post_json(&broker.public, "/v1/events", &event).await;
     assert_eq!(soon.status, 202, "{}", soon.text());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::util::{
-    Broker, http,
+    Broker, eventually, http,
     sse::Sse,
     ws::{Socket, offsets},
 };
@@ -166,4 +166,44 @@ async fn what_contradicts_it_is_refused_by_name() {
     let read = http::get(&broker.public, "/v1/topics/a/events?last_per_key=true").await;
     assert_eq!(read.status, 400);
     assert!(read.json()["detail"].as_str().unwrap().starts_with("last_per_key: "));
+}
+
+#[tokio::test]
+async fn states_that_are_being_given_out_have_a_room_together() {
+    let broker = Broker::with(&["--set", "limits.state_slots=1000"]);
+    let mut publisher = Socket::open(&broker.public).await;
+    let event = |n: u64| json!({"topic": "doc.1", "key": format!("k{n}"), "data": "x".repeat(500)});
+    let events: Vec<Value> = (0..600).map(event).collect();
+    publisher.call("publish_batch", json!({"events": events})).await;
+    // Takes two minutes to be given out.
+    let mut slow = Socket::open(&broker.public).await;
+    slow.subscribe(wish(json!({"batch_max": 1, "max_bytes_per_second": 5000}))).await;
+    slow.take(1).await;
+    let mut other = Socket::open(&broker.public).await;
+    for more in [json!({}), json!({"durable": "d"})] {
+        let error = other.refused("subscribe", wish(more)).await;
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("unavailable"), &json!(true)));
+        assert!(error["retry_after_ms"].as_u64() > Some(0), "{error}");
+        assert!(error["message"].as_str().unwrap().contains("limits.state_slots"), "{error}");
+    }
+    let path = "/v1/topics/doc.*/events?last_per_key=true";
+    assert_eq!(Sse::open(&broker.public, path, &[]).await.status, 503);
+    let none = json!({"filters": ["nothing"], "last_per_key": true});
+    assert!(other.subscribe(none).await["cursor"].is_u64(), "a small one has room");
+    drop(slow);
+    let has_room = async || Sse::open(&broker.public, path, &[]).await.status == 200;
+    eventually("there is room again", has_room).await;
+    // Once it has been given out, its room is another's, though the subscription lasts.
+    let mut lasting = Vec::new();
+    for _ in 0..3 {
+        let mut socket = Socket::open(&broker.public).await;
+        let begun = async || {
+            let answer = socket.call("subscribe", wish(json!({}))).await;
+            answer["subscribed"].is_object()
+        };
+        eventually("it has room", begun).await;
+        assert_eq!(socket.take(600).await.len(), 600);
+        socket.expect("caught_up").await;
+        lasting.push(socket);
+    }
 }

@@ -26,6 +26,7 @@ import type {
   ClientOptions,
   Published,
   PublishRequest,
+  Receipt,
   Subscription,
 } from './types.js'
 
@@ -206,8 +207,20 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     },
     presence: async (topic, options) =>
       (await get<{ members: never }>(`presence/${encodeURIComponent(topic)}`, options)).members,
-    receipts: async (event, options) =>
-      (await get<{ receipts: never }>(`events/${offsetsOf(event)}/receipts`, options)).receipts,
+    async receipts(event, options) {
+      const all: Receipt[] = []
+      let cursor: string | undefined
+      do {
+        const query = queryOf(wordsOf({ limit: 1000, cursor }))
+        const page = await get<{ receipts: Receipt[]; cursor?: string }>(
+          `events/${offsetsOf(event)}/receipts?${query}`,
+          options,
+        )
+        all.push(...page.receipts)
+        cursor = page.cursor
+      } while (cursor)
+      return all
+    },
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
       get(`topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, options),
     async cancel(event, options) {

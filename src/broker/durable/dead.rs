@@ -11,6 +11,8 @@
 //! - The newest [`DEAD_MAX`] of the dead are known one by one; older ones count as skipped, and are redriven when they
 //!   are named.
 
+mod erased;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidings_proto::control::{AckState, DeadLetter};

@@ -83,7 +83,8 @@ fn a_small_segment_of_what_has_expired_goes_without_a_gap() {
             let mut world = World::new(1, 1 << 20);
             let (past, mut offsets) = (Expiry::At(Timestamp::from_millis(1)), Vec::new());
             for n in 0..of {
-                offsets.push(publish(&mut world, 0, (n >= left).then_some(past)).await);
+                // Each on a topic of its own: none covers another one.
+                offsets.push(publish(&mut world, n, (n >= left).then_some(past)).await);
             }
             seal(&mut world);
             let broker = world.broker.clone();
@@ -95,7 +96,7 @@ fn a_small_segment_of_what_has_expired_goes_without_a_gap() {
             let goes = (of - left) * 2 > of;
             let expected: Vec<bool> = (0..of).map(|n| !goes || n < left).collect();
             assert_eq!(there, expected, "{left} of {of} had not expired");
-            let gap = broker.log().trimmed(&filters(&["t.0"]), Cursor::START);
+            let gap = broker.log().trimmed(&filters(&["t.>"]), Cursor::START);
             assert_eq!(gap, None, "a gap where {left} of {of} had not expired");
         });
     }

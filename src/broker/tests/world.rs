@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{
     Broker, Ready, Subscription, acks::AckBox, assemble, controls::BrokerControls,
     error::SubscribeError, interest::before_arming, presence::Presence, publish::PublishTicket,
+    snapshot::States,
 };
 use crate::{
     clock::held,
@@ -78,7 +79,7 @@ impl World {
         .unwrap();
         let committer = opener.stepped(controls.clone());
         let (broker, stop) = assemble(
-            (handle, controls, acks, presence, schedule),
+            (handle, controls, acks, presence, schedule, States::new(1000)),
             super::super::DurablesMax { all: 100, of_subject: 100 },
             Vec::new(),
             &options.retention,

@@ -16,6 +16,7 @@ use tidings_storage::{Fate, Seen};
 
 use super::{
     Needs, Plan,
+    covers::Covers,
     rules::{Class, Rules},
 };
 use crate::log::{LogHandle, codec};
@@ -36,14 +37,15 @@ pub(super) struct Fates<'a> {
     pub(super) before: Cursor,
     /// By topic and key, whether something of them may stand there: of those that are looked for.
     pub(super) older: RefCell<Older>,
+    /// Of what has expired, what must stay.
+    pub(super) covers: RefCell<Covers>,
 }
 
 impl Fates<'_> {
     pub(super) fn of(&self, seen: &Seen<'_>, class: Class) -> Fate {
         match class {
             Class::Rule(index) if self.is_over(index) => Fate::Trim,
-            Class::Rule(_) if self.is_nothing_any_more(seen) => Fate::Pass,
-            Class::Rule(_) => Fate::Keep,
+            Class::Rule(_) => self.of_rule(seen),
             Class::Acks if self.plan.carry.covers(seen.offset) => Fate::Pass,
             Class::Acks => Fate::Keep,
             Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
@@ -70,10 +72,16 @@ impl Fates<'_> {
         self.over.get(index) == Some(&true)
     }
 
-    fn is_nothing_any_more(&self, seen: &Seen<'_>) -> bool {
-        let expires = codec::expires_of(seen.body);
-        self.replaced.contains(&seen.offset)
-            || expires.is_some_and(|at| at.as_millis() <= self.plan.now_ms)
+    fn of_rule(&self, seen: &Seen<'_>) -> Fate {
+        let mut covers = self.covers.borrow_mut();
+        if covers.has_expired(seen.topic, seen.body) {
+            return if covers.needs(seen) { Fate::Keep } else { Fate::Pass };
+        }
+        if self.replaced.contains(&seen.offset) {
+            return Fate::Pass;
+        }
+        covers.stays(seen);
+        Fate::Keep
     }
 
     /// A letter that cannot be read stays.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidings_proto::{
-    Filter,
+    Filter, Offset,
     control::{DEAD_ROOT, LOST_TOPIC, PRESENCE_ROOT, RetentionRule, SCHEDULED_TOPIC},
 };
 
@@ -89,23 +89,65 @@ fn specificity(filter: &Filter) -> (Vec<u8>, String) {
     (filter.as_str().split('.').map(rank).collect(), filter.as_str().to_owned())
 }
 
-/// Reads a rule as the settings have it: `chat.> max_age=30d max_bytes=1048576 max_events=1000 compact`.
-pub fn parse_rule(text: &str) -> Option<(Filter, RetentionRule)> {
-    let mut words = text.split_whitespace();
-    let filter = Filter::parse(words.next()?).ok()?;
-    let mut rule = RetentionRule::default();
-    let mut said = 0;
-    for word in words {
-        match word.split_once('=') {
-            Some(("max_age", age)) => rule.max_age_ms = Some(parse_age(age)?),
-            Some(("max_bytes", bytes)) => rule.max_bytes = Some(bytes.parse().ok()?),
-            Some(("max_events", events)) => rule.max_events = Some(events.parse().ok()?),
-            None if word == "compact" => rule.compact = true,
-            _ => return None,
-        }
-        said += 1;
+/// The first tokens of topics that keep what the broker lives on, whatever a rule says.
+const UNRULED: [&str; 7] =
+    ["$acks", "$subscriptions", "$retention", "$auth", SCHEDULED_TOPIC, DEAD_ROOT, PRESENCE_ROOT];
+
+/// Says why a rule for this filter would do nothing, if that is so.
+///
+/// # Errors
+/// What is wrong, which names the filter.
+pub fn check_ruled(filter: &Filter) -> Result<(), String> {
+    let root = filter.as_str().split('.').next().unwrap_or_default();
+    match UNRULED.contains(&root) {
+        true => Err(format!(
+            "{filter}: no rule holds for the broker's own topics under {root}: what the broker still needs of them stays, \
+             and the rest goes by itself or as the rule for > says"
+        )),
+        false => Ok(()),
     }
-    (said > 0).then_some((filter, rule))
+}
+
+/// Reads a rule as the settings have it: `chat.> max_age=30d max_bytes=1048576 max_events=1000 compact`.
+///
+/// # Errors
+/// What is wrong, which names the word.
+pub fn parse_rule(text: &str) -> Result<(Filter, RetentionRule), String> {
+    let mut words = text.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    let filter = Filter::parse(name).map_err(|error| format!("{name}: {error}"))?;
+    check_ruled(&filter)?;
+    let mut rule = RetentionRule::default();
+    for word in words {
+        let wrong = |what: &str| format!("{word}: {what}");
+        let is_twice = match word.split_once('=') {
+            Some(("max_age", age)) => {
+                let age = parse_age(age)
+                    .ok_or_else(|| wrong("it must be a time from 1s to 100 years, as in 30d"))?;
+                rule.max_age_ms.replace(age).is_some()
+            }
+            Some(("max_bytes", bytes)) => {
+                rule.max_bytes.replace(limit(bytes).map_err(wrong)?).is_some()
+            }
+            Some(("max_events", events)) => {
+                rule.max_events.replace(limit(events).map_err(wrong)?).is_some()
+            }
+            None if word == "compact" => std::mem::replace(&mut rule.compact, true),
+            _ => return Err(wrong("a rule has max_age=, max_bytes=, max_events= and compact")),
+        };
+        if is_twice {
+            return Err(wrong("it is said twice"));
+        }
+    }
+    match rule == RetentionRule::default() {
+        true => Err(format!("{filter}: say what holds, as in \"{filter} max_age=30d\"")),
+        false => Ok((filter, rule)),
+    }
+}
+
+fn limit(text: &str) -> Result<u64, &'static str> {
+    let number = text.parse().ok().filter(|number| (1..=Offset::MAX).contains(number));
+    number.ok_or("it must be 1 to 9007199254740991; leave it out for no limit")
 }
 
 /// The greatest age of a rule: a hundred years.
@@ -122,7 +164,7 @@ mod tests {
     use super::*;
 
     fn rules(texts: &[&str]) -> Rules {
-        let of = texts.iter().filter_map(|text| parse_rule(text));
+        let of = texts.iter().map(|text| parse_rule(text).unwrap());
         let of = of.map(|(filter, rule)| (filter.to_string(), (filter, rule)));
         Rules::new(of.collect(), RetentionRule::default())
     }
@@ -135,7 +177,6 @@ mod tests {
             "a.* max_events=3",
             "a.b max_events=4",
             "*.b max_events=5",
-            "$dead.> max_events=6",
         ]);
         let events = |topic: &str| match rules.class(topic) {
             Class::Rule(index) => rules.get(index).max_events,
@@ -166,8 +207,58 @@ mod tests {
             (filter.as_str(), rule.max_age_ms, rule.compact),
             ("a.>", Some(3_600_000), true)
         );
-        for text in ["", "a", "a max_age=0s", "a max_age", "a compact=1", "a..b compact", "a x=1"] {
-            assert_eq!(parse_rule(text), None, "{text}");
+        for (text, named) in [
+            ("", ""),
+            ("a", "a: "),
+            ("a max_age=0s", "max_age=0s: "),
+            ("a max_age=soon", "max_age=soon: "),
+            ("a max_age", "max_age: "),
+            ("a max_bytes=0", "max_bytes=0: "),
+            ("a max_events=0", "max_events=0: "),
+            ("a max_events=9007199254740992", "max_events=9007199254740992: "),
+            ("a max_events=-1", "max_events=-1: "),
+            ("a max_events=1 max_events=2", "max_events=2: "),
+            ("a max_bytes=1 max_bytes=1", "max_bytes=1: "),
+            ("a max_age=1h max_age=2h", "max_age=2h: "),
+            ("a compact max_events=1 compact", "compact: "),
+            ("a compact=1", "compact=1: "),
+            ("a..b compact", "a..b: "),
+            ("a x=1", "x=1: "),
+        ] {
+            let problem = parse_rule(text).unwrap_err();
+            assert!(problem.starts_with(named), "{text}: {problem}");
+        }
+        assert!(parse_rule("a max_bytes=1 max_events=9007199254740991").is_ok());
+    }
+
+    #[test]
+    fn a_rule_is_refused_where_it_would_do_nothing_and_only_there() {
+        let filters = ["$acks", "$subscriptions", "$retention", "$auth", "$scheduled"];
+        let own = [
+            "$dead.>",
+            "$dead.a",
+            "$presence.>",
+            "$presence.a.b",
+            "$receipts.>",
+            "$audit",
+            "$log.lost",
+            "$log.>",
+            "$later",
+            "a",
+            "*",
+            ">",
+        ];
+        for name in filters.into_iter().chain(own) {
+            let filter = Filter::parse(name).unwrap();
+            let rule = RetentionRule { max_events: Some(1), ..RetentionRule::default() };
+            let rules = [(name.to_owned(), (filter.clone(), rule))].into();
+            let rules = Rules::new(rules, RetentionRule::default());
+            let topic = name.replace('*', "a").replace('>', "lost");
+            let is_ruled = matches!(rules.class(&topic), Class::Rule(_));
+            assert_eq!(check_ruled(&filter).is_ok(), is_ruled, "{name}");
+            let problem = parse_rule(&format!("{name} compact")).err();
+            assert_eq!(problem.is_none(), is_ruled, "{problem:?}");
+            assert!(problem.is_none_or(|problem| problem.starts_with(name)), "{name}");
         }
     }
 }

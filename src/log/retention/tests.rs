@@ -1,11 +1,13 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
 use smallvec::smallvec;
 use tidings_proto::{
-    Filter, NewEvent, Offset, Timestamp, Topic,
+    Cursor, Filter, NewEvent, Offset, Timestamp, Topic,
     control::{DeadLetter, RetentionRule},
+    event::Expiry,
 };
+use tidings_storage::ScanLimit;
 
 use super::{Keeper, Needs, Options, Removed, Rules, is_over};
 use crate::{
@@ -68,10 +70,8 @@ impl Needs for Nobody {
 const SEGMENT_BYTES: u64 = 64 << 10;
 const SEGMENTS: usize = 12;
 
-/// A log with sealed segments, in each of which two of three events are on the topic `gone`; kept by keepers of which one
-/// pass may rewrite so many bytes.
-fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
-    let retention = Options { pass_bytes, ..Options::nothing() };
+/// An empty log on a simulated disk.
+fn log_with(retention: &Options) -> (LogHandle, Stepped) {
     let options = log::Options {
         dir: "simulated".into(),
         segment_bytes: SEGMENT_BYTES,
@@ -84,8 +84,22 @@ fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
     };
     let opener = open_on(Arc::new(SimDisk::new(1)), &options).unwrap();
     let handle = opener.handle.clone();
-    let mut committer = opener.stepped(Arc::new(Nobody));
+    (handle, opener.stepped(Arc::new(Nobody)))
+}
+
+fn publish(handle: &LogHandle, committer: &mut Stepped, event: &NewEvent) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let now = Timestamp::from_millis(clock::now().as_millis());
+    let draft = codec::draft(event, clock::event_id(), "alice", now, false);
+    drop(runtime.block_on(handle.append(smallvec![draft])).unwrap());
+    committer.step();
+}
+
+/// A log with sealed segments, in each of which two of three events are on the topic `gone`; kept by keepers of which one
+/// pass may rewrite so many bytes.
+fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
+    let retention = Options { pass_bytes, ..Options::nothing() };
+    let (handle, mut committer) = log_with(&retention);
     for topic in ["gone", "kept", "gone"].iter().cycle() {
         if handle.trimmer().sealed().len() == SEGMENTS {
             break;
@@ -94,10 +108,7 @@ fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
             data: Some(vec![b'1'; 1000].into()),
             ..NewEvent::on(Topic::parse(topic).unwrap())
         };
-        let now = Timestamp::from_millis(clock::now().as_millis());
-        let draft = codec::draft(&event, clock::event_id(), "alice", now, false);
-        drop(runtime.block_on(handle.append(smallvec![draft])).unwrap());
-        committer.step();
+        publish(&handle, &mut committer, &event);
     }
     let keeper = Keeper::new(&handle, &retention);
     (handle, committer, keeper)
@@ -150,4 +161,102 @@ fn a_pass_rewrites_one_segment_however_little_it_may() {
     let passes = passes(&mut keeper);
     assert_eq!(passes.len(), SEGMENTS);
     assert!(passes.iter().all(|(bytes, removed)| bytes.len() == 1 && removed.events > 0));
+}
+
+/// An event of which nothing but this matters: its topic, key and type, 0 to 2 each, and whether it has expired.
+type Sample = (u8, u8, u8, bool);
+
+fn sample() -> impl Strategy<Value = Sample> {
+    (0..2_u8, 0..3_u8, 0..2_u8, proptest::bool::weighted(0.75))
+}
+
+/// A log of these segments, and one more that is active.
+fn log_of(segments: &[Vec<Sample>]) -> (LogHandle, Stepped, Keeper) {
+    let retention = Options::nothing();
+    let (handle, mut committer) = log_with(&retention);
+    for segment in segments {
+        for (topic, key, kind, has_expired) in segment {
+            let event = NewEvent {
+                key: (*key > 0).then(|| format!("k{key}")),
+                kind: format!("type{kind}"),
+                expires: has_expired.then(|| Expiry::At(Timestamp::from_millis(1))),
+                ..NewEvent::on(Topic::parse(&format!("t.{topic}")).unwrap())
+            };
+            publish(&handle, &mut committer, &event);
+        }
+        handle.seal();
+        committer.step();
+    }
+    let keeper = Keeper::new(&handle, &retention);
+    (handle, committer, keeper)
+}
+
+/// What a subscription to one topic and key, or to all of a topic, has as its newest: to one type or to both.
+type Asked = (String, Option<String>, Option<String>);
+
+/// The newest of what may be asked for, where it has not expired; and how many events there are that have.
+fn newest(handle: &LogHandle) -> (BTreeMap<Asked, u64>, usize) {
+    let (mut newest, mut expired) = (BTreeMap::new(), 0);
+    let all = ScanLimit { events: usize::MAX, bytes: usize::MAX };
+    let reader = handle.reader();
+    let mut visit = |record: super::super::Record| {
+        let topic = record.topic.to_string();
+        let key = String::from_utf8(record.key.to_vec()).unwrap();
+        let kind = codec::kind_of(&record.body).unwrap().0.to_owned();
+        let has_expired = codec::expires_of(&record.body).is_some();
+        expired += usize::from(has_expired);
+        for asked in [(Some(&key), Some(&kind)), (Some(&key), None), (None, None)] {
+            let asked = (topic.clone(), asked.0.cloned(), asked.1.cloned());
+            newest.insert(asked, (record.offset.get(), has_expired));
+        }
+    };
+    reader.scan(Cursor::START, handle.committed(), None, all, &mut visit).unwrap();
+    let there = newest.into_iter().filter(|(_, (_, has_expired))| !has_expired);
+    (there.map(|(asked, (offset, _))| (asked, offset)).collect(), expired)
+}
+
+/// Passes without a rule, in which each segment was looked into.
+fn passes_without_rules(keeper: &mut Keeper, segments: usize) {
+    for _ in 0..segments * 2 + 2 {
+        let plan = keeper.plan(Rules::new(BTreeMap::new(), RetentionRule::default())).unwrap();
+        keeper.carry_out(&plan, &Nobody).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_has_expired_does_not_give_way_to_what_is_older(
+        segments in proptest::collection::vec(proptest::collection::vec(sample(), 1..10), 1..5),
+    ) {
+        let (handle, _committer, mut keeper) = log_of(&segments);
+        let (before, _) = newest(&handle);
+        passes_without_rules(&mut keeper, segments.len());
+        prop_assert_eq!(newest(&handle).0, before);
+    }
+}
+
+#[test]
+fn one_that_has_expired_covers_what_is_older_for_all_that_follow_it() {
+    // What lasts, and behind it, in one segment and in others, what has expired: of one type, then of another.
+    let lasting = (0, 1, 0, false);
+    let of = |kind| vec![(0, 1, kind, true); 5];
+    for (segments, left) in [
+        (vec![[vec![lasting], of(0)].concat()], 1),
+        (vec![vec![lasting], of(0)], 1),
+        // The last one of the topic, too: what stands in older segments is not looked at for that.
+        (vec![vec![lasting], of(0), of(0)], 2),
+        (vec![vec![lasting], of(0), [of(1), of(0), of(1)].concat()], 2),
+        // Nothing lasts: none is needed.
+        (vec![of(0), of(1), of(0)], 0),
+        // Another key, or none: of the topic the last one is needed, and of the key none.
+        (vec![vec![(0, 2, 0, false)], of(0), of(0)], 1),
+        (vec![vec![(0, 0, 0, false)], of(0), vec![(0, 2, 0, false)]], 0),
+    ] {
+        let (handle, _committer, mut keeper) = log_of(&segments);
+        let (before, _) = newest(&handle);
+        passes_without_rules(&mut keeper, segments.len());
+        let (after, expired) = newest(&handle);
+        assert_eq!(after, before, "{segments:?}");
+        assert_eq!(expired, left, "{segments:?}");
+    }
 }

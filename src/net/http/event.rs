@@ -1,7 +1,8 @@
 //! One event over HTTP, and who has acknowledged it.
 
 use hyper::{Response, StatusCode};
-use tidings_proto::{Code, Offset, Position, WireError, wire::cloudevents};
+use serde::Serialize;
+use tidings_proto::{Code, Offset, Position, WireError, message::Receipt, wire::cloudevents};
 
 use super::{
     Body, Call,
@@ -52,12 +53,23 @@ fn answer(call: &Call, session: &Session, event: &Stored) -> Result<Response<Bod
     Ok(response)
 }
 
+/// A page of receipts.
+#[derive(Serialize)]
+struct Page {
+    offset: Offset,
+    receipts: Vec<Receipt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
 /// `GET /v1/events/{offset}/receipts`.
 pub(super) async fn receipts(call: &Call) -> Result<Response<Body>, Refusal> {
     let session = call.session(Transport::Http)?;
-    call.query(&[])?;
+    let query = call.query(&["limit", "cursor"])?;
     let offset = offset(&session, &call.name)?;
-    Ok(respond::of(StatusCode::OK, &session.receipts(offset).await?)?)
+    let page = session.receipts(offset, query.get("cursor"), query.limit()?).await?;
+    let (receipts, cursor) = page;
+    Ok(respond::of(StatusCode::OK, &Page { offset, receipts, cursor })?)
 }
 
 /// The offset in a path, which may say its log.

@@ -113,8 +113,7 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         return Err(WireError::invalid(text));
     }
     let split = |name| -> Vec<String> {
-        let values = query.all(name).flat_map(|values| values.split(','));
-        values.filter(|value| !value.is_empty()).map(str::to_owned).collect()
+        query.all(name).flat_map(|values| values.split(',')).map(str::to_owned).collect()
     };
     let options = SubscribeOptions {
         after: query.after()?.map(After),

@@ -148,8 +148,7 @@ export async function openHttp(
     _subscribe(sink) {
       const stream = transport === 'sse' && streams < STREAMS_MAX
       // A request stays nowhere, so that the broker has nobody to list.
-      if (!stream && sink._request().presence)
-        core._failed(failure('unavailable', 'not listed over long poll'))
+      if (!stream && sink._request().presence) core._failed(failure('unavailable', 'not listed over long poll'))
       if (stream) streams++
       return openFeed(inner, sink, stream, () => {
         if (stream) streams--
