@@ -450,7 +450,6 @@ impl Values {
             bodies_bytes_max: self.size("limits.bodies_bytes_max", 67_108_864, 4_294_967_295)?,
             answers_bytes_max: self.size("limits.answers_bytes_max", 1_048_576, 4_294_967_295)?,
             demo,
-            ..net::Options::default()
         })
     }
 
