@@ -34,6 +34,12 @@ async fn ack(socket: &mut Socket, offsets: &[u64]) {
     assert!(answer["acked"].is_object(), "{answer}");
 }
 
+/// Asks the durable over HTTP.
+async fn post(broker: &Broker, call: &str, body: Value) -> Value {
+    let path = format!("/v1/subscriptions/d/{call}");
+    http::post_json(&broker.public, &path, &body).await.json()
+}
+
 #[tokio::test]
 async fn g3_higher_priorities_overtake_a_backlog_and_every_sixteenth_is_the_oldest() {
     let broker = Broker::start();
@@ -140,19 +146,16 @@ async fn what_comes_again_has_its_turn_as_the_oldest() {
     let mut publisher = Socket::open(&broker.public).await;
     let low = publish(&mut publisher, "low", 1).await;
     drop(attach(&broker, json!({})).await);
-    let call = async |call: &str, body: Value| {
-        let path = format!("/v1/subscriptions/d/{call}");
-        http::post_json(&broker.public, &path, &body).await.json()
+    let fetch = async || {
+        offsets(post(&broker, "fetch", json!({"limit": 1})).await["events"].as_array().unwrap())
     };
-    let fetch =
-        async || offsets(call("fetch", json!({"limit": 1})).await["events"].as_array().unwrap());
     assert_eq!(fetch().await, low);
-    call("nack", json!({"offsets": low, "delay_ms": 0})).await;
+    post(&broker, "nack", json!({"offsets": low, "delay_ms": 0})).await;
     publish(&mut publisher, "urgent", 40).await;
     for nth in 1.. {
         assert!(nth <= 16, "it has not come");
         let got = fetch().await;
-        call("ack", json!({"offsets": got})).await;
+        post(&broker, "ack", json!({"offsets": got})).await;
         if got == low {
             break;
         }
@@ -166,19 +169,15 @@ async fn what_is_urgent_and_comes_again_and_again_holds_up_nobody_for_ever() {
     let low = publish(&mut publisher, "low", 1).await;
     let urgent = publish(&mut publisher, "urgent", 1).await;
     drop(attach(&broker, json!({})).await);
-    let call = async |call: &str, body: Value| {
-        let path = format!("/v1/subscriptions/d/{call}");
-        http::post_json(&broker.public, &path, &body).await.json()
-    };
     for nth in 1.. {
         assert!(nth <= 17, "it has not come");
-        let fetched = call("fetch", json!({"limit": 1})).await;
+        let fetched = post(&broker, "fetch", json!({"limit": 1})).await;
         let got = offsets(fetched["events"].as_array().unwrap());
         if got == low {
             break;
         }
         assert_eq!(got, urgent);
-        call("nack", json!({"offsets": got, "delay_ms": 0})).await;
+        post(&broker, "nack", json!({"offsets": got, "delay_ms": 0})).await;
     }
 }
 
