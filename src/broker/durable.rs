@@ -279,7 +279,7 @@ impl DurableState {
 
     /// The same for this one, if it is due and may go.
     pub fn deliver_this_again(&mut self, offset: u64, owner: Token) -> Vec<(u64, u32)> {
-        let is_due = self.due.take(offset);
+        let is_due = self.due.remove(offset);
         is_due.then(|| self.go_again(offset, owner)).flatten().into_iter().collect()
     }
 
@@ -437,12 +437,10 @@ impl DurableState {
 
     /// Up to here nothing is left of what was to be delivered: what was is settled, but for letters to be written.
     pub fn pass_gone(&mut self, until: Cursor) {
-        let gone: Vec<u64> = self.outstanding.range(..=until.get()).map(|(at, _)| *at).collect();
-        for offset in gone {
-            let is_dying = |event: &Outstanding| event.phase == Phase::Dying;
-            if !self.outstanding.get(&offset).is_some_and(is_dying) {
-                self.ack(offset);
-            }
+        let gone = self.outstanding.range(..=until.get());
+        let gone = gone.filter(|(_, event)| event.phase != Phase::Dying).map(|(at, _)| *at);
+        for offset in gone.collect::<Vec<u64>>() {
+            self.ack(offset);
         }
         self.deliver_new(&[], until, 0, 0);
     }

@@ -157,8 +157,8 @@ impl Dead {
 
     /// What was redriven behind `cursor` up to `until`, and not taken by a socket since.
     pub(super) fn unseen_behind(&self, cursor: u64, until: u64) -> Vec<u64> {
-        let behind = cursor.saturating_add(1)..=until.max(cursor.saturating_add(1));
-        self.unseen.range(behind).copied().filter(|offset| *offset <= until).collect()
+        let behind = self.unseen.range(cursor.saturating_add(1)..).copied();
+        behind.take_while(|offset| *offset <= until).collect()
     }
 
     /// The cursor has passed what lies between these: nobody is to see it who is not among the wanted.

@@ -37,8 +37,9 @@ impl Due {
         offsets.into_iter().for_each(|offset| self.insert(offset));
     }
 
-    pub(super) fn remove(&mut self, offset: u64) {
-        self.order.remove(&(self.rank(offset), offset));
+    /// Takes out this one. False when it was not due.
+    pub(super) fn remove(&mut self, offset: u64) -> bool {
+        self.order.remove(&(self.rank(offset), offset))
     }
 
     /// Takes out the first, if its rank is at most this.
@@ -46,11 +47,6 @@ impl Due {
         let first = *self.order.first().filter(|(rank, _)| *rank <= rank_max)?;
         self.order.remove(&first);
         Some(first.1)
-    }
-
-    /// Takes out this one, if it is due.
-    pub(super) fn take(&mut self, offset: u64) -> bool {
-        self.order.remove(&(self.rank(offset), offset))
     }
 
     /// The lowest offset, whatever its rank.
