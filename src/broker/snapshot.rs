@@ -2,6 +2,8 @@
 //!
 //! - Events without a key have one slot a topic. What is not wanted has none and replaces nothing; where the newest that is
 //!   wanted has expired, its slot is empty.
+//! - What is left of a topic at or below what a limit of retention took out of it has none either: a newer one of its key
+//!   may have gone.
 //! - What was replaced while the state was gathered is left out: its newer event follows.
 //! - The cursor passes what is left out, so plain `after` resumes.
 //! - A durable gathers its state once, however many fetches and sessions it is given out over.
@@ -9,7 +11,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tidings_proto::{Cursor, Filters, Offset};
+use tidings_proto::{Cursor, Filters, Offset, Topic};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -151,8 +153,10 @@ impl Snapshot {
             // Others have their turn between two steps.
             tokio::task::yield_now().await;
         }
-        let mut offsets: Vec<Offset> = newest.into_values().collect();
-        offsets.retain(|offset| until.covers(*offset));
+        let is_state = |((topic, _), offset): ((Topic, Option<Box<str>>), Offset)| {
+            (until.covers(offset) && !log.trimmed_upto(&topic).covers(offset)).then_some(offset)
+        };
+        let mut offsets: Vec<Offset> = newest.into_iter().filter_map(is_state).collect();
         offsets.shrink_to_fit();
         offsets.sort_unstable();
         states.fit(&mut room, offsets.len())?;

@@ -419,7 +419,8 @@ impl LogHandle {
         Ok(several)
     }
 
-    /// The newest event on a topic, with this key where one is given.
+    /// The newest event on a topic, with this key where one is given; `None` also when a limit of retention has taken
+    /// out newer ones, of which nobody can say whether one had the key.
     ///
     /// # Errors
     /// [`ReadError::Damaged`] when one that may be it cannot be read; what else the storage finds.
@@ -437,7 +438,9 @@ impl LogHandle {
             })
             .await?;
         match found {
-            Ok(record) => Ok(record.map(|record| Arc::new(Stored::new(record)))),
+            Ok(record) => Ok(record
+                .filter(|record| !self.trimmed_upto(&record.topic).covers(record.offset))
+                .map(|record| Arc::new(Stored::new(record)))),
             Err(offset) => Err(Offset::new(offset).map_or(ReadError::Closed, ReadError::Damaged)),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use tidings_proto::{Cursor, Filters, message::GapReason};
+use tidings_proto::{Cursor, Filters, Topic, message::GapReason};
 use tidings_storage::{Trimmer, Why};
 use tokio::sync::watch;
 
@@ -28,6 +28,11 @@ impl LogHandle {
     /// Changes whenever events were taken out that readers are told of.
     pub fn trims_version(&self) -> u64 {
         self.shared.reader.trims_version()
+    }
+
+    /// The highest offset on the topic that a limit of retention or an erasure took out.
+    pub fn trimmed_upto(&self, topic: &Topic) -> Cursor {
+        self.shared.reader.trimmed_upto(topic.as_str())
     }
 
     /// Why events behind `after` that match were taken out, if some were, and the highest offset of them.

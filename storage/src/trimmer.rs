@@ -575,6 +575,12 @@ impl crate::Reader {
         self.shared().trims_version.load(Ordering::SeqCst)
     }
 
+    /// The highest offset on the topic that a limit or an erasure took out. Segments go by halves, so older events may
+    /// be left: they say nothing of what was the newest.
+    pub fn trimmed_upto(&self, topic: &str) -> Cursor {
+        self.shared().trims.read().upto(topic)
+    }
+
     /// Why something behind `after` that matches was taken out, if it was, and the highest offset of that.
     pub fn trimmed(&self, filters: &Filters, after: Cursor) -> Option<(Why, Cursor)> {
         self.shared().trims.read().behind(filters, after)

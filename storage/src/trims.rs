@@ -67,6 +67,12 @@ impl Trims {
         Offset::new(self.get(topic)?.ever)
     }
 
+    /// The highest offset of the topic that a limit or an erasure took out: whatever is left at or below it is only not
+    /// taken out yet.
+    pub(crate) fn upto(&self, topic: &str) -> Cursor {
+        Cursor::new(self.get(topic).map_or(0, |trim| trim.upto))
+    }
+
     /// Why something behind `after` that matches is gone, if it is, and the highest offset of what is gone.
     pub(crate) fn behind(&self, filters: &Filters, after: Cursor) -> Option<(Why, Cursor)> {
         if self.highest <= after.get() {

@@ -444,6 +444,31 @@ async fn g18_an_older_value_does_not_come_back_when_the_newest_has_expired_and_g
 }
 
 #[tokio::test]
+async fn g18_an_older_value_does_not_come_back_when_a_limit_has_taken_the_newest() {
+    let mut broker = broker(&["retention.rules=st.> max_events=10"]);
+    let mut socket = Socket::open(&broker.public).await;
+    let value = |data: &str| json!({"topic": "st.1", "data": data, "key": "A"});
+    let older = socket.publish(value("a1")).await;
+    // The segment that it stands in is kept for what else there is; that of the newer one goes whole.
+    publish(&broker, &["fill"], 30).await;
+    publish(&broker, &["st.2"], 20).await;
+    let newer = socket.publish(value("a2")).await;
+    publish(&broker, &["st.2"], 60).await;
+    let is_gone = async || !all(&broker, "st.1").await.contains(&newer);
+    eventually("the newer one is gone", is_gone).await;
+    for _ in 0..2 {
+        assert_eq!(all(&broker, "st.1").await, [older], "it is not taken out yet");
+        assert_eq!(newest(&broker, Some("A")).await, [None, None], "a1 is back");
+        assert_eq!(newest(&broker, None).await, [None, None], "a1 is back");
+        broker.kill();
+        broker.restart();
+    }
+    socket = Socket::open(&broker.public).await;
+    socket.publish(value("a3")).await;
+    assert_eq!(newest(&broker, Some("A")).await, [Some(json!("a3")), Some(json!("a3"))]);
+}
+
+#[tokio::test]
 async fn a_rule_that_is_wrong_is_refused_with_its_field() {
     let broker = broker(&[]);
     for (path, rule, needle) in [
