@@ -1,6 +1,7 @@
 //! Reads for one request, after which no subscription stays behind.
 //!
 //! - What was taken out of the log while it was read is told as a gap, for the events may lack it.
+//! - With `last_per_key` a read gives the state of what is behind its cursor, not its history.
 //! - A read from the first event there is has no gap: it begins anew with what is the first then, as long as nothing was given.
 
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tidings_proto::{
 
 use super::{
     Broker, From, READ_STEP, READ_TURNS_MAX, Read, bandwidth, error::SubscribeError,
-    interest::Ready, options::check, selection, selection::Selection,
+    interest::Ready, options::check, selection, selection::Selection, snapshot::Snapshot,
 };
 use crate::log::{Batch, ReadLimit};
 
@@ -68,7 +69,10 @@ impl Broker {
         loop {
             turn += 1;
             let committed = self.log.committed();
-            let mut batch = self.log.read(cursor, committed, &options.filters, step).await?;
+            let mut batch = match options.last_per_key {
+                true => self.state_behind(options, &selection, cursor, committed, limit).await?,
+                false => self.log.read(cursor, committed, &options.filters, step).await?,
+            };
             if let Some(until) = batch.damaged {
                 return Ok(self.damaged(batch, until, gap));
             }
@@ -106,6 +110,21 @@ impl Broker {
                 let _ = tokio::time::timeout_at(deadline, ready.wait()).await;
             }
         }
+    }
+
+    /// The first part of the state of (`cursor`, `until`]. It is gathered for each request anew: what one leaves is the
+    /// state behind its cursor.
+    async fn state_behind(
+        &self,
+        options: &SubscribeOptions,
+        selection: &Selection,
+        cursor: Cursor,
+        until: Cursor,
+        limit: ReadLimit,
+    ) -> Result<Batch, SubscribeError> {
+        let (log, filters) = (&self.log, &options.filters);
+        let state = Snapshot::gather(log, &self.states, filters, selection, cursor, until).await?;
+        Ok(state.next(log, cursor, limit).await?)
     }
 
     /// Why events that match were taken out behind `begun` since it was looked for last, if they were.

@@ -163,9 +163,48 @@ async fn what_contradicts_it_is_refused_by_name() {
         assert_eq!(error["code"], "invalid_argument");
         assert!(error["message"].as_str().unwrap().starts_with("last_per_key: "), "{error}");
     }
-    let read = http::get(&broker.public, "/v1/topics/a/events?last_per_key=true").await;
+    let since = "/v1/topics/a/events?last_per_key=true&since=2026-01-01T00:00:00Z";
+    let read = http::get(&broker.public, since).await;
     assert_eq!(read.status, 400);
     assert!(read.json()["detail"].as_str().unwrap().starts_with("last_per_key: "));
+}
+
+#[tokio::test]
+async fn g3_pages_of_a_state_give_the_newest_of_every_key() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let mut state = history(&mut publisher, 20).await;
+    let page = async |more: &str| {
+        let path = format!("/v1/topics/doc.*/events?last_per_key=true{more}");
+        http::get(&broker.public, &path).await.json()
+    };
+    let first = page("&limit=2").await;
+    let mut got = offsets(first["events"].as_array().unwrap());
+    assert_eq!((&got[..], &first["cursor"]), (&state[..2], &json!(state[1])));
+    // One that was given, and one that is still to be given, are replaced between two pages: each comes once more or once.
+    let mut replaced = Vec::new();
+    for at in [state[0], state[3]] {
+        let event = http::get(&broker.public, &format!("/v1/events/{at}")).await.json();
+        let newer = json!({"topic": event["topic"], "key": event["key"], "data": "newer"});
+        replaced.push(publisher.publish(newer).await);
+    }
+    state.remove(3);
+    state.extend(&replaced);
+    let mut after = first["cursor"].clone();
+    loop {
+        let next = page(&format!("&limit=2&after={after}")).await;
+        got.extend(offsets(next["events"].as_array().unwrap()));
+        after = next["cursor"].clone();
+        if after == next["last"] {
+            break;
+        }
+    }
+    assert_eq!(got, state);
+    // With nothing there it waits, and what comes is its state.
+    let rest = format!("&after={after}&wait=10s");
+    let (waited, placed) =
+        tokio::join!(page(&rest), publisher.publish(json!({"topic": "doc.1", "key": "k0"})),);
+    assert_eq!(offsets(waited["events"].as_array().unwrap()), [placed]);
 }
 
 #[tokio::test]

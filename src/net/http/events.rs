@@ -40,8 +40,7 @@ const KNOWN: [&str; 15] = [
     PRESENCE,
 ];
 /// Those of streams: a read is paced by its reader, and stays nowhere.
-const OF_STREAMS: [&str; 5] =
-    ["linger_ms", "conflate_ms", "last_per_key", "max_bytes_per_second", PRESENCE];
+const OF_STREAMS: [&str; 4] = ["linger_ms", "conflate_ms", "max_bytes_per_second", PRESENCE];
 /// The parameter with what a stream is listed with.
 pub(super) const PRESENCE: &str = "presence";
 

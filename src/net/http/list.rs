@@ -66,6 +66,8 @@ pub(super) async fn list(
         (None, Some(time)) => ReadFrom::Since(time),
         (None, None) => after(Cursor::START),
     };
+    // A read may go on in mid-state, as no subscription does.
+    let options = &SubscribeOptions { after: None, ..options.clone() };
     let found = fill(call, session, options, &from, limit, wait).await?;
     if let (Some(gap), OnGap::Error) = (&found.gap, options.on_gap) {
         return Err(session.gone(gap).into());
