@@ -350,7 +350,7 @@ impl Test {
             }
             Op::Reset { to } => self.reset(to).await?,
             Op::Kill { seed } => self.kill(seed),
-            Op::Read { from, last_per_key } => self.read(from, last_per_key).await,
+            Op::Read { from, last_per_key } => self.read(from, last_per_key).await?,
             Op::ReadOn { turns } => self.read_on(turns).await?,
             Op::Erase { topic } => self.erase(topic).await?,
             Op::Retain { topic, events } => self.retain(topic, events).await?,
@@ -812,8 +812,9 @@ impl Test {
         self.model.restart();
     }
 
-    async fn read(&mut self, from: Option<usize>, last_per_key: bool) {
-        let last = self.world().broker.log().committed().get();
+    async fn read(&mut self, from: Option<usize>, last_per_key: bool) -> Judged {
+        let log = self.world().broker.log().clone();
+        let last = log.committed().get();
         let from = from.map(|from| from as u64).filter(|from| *from <= last);
         let topics = 2;
         let now = self.now;
@@ -822,9 +823,20 @@ impl Test {
             let items = self.model.items.iter();
             items.filter(move |item| TOPICS[..topics].contains(&item.topic))
         };
+        // Up to where the events of a topic are gone, though some may be left.
+        let trimmed = |topic| log.trimmed_upto(&Topic::parse(topic).unwrap()).get();
+        for topic in &TOPICS[..topics] {
+            let upto = trimmed(topic);
+            let gone = || matching().filter(|item| item.gone && item.topic == *topic);
+            let is_right = (upto == 0 || gone().any(|item| item.offset == upto))
+                && gone().all(|item| !item.missed || item.offset <= upto);
+            ensure!(is_right, "{topic} is gone up to {upto}");
+        }
         let expected = match (last_per_key, from) {
             (true, _) => {
-                let there = matching().filter(|item| !item.gone);
+                // Nobody can say whether what is gone had the key.
+                let is_left = |item: &&Item| !item.gone && item.offset > trimmed(item.topic);
+                let there = matching().filter(is_left);
                 let slots: BTreeMap<(&str, u8), &Item> =
                     there.map(|item| ((item.topic, item.key), item)).collect();
                 // An older one is no state again when the newest has expired.
@@ -852,6 +864,7 @@ impl Test {
         let subscription = self.world().subscribe(&wanted, &ready, 2).await.unwrap();
         let told = subscription.cursor().get();
         self.reader = Some(Reader { subscription, expected, told, told_gone: 0, topics });
+        Ok(())
     }
 
     async fn read_on(&mut self, turns: u8) -> Judged {

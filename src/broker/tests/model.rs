@@ -215,12 +215,14 @@ impl Model {
             let was_last = self.is_last(&self.items[at]) && !self.items[at].gone;
             let dies = was_last && self.options.order == Order::Priority;
             let item = &mut self.items[at];
-            if !item.taken && item.is_open() && done(item.offset) {
+            let is_known = item.taken || item.attempts > 0;
+            // It was not wanted for a while: the broker may have found that.
+            let was_away = is_known && !was && is_wanted;
+            if (!item.taken || was_away) && item.is_open() && done(item.offset) {
                 (item.status, item.taken) = (if dies { Dead } else { Done }, true);
             }
-            // What was known of it may be known no more.
-            let is_known = item.taken || item.attempts > 0;
-            item.void = (is_known || was || item.void) && !is_wanted || is_known && item.void;
+            item.void =
+                (is_known || was || item.void) && !is_wanted || is_known && was && item.void;
         }
     }
 

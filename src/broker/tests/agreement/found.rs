@@ -561,3 +561,46 @@ fn a_last_delivery_before_a_kill_is_found_in_its_turn_unless_it_is_gone() {
     let ops: Vec<Op> = twice.into_iter().chain([attach(0), change]).collect();
     agrees_from_disk(options, 24, &ops);
 }
+
+#[test]
+fn lanes_wait_for_what_was_said_no_to_and_unwanted_for_a_while() {
+    let lanes = SubscribeOptions { order: Order::Priority, batch_max: 1, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 10, ..lanes };
+    let unsent = |turns| Op::Pull { slot: 0, turns, sent: false };
+    let change = |min_priority, max_in_flight| Op::Change {
+        topics: 1,
+        min_priority,
+        max_in_flight,
+        ack_wait_ms: 0,
+    };
+    let ops = [
+        attach(0),
+        unsent(3),
+        unsent(5),
+        Op::Nack { slot: 0, events: vec![9], delay_ms: Some(1) },
+        change(Some(2), 1),
+        KILL,
+        change(None, 4),
+        fetch(4),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn what_has_expired_before_a_window_is_found_when_that_is_over() {
+    let shared = SubscribeOptions { mode: Mode::Shared, conflate_ms: 20, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..shared };
+    let unsent = Op::Pull { slot: 0, turns: 1, sent: false };
+    let ops = [
+        Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) },
+        fetch(1),
+        attach(0),
+        unsent.clone(),
+        COMMIT,
+        publish(0, 0),
+        Op::Advance { ms: 20 },
+        COMMIT,
+        unsent,
+    ];
+    agrees(options, ops.to_vec());
+}

@@ -103,6 +103,8 @@ impl Model {
         let lane = |it: &Item| has_lanes.then_some(Reverse(it.priority));
         let mut turns: Vec<Item> = self.items.iter().filter(|it| is_waiting(it)).cloned().collect();
         turns.sort_by_key(|it| (lane(it), !it.taken, it.offset));
+        // The window begins with what has not expired: what has, before it, is found when that is over.
+        let has_young = turns.iter().any(|it| self.is_young(it, now));
         for (n, item) in turns.iter().enumerate() {
             let oldest =
                 turns[n..].iter().filter(|it| !it.taken && !it.void).map(|it| it.offset).min();
@@ -113,7 +115,8 @@ impl Model {
                 break;
             }
             let has_room = self.room(owner, !item.taken || item.status == Held, true) > 0;
-            if is_all && !item.taken && (!has_room || self.is_young(item, now)) {
+            let is_early = self.is_young(item, now) || has_young && has_expired(item, now);
+            if is_all && !item.taken && (!has_room || is_early) {
                 continue;
             }
             let is_free = item.is_due(now) && !self.is_blocked(item, owner, true);
