@@ -161,8 +161,7 @@ async fn route(
     }
     check_method(route, method)?;
     let is_safe = [Method::GET, Method::HEAD].contains(method);
-    // A stream of a durable takes it over from whoever reads it.
-    let changes = !is_safe || route.is_socket() || route == Route::SubscriptionEvents;
+    let changes = !is_safe || route.changes_by_reading(request.uri().query());
     if *standing == Standing::Foreign && changes {
         if route.is_socket() {
             metrics::handshake_rejected("origin");

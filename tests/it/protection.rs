@@ -22,6 +22,12 @@ use crate::{
 };
 
 const LIMITED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+/// What a browser says of a foreign page: with CORS its origin, without it the relation to us alone.
+const FOREIGN: [(&str, &str); 3] = [
+    ("origin", "http://evil.example"),
+    ("sec-fetch-site", "cross-site"),
+    ("sec-fetch-site", "same-site"),
+];
 
 async fn publish_with(broker: &Broker, headers: &[(&str, &str)]) -> http::Answer {
     http::request(&broker.public, Method::POST, "/v1/topics/a/events", headers, b"1").await
@@ -460,12 +466,37 @@ async fn s4_a_foreign_page_takes_no_durable_over() {
     let mut worker = Socket::open(&broker.public).await;
     worker.subscribe(json!({"filters": ["a"], "durable": "d"})).await;
     let path = "/v1/subscriptions/d/events";
-    let foreign = [("origin", "http://evil.example")];
-    assert_eq!(Sse::open(&broker.public, path, &foreign).await.status, 403);
+    for foreign in FOREIGN {
+        assert_eq!(Sse::open(&broker.public, path, &[foreign]).await.status, 403, "{foreign:?}");
+        // An image asks for no stream, and is given one all the same.
+        let image = http::request(&broker.public, Method::GET, path, &[foreign], b"").await;
+        assert_eq!(image.status, 403, "{foreign:?}");
+    }
     let offset = worker.publish(json!({"topic": "a"})).await;
     assert_eq!(worker.take(1).await[0]["offset"], offset, "it is the worker's");
     let own = format!("http://{}", broker.public);
-    assert_eq!(Sse::open(&broker.public, path, &[("origin", &own)]).await.status, 200);
+    for own in [("origin", own.as_str()), ("sec-fetch-site", "same-origin")] {
+        assert_eq!(Sse::open(&broker.public, path, &[own]).await.status, 200, "{own:?}");
+    }
+}
+
+#[tokio::test]
+async fn s4_a_foreign_page_is_listed_nowhere() {
+    let broker = Broker::with(&["--allow-origin", "https://app.example"]);
+    let paths = ["/v1/topics/room/events?presence={}", "/v1/events?topic=room&pres%65nce={}"];
+    for (path, foreign) in paths.into_iter().flat_map(|path| FOREIGN.map(|it| (path, it))) {
+        let stream = Sse::open(&broker.public, path, &[foreign]).await;
+        assert_eq!(stream.status, 403, "{path} {foreign:?}");
+    }
+    let last = async || http::get(&broker.public, "/v1/status").await.json()["log"]["last"].clone();
+    assert_eq!(last().await, 0, "nothing was written");
+    // It may read, though its browser keeps what it gets from it.
+    let plain = Sse::open(&broker.public, "/v1/topics/room/events", &[FOREIGN[1]]).await;
+    assert_eq!(plain.status, 200);
+    let own = Sse::open(&broker.public, paths[0], &[("sec-fetch-site", "same-origin")]).await;
+    let allowed = Sse::open(&broker.public, paths[1], &[("origin", "https://app.example")]).await;
+    assert_eq!([own.status, allowed.status], [200, 200]);
+    eventually("both are listed", async || last().await == 2).await;
 }
 
 #[tokio::test]
