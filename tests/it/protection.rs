@@ -461,6 +461,31 @@ async fn s4_an_open_broker_on_loopback_has_no_name_that_a_page_could_have() {
 }
 
 #[tokio::test]
+async fn s4_what_anybody_may_do_is_done_by_no_page_under_a_name_of_its_own() {
+    for grant in ["auth.anonymous.subscribe=news.>", "auth.anonymous.publish=news.>"] {
+        let guarded = guarded(&["--set", grant, "--allow-origin", "https://news.example"]);
+        let address = &guarded.broker.public;
+        // The page's own name, which it lets point to this machine: to its browser it is the page's own origin.
+        let rebound = |request: String| {
+            let own = format!("host: {address}");
+            request.replace(&own, "host: evil.example\r\norigin: http://evil.example")
+        };
+        let publish = format!(
+            "POST /v1/topics/news.a/events HTTP/1.1\r\nhost: {address}\r\ncontent-length: 1\r\n\r\n1"
+        );
+        let read = format!("GET /v1/topics/news.a/events HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        for request in [publish, read, raw::upgrade(address, "/v1/ws", "")] {
+            let (_, status, head) = raw::exchange(address, &rebound(request)).await;
+            assert_eq!(status, 403, "{grant}: {head}");
+        }
+        // The name that it is called by through a proxy on this machine is told it, as its page's origin.
+        let ours = raw::upgrade(address, "/v1/ws", "origin: https://news.example\r\n");
+        let ours = ours.replace(&format!("host: {address}"), "host: news.example");
+        assert_eq!(raw::exchange(address, &ours).await.1, 101, "{grant}");
+    }
+}
+
+#[tokio::test]
 async fn s4_a_foreign_page_takes_no_durable_over() {
     let broker = Broker::start();
     let mut worker = Socket::open(&broker.public).await;
