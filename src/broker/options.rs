@@ -15,7 +15,7 @@ use super::{
     idle::IDLE_EXPIRY_MS_MAX,
     pace::LINGER_MS_MAX,
     presence,
-    selection::{PATTERNS_MAX, is_pattern},
+    selection::{PATTERNS_MAX, is_media_type, is_pattern},
 };
 
 /// The most headers that a subscription may name.
@@ -201,6 +201,12 @@ fn check_selection(options: &SubscribeOptions) -> Checked {
             return invalid(field, &problem);
         }
     }
+    if let Some(pattern) = options.content_types.iter().find(|pattern| !is_media_type(pattern)) {
+        let problem = format!(
+            "{pattern:?} has parameters, which are not looked at: give the media type alone, as in \"text/plain\""
+        );
+        return invalid("content_types", &problem);
+    }
     if options.headers.len() > HEADERS_MAX {
         return invalid("headers", "at most 16 headers");
     }
@@ -304,7 +310,7 @@ mod tests {
         let start = Start::After(Position { cursor: Cursor::new(1), log: None });
         assert_eq!(blamed(&in_log(start)), None);
         assert_eq!(blamed(&in_log(Start::First)), Some("log"));
-        let cases: [Case; 34] = [
+        let cases: [Case; 36] = [
             ("durable", |it| it.durable = Some("a.b".to_owned())),
             ("filters", |it| it.filters = Filters::one(Filter::parse("$acks").unwrap())),
             ("after", |it| it.after = after()),
@@ -330,6 +336,8 @@ mod tests {
             ("types", |it| it.types = vec!["*.x".to_owned()]),
             ("content_types", |it| it.content_types = vec![String::new()]),
             ("content_types", |it| it.content_types = vec!["*/json".to_owned()]),
+            ("content_types", |it| it.content_types = vec!["a/b;c=d".to_owned()]),
+            ("content_types", |it| it.content_types = vec!["a/b ".to_owned()]),
             ("headers", |it| it.headers = [(String::new(), "x".to_owned())].into()),
             ("log", |it| it.log = Some("9f3c21d0".to_owned())),
             ("log", |it| {
