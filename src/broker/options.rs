@@ -22,6 +22,8 @@ use super::{
 const HEADERS_MAX: usize = 16;
 /// The most bytes a type or content type of a subscription may have.
 const PATTERN_BYTES_MAX: usize = 1024;
+/// The most bytes that all texts of a subscription's options have together: they are kept as long as it lives.
+const TEXTS_BYTES_MAX: usize = 8 * 1024;
 /// What the broker's own topics begin with that a durable may read.
 const OWN_OF_DURABLES: [&str; 3] = [DEAD_ROOT, RECEIPTS_ROOT, AUDIT_TOPIC];
 
@@ -216,7 +218,42 @@ fn check_selection(options: &SubscribeOptions) -> Checked {
     if options.headers.iter().any(|(name, value)| name.len() + value.len() > PATTERN_BYTES_MAX) {
         return invalid("headers", "a name and its value have 1024 bytes at most");
     }
-    Ok(())
+    check_texts(options)
+}
+
+/// How many bytes the filters, types, content types and headers have, by field.
+fn texts(options: &SubscribeOptions) -> [(&'static str, usize); 4] {
+    let sum = |texts: &[String]| texts.iter().map(String::len).sum();
+    let headers = options.headers.iter().map(|(name, value)| name.len() + value.len());
+    [
+        ("filters", options.filters.iter().map(|filter| filter.as_str().len()).sum()),
+        ("types", sum(&options.types)),
+        ("content_types", sum(&options.content_types)),
+        ("headers", headers.sum()),
+    ]
+}
+
+/// About how many bytes the options have as JSON.
+pub(super) fn json_bytes(options: &SubscribeOptions) -> usize {
+    const OF_NUMBERS: usize = 256;
+    let texts: usize = texts(options).iter().map(|(_, bytes)| bytes).sum();
+    OF_NUMBERS + texts + 9 * options.backoff_ms.len()
+}
+
+/// Blames the field with the most.
+fn check_texts(options: &SubscribeOptions) -> Checked {
+    let texts = texts(options);
+    let bytes: usize = texts.iter().map(|(_, bytes)| bytes).sum();
+    let largest = texts.into_iter().max_by_key(|(_, bytes)| *bytes);
+    match largest.filter(|_| bytes > TEXTS_BYTES_MAX) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let problem = format!(
+                "filters, types, content_types and headers have {TEXTS_BYTES_MAX} bytes together at most, and these have {bytes}"
+            );
+            invalid(field, &problem)
+        }
+    }
 }
 
 /// Who has dead letters.
@@ -299,6 +336,34 @@ mod tests {
             change(&mut options);
             assert_eq!(blamed(&options), Some(field));
         }
+    }
+
+    #[test]
+    fn all_texts_of_a_subscription_are_bounded_together() {
+        // Each within the bound of its own.
+        let many = |text: &str| (10..=73).map(|n| format!("{text}{n}")).collect::<Vec<_>>();
+        let filter =
+            |text: &String| Filter::parse(&format!("a.{text}.{}", "x".repeat(126))).unwrap();
+        let filters = many("").iter().map(filter).collect::<Vec<_>>();
+        let header = |n: usize| (format!("{n:02}"), "x".repeat(600));
+        let cases: [(&str, SubscribeOptions); 4] = [
+            ("filters", SubscribeOptions::to(Filters::new(filters).unwrap())),
+            ("types", SubscribeOptions { types: many(&"x".repeat(127)), ..ephemeral() }),
+            (
+                "content_types",
+                SubscribeOptions { content_types: many(&"x".repeat(127)), ..ephemeral() },
+            ),
+            ("headers", SubscribeOptions { headers: (0..16).map(header).collect(), ..ephemeral() }),
+        ];
+        for (field, options) in cases {
+            assert_eq!(blamed(&options), Some(field));
+        }
+        // All of it: one filter of a byte, types of 8191.
+        let mut types = many(&"x".repeat(126));
+        types.last_mut().unwrap().pop();
+        assert_eq!(blamed(&SubscribeOptions { types: types.clone(), ..ephemeral() }), None);
+        let headers = [("y".to_owned(), String::new())].into();
+        assert_eq!(blamed(&SubscribeOptions { types, headers, ..ephemeral() }), Some("types"));
     }
 
     #[test]

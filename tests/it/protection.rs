@@ -22,6 +22,7 @@ use crate::{
 };
 
 const LIMITED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 /// What a browser says of a foreign page: with CORS its origin, without it the relation to us alone.
 const FOREIGN: [(&str, &str); 3] = [
     ("origin", "http://evil.example"),
@@ -522,6 +523,54 @@ async fn s4_a_foreign_page_is_listed_nowhere() {
     let allowed = Sse::open(&broker.public, paths[1], &[("origin", "https://app.example")]).await;
     assert_eq!([own.status, allowed.status], [200, 200]);
     eventually("both are listed", async || last().await == 2).await;
+}
+
+#[tokio::test]
+async fn s5_a_page_of_durables_is_bounded_in_bytes() {
+    const COUNT: usize = 300;
+    let broker = Broker::start();
+    // As much as the options of one may have; what lies behind it is counted by topics.
+    let filters: Vec<_> = (0..64).map(|n| format!("a.{n}.{}", "x".repeat(120))).collect();
+    let body = json!({ "filters": filters }).to_string();
+    assert!((8000..9000).contains(&body.len()), "{}", body.len());
+    for n in 0..COUNT {
+        let path = format!("/v1/subscriptions/d{n:03}");
+        let put = http::request(&broker.public, Method::PUT, &path, &JSON, body.as_bytes()).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+    }
+    let (mut names, mut pages, mut more) = (Vec::new(), 0, String::new());
+    loop {
+        let path = format!("/v1/subscriptions?limit=1000{more}");
+        let answer = http::get(&broker.public, &path).await;
+        assert!(answer.body.len() < 1_200_000, "{} bytes", answer.body.len());
+        let page = answer.json();
+        let of_page = page["subscriptions"].as_array().unwrap();
+        names.extend(of_page.iter().map(|it| it["name"].as_str().unwrap().to_owned()));
+        pages += 1;
+        let Some(cursor) = page["cursor"].as_str() else { break };
+        assert!(!of_page.is_empty() && answer.body.len() > 1_000_000, "a page is full");
+        more = format!("&cursor={cursor}");
+    }
+    let all: Vec<_> = (0..COUNT).map(|n| format!("d{n:03}")).collect();
+    assert_eq!((names, pages), (all, 3));
+}
+
+#[tokio::test]
+async fn s5_what_a_subscription_keeps_is_bounded_on_every_door() {
+    let broker = Broker::start();
+    let types: Vec<_> = (0..64).map(|n| format!("{n}.{}", "x".repeat(126))).collect();
+    let mut socket = Socket::open(&broker.public).await;
+    let error = socket.refused("subscribe", json!({"filters": ["a"], "types": types})).await;
+    let is_named = |text: &Value| text.as_str().unwrap().starts_with("types: ");
+    assert!(error["code"] == "invalid_argument" && is_named(&error["message"]), "{error}");
+    let body = json!({"filters": ["a"], "types": types}).to_string();
+    let put = "/v1/subscriptions/d";
+    let read = format!("/v1/topics/a/events?types={}", types.join(","));
+    for (method, path, body) in [(Method::PUT, put, body.as_str()), (Method::GET, &read, "")] {
+        let answer = http::request(&broker.public, method, path, &JSON, body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(is_named(&answer.json()["detail"]), "{}", answer.text());
+    }
 }
 
 #[tokio::test]
