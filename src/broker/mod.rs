@@ -63,6 +63,7 @@ pub use self::{
     infos::DurableInfo,
     interest::Ready,
     letters::PlacedLetter,
+    options::kept_bytes,
     presence::Options as PresenceOptions,
     publish::{PublishTicket, Run, RunTicket},
     retention::{Erased, RetentionError, RuleInfo},

@@ -17,6 +17,7 @@ use tidings_proto::{
     Cursor, Offset,
     message::{Gap, GapReason},
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Counted,
@@ -71,6 +72,8 @@ pub struct Subscription {
     snapshot: Option<Arc<Snapshot>>,
     /// Where the subscriber's line is to be spared.
     bandwidth: Option<Box<Bandwidth>>,
+    /// Its part of the bound of all large ones.
+    _room: Option<Box<OwnedSemaphorePermit>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,12 +202,18 @@ impl Subscription {
             pace: parts.pace,
             snapshot: parts.snapshot,
             bandwidth: parts.bandwidth,
+            _room: None,
         }
     }
 
     /// The same, listed on its topics.
     pub(super) fn listed(self, presence: PresenceHold) -> Subscription {
         Subscription { presence: Some(Box::new(presence)), ..self }
+    }
+
+    /// The same, with its part of a bound until it ends.
+    pub fn within(self, room: Option<OwnedSemaphorePermit>) -> Subscription {
+        Subscription { _room: room.map(Box::new), ..self }
     }
 
     /// Ends it on purpose: where it is listed, it leaves at once.

@@ -21,7 +21,7 @@ impl Setting {
 }
 
 /// Every setting there is.
-pub const SETTINGS: [Setting; 67] = [
+pub const SETTINGS: [Setting; 68] = [
     setting(
         "server.listen",
         "127.0.0.1:8080",
@@ -206,6 +206,12 @@ pub const SETTINGS: [Setting; 67] = [
         "one message or request body",
     ),
     setting("limits.subscriptions_max", "1000", "1 to 100000", "subscriptions of one socket"),
+    setting(
+        "limits.subscriptions_bytes_max",
+        "1073741824",
+        "1048576 to 68719476736",
+        "what all large subscriptions (over 4 KiB) keep in memory together, about; more are refused",
+    ),
     setting("limits.durables_max", "100000", "1 to 10000000", "durable subscriptions"),
     setting(
         "limits.durables_per_subject",

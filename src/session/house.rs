@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use tidings_proto::{Code, Filters, WireError};
-use tokio::sync::Semaphore;
+use tidings_proto::{Code, Filters, SubscribeOptions, WireError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::{AuthError, Authenticator, Identity, Tickets},
-    broker::Broker,
+    broker::{Broker, kept_bytes},
     clock,
     log::Health,
     metrics::Gauges,
@@ -34,6 +34,9 @@ use crate::{
 
 /// When a subject may come that has as many sessions as it may, in milliseconds.
 const STAY_MS: (u64, u64) = (1000, 5000);
+
+/// How much a subscription may keep without being counted among the large ones, in bytes.
+const SMALL_BYTES: usize = 4096;
 
 /// The bounds of every session.
 #[derive(Clone, Debug)]
@@ -56,6 +59,8 @@ pub struct Limits {
     pub message_timeout: Duration,
     /// The most bytes of messages that have come in part, of all sockets together.
     pub messages_bytes_max: usize,
+    /// The most bytes that all large subscriptions keep together.
+    pub subscriptions_bytes_max: usize,
     /// How often something may be done.
     pub rates: rates::Options,
     /// How many connections there may be of an address, and of strangers.
@@ -82,6 +87,8 @@ pub struct House {
     pub compressor: Compressor,
     /// The room for messages of sockets that have come in part: a permit for each byte.
     pub messages: Arc<Semaphore>,
+    /// The room for what large subscriptions keep: a permit for each byte.
+    subscriptions: Arc<Semaphore>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -136,6 +143,7 @@ impl House {
             audit: Audit::default(),
             compressor: Compressor::new(limits.message_bytes_max),
             messages: Arc::new(Semaphore::new(limits.messages_bytes_max)),
+            subscriptions: Arc::new(Semaphore::new(limits.subscriptions_bytes_max)),
             broker,
             authenticator,
             limits,
@@ -194,6 +202,27 @@ impl House {
             segments: log.segments(),
             ready: self.checks().iter().all(|check| check.failed.is_none()),
         }
+    }
+
+    /// Room for what a subscription keeps; one that keeps little needs none, so that nobody who asks for much keeps others
+    /// out.
+    pub(super) fn room(
+        &self,
+        options: &SubscribeOptions,
+    ) -> Result<Option<OwnedSemaphorePermit>, WireError> {
+        let bytes = kept_bytes(options);
+        if bytes <= SMALL_BYTES {
+            return Ok(None);
+        }
+        let wanted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.subscriptions.clone().try_acquire_many_owned(wanted).map(Some).map_err(|_| {
+            let text = format!(
+                "there is no room for so large a subscription: all large ones keep {} bytes (limits.subscriptions_bytes_max): give it fewer filters, or come again",
+                self.limits.subscriptions_bytes_max
+            );
+            let wait_ms = clock::random_between(STAY_MS.0, STAY_MS.1);
+            WireError::new(Code::Unavailable, text).retry_after_ms(wait_ms)
+        })
     }
 
     /// What somebody is told whose token does not hold: once they come too fast, that.

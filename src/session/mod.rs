@@ -172,8 +172,10 @@ impl Session {
         }
         self.take(Kind::Subscribes, 1)?;
         self.take(Kind::ReplayBytes, 1)?;
+        let room = self.house.room(options)?;
         let subject = &self.identity.subject;
         let subscribed = self.broker().subscribe_as(self.id, options, subject, ready, number).await;
+        let subscribed = subscribed.map(|subscription| subscription.within(room));
         subscribed.map_err(|error| of_subscribe(&error, self.broker().log().id()))
     }
 
@@ -190,6 +192,8 @@ impl Session {
     ) -> Result<Read, WireError> {
         self.check_read(&options.filters)?;
         self.take(Kind::ReplayBytes, 1)?;
+        // One that waits is told of what comes, as a subscription is.
+        let _room = if wait.is_zero() { None } else { self.house.room(options)? };
         let reading = async {
             let read = self.broker().read(options, from, limit, wait).await;
             read.map_err(|error| of_subscribe(&error, self.broker().log().id()))

@@ -574,6 +574,43 @@ async fn s5_what_a_subscription_keeps_is_bounded_on_every_door() {
 }
 
 #[tokio::test]
+async fn s5_large_subscriptions_have_a_bound_together_and_small_ones_always_come_in() {
+    let broker = Broker::with(&["--set", "limits.subscriptions_bytes_max=1048576"]);
+    let filters = |n: u32| -> Vec<String> {
+        (0..64).map(|filter| format!("f{n}-{filter}{}", ".x".repeat(13))).collect()
+    };
+    let mut socket = Socket::open(&broker.public).await;
+    // Each counts 64 × 14 tokens: 0.29 MB.
+    for n in 0..3 {
+        socket.subscribe(json!({ "filters": filters(n) })).await;
+    }
+    let mut other = Socket::open(&broker.public).await;
+    for options in [json!({}), json!({"durable": "d"})] {
+        let mut options = options;
+        options["filters"] = json!(filters(3));
+        let error = other.refused("subscribe", options).await;
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("unavailable"), &json!(true)));
+        assert!(error["message"].as_str().unwrap().contains("subscriptions_bytes_max"), "{error}");
+    }
+    let topics = filters(3).iter().map(|filter| format!("topic={filter}&")).collect::<String>();
+    let read = format!("/v1/events?{topics}");
+    assert_eq!(Sse::open(&broker.public, &read, &[]).await.status, 503);
+    assert_eq!(http::get(&broker.public, &format!("{read}wait=1s")).await.status, 503);
+    assert_eq!(http::get(&broker.public, &read).await.status, 200, "it waits for nothing");
+    other.subscribe(json!({"filters": ["a.b.c", "d.>"]})).await;
+    let offset = other.publish(json!({"topic": "a.b.c"})).await;
+    assert_eq!(other.take(1).await[0]["offset"], offset);
+    // What has ended makes room.
+    socket.call("unsubscribe", json!({"subscription": 1})).await;
+    other.subscribe(json!({ "filters": filters(3) })).await;
+    drop(socket);
+    eventually("the connection's have ended", async || {
+        Sse::open(&broker.public, &read, &[]).await.status == 200
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn s7_one_reader_has_its_share_of_the_requests_that_wait() {
     let guarded = guarded(&["--set", "limits.long_polls_per_subject=1"]);
     let grants = json!({"subscribe": ["a"], "publish": ["a"]});
