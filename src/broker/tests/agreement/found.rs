@@ -604,3 +604,25 @@ fn what_has_expired_before_a_window_is_found_when_that_is_over() {
     ];
     agrees(options, ops.to_vec());
 }
+
+#[test]
+fn what_was_given_and_unwanted_for_a_while_may_be_passed_by_the_time_of_a_kill() {
+    let shared = SubscribeOptions { mode: Mode::Shared, ..exclusive_on(2) };
+    let options = SubscribeOptions { max_in_flight: 2, batch_max: 1, ..shared };
+    let change =
+        |topics| Op::Change { topics, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let on_other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let ops = [on_other, COMMIT, fetch(1), change(1), publish(0, 0), COMMIT, fetch(1)];
+    agrees(options, ops.into_iter().chain([publish(0, 0), change(2), KILL]).collect());
+}
+
+#[test]
+fn what_is_left_of_a_topic_whose_newest_is_gone_is_no_state() {
+    let state = SubscribeOptions { last_per_key: true, start: Start::Now, ..exclusive_on(3) };
+    let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..state };
+    let on_other = Op::Publish { topic: 2, key: 0, priority: 0, ttl_ms: None };
+    let erase = |topic| Op::Erase { topic };
+    let retain = Op::Retain { topic: None, events: 0 };
+    let ops = [erase(0), on_other, erase(1), publish(0, 0), retain, fetch(1)];
+    agrees_from_disk(options, 6, &ops);
+}

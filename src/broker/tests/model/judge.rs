@@ -28,11 +28,18 @@ impl Model {
         (is_of_state || conflates) && self.items.iter().filter(is_newer).any(by)
     }
 
+    /// Whether it is no state, since a newer one that is gone may have had its key.
+    fn is_trimmed(&self, item: &Item) -> bool {
+        let is_newer = |it: &Item| it.gone && it.topic == item.topic && it.offset > item.offset;
+        item.offset <= self.state_until && self.items.iter().any(is_newer)
+    }
+
     /// What is void by now.
     pub(in super::super) fn look(&mut self, now: u64) {
         for at in 0..self.items.len() {
             let item = &self.items[at];
-            let is_void = item.gone || has_expired(item, now) || self.is_replaced(item, |_| true);
+            let is_lost = item.gone || has_expired(item, now) || self.is_trimmed(item);
+            let is_void = is_lost || self.is_replaced(item, |_| true);
             let item = &mut self.items[at];
             if is_void && !item.void {
                 // The turn of the oldest may be spent on it.
@@ -134,7 +141,7 @@ impl Model {
             item.taken = true;
             item.status = match is_found {
                 true if dies => Dying,
-                true if item.void => Done,
+                true if item.void && !item.maybe => Done,
                 _ => item.status,
             };
         }
