@@ -351,10 +351,16 @@ impl Broker {
     /// # Errors
     /// [`ReadError::Damaged`] where it cannot be read; the storage's.
     pub async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, ReadError> {
-        let mut found = self.log.get_many(vec![offset], usize::MAX).await?;
-        match found.damaged.is_empty() {
-            true => Ok(found.events.pop()),
-            false => Err(ReadError::Damaged(offset)),
+        loop {
+            let mut found = self.log.get_many(vec![offset], usize::MAX).await?;
+            // It has left the memory in that moment.
+            if !found.left.is_empty() {
+                continue;
+            }
+            return match found.damaged.is_empty() {
+                true => Ok(found.events.pop()),
+                false => Err(ReadError::Damaged(offset)),
+            };
         }
     }
 

@@ -21,6 +21,7 @@ use super::{
     error,
     guests::{Caps, Guest, Guests, Stay},
     of_read,
+    outputs::Outputs,
     rates::{self, Granted, Kind, Limiter, Meter},
     standing,
 };
@@ -56,6 +57,8 @@ pub struct Limits {
     pub message_timeout: Duration,
     /// The most bytes of messages that have come in part, of all sockets together.
     pub messages_bytes_max: usize,
+    /// The most bytes of large answers that wait for sockets, of all together; and as much again of large batches.
+    pub answers_bytes_max: usize,
     /// How often something may be done.
     pub rates: rates::Options,
     /// How many connections there may be of an address, and of strangers.
@@ -82,6 +85,10 @@ pub struct House {
     pub compressor: Compressor,
     /// The room for messages of sockets that have come in part: a permit for each byte.
     pub messages: Arc<Semaphore>,
+    /// The room for answers that wait for sockets: a permit for each byte.
+    pub answers: Arc<Semaphore>,
+    /// The room for large batches on their way.
+    pub outputs: Arc<Outputs>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -136,6 +143,8 @@ impl House {
             audit: Audit::default(),
             compressor: Compressor::new(limits.message_bytes_max),
             messages: Arc::new(Semaphore::new(limits.messages_bytes_max)),
+            answers: Arc::new(Semaphore::new(limits.answers_bytes_max)),
+            outputs: Outputs::new(limits.answers_bytes_max),
             broker,
             authenticator,
             limits,

@@ -19,6 +19,7 @@ mod metering;
 mod numbered;
 mod operate;
 pub mod outbox;
+pub mod outputs;
 mod publishing;
 pub mod rates;
 mod retention;

@@ -626,3 +626,76 @@ fn what_is_left_of_a_topic_whose_newest_is_gone_is_no_state() {
     let ops = [erase(0), on_other, erase(1), publish(0, 0), retain, fetch(1)];
     agrees_from_disk(options, 6, &ops);
 }
+
+#[test]
+fn what_dies_in_its_turn_is_dead_when_it_is_put_away_at_once() {
+    let options = SubscribeOptions {
+        max_deliveries: 2,
+        max_in_flight: 1,
+        batch_max: 1,
+        conflate_ms: 20,
+        ..exclusive_on(1)
+    };
+    let unsent = |slot| Op::Pull { slot, turns: 1, sent: false };
+    let mut ops = vec![publish(0, 0); 5];
+    ops.extend([
+        COMMIT,
+        attach(1),
+        unsent(1),
+        attach(2),
+        unsent(2),
+        COMMIT,
+        KILL,
+        fetch(1),
+        Op::PutAway,
+    ]);
+    agrees(options, ops);
+}
+
+#[test]
+fn the_turn_of_the_oldest_waits_until_there_is_room_for_it() {
+    let lanes = SubscribeOptions { order: Order::Priority, mode: Mode::Shared, ..exclusive_on(3) };
+    let options = SubscribeOptions { max_in_flight: 15, batch_max: 3, ..lanes };
+    let unsent = |slot, turns| Op::Pull { slot, turns, sent: false };
+    let ops = [
+        attach(2),
+        unsent(2, 5),
+        unsent(2, 1),
+        Op::Nack { slot: 2, events: vec![4], delay_ms: None },
+        attach(1),
+        unsent(1, 1),
+        Op::Ack { slot: 2, events: vec![13], up_to: false },
+        fetch(1),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn what_dies_at_an_attach_is_dead_when_it_is_put_away_at_once() {
+    let options =
+        SubscribeOptions { max_deliveries: 2, max_in_flight: 3, batch_max: 2, ..exclusive_on(2) };
+    let on = |topic| Op::Publish { topic, key: 0, priority: 0, ttl_ms: None };
+    let ops = [
+        on(1),
+        Op::Read { from: None, last_per_key: false },
+        on(2),
+        on(0),
+        on(0),
+        Op::Erase { topic: 1 },
+        on(0),
+        fetch(1),
+        Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 },
+        on(0),
+        fetch(1),
+        Op::Retain { topic: None, events: 1 },
+        attach(1),
+        Op::Pull { slot: 1, turns: 1, sent: false },
+        attach(0),
+        COMMIT,
+        KILL,
+        attach(0),
+        Op::PutAway,
+        KILL,
+    ];
+    agrees(options, ops.to_vec());
+}
