@@ -13,7 +13,7 @@ import { openSocket } from './core/socket.js'
 import { createSubscription, type LiveSubscription } from './core/subscription.js'
 import { createTokens } from './core/tokens.js'
 import { uuidv7 } from './core/uuid.js'
-import { abortable, deadline } from './core/wait.js'
+import { abortable, within } from './core/wait.js'
 import { placeWords, publishWords, queryOf, toEvent, wordsOf } from './core/words.js'
 import { memoryCursors } from './cursors.js'
 import { failure, TidingsError } from './errors.js'
@@ -150,17 +150,18 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     disconnect: () => disconnect(),
     ready(options = {}) {
       const { signal, timeoutMs = Infinity } = typeof options === 'number' ? { timeoutMs: options } : options
-      const limit = deadline(timeoutMs, signal)
-      return abortable<void>(limit.signal, (resolve, reject) => {
-        const look = (): void => {
-          const { state, error } = client.status
-          if (state === 'connected') resolve()
-          else if (closed) reject(failure('closed', 'the client is closed'))
-          else if (state === 'disconnected' && error) reject(error)
-        }
-        look()
-        return client.on('state', look)
-      }).finally(limit._done)
+      const connected = (limit: AbortSignal): Promise<void> =>
+        abortable(limit, (resolve, reject) => {
+          const look = (): void => {
+            const { state, error } = client.status
+            if (state === 'connected') resolve()
+            else if (closed) reject(failure('closed', 'the client is closed'))
+            else if (state === 'disconnected' && error) reject(error)
+          }
+          look()
+          return client.on('state', look)
+        })
+      return within(timeoutMs, connected, signal)
     },
     async close() {
       if (closed) return

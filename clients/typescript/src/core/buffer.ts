@@ -1,14 +1,14 @@
 // What a subscription has received and nobody has taken yet, in the order of the stream.
 
-import type { Gap, TidingsEvent } from '../types.js'
+import type { TidingsEvent } from '../types.js'
 import { weight } from './weight.js'
 
-/** An event, or something that is told in its place between events; nothing at all: another session has it. */
+/** An event, or what is to be done in its place between events. */
 export interface Item {
   readonly _event?: TidingsEvent
-  readonly _mark?: number
-  readonly _caughtUp?: number
-  readonly _gap?: Gap
+  _act?(): void
+  /** It does not come again with the events that do. */
+  readonly _once?: boolean
 }
 
 export interface Buffer {
@@ -18,7 +18,7 @@ export interface Buffer {
   _room(): number
   _push(item: Item): void
   _take(): Item | undefined
-  /** Takes out events and what was said between them, but for gaps: they will come again. Their offsets. */
+  /** Takes out what will come again. The offsets of the events. */
   _forget(): number[]
   _clear(): void
 }
@@ -63,7 +63,7 @@ export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
     _forget() {
       const left = items.slice(at)
       clear()
-      items = left.filter(([{ _gap: gap }]) => gap)
+      items = left.filter(([{ _once: once }]) => once)
       return left.flatMap(([{ _event: event }]) => event?.offset ?? [])
     },
     _clear: clear,

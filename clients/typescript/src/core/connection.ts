@@ -20,7 +20,7 @@ import type { Core } from './core.js'
 import { capabilities } from './http-link.js'
 import type { Link, LinkHooks } from './link.js'
 import { errorOf, isFinal } from './verdict.js'
-import { aborted, alarm, deadline, sleep } from './wait.js'
+import { aborted, alarm, sleep, within } from './wait.js'
 
 /** A connection that did not last so long counts as a failure of its transport. */
 const GOOD_AFTER_MS = 5_000
@@ -127,30 +127,21 @@ export function createConnection(
   }
 
   const open = async (transport: TransportName, signal: AbortSignal): Promise<Link> => {
-    const limit = deadline(connectTimeoutMs, signal)
     let mine: Link | undefined
     // A hook is heard only of the link in use: one that is lost before it is taken fails the try.
     const used = (): boolean => mine !== undefined && link === mine
-    try {
-      mine = await dial(
-        transport,
-        {
-          _lost: (error) => used() && lost(error),
-          _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
-          _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
-          _tokenExpiring: () =>
-            void tokens._renewed().then((token) => token && used() && mine?._refresh(token), failed),
-        },
-        limit.signal,
-      )
-      if (signal.aborted) {
-        mine._close()
-        throw aborted(signal)
-      }
-      return mine
-    } finally {
-      limit._done()
+    const hooks: LinkHooks = {
+      _lost: (error) => used() && lost(error),
+      _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
+      _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
+      _tokenExpiring: () => void tokens._renewed().then((token) => token && used() && mine?._refresh(token), failed),
     }
+    mine = await within(connectTimeoutMs, (limit) => dial(transport, hooks, limit), signal)
+    if (signal.aborted) {
+      mine._close()
+      throw aborted(signal)
+    }
+    return mine
   }
 
   const take = (next: Link): void => {

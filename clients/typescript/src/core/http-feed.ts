@@ -7,7 +7,7 @@ import type { HttpLink, ReadWords } from './http-link.js'
 import type { Feed, Sink } from './link.js'
 import { type SseEvent, sseParser } from './sse.js'
 import { errorOf, isOfLink, lost, refusal } from './verdict.js'
-import { deadline, onAbort, sleep } from './wait.js'
+import { onAbort, sleep, within } from './wait.js'
 import { queryOf } from './words.js'
 
 /** The broker sends a comment on a stream where it sent nothing for so long. */
@@ -84,35 +84,28 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   // ---- Streams.
 
-  const stream = async (at: string): Promise<void> => {
-    const beganMs = Date.now()
-    // Until it begins, and then from piece to piece.
-    const limit = deadline(settings.connectTimeoutMs, signal)
-    let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
-    try {
-      const { headers, body } = await http._stream(at, limit.signal)
-      const log = headers.get('tidings-log') ?? undefined
-      if (log) link._known(log)
-      // A durable begins with all that is open: it is behind again until that has come.
-      if (durable !== undefined) caughtUp = false
-      begin(Number(headers.get('tidings-cursor')), log)
+  const stream = (at: string): Promise<void> => {
+    const read = async (limit: AbortSignal, again: (ms: number) => void): Promise<void> => {
+      const beganMs = Date.now()
+      const listen = (): void => again(COMMENT_EVERY_MS + settings.pingGraceMs)
       const parse = sseParser()
       const text = new TextDecoder()
-      reader = body?.getReader()
-      for (;;) {
-        limit._again(COMMENT_EVERY_MS + settings.pingGraceMs)
-        const { value } = (await reader?.read()) ?? {}
-        if (!value || signal.aborted) break
-        if (!deliver(parse(text.decode(value, { stream: true })))) return
+      const pieces = http._stream(at, limit, (headers) => {
+        const log = headers.get('tidings-log') ?? undefined
+        if (log) link._known(log)
+        // A durable begins with all that is open: it is behind again until that has come.
+        if (durable !== undefined) caughtUp = false
+        begin(Number(headers.get('tidings-cursor')), log)
+        listen()
+      })
+      for await (const piece of pieces) {
+        if (signal.aborted || !deliver(parse(text.decode(piece, { stream: true })))) return
+        listen()
       }
-    } catch (error) {
-      throw errorOf(limit.signal.reason ?? error)
-    } finally {
-      limit._done()
-      // However it ends, the connection is given back.
-      void reader?.cancel().catch(() => {})
+      if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended too soon')
     }
-    if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended too soon')
+    // It has its time until it begins, and then from piece to piece.
+    return within(settings.connectTimeoutMs, read, signal)
   }
 
   /** What came in one piece; false where the stream is not to be read on. */

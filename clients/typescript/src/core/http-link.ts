@@ -15,7 +15,7 @@ import { openFeed } from './http-feed.js'
 import { type Link, type LinkHooks, pingIntervalMs, toPublished } from './link.js'
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
-import { alarm, deadline } from './wait.js'
+import { alarm } from './wait.js'
 import { queryOf } from './words.js'
 
 const STREAMS_MAX = 3
@@ -122,19 +122,15 @@ export async function openHttp(
 
   await ask(settings.connectTimeoutMs, opening)
   if (transport === 'sse' && filters) {
-    const limit = deadline(settings.connectTimeoutMs, opening)
     try {
-      const { body } = await http._stream(`/v1/events?${queryOf({ filters })}`, limit.signal)
-      const reader = body?.getReader()
-      const first = await reader?.read()
-      void reader?.cancel().catch(() => {})
-      if (!first?.value) throw lost('the stream ended too soon')
+      const pieces = http._stream(`/v1/events?${queryOf({ filters })}`, opening)
+      const { done } = await pieces.next()
+      void pieces.return(0)
+      if (done) throw lost('the stream ended too soon')
     } catch (cause) {
-      const error = errorOf(limit.signal.reason ?? cause)
+      const error = errorOf(opening.reason ?? cause)
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
       if (isOfLink(error)) throw error
-    } finally {
-      limit._done()
     }
   }
   later()

@@ -8,7 +8,7 @@ import { isWords } from './check.js'
 import type { Settings } from './settings.js'
 import type { Tokens } from './tokens.js'
 import { errorOf, refusal } from './verdict.js'
-import { aborted, deadline } from './wait.js'
+import { within } from './wait.js'
 
 /** What a call may have beside method and path. */
 export interface CallInit {
@@ -21,8 +21,8 @@ export interface CallInit {
 export interface Http {
   /** The JSON of an answer; `undefined` where it has no body. */
   _json<T>(method: string, path: string, init?: CallInit): Promise<T>
-  /** A stream of events. */
-  _stream(path: string, signal: AbortSignal): Promise<Response>
+  /** A stream of events, piece by piece; `begun` has its head before. It is given back however its reader leaves it. */
+  _stream(path: string, signal: AbortSignal, begun?: (headers: Headers) => void): AsyncGenerator<Uint8Array>
   /** Ends all calls. */
   _close(): void
 }
@@ -49,18 +49,29 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
 
   return {
     async _json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
-      const { signal, _done: done } = deadline(timeoutMs, caller, end.signal)
-      try {
-        const sent = body === undefined ? null : JSON.stringify(body)
+      const sent = body === undefined ? null : JSON.stringify(body)
+      const call = async (signal: AbortSignal): Promise<never> => {
         const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
-        return text ? JSON.parse(text) : undefined
-      } catch (error) {
-        throw signal.aborted ? aborted(signal) : errorOf(error)
+        return (text ? JSON.parse(text) : undefined) as never
+      }
+      return within(timeoutMs, call, caller, end.signal).catch((cause) => {
+        throw errorOf(cause)
+      })
+    },
+    async *_stream(path, signal, begun) {
+      const { headers, body } = await send(path, 'text/event-stream', { signal })
+      const reader = body?.getReader()
+      try {
+        begun?.(headers)
+        for (;;) {
+          const { value } = (await reader?.read()) ?? {}
+          if (!value) return
+          yield value
+        }
       } finally {
-        done()
+        void reader?.cancel().catch(() => {})
       }
     },
-    _stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
     _close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }

@@ -141,24 +141,12 @@ export function createSubscription(
       const item = buffer._take()
       if (!item) return undefined
       if (buffer._empty() && !feed) sync()
-      const { _event: event, _mark: mark, _caughtUp: caughtUp, _gap: gap } = item
+      const { _event: event } = item
       if (event) {
         emit('event', event, shown)
         return event
       }
-      if (mark !== undefined) move(mark)
-      else if (caughtUp !== undefined) {
-        shown.caughtUp = true
-        sync()
-        emitter._emit('caught_up', caughtUp)
-      } else if (gap) {
-        if (!durable) move(Math.max(0, gap.first - 1), gap.log)
-        emit('gap', gap, shown)
-        emitter._emit('gap', gap)
-      } else {
-        emitter._emit('superseded')
-        close(failure('superseded', 'another session has it now'))
-      }
+      item._act?.()
     }
   }
 
@@ -187,6 +175,10 @@ export function createSubscription(
     shown.log = log
     if (key !== undefined && log !== undefined) saver._set(key, { log, cursor })
   }
+
+  /** In its place: what stands before it is not done. */
+  const later = (act: () => void, once = false): void => buffer._push({ _act: act, _once: once })
+  const reach = (cursor: number): void => later(() => move(cursor))
 
   const forget = (): void => {
     logNumber++
@@ -260,10 +252,10 @@ export function createSubscription(
         }
         // In its place: what stands before it is not done.
         if (!own || core._settings.echo) buffer._push({ _event: event })
-        else if (durable === undefined) buffer._push({ _mark: offset })
+        else if (durable === undefined) reach(offset)
         else settle(event)
       }
-      if (!durable && batch.cursor !== undefined) buffer._push({ _mark: batch.cursor })
+      if (!durable && batch.cursor !== undefined) reach(batch.cursor)
       sync()
       wake()
       return true
@@ -274,17 +266,29 @@ export function createSubscription(
         move(cursor)
         return emitter._emit('acked', cursor)
       }
-      if (kind === 'caught_up') buffer._push({ _caughtUp: cursor })
-      else if (kind === 'gap') {
+      if (kind === 'caught_up') {
+        later(() => {
+          shown.caughtUp = true
+          sync()
+          emitter._emit(kind, cursor)
+        })
+      } else if (kind === 'gap') {
         const gap = said as unknown as Gap
         if (gap.reason === 'log_changed') forget()
         track._gap(gap)
-        buffer._push({ _gap: gap })
+        later(() => {
+          if (!durable) move(Math.max(0, gap.first - 1), gap.log)
+          emit(kind, gap, shown)
+          emitter._emit(kind, gap)
+        }, true)
       } else if (kind === 'superseded') {
         taken = true
         feed = undefined
         if (leased) buffer._forget()
-        buffer._push({})
+        later(() => {
+          emitter._emit(kind)
+          close(failure(kind, 'another session has it now'))
+        })
       }
       wake()
     },

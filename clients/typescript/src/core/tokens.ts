@@ -1,7 +1,7 @@
 import { failure, TidingsError } from '../errors.js'
 import type { TokenReason } from '../options.js'
 import type { Settings } from './settings.js'
-import { abortable, deadline } from './wait.js'
+import { abortable, within } from './wait.js'
 
 /** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
 export interface Tokens {
@@ -22,18 +22,21 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
   let asking: Promise<string | undefined> | undefined
 
   const get = async (why: TokenReason): Promise<string | undefined> => {
-    const { signal, _done: done } = deadline(requestTimeoutMs, end.signal)
     try {
-      // One that does not listen to its signal is not waited for either.
-      held = await abortable(
-        signal,
-        (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
+      held = await within(
+        requestTimeoutMs,
+        // One that does not listen to its signal is not waited for either.
+        (signal) =>
+          abortable(
+            signal,
+            (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
+          ),
+        end.signal,
       )
       return held
     } catch (cause) {
       throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
     } finally {
-      done()
       asking = undefined
     }
   }
