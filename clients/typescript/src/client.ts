@@ -89,7 +89,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       outbox._attach(link)
     },
   )
-  const { _connect: connect, _disconnect: disconnect } = connection
+  const { _open: connect, _close: disconnect } = connection
   const outbox = createOutbox(
     settings.outbox ?? {},
     (outboxEvents) => {
@@ -110,26 +110,26 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const [oldest] = own
       if (own.size > OWN_MAX && oldest) own.delete(oldest)
     }
-    return outbox._add(events, batch, signal)
+    return outbox._publish(events, batch, signal)
   }
   const call = async <T>(method: string, path: string, body?: unknown, options?: CallOptions): Promise<T> =>
     http._json<T>(method, path, { body, ...options })
   const get = <T>(path: string, options?: CallInit): Promise<T> => http._json<T>('GET', `/v1/${path}`, options)
 
-  const stopPage = watchPage({
-    _wake: connection._wake,
-    _hide() {
+  const stopPage = watchPage(
+    connection._wake,
+    () => {
       hidden ||= client.state !== 'disconnected'
       disconnect()
       void saver._flush()
       void outbox._suspend()
     },
-    _show() {
+    () => {
       outbox._resume()
       if (hidden) client.connect()
       hidden = false
     },
-  })
+  )
 
   const client: Client = {
     get state() {
@@ -167,7 +167,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       if (closed) return
       closed = true
       stopPage()
-      for (const subscription of subscriptions) subscription._finish()
+      for (const subscription of subscriptions) subscription._close()
       await saver._flush()
       const done = outbox._close()
       disconnect()
@@ -185,13 +185,16 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     request: (topic, data, options = {}) => ask(client, replies, topic, data, options) as Promise<never>,
     subscribe(filter: string | readonly string[], options: object = {}, onEvent?: unknown) {
       const [chosen, handler] = typeof options === 'function' ? [{}, options] : [options, onEvent]
-      const subscription = createSubscription([filter].flat(), chosen, handler as never, {
-        _core: core,
-        _isOwn: (id) => own.has(id),
-        _closed: (self) => void subscriptions.delete(self),
-      })
+      const subscription = createSubscription(
+        [filter].flat(),
+        chosen,
+        handler as never,
+        core,
+        (id) => own.has(id),
+        () => void subscriptions.delete(subscription),
+      )
       const { _shown: shown } = subscription
-      if (closed) subscription._finish()
+      if (closed) subscription._close()
       if (shown.state !== 'closed') {
         subscriptions.add(subscription)
         subscription._attach(connection._link())

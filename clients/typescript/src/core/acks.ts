@@ -51,7 +51,7 @@ export interface Acks {
   /** Resolved when all that was said is answered, or cannot be. */
   _drain(): Promise<void>
   /** Nothing is said any more: everybody who waits is told why. */
-  _end(why: TidingsError): void
+  _close(why: TidingsError): void
 }
 
 /** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
@@ -188,7 +188,7 @@ export function createAcks(
         drained = resolve
         if (queue.length === 0) resolve()
       }),
-    _end(why) {
+    _close(why) {
       acks._attach(undefined)
       for (const { _settled: settled } of queue.splice(0)) for (const settle of settled) settle(why)
     },

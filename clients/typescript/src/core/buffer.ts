@@ -12,9 +12,8 @@ export interface Item {
 }
 
 export interface Buffer {
-  _full(): boolean
   _empty(): boolean
-  /** How many more events there is room for. */
+  /** How many more events there is room for; none where those that are here have too many bytes. */
   _room(): number
   _push(item: Item): void
   _take(): Item | undefined
@@ -37,9 +36,8 @@ export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
     at = bytes = events = 0
   }
   return {
-    _full: () => events >= eventsMax || bytes >= bytesMax,
     _empty: empty,
-    _room: () => Math.max(0, eventsMax - events),
+    _room: () => (bytes < bytesMax ? Math.max(0, eventsMax - events) : 0),
     _push(item) {
       const size = item._event ? ENVELOPE_BYTES + weight(item._event.data) : 0
       if (size) events++

@@ -33,8 +33,8 @@ export interface Connection {
   _session(): Session | undefined
   _link(): Link | undefined
   /** Connects, or tries at once where a wait is on. */
-  _connect(): void
-  _disconnect(error?: TidingsError): void
+  _open(): void
+  _close(error?: TidingsError): void
   /** The page is looked at, or the network is back: what waits is tried, what is there shows that it is. */
   _wake(): void
   /** Changes what is shown, and tells it where it is another. */
@@ -134,7 +134,7 @@ export function createConnection(
       _lost: (error) => used() && lost(error),
       _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
       _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
-      _tokenExpiring: () => void tokens._renewed().then((token) => token && used() && mine?._refresh(token), failed),
+      _tokenExpiring: () => void tokens._refresh().then((token) => token && used() && mine?._refresh(token), failed),
     }
     mine = await within(connectTimeoutMs, (limit) => dial(transport, hooks, limit), signal)
     if (signal.aborted) {
@@ -232,15 +232,15 @@ export function createConnection(
     _status: () => status,
     _session: () => link?._session ?? session,
     _link: () => link,
-    _connect() {
+    _open() {
       if (wanted) return hurry?.abort()
       attempt = 0
       wanted = new AbortController()
       void strive(wanted)
     },
-    _disconnect: disconnect,
+    _close: disconnect,
     _wake() {
-      if (link) link._check()
+      if (link) link._wake()
       else hurry?.abort()
     },
     _set: set,

@@ -24,7 +24,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   const stop = new AbortController()
   const { signal } = stop
   const { _http: http, _settings: settings } = link._core
-  const { _durable: durable } = sink
+  const durable = sink._request().durable as string | undefined
   const path = `/v1/subscriptions/${encodeURIComponent(durable ?? '')}`
   const abort = (): void => stop.abort()
   /** Told once a feed: all that was there has been sent. */
@@ -34,7 +34,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   let attempts: Record<string, number> | undefined
 
   const call = <T = Words>(method: string, at: string, body?: unknown, waitSeconds = 0): Promise<T> =>
-    link._call<T>(method, at, body, waitSeconds, signal)
+    link._json<T>(method, at, body, waitSeconds, signal)
 
   const begin = (cursor: number, log?: string): void => {
     subscribed = true
@@ -74,7 +74,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       return call<ReadWords>('GET', `/v1/events?${query}&wait=${waits}s`, undefined, waits)
     })
     if (signal.aborted) return
-    link._known(log)
+    link._log(log)
     if (!subscribed) begin(fromNow ? last : Number.parseInt(`${words.after ?? 0}`, 10), log)
     if (fromNow) return caught(last)
     if (gap) sink._told('gap', gap)
@@ -92,7 +92,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       const text = new TextDecoder()
       const pieces = http._stream(at, limit, (headers) => {
         const log = headers.get('tidings-log') ?? undefined
-        if (log) link._known(log)
+        if (log) link._log(log)
         // A durable begins with all that is open: it is behind again until that has come.
         if (durable !== undefined) caughtUp = false
         begin(Number(headers.get('tidings-cursor')), log)
@@ -138,7 +138,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     const kind = event.replace('tidings.', '')
     if (kind === 'caught_up') caught(words.cursor as number)
     else if (kind === 'attempts') attempts = words.attempts as Record<string, number>
-    else if (kind === 'token_expiring') link._hooks._tokenExpiring()
+    else if (kind === 'token_expiring') link._tokenExpiring()
     else if (kind === 'error') {
       const error = refusal(words)
       // The next request shows the next token, or is refused too.
@@ -175,8 +175,8 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     } catch (cause) {
       if (signal.aborted) return
       const error = errorOf(cause)
-      if (isOfLink(error)) link._fail(error)
-      else sink._refused(error)
+      if (isOfLink(error)) link._lost(error)
+      else sink._reject(error)
     } finally {
       abort()
       unlisten()
@@ -186,7 +186,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   void run()
 
   return {
-    _say: async (kind, words) => (await link._call('POST', `${path}/${kind}`, words)).cursor as number | undefined,
+    _say: async (kind, words) => (await link._json('POST', `${path}/${kind}`, words)).cursor as number | undefined,
     _close: async () => abort(),
   }
 }

@@ -23,14 +23,14 @@ const STREAMS_MAX = 3
 /** What feeds need of their link. */
 export interface HttpLink {
   readonly _core: Core
-  readonly _hooks: LinkHooks
   /** Aborted when the link is over. */
   readonly _signal: AbortSignal
   /** A call that may wait for so many seconds; what does not reach the broker ends the link. */
-  _call<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
+  _json<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
   /** It is over. */
-  _fail(error: unknown): void
-  _known(log: string): void
+  _lost(error: unknown): void
+  _log(log: string): void
+  _tokenExpiring(): void
   /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
   _turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
 }
@@ -88,9 +88,9 @@ export async function openHttp(
 
   const inner: HttpLink = {
     _core: core,
-    _hooks: hooks,
+    _tokenExpiring: hooks._tokenExpiring,
     _signal: signal,
-    async _call(method, path, body, waitSeconds = 0, by = signal) {
+    async _json(method, path, body, waitSeconds = 0, by = signal) {
       const timeoutMs = waitSeconds * 1_000 + settings.requestTimeoutMs
       try {
         return await http._json(method, path, { body, timeoutMs, signal: by })
@@ -103,8 +103,8 @@ export async function openHttp(
         throw error
       }
     },
-    _fail: fail,
-    _known(log) {
+    _lost: fail,
+    _log(log) {
       session = { ...session, log }
     },
     async _turn(poll) {
@@ -152,13 +152,13 @@ export async function openHttp(
     },
     async _publish({ batch, events }) {
       const bodies = events.map(toJsonEvent)
-      const answer = await inner._call('POST', '/v1/events', batch ? bodies : bodies[0])
+      const answer = await inner._json('POST', '/v1/events', batch ? bodies : bodies[0])
       const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
       return (results as Words[]).map(toPublished)
     },
     /** Requests carry the newest token; streams get it when they begin anew. */
     _refresh() {},
-    _check: check,
+    _wake: check,
     _close: close,
   }
 }

@@ -34,7 +34,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
 
   const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
-    const token = await tokens._current()
+    const token = await tokens._get()
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
     if (request.body) headers['content-type'] = JSON_TYPE
@@ -42,7 +42,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
     if (response.ok) return response
     const error = await refused(response)
     if (error.code !== 'unauthenticated') throw error
-    tokens._rejected(token)
+    tokens._reject(token)
     if (!again || !tokens._renewable) throw error
     return send(path, accept, request, false)
   }

@@ -10,8 +10,6 @@ import type { Batch } from './track.js'
 export interface Sink {
   /** The subscribe to send now. */
   _request(): Words
-  readonly _durable: string | undefined
-  readonly _filters: readonly string[]
   /** How many more events there is room for. */
   _room(): number
   _subscribed(cursor: number, log: string | undefined): void
@@ -20,7 +18,7 @@ export interface Sink {
   /** What the broker says beside events: `caught_up`, `gap`, `acked`, `superseded`; all else is passed over. */
   _told(kind: string, words: Words): void
   /** The broker refused, or ended it. Nothing more comes from this feed. */
-  _refused(error: TidingsError): void
+  _reject(error: TidingsError): void
 }
 
 /** A subscription on one connection. */
@@ -52,7 +50,7 @@ export interface Link {
   /** Another token for the same subject. */
   _refresh(token: string): void
   /** Asks now whether the broker is there. */
-  _check(): void
+  _wake(): void
   _close(): void
 }
 

@@ -33,7 +33,7 @@ export interface Outbox {
   /** The page may go: the storage is let go of. What is here stays and is sent again, which changes nothing. */
   _suspend(): Promise<void>
   /** Takes over a publish: its answer. */
-  _add(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
+  _publish(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
   /** There is a connection, or none: what is unanswered is sent again. */
   _attach(link: Link | undefined): void
   /** Those who wait are told; what is stored stays there. */
@@ -178,7 +178,7 @@ export function createOutbox(
   const outbox: Outbox = {
     _resume: resume,
     _suspend: async () => storage?.close(),
-    async _add(those, batch, signal) {
+    async _publish(those, batch, signal) {
       if (closed) throw ended()
       const [first] = those
       if (!first) return []

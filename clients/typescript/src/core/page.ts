@@ -1,15 +1,8 @@
-/** What a page tells a client. All of it is left out where there is no page. */
-export interface PageHooks {
-  /** The network is back, or the page is looked at again. */
-  _wake(): void
-  /** The page goes, perhaps for good. */
-  _hide(): void
-  /** The page is back from the back/forward cache. */
-  _show(): void
-}
-
-/** Listens to the page; the function that is returned stops it. */
-export function watchPage({ _wake: wake, _hide: hide, _show: show }: PageHooks): () => void {
+/**
+ * Listens to the page, where there is one; the function that is returned stops it. `wake`: the network is back, or the
+ * page is looked at again. `hide`: the page goes, perhaps for good. `show`: it is back from the back/forward cache.
+ */
+export function watchPage(wake: () => void, hide: () => void, show: () => void): () => void {
   const page = globalThis as unknown as Partial<EventTarget> & { document?: Document }
   const stop = new AbortController()
   const { signal } = stop

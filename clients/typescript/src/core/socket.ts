@@ -11,18 +11,14 @@ import type { Core } from './core.js'
 import { type Link, type LinkHooks, pingIntervalMs, type Sink, toPublished } from './link.js'
 import type { Batch } from './track.js'
 import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
-import { type Alarm, alarm, late, onAbort } from './wait.js'
+import { alarm, late, onAbort } from './wait.js'
 import { wordsOf } from './words.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
 const PUBLISH_TIMEOUTS = 3
 
-interface Asked {
-  /** Has the answer before the next message is read. */
-  _resolve(answer: Words): void
-  _reject(error: TidingsError): void
-  _timer: Alarm
-}
+/** Takes the answer, or why there is none. */
+type Asker = (answer: Words | undefined, error?: TidingsError) => void
 
 /** Connects. */
 export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
@@ -30,10 +26,10 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   const { codec, compress, requestTimeoutMs } = settings
   const Socket = settings.WebSocket as typeof WebSocket
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
-  const asked = new Map<number, Asked>()
+  const asked = new Map<number, Asker>()
   const sinks = new Map<number, Sink>()
   let session = { id: '' } as Session
-  let shown = await tokens._current()
+  let shown = await tokens._get()
   let lastId = 0
   let over = false
   let intervalMs = 0
@@ -61,34 +57,27 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         throw failure('too_large', `the message has ${bytes} bytes, at most ${bytesMax} are allowed`)
       }
       socket.send(typeof message === 'string' ? message : framed(message))
-      const timer = alarm(() => {
-        asked.delete(id)
-        reject(late(timeoutMs))
-      })
+      const timer = alarm(() => settle(undefined, late(timeoutMs)))
       timer._set(timeoutMs)
-      asked.set(id, {
-        _resolve(answer) {
-          at?.(answer)
-          resolve(answer)
-        },
-        _reject: reject,
-        _timer: timer,
-      })
+      const settle: Asker = (answer, error) => {
+        asked.delete(id)
+        timer._clear()
+        if (!answer) return reject(error)
+        at?.(answer)
+        resolve(answer)
+      }
+      asked.set(id, settle)
     })
 
   const end = (why?: TidingsError): void => {
     if (over) return
     over = true
-    if (why && isRejected(why)) tokens._rejected(shown)
+    if (why && isRejected(why)) tokens._reject(shown)
     beat._clear()
     socket.onopen = socket.onmessage = socket.onclose = null
     socket.close(1000)
     sinks.clear()
-    for (const { _timer: timer, _reject: reject } of asked.values()) {
-      timer._clear()
-      reject(lost('the connection was lost', why))
-    }
-    asked.clear()
+    for (const settle of asked.values()) settle(undefined, lost('the connection was lost', why))
     if (opening) opening(why ?? lost('the connection was lost'))
     else if (why) hooks._lost(why)
   }
@@ -99,11 +88,9 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     const words = message[kind] as Words
     const { reply } = message
     if (reply !== undefined) {
-      const by = asked.get(reply)
-      asked.delete(reply)
-      by?._timer._clear()
-      if (kind === 'error') by?._reject(refusal(words))
-      else by?._resolve(kind === 'scheduled' ? { ...words, scheduled: true } : words)
+      const settle = asked.get(reply)
+      if (kind === 'error') settle?.(undefined, refusal(words))
+      else settle?.(kind === 'scheduled' ? { ...words, scheduled: true } : words)
       return
     }
     const number = words.subscription as number
@@ -119,7 +106,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       const of = sinks.get(ended)
       sinks.delete(ended)
       if (opening) end(error)
-      else if (of) of._refused(error)
+      else if (of) of._reject(error)
       else failed(error)
     } else {
       if (kind === 'superseded') sinks.delete(number)
@@ -191,7 +178,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         if (closed) return
         sinks.set(number, sink)
         sink._subscribed(words.cursor as number, session.log)
-      }).catch((error) => closed || over || sink._refused(error))
+      }).catch((error) => closed || over || sink._reject(error))
       return {
         _say: async (kind, words) =>
           (await ask({ [kind]: { subscription: number, ...words } })).cursor as number | undefined,
@@ -219,7 +206,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       shown = token
       ask({ refresh: { token } }).catch((error) => over || failed(error))
     },
-    _check: check,
+    _wake: check,
     _close: () => end(),
   }
 

@@ -31,29 +31,24 @@ const RETRY_MS = 1_000
 /** What a program sees, written to from here alone. */
 type Shown = { -readonly [K in keyof Subscription]: Subscription[K] }
 
-/** What a subscription needs of its client beside the rest. */
-export interface Home {
-  readonly _core: Core
-  _isOwn(id: string): boolean
-  _closed(subscription: LiveSubscription): void
-}
-
 /** What the client does with a subscription. */
 export interface LiveSubscription {
   readonly _shown: Subscription
   /** There is a connection, or none. Where there was another, its feed is closed first. */
   _attach(link: Link | undefined): void
   /** The client was told to end. */
-  _finish(): void
+  _close(): void
 }
 
+/** `isOwn` tells what this client published by its id; `closed` is told that it takes nothing more. */
 export function createSubscription(
   filters: readonly string[],
   options: SubscribeOptions,
   handler: EventHandler | undefined,
-  { _core: core, _isOwn: isOwn, _closed: closed }: Home,
+  { _settings: settings, _emit: emit, _failed: failed, _saver: saver }: Core,
+  isOwn: (id: string) => boolean,
+  closed: () => void,
 ): LiveSubscription {
-  const { _emit: emit, _failed: failed, _saver: saver } = core
   const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
   const key = durable === undefined ? name : undefined
   // A mirror leases nothing.
@@ -80,7 +75,7 @@ export function createSubscription(
   // ---- How it works.
 
   const sync = (): void => {
-    const full = buffer._full()
+    const full = !buffer._room()
     const held = paused || taken || retry._on() || (full && !leased)
     const isClosed = shown.state === 'closed'
     if (!link || !placed || held || isClosed) {
@@ -199,9 +194,9 @@ export function createSubscription(
     shown.error = error
     retry._clear()
     unlisten()
-    if (error || !live) acks._end(error ?? ended())
+    if (error || !live) acks._close(error ?? ended())
     become('closed')
-    closed(self)
+    closed()
     wake()
     emitter._clear()
   }
@@ -218,8 +213,6 @@ export function createSubscription(
 
   const sink: Sink = {
     _request: track._request,
-    _durable: durable,
-    _filters: filters,
     _room: buffer._room,
     _subscribed(cursor, log) {
       const before = track._log()
@@ -251,7 +244,7 @@ export function createSubscription(
           logs.set(event, logNumber)
         }
         // In its place: what stands before it is not done.
-        if (!own || core._settings.echo) buffer._push({ _event: event })
+        if (!own || settings.echo) buffer._push({ _event: event })
         else if (durable === undefined) reach(offset)
         else settle(event)
       }
@@ -292,7 +285,7 @@ export function createSubscription(
       }
       wake()
     },
-    _refused(error) {
+    _reject(error) {
       drop(false)
       if (!error.retryable) return end(error)
       failed(error)
@@ -346,7 +339,7 @@ export function createSubscription(
       const said = live ? acks._drain() : undefined
       close()
       await said
-      acks._end(ended())
+      acks._close(ended())
       await before?._close()
     },
     [Symbol.asyncIterator]() {
@@ -383,7 +376,7 @@ export function createSubscription(
       link = to
       sync()
     },
-    _finish: finish,
+    _close: finish,
   }
   let unlisten = (): void => {}
   if (options.signal?.aborted) close()

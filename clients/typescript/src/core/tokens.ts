@@ -8,11 +8,11 @@ export interface Tokens {
   /** Whether another one can be had where this one is refused. */
   readonly _renewable: boolean
   /** A token, or `undefined` where the client has none. */
-  _current(): Promise<string | undefined>
+  _get(): Promise<string | undefined>
   /** The broker has refused this one. */
-  _rejected(token: string | undefined): void
+  _reject(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
-  _renewed(): Promise<string | undefined>
+  _refresh(): Promise<string | undefined>
   _close(): void
 }
 
@@ -47,13 +47,13 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
 
   return {
     _renewable: getToken !== undefined,
-    _current: async () => held ?? (getToken && ask(reason)),
-    _rejected(token) {
+    _get: async () => held ?? (getToken && ask(reason)),
+    _reject(token) {
       if (!getToken || token !== held) return
       held = undefined
       reason = 'rejected'
     },
-    _renewed: async () => getToken && ask('expiring'),
+    _refresh: async () => getToken && ask('expiring'),
     _close: () => end.abort(),
   }
 }
