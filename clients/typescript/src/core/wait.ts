@@ -77,13 +77,17 @@ export async function within<T>(
 ): Promise<T> {
   const controller = new AbortController()
   const { signal } = controller
-  const timer = alarm(() => controller.abort(late(ms)))
+  const end = (why: unknown): void => {
+    timer._clear()
+    controller.abort(why)
+  }
+  const timer = alarm(() => end(late(ms)))
   const again = (forMs: number): void => {
     ms = forMs
     timer._set(ms)
   }
   again(ms)
-  const unlisten = others.map((other) => onAbort(other, () => controller.abort(other?.reason)))
+  const unlisten = others.map((other) => onAbort(other, () => end(other?.reason)))
   try {
     return await act(signal, again)
   } catch (cause) {
