@@ -8,14 +8,13 @@ import { failure } from '../errors.js'
 import { toJsonEvent } from '../json.js'
 import type { Session } from '../types.js'
 import type { Words } from '../wire.js'
-import { isWords } from './check.js'
+import { createBeat } from './beat.js'
 import type { Core } from './core.js'
 import type { Http } from './http.js'
 import { openFeed } from './http-feed.js'
-import { type Link, type LinkHooks, pingIntervalMs, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, publishedOf } from './link.js'
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
-import { alarm } from './wait.js'
 import { queryOf } from './words.js'
 
 const STREAMS_MAX = 3
@@ -57,22 +56,9 @@ export async function openHttp(
   const { signal } = stop
   const waiting: (() => void)[] = []
   let session = { id: uuidv7() } as Session
-  let intervalMs = 0
   let streams = 0
   let polls = 0
 
-  const ask = async (timeoutMs: number, by: AbortSignal): Promise<void> => {
-    const sentMs = Date.now()
-    intervalMs = await capabilities(http, timeoutMs, by)
-    hooks._latency(Date.now() - sentMs)
-  }
-  const check = (): void => {
-    ask(settings.pingGraceMs, signal).then(later, fail)
-  }
-  const later = (): void => {
-    if (!signal.aborted) beat._set(intervalMs)
-  }
-  const beat = alarm(check)
   const close = (): void => {
     beat._clear()
     stop.abort()
@@ -120,7 +106,8 @@ export async function openHttp(
     },
   }
 
-  await ask(settings.connectTimeoutMs, opening)
+  const beat = createBeat(() => capabilities(http, settings.pingGraceMs, signal), hooks, fail)
+  const intervalMs = await beat._timed(capabilities(http, settings.connectTimeoutMs, opening))
   if (transport === 'sse' && filters) {
     try {
       const pieces = http._stream(`/v1/events?${queryOf({ filters })}`, opening)
@@ -133,7 +120,7 @@ export async function openHttp(
       if (isOfLink(error)) throw error
     }
   }
-  later()
+  beat._set(intervalMs)
 
   return {
     _transport: transport,
@@ -152,13 +139,11 @@ export async function openHttp(
     },
     async _publish({ batch, events }) {
       const bodies = events.map(toJsonEvent)
-      const answer = await inner._json('POST', '/v1/events', batch ? bodies : bodies[0])
-      const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
-      return (results as Words[]).map(toPublished)
+      return publishedOf(await inner._json('POST', '/v1/events', batch ? bodies : bodies[0]))
     },
     /** Requests carry the newest token; streams get it when they begin anew. */
     _refresh() {},
-    _wake: check,
+    _wake: beat._wake,
     _close: close,
   }
 }

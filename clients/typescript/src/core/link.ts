@@ -4,6 +4,7 @@ import type { TidingsError } from '../errors.js'
 import type { OutboxEntry } from '../options.js'
 import type { Published, Session, TransportName } from '../types.js'
 import type { Words } from '../wire.js'
+import { isWords } from './check.js'
 import type { Batch } from './track.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
@@ -60,6 +61,9 @@ export function pingIntervalMs({ ping_interval_ms }: Words = {}): number {
 }
 
 /** What a publish is answered with, over a socket and over HTTP. */
-export function toPublished({ offset, id, duplicate = false, scheduled = false }: Words): Published {
-  return { offset, id, duplicate, scheduled } as Published
+export function publishedOf(answer: Words): Published[] {
+  const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
+  return (results as Words[]).map(({ offset, id, duplicate = false, scheduled = false }) => {
+    return { offset, id, duplicate, scheduled } as Published
+  })
 }

@@ -1,14 +1,14 @@
 // A connection over WebSocket, from the upgrade to its end.
 //
-// - Nothing heard for the broker's ping interval: it is asked. Nothing heard for the grace after that: it is gone.
 // - After a goodbye nothing more is published here: it waits for the next connection.
 
 import { failure, TidingsError } from '../errors.js'
 import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
+import { createBeat } from './beat.js'
 import { kindOf, LATER, unreadable } from './check.js'
 import type { Core } from './core.js'
-import { type Link, type LinkHooks, pingIntervalMs, type Sink, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, publishedOf, type Sink } from './link.js'
 import type { Batch } from './track.js'
 import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
 import { alarm, late, onAbort } from './wait.js'
@@ -32,10 +32,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   let shown = await tokens._get()
   let lastId = 0
   let over = false
-  let intervalMs = 0
   let bytesMax = 1 << 20
-  let heardMs = 0
-  let askedMs = 0
   let goodbyeMs: number | undefined
   /** Told how the opening ended; `undefined` when it has. */
   let opening: ((error?: TidingsError) => void) | undefined
@@ -90,7 +87,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     if (reply !== undefined) {
       const settle = asked.get(reply)
       if (kind === 'error') settle?.(undefined, refusal(words))
-      else settle?.(kind === 'scheduled' ? { ...words, scheduled: true } : words)
+      else settle?.(kind === 'scheduled' ? { scheduled: words } : words)
       return
     }
     const number = words.subscription as number
@@ -114,25 +111,11 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     }
   }
 
-  const check = (): void => {
-    const sentMs = Date.now()
-    askedMs = sentMs
-    ask({ ping: {} }, settings.pingGraceMs).then(
-      () => hooks._latency(Date.now() - sentMs),
-      (error) => {
-        // Whatever is heard, and not its answer alone, shows that the broker is there.
-        if (heardMs <= sentMs) end(lost('the broker is silent', error))
-      },
-    )
-  }
-
-  /** Looks again when the broker's interval is over; one timer, that follows what was heard. */
-  const dueMs = (): number => Math.max(heardMs, askedMs) + intervalMs - Date.now()
-  const listen = (): void => beat._set(Math.max(dueMs(), 10))
-  const beat = alarm(() => {
-    if (dueMs() <= 0) check()
-    if (!over) listen()
-  })
+  const beat = createBeat(
+    () => ask({ ping: {} }, settings.pingGraceMs),
+    hooks,
+    (error) => end(lost('the broker is silent', error)),
+  )
 
   const decode = (frame: string | Uint8Array): WireMessage => {
     if (typeof frame === 'string') return codec.decode(frame)
@@ -149,7 +132,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   const socket = new Socket(url, codec.subprotocol)
   socket.binaryType = 'arraybuffer'
   socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-    heardMs = Date.now()
+    beat._heard()
     try {
       const frame = typeof data === 'string' ? data : new Uint8Array(data)
       if (!inflate?.(frame)) take(decode(frame))
@@ -193,20 +176,20 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     },
     async _publish({ batch, events }) {
       if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
-      const { results, ...answer } = await ask(
+      const answer = await ask(
         batch ? { publish_batch: { events } } : { publish: events[0] },
         PUBLISH_TIMEOUTS * requestTimeoutMs,
       ).catch((error) => {
         if (error.code === 'timeout') end(error)
         throw error
       })
-      return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
+      return publishedOf(answer)
     },
     _refresh(token) {
       shown = token
       ask({ refresh: { token } }).catch((error) => over || failed(error))
     },
-    _wake: check,
+    _wake: beat._wake,
     _close: () => end(),
   }
 
@@ -220,20 +203,16 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     }
     unlisten = onAbort(signal, () => end(errorOf(signal.reason)))
     socket.onopen = () => {
-      const sentMs = Date.now()
-      ask({
-        connect: wordsOf({
-          client: settings.name,
-          token: shown,
-          compress: compress?.available ? [compress.name] : undefined,
-        }),
-      }).then((words) => {
+      const connect = wordsOf({
+        client: settings.name,
+        token: shown,
+        compress: compress?.available ? [compress.name] : undefined,
+      })
+      beat._timed(ask({ connect })).then((words) => {
         session = { id: words.session, subject: words.subject, log: words.log } as Session
-        intervalMs = pingIntervalMs(words)
         bytesMax = Number(words.max_message_bytes) || bytesMax
         opening?.()
-        hooks._latency(Date.now() - sentMs)
-        listen()
+        beat._set(pingIntervalMs(words))
       }, end)
     }
   })
