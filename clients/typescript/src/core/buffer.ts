@@ -26,42 +26,39 @@ export interface Buffer {
 const ENVELOPE_BYTES = 512
 
 export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
-  let items: [item: Item, bytes: number][] = []
-  let at = 0
+  /** What came last, and what came before it with the next one last: taking from the front would move all others. */
+  let newer: [item: Item, bytes: number][] = []
+  let older: [item: Item, bytes: number][] = []
   let bytes = 0
   let events = 0
-  const empty = (): boolean => at === items.length
   const clear = (): void => {
-    items = []
-    at = bytes = events = 0
+    newer = []
+    older = []
+    bytes = events = 0
   }
   return {
-    _empty: empty,
+    _empty: () => newer.length + older.length === 0,
     _room: () => (bytes < bytesMax ? Math.max(0, eventsMax - events) : 0),
     _push(item) {
       const size = item._event ? ENVELOPE_BYTES + weight(item._event.data) : 0
       if (size) events++
       bytes += size
-      items.push([item, size])
+      newer.push([item, size])
     },
     _take() {
-      const next = items[at]
-      if (!next) return undefined
-      const [item, size] = next
-      at++
-      // Taken items are cut off in steps: one by one it would move all others each time.
-      if (at > 512 || empty()) {
-        items = items.slice(at)
-        at = 0
+      if (older.length === 0) {
+        older = newer.reverse()
+        newer = []
       }
+      const [item, size = 0] = older.pop() ?? []
       if (size) events--
       bytes -= size
       return item
     },
     _forget() {
-      const left = items.slice(at)
+      const left = [...older.reverse(), ...newer]
       clear()
-      items = left.filter(([{ _once: once }]) => once)
+      newer = left.filter(([{ _once: once }]) => once)
       return left.flatMap(([{ _event: event }]) => event?.offset ?? [])
     },
     _clear: clear,
