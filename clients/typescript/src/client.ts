@@ -16,7 +16,7 @@ import { uuidv7 } from './core/uuid.js'
 import { abortable, within } from './core/wait.js'
 import { placeWords, publishWords, queryOf, toEvent, wordsOf } from './core/words.js'
 import { memoryCursors } from './cursors.js'
-import { failure, TidingsError } from './errors.js'
+import { failure, toError } from './errors.js'
 import { fromJsonEvents } from './json.js'
 import type {
   AnySchema,
@@ -59,7 +59,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   let hidden = false
 
   const failed = (cause: unknown): void => {
-    const error = cause instanceof TidingsError ? cause : failure('internal', 'a listener threw', cause)
+    const error = toError(cause, 'internal', 'a listener threw')
     logger?.warn(error.message, error)
     if (!closed) emitter._emit('error', error)
   }

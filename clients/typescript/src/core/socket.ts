@@ -2,7 +2,7 @@
 //
 // - After a goodbye nothing more is published here: it waits for the next connection.
 
-import { failure, TidingsError } from '../errors.js'
+import { failure, type TidingsError, toError } from '../errors.js'
 import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
 import { createBeat } from './beat.js'
@@ -28,14 +28,15 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
   const asked = new Map<number, Asker>()
   const sinks = new Map<number, Sink>()
-  let session = { id: '' } as Session
+  /** What the broker has said to the connect. */
+  let session: Session | undefined
   let shown = await tokens._get()
   let lastId = 0
   let over = false
   let bytesMax = 1 << 20
   let goodbyeMs: number | undefined
-  /** Told how the opening ended; `undefined` when it has. */
-  let opening: ((error?: TidingsError) => void) | undefined
+  /** Fails the opening; says nothing any more when it has succeeded. */
+  let refuse: (error: TidingsError) => void
 
   /** Asks; `at` has the answer before the next message is read. */
   const ask = (request: Words, timeoutMs = requestTimeoutMs, at?: (answer: Words) => void): Promise<Words> =>
@@ -75,8 +76,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     socket.close(1000)
     sinks.clear()
     for (const settle of asked.values()) settle(undefined, lost('the connection was lost', why))
-    if (opening) opening(why ?? lost('the connection was lost'))
-    else if (why) hooks._lost(why)
+    refuse(why ?? lost('the connection was lost'))
+    if (why) hooks._lost(why)
   }
 
   const take = (message: WireMessage): void => {
@@ -102,7 +103,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       const ended = Number(/^subscription (\d+) ends:/.exec(error.message)?.[1])
       const of = sinks.get(ended)
       sinks.delete(ended)
-      if (opening) end(error)
+      if (!session) end(error)
       else if (of) of._reject(error)
       else failed(error)
     } else {
@@ -124,7 +125,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     return codec.decode(frame.subarray(1))
   }
   const broken = (cause: unknown): void => {
-    const error = cause instanceof TidingsError ? cause : unreadable('no message', cause)
+    const error = toError(cause, 'protocol', 'the message cannot be read')
     // What only a later version says is passed over.
     if (error.cause !== LATER) end(error)
   }
@@ -147,7 +148,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   const link: Link = {
     _transport: 'websocket',
     get _session() {
-      return session
+      return session as Session
     },
     /** How many publishes may wait for their answers. */
     _window: 256,
@@ -160,7 +161,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         number = words.subscription as number
         if (closed) return
         sinks.set(number, sink)
-        sink._subscribed(words.cursor as number, session.log)
+        sink._subscribed(words.cursor as number, session?.log)
       }).catch((error) => closed || over || sink._reject(error))
       return {
         _say: async (kind, words) =>
@@ -193,15 +194,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     _close: () => end(),
   }
 
-  return new Promise((resolve, reject) => {
-    let unlisten: (() => void) | undefined
-    opening = (error) => {
-      opening = undefined
-      unlisten?.()
-      if (error) reject(error)
-      else resolve(link)
-    }
-    unlisten = onAbort(signal, () => end(errorOf(signal.reason)))
+  const opened = new Promise<Link>((resolve, reject) => {
+    refuse = reject
     socket.onopen = () => {
       const connect = wordsOf({
         client: settings.name,
@@ -211,11 +205,12 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       beat._timed(ask({ connect })).then((words) => {
         session = { id: words.session, subject: words.subject, log: words.log } as Session
         bytesMax = Number(words.max_message_bytes) || bytesMax
-        opening?.()
         beat._set(pingIntervalMs(words))
+        resolve(link)
       }, end)
     }
   })
+  return opened.finally(onAbort(signal, () => end(errorOf(signal.reason))))
 }
 
 /** A binary frame begins with 0 where nothing is compressed. */

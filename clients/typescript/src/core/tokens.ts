@@ -1,4 +1,4 @@
-import { failure, TidingsError } from '../errors.js'
+import { toError } from '../errors.js'
 import type { TokenReason } from '../options.js'
 import type { Settings } from './settings.js'
 import { abortable, within } from './wait.js'
@@ -35,7 +35,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
       )
       return held
     } catch (cause) {
-      throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
+      throw toError(cause, 'unauthenticated', 'getToken failed')
     } finally {
       asking = undefined
     }

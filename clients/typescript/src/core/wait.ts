@@ -1,4 +1,4 @@
-import { failure, TidingsError } from '../errors.js'
+import { failure, type TidingsError, toError } from '../errors.js'
 
 /** A timer of which there is one at a time. */
 export interface Alarm {
@@ -42,7 +42,7 @@ export function onAbort(signal: AbortSignal | undefined, act: () => void): () =>
 
 /** Why it was aborted: a time that was over, or else the caller. */
 export function aborted({ reason }: AbortSignal): TidingsError {
-  return reason instanceof TidingsError ? reason : failure('aborted', 'the call was aborted', reason)
+  return toError(reason, 'aborted', 'the call was aborted')
 }
 
 /** A promise that a signal ends. `start` returns what is to be undone when it is settled, where there is something. */
