@@ -14,8 +14,7 @@
 // - While a lower transport is in use the better ones are tried beside it; the first that opens takes its place.
 
 import { failure, type TidingsError } from '../errors.js'
-import type { Session, Status, TransportName } from '../types.js'
-import { delayOf } from './backoff.js'
+import type { Session, State, Status, TransportName } from '../types.js'
 import type { Core } from './core.js'
 import { capabilities } from './http-link.js'
 import type { Link, LinkHooks } from './link.js'
@@ -84,8 +83,10 @@ export function createConnection(
     emit('state', status)
   }
 
-  const seek = (more: Partial<Status> = {}): void =>
-    set({ state: was ? 'reconnecting' : 'connecting', transport: undefined, nextRetryAt: undefined, ...more })
+  /** What is not said of the new state does not hold in it. */
+  const become = (state: State, more: Partial<Status>): void =>
+    set({ state, transport: undefined, nextRetryAt: undefined, ...more })
+  const seek = (more: Partial<Status> = {}): void => become(was ? 'reconnecting' : 'connecting', more)
 
   const disconnect = (error?: TidingsError): void => {
     wanted?.abort()
@@ -100,15 +101,18 @@ export function createConnection(
       before._close()
     }
     was = false
-    set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
+    become('disconnected', { error })
   }
 
   const strive = async ({ signal }: AbortController, before?: TidingsError): Promise<void> => {
     let error = before
     for (;;) {
       if (error) {
-        const delayMs = judge(error)
-        if (delayMs === null) return
+        const delayMs = delayOf(error)
+        if (delayMs === null) {
+          disconnect(error)
+          return failed(error)
+        }
         seek({ attempt, nextRetryAt: Date.now() + delayMs, error })
         hurry = new AbortController()
         await sleep(delayMs, hurry.signal)
@@ -155,7 +159,7 @@ export function createConnection(
     const at = transports.indexOf(transport)
     if (at !== step) failures = 0
     step = at
-    set({ state: 'connected', transport, attempt: 0, nextRetryAt: undefined, error: undefined })
+    become('connected', { transport, attempt: 0, error: undefined })
     // What hangs on the link before lets go of it while it is open still.
     attach(next)
     before?._close()
@@ -190,22 +194,25 @@ export function createConnection(
     }
   }
 
-  /** How long to wait; `null` when it is over, which is said then. */
-  const judge = (error: TidingsError): number | null => {
+  /**
+   * How long to wait; `null` when it is over. The n-th wait is at most `minMs · factor^n`, and at most `maxMs`; with full jitter a random part of that. What the
+   * broker asks for is followed up to 300,000.
+   */
+  const delayOf = (error: TidingsError): number | null => {
+    const { minMs = 500, maxMs = 30_000, factor = 2, jitter, maxAttempts = Infinity, nextDelay } = reconnect
     const nowMs = Date.now()
     if (!attempt) firstMs = nowMs
     // Of those that are not retryable only a token that another one can replace is worth a try.
-    const over = isFinal(error) || (!error.retryable && !tokens._renewable)
-    const delayMs = over
-      ? null
-      : delayOf(reconnect, ++attempt, nowMs - firstMs, error, (cause) =>
-          failed(failure('internal', 'nextDelay threw', cause)),
-        )
-    if (delayMs === null) {
-      disconnect(error)
-      failed(error)
+    if (isFinal(error) || (!error.retryable && !tokens._renewable) || ++attempt > maxAttempts) return null
+    const boundMs = Math.min(maxMs, minMs * factor ** Math.min(attempt - 1, 64))
+    const ownMs = jitter === 'none' ? boundMs : Math.random() * boundMs
+    const delayMs = error.retryAfterMs == null ? ownMs : Math.min(error.retryAfterMs, 300_000)
+    try {
+      return nextDelay ? nextDelay({ attempt, elapsedMs: nowMs - firstMs, error, delayMs }) : delayMs
+    } catch (cause) {
+      failed(failure('internal', 'nextDelay threw', cause))
+      return delayMs
     }
-    return delayMs
   }
 
   const watchUpgrade = (): void => {
