@@ -125,7 +125,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       void outbox._suspend()
     },
     () => {
-      outbox._resume()
+      outbox._open()
       if (hidden) client.connect()
       hidden = false
     },

@@ -49,7 +49,7 @@ export interface Acks {
   /** The log is another one: its offsets are those of other events. */
   _forget(): void
   /** Resolved when all that was said is answered, or cannot be. */
-  _drain(): Promise<void>
+  _flush(): Promise<void>
   /** Nothing is said any more: everybody who waits is told why. */
   _close(why: TidingsError): void
 }
@@ -183,7 +183,7 @@ export function createAcks(
       leases.clear()
       done.clear()
     },
-    _drain: () =>
+    _flush: () =>
       new Promise((resolve) => {
         drained = resolve
         if (queue.length === 0) resolve()

@@ -23,7 +23,7 @@ const LIMIT = 1_000
 export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: () => void): Feed {
   const stop = new AbortController()
   const { signal } = stop
-  const { _http: http, _settings: settings } = link._core
+  const { _http: http, _settings: settings } = link
   const durable = sink._request().durable as string | undefined
   const path = `/v1/subscriptions/${encodeURIComponent(durable ?? '')}`
   const abort = (): void => stop.abort()

@@ -4,7 +4,7 @@
 // - A browser has six connections to a host over HTTP/1.1: three streams at most, further subscriptions are polled, and
 //   two polls at a time beside streams, four without.
 
-import { failure } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import { toJsonEvent } from '../json.js'
 import type { Session } from '../types.js'
 import type { Words } from '../wire.js'
@@ -20,16 +20,12 @@ import { queryOf } from './words.js'
 const STREAMS_MAX = 3
 
 /** What feeds need of their link. */
-export interface HttpLink {
-  readonly _core: Core
+export interface HttpLink extends Core, LinkHooks {
   /** Aborted when the link is over. */
   readonly _signal: AbortSignal
   /** A call that may wait for so many seconds; what does not reach the broker ends the link. */
   _json<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
-  /** It is over. */
-  _lost(error: unknown): void
   _log(log: string): void
-  _tokenExpiring(): void
   /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
   _turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
 }
@@ -73,19 +69,18 @@ export async function openHttp(
   }
 
   const inner: HttpLink = {
-    _core: core,
-    _tokenExpiring: hooks._tokenExpiring,
+    ...core,
+    ...hooks,
     _signal: signal,
     async _json(method, path, body, waitSeconds = 0, by = signal) {
       const timeoutMs = waitSeconds * 1_000 + settings.requestTimeoutMs
       try {
         return await http._json(method, path, { body, timeoutMs, signal: by })
-      } catch (cause) {
-        const error = errorOf(cause)
+      } catch (error) {
         // Closing the link is what aborted it; its caller did not.
         if (signal.aborted) throw lost('the connection was lost', error)
         // A portal or a proxy that refuses in the place of the broker says nothing of what was asked.
-        if (isOfLink(error)) fail(error)
+        if (isOfLink(error as TidingsError)) fail(error)
         throw error
       }
     },

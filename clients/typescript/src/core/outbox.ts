@@ -29,7 +29,7 @@ interface Item {
 
 export interface Outbox {
   /** Opens the storage, and takes over what others have left in it. */
-  _resume(): void
+  _open(): void
   /** The page may go: the storage is let go of. What is here stays and is sent again, which changes nothing. */
   _suspend(): Promise<void>
   /** Takes over a publish: its answer. */
@@ -176,7 +176,7 @@ export function createOutbox(
   const expiry = alarm(pump)
 
   const outbox: Outbox = {
-    _resume: resume,
+    _open: resume,
     _suspend: async () => storage?.close(),
     async _publish(those, batch, signal) {
       if (closed) throw ended()

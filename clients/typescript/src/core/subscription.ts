@@ -268,7 +268,7 @@ export function createSubscription(
       } else if (kind === 'gap') {
         const gap = said as unknown as Gap
         if (gap.reason === 'log_changed') forget()
-        track._gap(gap)
+        track._lost(gap)
         later(() => {
           if (!durable) move(Math.max(0, gap.first - 1), gap.log)
           emit(kind, gap, shown)
@@ -336,7 +336,7 @@ export function createSubscription(
       feed = undefined
       buffer._clear()
       // What was acknowledged before arrives first, where there is a connection.
-      const said = live ? acks._drain() : undefined
+      const said = live ? acks._flush() : undefined
       close()
       await said
       acks._close(ended())
@@ -384,7 +384,7 @@ export function createSubscription(
   if (key !== undefined)
     void saver._get(key).then((saved) => {
       if (saved) {
-        track._place(saved)
+        track._set(saved)
         shown.cursor = saved.cursor
         shown.log = saved.log
       }
