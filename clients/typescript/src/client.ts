@@ -14,7 +14,7 @@ import { createSubscription, type LiveSubscription } from './core/subscription.j
 import { createTokens } from './core/tokens.js'
 import { uuidv7 } from './core/uuid.js'
 import { abortable, within } from './core/wait.js'
-import { placeWords, publishWords, queryOf, toEvent, wordsOf } from './core/words.js'
+import { placeWords, publishWords, queryOf, toEvent } from './core/words.js'
 import { memoryCursors } from './cursors.js'
 import { failure, toError } from './errors.js'
 import { fromJsonEvents } from './json.js'
@@ -48,8 +48,8 @@ const OWN_MAX = 1_000
 export function createClient<S extends object = AnySchema>(url: string, options: ClientOptions = {}): Client<S> {
   const base = baseOf(url)
   const settings = settingsOf(options)
-  const [first, ...others] = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
-  if (!first) throw failure('invalid_argument', 'transports: none is available here')
+  const transports = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
+  if (transports.length === 0) throw failure('invalid_argument', 'transports: none is available here')
   const { cursors = 'memory', logger } = settings
   const subscriptions = new Set<LiveSubscription>()
   const own = new Set<string>()
@@ -78,7 +78,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 
   const connection = createConnection(
     core,
-    [first, ...others],
+    transports,
     (transport, hooks, signal) => {
       if (transport === 'websocket') return openSocket(`${base.replace(/^http/, 'ws')}/v1/ws`, core, hooks, signal)
       const [oldest] = subscriptions
@@ -205,7 +205,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const gaps = onGap === 'error' ? onGap : 'skip'
       const words = { filters: [filter].flat(), ...rest, ...placeWords(after), wait: `${waitMs}ms`, onGap: gaps }
       const init = { signal, timeoutMs: timeoutMs + waitMs }
-      const answer = await get<ReadWords>(`events?${queryOf(wordsOf(words))}`, init)
+      const answer = await get<ReadWords>(`events?${queryOf(words)}`, init)
       const events = fromJsonEvents(answer.events).map((event) => toEvent(event, 1, own.has(event.id as string)))
       return { ...answer, events } as never
     },
@@ -215,7 +215,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const all: Receipt[] = []
       let cursor: string | undefined
       do {
-        const query = queryOf(wordsOf({ limit: 1000, cursor }))
+        const query = queryOf({ limit: 1000, cursor })
         const page = await get<{ receipts: Receipt[]; cursor?: string }>(
           `events/${offsetsOf(event)}/receipts?${query}`,
           options,
@@ -226,7 +226,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       return all
     },
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
-      get(`topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, options),
+      get(`topics?${queryOf({ filter, limit, cursor })}`, options),
     async cancel(event, options) {
       await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
     },

@@ -45,7 +45,7 @@ export interface Connection {
  */
 export function createConnection(
   { _settings: settings, _tokens: tokens, _http: http, _emit: emit, _failed: failed }: Core,
-  transports: readonly [TransportName, ...TransportName[]],
+  transports: readonly TransportName[],
   dial: (transport: TransportName, hooks: LinkHooks, signal: AbortSignal) => Promise<Link>,
   attach: (link: Link | undefined) => void,
 ): Connection {
@@ -121,7 +121,7 @@ export function createConnection(
       }
       seek()
       try {
-        return take(await open(transports[step] ?? transports[0], signal))
+        return take(await open(transports[step] as TransportName, signal))
       } catch (cause) {
         error = errorOf(cause)
         if (!signal.aborted && !isFinal(error)) await stepDown(0, signal)
