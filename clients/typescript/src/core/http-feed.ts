@@ -49,17 +49,21 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   // ---- Polls.
 
+  /** What a poll has brought; all that was there where it has no more than it says, up to `last`. */
+  const take = ({ events, cursor, gap, attempts }: ReadWords, limit: number, last: number): void => {
+    if (signal.aborted) return
+    if (gap) sink._told('gap', gap)
+    if (sink._batch({ events: fromJsonEvents(events), cursor, attempts }) && events.length < limit && cursor >= last)
+      caught(cursor)
+  }
+
   const fetchOpen = async (from: number): Promise<void> => {
     if (!subscribed) begin(from)
     const limit = Math.min(sink._room(), LIMIT)
     if (limit === 0) return sleep(ROOM_MS, signal)
-    const answer = await link._turn((wait) =>
-      call<ReadWords>('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait),
-    )
-    if (signal.aborted) return
-    if (answer.gap) sink._told('gap', answer.gap)
-    sink._batch({ events: fromJsonEvents(answer.events), attempts: answer.attempts })
-    if (answer.events.length < limit) caught(answer.cursor)
+    const poll = (wait: number): Promise<ReadWords> =>
+      call('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait)
+    take(await link._turn(poll), limit, 0)
   }
 
   const poll = async (): Promise<void> => {
@@ -69,17 +73,16 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     const fromNow = words.after === undefined && words.since === undefined && !last_per_key
     const limit = fromNow ? 1 : Math.max(1, Math.min(sink._room(), LIMIT))
     const query = queryOf({ on_gap: 'skip', ...words, limit })
-    const { events, cursor, log, last, gap } = await link._turn((wait) => {
+    const answer = await link._turn((wait) => {
       const waits = subscribed ? wait : 0
       return call<ReadWords>('GET', `/v1/events?${query}&wait=${waits}s`, undefined, waits)
     })
     if (signal.aborted) return
+    const { log, last } = answer
     link._log(log)
     if (!subscribed) begin(fromNow ? last : Number.parseInt(`${words.after ?? 0}`, 10), log)
-    if (fromNow) return caught(last)
-    if (gap) sink._told('gap', gap)
-    if (sink._batch({ events: fromJsonEvents(events), cursor }) && events.length < limit && cursor >= last)
-      caught(cursor)
+    if (fromNow) caught(last)
+    else take(answer, limit, last)
   }
 
   // ---- Streams.
