@@ -61,7 +61,7 @@ export function createAcks(
   failed: (error: TidingsError) => void,
 ): Acks {
   // A mirror leases nothing.
-  const leased = durable !== undefined && mode !== 'mirror'
+  const leased = !!durable && mode !== 'mirror'
   const leases = new Map<number, Lease>()
   /** When the newest were acknowledged. */
   const done = new Map<number, number>()

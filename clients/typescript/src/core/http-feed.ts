@@ -97,7 +97,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         const log = headers.get('tidings-log') ?? undefined
         if (log) link._log(log)
         // A durable begins with all that is open: it is behind again until that has come.
-        if (durable !== undefined) caughtUp = false
+        if (durable) caughtUp = false
         begin(Number(headers.get('tidings-cursor')), log)
         listen()
       })
@@ -160,7 +160,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     await undefined
     try {
       let from = 0
-      if (durable !== undefined) {
+      if (durable) {
         const { after, since, log, batch_max, presence, durable: name, ...options } = sink._request()
         const { cursor } = await call('GET', path).catch((error) => {
           if (error.code !== 'not_found') throw error
@@ -171,8 +171,8 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       while (!signal.aborted) {
         const { batch_max, ...words } = sink._request()
         const { presence } = words
-        if (!streams) await (durable !== undefined ? fetchOpen(from) : poll())
-        else if (durable === undefined) await stream(`/v1/events?${queryOf(words)}`)
+        if (!streams) await (durable ? fetchOpen(from) : poll())
+        else if (!durable) await stream(`/v1/events?${queryOf(words)}`)
         else await stream(`${path}/events?${queryOf(presence ? { presence } : {})}`)
       }
     } catch (cause) {

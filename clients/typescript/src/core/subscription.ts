@@ -50,9 +50,9 @@ export function createSubscription(
   closed: () => void,
 ): LiveSubscription {
   const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
-  const key = durable === undefined ? name : undefined
+  const key = !durable ? name : undefined
   // A mirror leases nothing.
-  const leased = durable !== undefined && mode !== 'mirror'
+  const leased = !!durable && mode !== 'mirror'
   const words = subscribeWords(filters, options)
   const track = createTrack(words, options)
   const buffer = createBuffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
@@ -147,7 +147,7 @@ export function createSubscription(
 
   /** The event is done, or to come again. */
   const settle = (event: TidingsEvent, kind: 'ack' | 'nack' = 'ack'): void => {
-    if (durable === undefined) move(Math.max(shown.cursor, event.offset))
+    if (!durable) move(Math.max(shown.cursor, event.offset))
     else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind, track._log())
   }
 
@@ -158,7 +158,7 @@ export function createSubscription(
     signal?: AbortSignal,
   ): Promise<void> => {
     if (shown.state === 'closed') throw shown.error ?? ended()
-    if (durable === undefined) throw failure('invalid_argument', 'only durables are acknowledged')
+    if (!durable) throw failure('invalid_argument', 'only durables are acknowledged')
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
       throw failure('offset_gone', 'its log is gone')
@@ -222,7 +222,7 @@ export function createSubscription(
       if (before !== undefined && before !== known) forget()
       track._subscribed(cursor, known)
       // From here on the place is known, also where no event ever comes.
-      if (durable !== undefined || shown.log === undefined) move(cursor, known)
+      if (durable || shown.log === undefined) move(cursor, known)
       subscribedOnce = true
       live = true
       acks._attach(feed)
@@ -239,13 +239,13 @@ export function createSubscription(
         const offset = each.offset as number
         const own = isOwn(each.id as string)
         const event = toEvent(each, batch.attempts?.[offset] ?? 1, own)
-        if (durable !== undefined) {
+        if (durable) {
           if (!acks._offer(offset, track._log())) continue
           logs.set(event, logNumber)
         }
         // In its place: what stands before it is not done.
         if (!own || settings.echo) buffer._push({ _event: event })
-        else if (durable === undefined) reach(offset)
+        else if (!durable) reach(offset)
         else settle(event)
       }
       if (!durable && batch.cursor !== undefined) reach(batch.cursor)

@@ -46,7 +46,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
   return {
     _log: () => at?.log,
     _request() {
-      if (durable !== undefined || !at || (words.last_per_key && !begun)) return words
+      if (durable || !at || (words.last_per_key && !begun)) return words
       const { since, last_per_key, ...rest } = words
       return { ...rest, after: at.cursor, log: at.log }
     },
@@ -55,7 +55,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       begun = true
     },
     _subscribed(cursor, log) {
-      if (at && at.log !== log && durable !== undefined) highest = 0
+      if (at && at.log !== log && durable) highest = 0
       at = { cursor, log }
       adrift = false
     },
@@ -63,7 +63,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       const before = at?.cursor ?? 0
       if (after !== undefined && !adrift && after !== before) return undefined
       let covered = 0
-      if (durable !== undefined) covered = mode === 'mirror' ? highest : 0
+      if (durable) covered = mode === 'mirror' ? highest : 0
       else if (!words.last_per_key) covered = adrift ? (after ?? before) : before
       if (cursor !== undefined && at) at = { ...at, cursor }
       adrift = false
