@@ -75,7 +75,7 @@ export function createConnection(
     const before = status
     const after = { ...before, ...change }
     const moved = after.state !== before.state || after.transport !== before.transport
-    if (!moved && (Object.keys(change) as (keyof Status)[]).every((name) => after[name] === before[name])) return
+    if ((Object.keys(change) as (keyof Status)[]).every((name) => after[name] === before[name])) return
     status = moved ? { ...after, since: Date.now() } : after
     emit('status', status)
     if (!moved) return
@@ -88,18 +88,21 @@ export function createConnection(
     set({ state, transport: undefined, nextRetryAt: undefined, ...more })
   const seek = (more: Partial<Status> = {}): void => become(was ? 'reconnecting' : 'connecting', more)
 
+  /** What was in use is not any more. */
+  const unlink = (): Link | undefined => {
+    const before = link
+    session = before?._session ?? session
+    link = undefined
+    upgrade._clear()
+    attach(undefined)
+    return before
+  }
+
   const disconnect = (error?: TidingsError): void => {
     wanted?.abort()
     wanted = undefined
     hurry?.abort()
-    upgrade._clear()
-    const before = link
-    link = undefined
-    if (before) {
-      session = before._session
-      attach(undefined)
-      before._close()
-    }
+    unlink()?._close()
     was = false
     become('disconnected', { error })
   }
@@ -154,7 +157,6 @@ export function createConnection(
     upgrade._clear()
     link = next
     linkedMs = Date.now()
-    session = next._session
     was = true
     const at = transports.indexOf(transport)
     if (at !== step) failures = 0
@@ -169,9 +171,7 @@ export function createConnection(
   const lost = async (error: TidingsError): Promise<void> => {
     const mine = wanted
     const lastedMs = Date.now() - linkedMs
-    link = undefined
-    upgrade._clear()
-    attach(undefined)
+    unlink()
     if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
     if (!mine) return
     if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
