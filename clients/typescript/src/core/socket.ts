@@ -23,7 +23,8 @@ type Asker = (answer: Words | undefined, error?: TidingsError) => void
 /** Connects. */
 export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
   const { _settings: settings, _tokens: tokens, _failed: failed } = core
-  const { codec, compress, requestTimeoutMs } = settings
+  const { codec, requestTimeoutMs } = settings
+  const compress = settings.compress?.available ? settings.compress : undefined
   const Socket = settings.WebSocket as typeof WebSocket
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
   const asked = new Map<number, Asker>()
@@ -72,9 +73,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     over = true
     if (why && isRejected(why)) tokens._reject(shown)
     beat._clear()
-    socket.onopen = socket.onmessage = socket.onclose = null
     socket.close(1000)
-    sinks.clear()
     for (const settle of asked.values()) settle(undefined, lost('the connection was lost', why))
     refuse(why ?? lost('the connection was lost'))
     if (why) hooks._lost(why)
@@ -129,7 +128,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     // What only a later version says is passed over.
     if (error.cause !== LATER) end(error)
   }
-  const inflate = compress?.available ? compress.reader(codec, () => bytesMax, decode, take, broken) : undefined
+  const inflate = compress?.reader(codec, () => bytesMax, decode, take, broken)
   const socket = new Socket(url, codec.subprotocol)
   socket.binaryType = 'arraybuffer'
   socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
@@ -200,7 +199,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       const connect = wordsOf({
         client: settings.name,
         token: shown,
-        compress: compress?.available ? [compress.name] : undefined,
+        compress: compress && [compress.name],
       })
       beat._timed(ask({ connect })).then((words) => {
         session = { id: words.session, subject: words.subject, log: words.log } as Session

@@ -69,7 +69,7 @@ export function createSubscription(
   /** Another session has it: it is not asked for again. */
   let taken = false
   let handling = false
-  let wakers: (() => void)[] = []
+  const wakers: (() => void)[] = []
   let subscribedOnce = false
 
   // ---- How it works.
@@ -105,9 +105,7 @@ export function createSubscription(
   }
 
   const wake = (): void => {
-    const these = wakers
-    wakers = []
-    for (const waker of these) waker()
+    for (const waker of wakers.splice(0)) waker()
     if (handler && !handling) void handle(handler)
   }
 
@@ -372,7 +370,7 @@ export function createSubscription(
   const self: LiveSubscription = {
     _shown: shown,
     _attach(to) {
-      drop(to !== undefined)
+      drop(!!to)
       link = to
       sync()
     },

@@ -46,7 +46,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
   }
 
   return {
-    _renewable: getToken !== undefined,
+    _renewable: !!getToken,
     _get: async () => held ?? (getToken && ask(reason)),
     _reject(token) {
       if (!getToken || token !== held) return

@@ -163,7 +163,7 @@ describe('subscriptions', () => {
     expect(say).toHaveBeenCalledOnce()
     answer(1)
     await said
-    await acks._drain()
+    await acks._flush()
   })
 })
 
