@@ -54,6 +54,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   const subscriptions = new Set<LiveSubscription>()
   const own = new Set<string>()
   const replies = `replies.${uuidv7()}`
+  const end = new AbortController()
   let closed = false
   /** The connection was given up because the page was hidden; it is wanted again when it is shown. */
   let hidden = false
@@ -64,8 +65,8 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     if (!closed) emitter._emit('error', error)
   }
   const emitter = createEmitter<ClientEvents>(failed)
-  const tokens = createTokens(settings)
-  const http = createHttp(base, settings, tokens)
+  const tokens = createTokens(settings, end.signal)
+  const http = createHttp(base, settings, tokens, end.signal)
   const saver = createSaver(cursors === 'memory' ? memoryCursors() : cursors, failed)
   const core: Core = {
     _settings: settings,
@@ -116,7 +117,8 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     http._json<T>(method, path, { body, ...options })
   const get = <T>(path: string, options?: CallInit): Promise<T> => http._json<T>('GET', `/v1/${path}`, options)
 
-  const stopPage = watchPage(
+  watchPage(
+    end.signal,
     connection._wake,
     () => {
       hidden ||= client.state !== 'disconnected'
@@ -166,13 +168,11 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     async close() {
       if (closed) return
       closed = true
-      stopPage()
       for (const subscription of subscriptions) subscription._close()
       await saver._flush()
       const done = outbox._close()
       disconnect()
-      tokens._close()
-      http._close()
+      end.abort(failure('closed', 'the client is closed'))
       await done
       emitter._clear()
     },

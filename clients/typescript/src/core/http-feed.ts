@@ -113,12 +113,11 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   /** What came in one piece; false where the stream is not to be read on. */
   const deliver = (pieces: readonly SseEvent[]): boolean => {
-    let events: Words[] = []
+    const events: Words[] = []
     let cursor: number | undefined
     const flush = (): boolean => {
       if (cursor === undefined) return true
-      const follows = sink._batch({ events: fromJsonEvents(events), cursor, attempts })
-      events = []
+      const follows = sink._batch({ events: fromJsonEvents(events.splice(0)), cursor, attempts })
       cursor = undefined
       return follows && !signal.aborted
     }
@@ -173,7 +172,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         const { presence } = words
         if (!streams) await (durable ? fetchOpen(from) : poll())
         else if (!durable) await stream(`/v1/events?${queryOf(words)}`)
-        else await stream(`${path}/events?${queryOf(presence ? { presence } : {})}`)
+        else await stream(`${path}/events?${queryOf({ presence })}`)
       }
     } catch (cause) {
       if (signal.aborted) return

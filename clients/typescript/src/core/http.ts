@@ -3,7 +3,7 @@
 // - Each has its time. A refusal is a `TidingsError` with what the broker said; no answer is `disconnected`.
 // - A token that is refused is asked for anew, and the call made once more.
 
-import { failure, type TidingsError } from '../errors.js'
+import type { TidingsError } from '../errors.js'
 import { isWords } from './check.js'
 import type { Settings } from './settings.js'
 import type { Tokens } from './tokens.js'
@@ -23,14 +23,12 @@ export interface Http {
   _json<T>(method: string, path: string, init?: CallInit): Promise<T>
   /** A stream of events, piece by piece; `begun` has its head before. It is given back however its reader leaves it. */
   _stream(path: string, signal: AbortSignal, begun?: (headers: Headers) => void): AsyncGenerator<Uint8Array>
-  /** Ends all calls. */
-  _close(): void
 }
 
 const JSON_TYPE = 'application/json'
 
-export function createHttp(base: string, settings: Settings, tokens: Tokens): Http {
-  const end = new AbortController()
+/** `end` ends all calls. */
+export function createHttp(base: string, settings: Settings, tokens: Tokens, end: AbortSignal): Http {
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
 
   const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
@@ -54,7 +52,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
         const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
         return (text ? JSON.parse(text) : undefined) as never
       }
-      return within(timeoutMs, call, caller, end.signal).catch((cause) => {
+      return within(timeoutMs, call, caller, end).catch((cause) => {
         throw errorOf(cause)
       })
     },
@@ -72,7 +70,6 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
         void reader?.cancel().catch(() => {})
       }
     },
-    _close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }
 

@@ -13,11 +13,10 @@ export interface Tokens {
   _reject(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
   _refresh(): Promise<string | undefined>
-  _close(): void
 }
 
-export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
-  const end = new AbortController()
+/** `end` ends what is asked. */
+export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings, end: AbortSignal): Tokens {
   let reason: TokenReason = 'initial'
   let asking: Promise<string | undefined> | undefined
 
@@ -31,7 +30,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
             signal,
             (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
           ),
-        end.signal,
+        end,
       )
       return held
     } catch (cause) {
@@ -54,6 +53,5 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
       reason = 'rejected'
     },
     _refresh: async () => getToken && ask('expiring'),
-    _close: () => end.abort(),
   }
 }
