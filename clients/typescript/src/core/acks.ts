@@ -37,11 +37,11 @@ interface Errand {
 
 export interface Acks {
   /** Whether this delivery is to be handed over. */
-  _offer(offset: number, log: string | undefined): boolean
+  _offer(offset: number): boolean
   /** The handler is done with it, or has failed. It may have said itself what is to become of it. */
-  _handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void
+  _handled(offset: number, kind: 'ack' | 'nack'): void
   /** Tells the broker; resolved when it has answered. */
-  _say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void>
+  _say(kind: 'ack' | 'nack', words: Words, signal?: AbortSignal): Promise<void>
   /** There is a feed to say it over, or there is none. */
   _attach(feed: Feed | undefined): void
   /** The feed is gone: what was not handed over, and what is open, is brought again by the next. */
@@ -54,11 +54,15 @@ export interface Acks {
   _close(why: TidingsError): void
 }
 
-/** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
+/**
+ * `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for; `logOf` says which
+ * log the offsets are of.
+ */
 export function createAcks(
   { durable, mode, ack }: SubscribeOptions & { mode?: string; ack?: string },
   acked: (cursor: number) => void,
   failed: (error: TidingsError) => void,
+  logOf: () => string | undefined,
 ): Acks {
   // A mirror leases nothing.
   const leased = !!durable && mode !== 'mirror'
@@ -125,26 +129,27 @@ export function createAcks(
     })
 
   const acks: Acks = {
-    _offer(offset, log) {
+    _offer(offset) {
       if (!leased) return true
       forgetLate()
       const lease = leases.get(offset)
       const hand = lease ? lease === 'handed' : !done.has(offset)
       if (hand) leases.set(offset, 'handling')
       else if (lease === 'carried') leases.set(offset, 'handed')
-      else if (!lease) unasked('ack', offset, log)
+      else if (!lease) unasked('ack', offset)
       return hand
     },
-    _handled(offset, kind, log) {
+    _handled(offset, kind) {
       if (leased && leases.get(offset) !== 'handling') return
       if (ack === 'manual') {
         // Of a mirror nothing would ever take it out again.
         if (leased) leases.set(offset, 'handed')
       }
       // A mirror delivers nothing again: there is nothing to be told of a failure.
-      else if (kind === 'ack' || leased) unasked(kind, offset, log)
+      else if (kind === 'ack' || leased) unasked(kind, offset)
     },
-    _say(kind, words, log, signal) {
+    _say(kind, words, signal) {
+      const log = logOf()
       const { offset = 0, offsets } = words as { offset?: number; offsets?: number[] }
       const these = leased ? (offsets ?? [...leases.keys()].filter((each) => each <= offset)) : []
       const release = (): void => {
@@ -194,8 +199,8 @@ export function createAcks(
     },
   }
 
-  const unasked = (kind: 'ack' | 'nack', offset: number, log: string | undefined): void => {
-    acks._say(kind, { offsets: [offset] }, log).catch(failed)
+  const unasked = (kind: 'ack' | 'nack', offset: number): void => {
+    acks._say(kind, { offsets: [offset] }).catch(failed)
   }
   return acks
 }

@@ -61,8 +61,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     if (!subscribed) begin(from)
     const limit = Math.min(sink._room(), LIMIT)
     if (limit === 0) return sleep(ROOM_MS, signal)
-    const poll = (wait: number): Promise<ReadWords> =>
-      call('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait)
+    const poll = (wait: number): Promise<ReadWords> => call('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait)
     take(await link._turn(poll), limit, 0)
   }
 

@@ -146,7 +146,7 @@ export function createSubscription(
   /** The event is done, or to come again. */
   const settle = (event: TidingsEvent, kind: 'ack' | 'nack' = 'ack'): void => {
     if (!durable) move(Math.max(shown.cursor, event.offset))
-    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind, track._log())
+    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind)
   }
 
   const say = async (
@@ -160,7 +160,7 @@ export function createSubscription(
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
       throw failure('offset_gone', 'its log is gone')
-    return acks._say(kind, more, track._log(), signal)
+    return acks._say(kind, more, signal)
   }
 
   const move = (cursor: number, log = shown.log): void => {
@@ -205,7 +205,7 @@ export function createSubscription(
     close()
   }
 
-  const acks = createAcks(options, move, (error) => shown.state === 'closed' || failed(error))
+  const acks = createAcks(options, move, (error) => shown.state === 'closed' || failed(error), track._log)
 
   // ---- What the connection calls.
 
@@ -238,7 +238,7 @@ export function createSubscription(
         const own = isOwn(each.id as string)
         const event = toEvent(each, batch.attempts?.[offset] ?? 1, own)
         if (durable) {
-          if (!acks._offer(offset, track._log())) continue
+          if (!acks._offer(offset)) continue
           logs.set(event, logNumber)
         }
         // In its place: what stands before it is not done.

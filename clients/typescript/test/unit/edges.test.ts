@@ -154,9 +154,10 @@ describe('subscriptions', () => {
       { durable: 'd' },
       () => {},
       () => {},
+      () => undefined,
     )
     acks._attach(feed)
-    const said = acks._say('ack', { offsets: [1] }, undefined)
+    const said = acks._say('ack', { offsets: [1] })
     await settle()
     acks._attach(feed)
     await settle()
