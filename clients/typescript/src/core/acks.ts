@@ -101,7 +101,7 @@ export function createAcks(
     if (queue[0] === errand) queue.shift()
     for (const settle of errand._settled) settle(error)
     if (queue.length === 0) drained?.()
-    next()
+    void next()
   }
   const retry = alarm(next)
 
@@ -178,7 +178,7 @@ export function createAcks(
         busy = false
         retry._clear()
       }
-      next()
+      void next()
     },
     _lost(waiting) {
       for (const offset of waiting) leases.delete(offset)

@@ -50,7 +50,7 @@ export function createSubscription(
   closed: () => void,
 ): LiveSubscription {
   const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
-  const key = !durable ? name : undefined
+  const key = durable ? undefined : name
   // A mirror leases nothing.
   const leased = !!durable && mode !== 'mirror'
   const words = subscribeWords(filters, options)
@@ -64,7 +64,7 @@ export function createSubscription(
   let feed: Feed | undefined
   let live = false
   /** The place is known: at once, or when the store has answered. */
-  let placed = key === undefined
+  let placed = !key
   let paused = false
   /** Another session has it: it is not asked for again. */
   let taken = false
@@ -166,7 +166,7 @@ export function createSubscription(
   const move = (cursor: number, log = shown.log): void => {
     shown.cursor = cursor
     shown.log = log
-    if (key !== undefined && log !== undefined) saver._set(key, { log, cursor })
+    if (key && log !== undefined) saver._set(key, { log, cursor })
   }
 
   /** In its place: what stands before it is not done. */
@@ -376,10 +376,10 @@ export function createSubscription(
     },
     _close: finish,
   }
+  // A signal that is aborted already closes it at once.
   let unlisten = (): void => {}
-  if (options.signal?.aborted) close()
-  else unlisten = onAbort(options.signal, () => void shown.unsubscribe())
-  if (key !== undefined)
+  unlisten = onAbort(options.signal, () => void shown.unsubscribe())
+  if (key)
     void saver._get(key).then((saved) => {
       if (saved) {
         track._set(saved)
