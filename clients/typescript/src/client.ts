@@ -191,7 +191,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
         handler as never,
         core,
         (id) => own.has(id),
-        () => void subscriptions.delete(subscription),
+        (self) => void subscriptions.delete(self),
       )
       const { _shown: shown } = subscription
       if (closed) subscription._close()

@@ -5,7 +5,7 @@
 import { failure } from '../errors.js'
 import type { Client, RequestOptions, TidingsEvent } from '../types.js'
 import { uuidv7 } from './uuid.js'
-import { within } from './wait.js'
+import { aborted, within } from './wait.js'
 
 /** The header that names where the answer is to go. */
 const REPLY_TO = 'reply-to'
@@ -42,5 +42,5 @@ export async function ask(
     if (error.code !== 'timeout') throw error
   })
   if (answer) return answer
-  throw failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)
+  throw signal?.aborted ? aborted(signal) : failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)
 }

@@ -202,6 +202,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         compress: compress && [compress.name],
       })
       beat._timed(ask({ connect })).then((words) => {
+        // Who was told how long it took may have hung up.
+        if (over) return
         session = { id: words.session, subject: words.subject, log: words.log } as Session
         bytesMax = Number(words.max_message_bytes) || bytesMax
         beat._set(pingIntervalMs(words))

@@ -40,14 +40,14 @@ export interface LiveSubscription {
   _close(): void
 }
 
-/** `isOwn` tells what this client published by its id; `closed` is told that it takes nothing more. */
+/** `isOwn` tells what this client published by its id; `closed` is told when it has ended. */
 export function createSubscription(
   filters: readonly string[],
   options: SubscribeOptions,
   handler: EventHandler | undefined,
   { _settings: settings, _emit: emit, _failed: failed, _saver: saver }: Core,
   isOwn: (id: string) => boolean,
-  closed: () => void,
+  closed: (subscription: LiveSubscription) => void,
 ): LiveSubscription {
   const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
   const key = durable ? undefined : name
@@ -194,7 +194,7 @@ export function createSubscription(
     unlisten()
     if (error || !live) acks._close(error ?? ended())
     become('closed')
-    closed()
+    closed(self)
     wake()
     emitter._clear()
   }

@@ -331,6 +331,16 @@ describe('the program', () => {
     expect(FakeSocket.last.asked('connect')).toMatchObject({ token: 'rejected' })
   })
 
+  test('one that hangs up as soon as it has an answer leaves nothing behind', async () => {
+    const client = connect()
+    client.on('status', ({ latencyMs }) => latencyMs !== undefined && client.disconnect())
+    await settle()
+    FakeSocket.last.accept()
+    await settle()
+    expect(client.state).toBe('disconnected')
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
   test('a nextDelay that throws is told, and the wait is as without it', async () => {
     const nextDelay = (): number => {
       throw new Error('thrown')
