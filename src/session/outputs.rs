@@ -28,7 +28,7 @@ use crate::{
 /// What a batch may have without a place.
 const FREE_BYTES: usize = 48 * 1024;
 /// Before this it cannot be said how slow one is, in milliseconds.
-const MEASURED_MS: u64 = 5_000;
+const MEASURED_MS: u64 = 3_000;
 /// At its pace so far, a batch for which others wait may take so long, in milliseconds.
 const CUT_MS: u64 = 60_000;
 /// How often it is looked for who takes too little.
@@ -142,9 +142,10 @@ impl Outputs {
         Ok((events, held))
     }
 
-    /// What is larger than all of the room goes alone.
+    /// As they are stored and as they travel. What is larger than all of the room goes alone.
     fn cost(&self, events: &[Arc<Stored>]) -> u32 {
-        u32::try_from(bytes(events)).unwrap_or(u32::MAX).min(self.bytes_max)
+        let bytes = events.iter().map(|event| event.cost_bytes()).sum::<usize>();
+        u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max)
     }
 
     /// Waits for room, and makes it where somebody takes too little.
@@ -247,7 +248,7 @@ mod tests {
         let slow_one = hold(&outputs, 50_000, &slow).unwrap();
         slow.took(5_000);
         let now_ms = clock::monotonic_ms();
-        outputs.look(now_ms + MEASURED_MS - 1000);
+        outputs.look(now_ms + MEASURED_MS - 1500);
         assert!(!is_cut(&stalled) && !is_cut(&slow), "too early to say");
         outputs.look(now_ms + MEASURED_MS);
         assert!(is_cut(&stalled) && !is_cut(&slow));

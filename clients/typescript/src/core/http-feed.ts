@@ -30,6 +30,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   /** Told once a feed: all that was there has been sent. */
   let caughtUp = false
   let subscribed = false
+  let state: unknown
   /** How often events were delivered, said before them. */
   let attempts: Record<string, number> | undefined
 
@@ -66,10 +67,12 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   }
 
   const poll = async (): Promise<void> => {
-    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, last_per_key, ...words } =
-      sink._request()
-    // A read knows no "now", and no state of every key: it begins behind the last event there is, or reads them all.
-    const fromNow = words.after === undefined && words.since === undefined && !last_per_key
+    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, ...words } = sink._request()
+    // A state of many pages is one until it is over, whatever the cursor.
+    state ??= words.last_per_key
+    if (!caughtUp) words.last_per_key = state
+    // A read knows no "now": it begins behind the last event there is.
+    const fromNow = words.after === undefined && words.since === undefined && !state
     const limit = fromNow ? 1 : Math.max(1, Math.min(sink._room(), LIMIT))
     const query = queryOf({ on_gap: 'skip', ...words, limit })
     const answer = await link._turn((wait) => {
