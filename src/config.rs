@@ -614,9 +614,18 @@ mod tests {
         assert!(has_all(&public.rates.subject, Scope::Subject));
         assert!(has_all(&public.rates.session, Scope::Session));
         assert!(public.caps.per_ip > 0 && public.caps.strangers_per_ip > 0);
-        let given =
-            ["limits.profile=public", "limits.per_ip=acks=5", "limits.connections_per_ip=0"];
+        assert_eq!(public.subscriptions_max, 200);
+        let durables = |pairs: &[&str]| resolve(pairs).unwrap().durables_max.of_subject;
+        assert_eq!(durables(&["limits.profile=public"]), 10_000);
+        assert_eq!(durables(&[]), 100_000);
+        let given = [
+            "limits.profile=public",
+            "limits.per_ip=acks=5",
+            "limits.connections_per_ip=0",
+            "limits.subscriptions_max=7",
+        ];
         let given = limits(&given);
+        assert_eq!(given.subscriptions_max, 7);
         assert_eq!(given.rates.ip.get(Kind::Acks).map(|rate| rate.per_second), Some(5));
         assert_eq!((given.rates.ip.get(Kind::Publishes), given.caps.per_ip), (None, 0));
         assert_eq!(given.rates.session, public.rates.session);

@@ -3,6 +3,7 @@
 //! - What lies behind the cursors of a page is counted in one go: durables that have the same filters share what is
 //!   counted, between the places where one of them stands and the next. Where much is known of their acks a page is
 //!   gone through in parts, so that what is remembered of it is bounded.
+//! - A page ends where it has many bytes, as an answer with events does.
 //! - Of a durable that wants only some of the events on its topics they are read, up to a bound.
 
 use std::{
@@ -18,6 +19,7 @@ use tidings_proto::{
 use super::{
     Broker,
     ledger::LedgerEntry,
+    options::json_bytes,
     selection::{Selection, has_expired},
 };
 use crate::{
@@ -27,6 +29,11 @@ use crate::{
 
 /// How many events are read to count the lag of a subscription that wants only some types.
 const LAG_COUNTED_MAX: u64 = 10_000;
+
+/// About how many bytes of JSON a page of durables may have; one of them at least is in it.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+/// About how many of one are not in its options.
+const INFO_BYTES: usize = 256;
 
 /// What is known of a durable subscription.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,13 +112,18 @@ impl Broker {
         mut wanted: impl FnMut(&str) -> bool,
     ) -> Result<(Vec<DurableInfo>, Option<String>), ReadError> {
         let (mut infos, mut looked) = (Vec::new(), 0);
-        let mut after = after.map(str::to_owned);
-        while looked < limit {
+        let (mut after, mut room) = (after.map(str::to_owned), PAGE_BYTES_MAX);
+        while looked < limit && room > 0 {
             let left = limit - looked;
-            let (found, last) = self.controls.page(after.as_deref(), left, |seen| {
+            let (mut found, mut last) = self.controls.page(after.as_deref(), left, |seen| {
                 looked += 1;
                 wanted(seen.line.name())
             });
+            let fit = fitting(&found, &mut room);
+            if fit < found.len() {
+                found.truncate(fit);
+                last = found.last().map(|entry| entry.spec.name.clone());
+            }
             infos.extend(self.infos(found).await?);
             after = last;
             if after.is_none() {
@@ -201,6 +213,16 @@ impl Broker {
         }
         Ok((count, false))
     }
+}
+
+/// How many of these there is room for, down to nothing; one may have more than is left.
+fn fitting(entries: &[LedgerEntry], room: &mut usize) -> usize {
+    let fits = entries.iter().take_while(|entry| {
+        let is_room = *room > 0;
+        *room = room.saturating_sub(INFO_BYTES + json_bytes(&entry.spec.options));
+        is_room
+    });
+    fits.count()
 }
 
 fn count(len: usize) -> u64 {

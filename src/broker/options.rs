@@ -15,13 +15,15 @@ use super::{
     idle::IDLE_EXPIRY_MS_MAX,
     pace::LINGER_MS_MAX,
     presence,
-    selection::{PATTERNS_MAX, is_pattern},
+    selection::{PATTERNS_MAX, is_media_type, is_pattern},
 };
 
 /// The most headers that a subscription may name.
 const HEADERS_MAX: usize = 16;
 /// The most bytes a type or content type of a subscription may have.
 const PATTERN_BYTES_MAX: usize = 1024;
+/// The most bytes that all texts of a subscription's options have together: they are kept as long as it lives.
+const TEXTS_BYTES_MAX: usize = 8 * 1024;
 /// What the broker's own topics begin with that a durable may read.
 const OWN_OF_DURABLES: [&str; 3] = [DEAD_ROOT, RECEIPTS_ROOT, AUDIT_TOPIC];
 
@@ -201,6 +203,12 @@ fn check_selection(options: &SubscribeOptions) -> Checked {
             return invalid(field, &problem);
         }
     }
+    if let Some(pattern) = options.content_types.iter().find(|pattern| !is_media_type(pattern)) {
+        let problem = format!(
+            "{pattern:?} has parameters, which are not looked at: give the media type alone, as in \"text/plain\""
+        );
+        return invalid("content_types", &problem);
+    }
     if options.headers.len() > HEADERS_MAX {
         return invalid("headers", "at most 16 headers");
     }
@@ -210,7 +218,42 @@ fn check_selection(options: &SubscribeOptions) -> Checked {
     if options.headers.iter().any(|(name, value)| name.len() + value.len() > PATTERN_BYTES_MAX) {
         return invalid("headers", "a name and its value have 1024 bytes at most");
     }
-    Ok(())
+    check_texts(options)
+}
+
+/// How many bytes the filters, types, content types and headers have, by field.
+fn texts(options: &SubscribeOptions) -> [(&'static str, usize); 4] {
+    let sum = |texts: &[String]| texts.iter().map(String::len).sum();
+    let headers = options.headers.iter().map(|(name, value)| name.len() + value.len());
+    [
+        ("filters", options.filters.iter().map(|filter| filter.as_str().len()).sum()),
+        ("types", sum(&options.types)),
+        ("content_types", sum(&options.content_types)),
+        ("headers", headers.sum()),
+    ]
+}
+
+/// About how many bytes the options have as JSON.
+pub(super) fn json_bytes(options: &SubscribeOptions) -> usize {
+    const OF_NUMBERS: usize = 256;
+    let texts: usize = texts(options).iter().map(|(_, bytes)| bytes).sum();
+    OF_NUMBERS + texts + 9 * options.backoff_ms.len()
+}
+
+/// Blames the field with the most.
+fn check_texts(options: &SubscribeOptions) -> Checked {
+    let texts = texts(options);
+    let bytes: usize = texts.iter().map(|(_, bytes)| bytes).sum();
+    let largest = texts.into_iter().max_by_key(|(_, bytes)| *bytes);
+    match largest.filter(|_| bytes > TEXTS_BYTES_MAX) {
+        None => Ok(()),
+        Some((field, _)) => {
+            let problem = format!(
+                "filters, types, content_types and headers have {TEXTS_BYTES_MAX} bytes together at most, and these have {bytes}"
+            );
+            invalid(field, &problem)
+        }
+    }
 }
 
 /// Who has dead letters.
@@ -296,6 +339,34 @@ mod tests {
     }
 
     #[test]
+    fn all_texts_of_a_subscription_are_bounded_together() {
+        // Each within the bound of its own.
+        let many = |text: &str| (10..=73).map(|n| format!("{text}{n}")).collect::<Vec<_>>();
+        let filter =
+            |text: &String| Filter::parse(&format!("a.{text}.{}", "x".repeat(126))).unwrap();
+        let filters = many("").iter().map(filter).collect::<Vec<_>>();
+        let header = |n: usize| (format!("{n:02}"), "x".repeat(600));
+        let cases: [(&str, SubscribeOptions); 4] = [
+            ("filters", SubscribeOptions::to(Filters::new(filters).unwrap())),
+            ("types", SubscribeOptions { types: many(&"x".repeat(127)), ..ephemeral() }),
+            (
+                "content_types",
+                SubscribeOptions { content_types: many(&"x".repeat(127)), ..ephemeral() },
+            ),
+            ("headers", SubscribeOptions { headers: (0..16).map(header).collect(), ..ephemeral() }),
+        ];
+        for (field, options) in cases {
+            assert_eq!(blamed(&options), Some(field));
+        }
+        // All of it: one filter of a byte, types of 8191.
+        let mut types = many(&"x".repeat(126));
+        types.last_mut().unwrap().pop();
+        assert_eq!(blamed(&SubscribeOptions { types: types.clone(), ..ephemeral() }), None);
+        let headers = [("y".to_owned(), String::new())].into();
+        assert_eq!(blamed(&SubscribeOptions { types, headers, ..ephemeral() }), Some("types"));
+    }
+
+    #[test]
     fn what_is_out_of_range_or_contradicts_is_refused_by_its_name() {
         let header = |name: &str| [(name.to_owned(), "x".to_owned())].into();
         assert_eq!(blamed(&SubscribeOptions { headers: header("a b"), ..durable() }), None);
@@ -304,7 +375,7 @@ mod tests {
         let start = Start::After(Position { cursor: Cursor::new(1), log: None });
         assert_eq!(blamed(&in_log(start)), None);
         assert_eq!(blamed(&in_log(Start::First)), Some("log"));
-        let cases: [Case; 34] = [
+        let cases: [Case; 36] = [
             ("durable", |it| it.durable = Some("a.b".to_owned())),
             ("filters", |it| it.filters = Filters::one(Filter::parse("$acks").unwrap())),
             ("after", |it| it.after = after()),
@@ -330,6 +401,8 @@ mod tests {
             ("types", |it| it.types = vec!["*.x".to_owned()]),
             ("content_types", |it| it.content_types = vec![String::new()]),
             ("content_types", |it| it.content_types = vec!["*/json".to_owned()]),
+            ("content_types", |it| it.content_types = vec!["a/b;c=d".to_owned()]),
+            ("content_types", |it| it.content_types = vec!["a/b ".to_owned()]),
             ("headers", |it| it.headers = [(String::new(), "x".to_owned())].into()),
             ("log", |it| it.log = Some("9f3c21d0".to_owned())),
             ("log", |it| {

@@ -1,4 +1,7 @@
 //! What a subscription wants beyond its filters: types, priority, content types, headers; and what has expired.
+//!
+//! - A content type is held against what is wanted by its media type: without parameters, whatever its case (RFC 9110
+//!   §8.3.1). Nothing is copied for that: it is looked at once an event.
 
 use tidings_proto::{Priority, SubscribeOptions, Timestamp};
 
@@ -24,7 +27,11 @@ impl Selection {
         let wishes = Wishes {
             types: options.types.clone(),
             min_priority: options.min_priority.filter(|priority| *priority > Priority::Low),
-            content_types: options.content_types.clone(),
+            content_types: options
+                .content_types
+                .iter()
+                .map(|it| media_type(it).to_owned())
+                .collect(),
             headers: options.headers.clone().into_iter().collect(),
         };
         let is_all = wishes.min_priority.is_none() && wishes.is_all_bodies();
@@ -56,8 +63,8 @@ impl Wishes {
             return true;
         }
         let Ok(body) = event.body() else { return true };
-        any_matches(&self.types, body.kind, '.')
-            && any_matches(&self.content_types, body.datacontenttype.unwrap_or_default(), '/')
+        any_matches(&self.types, body.kind)
+            && is_any_of(&self.content_types, body.datacontenttype.unwrap_or_default())
             && self.headers.iter().all(|(name, value)| {
                 body.headers.into_iter().any(|(other, has)| other == name && has == value)
             })
@@ -78,36 +85,69 @@ pub(crate) fn has_expired(event: &Stored, now: Timestamp) -> bool {
     event.expires().ok().flatten().is_some_and(|expires| expires <= now)
 }
 
-/// Whether one of the patterns is the value, or is `prefix` + `*` with a value that begins so. None: all do.
-fn any_matches(patterns: &[String], value: &str, separator: char) -> bool {
+/// Whether one of the patterns is the type, or is `prefix` + `*` with a type that begins so. None: all do.
+fn any_matches(patterns: &[String], kind: &str) -> bool {
     patterns.is_empty()
-        || patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) if prefix.is_empty() || prefix.ends_with(separator) => {
-                value.starts_with(prefix)
-            }
-            _ => pattern == value,
+        || patterns.iter().any(|pattern| match begun(pattern, '.') {
+            Some(prefix) => kind.starts_with(prefix),
+            None => pattern == kind,
         })
+}
+
+/// The same of media types and the content type of an event.
+fn is_any_of(media_types: &[String], content_type: &str) -> bool {
+    if media_types.is_empty() {
+        return true;
+    }
+    let has = media_type(content_type).as_bytes();
+    media_types.iter().any(|wanted| match begun(wanted, '/') {
+        Some(prefix) => has
+            .get(..prefix.len())
+            .is_some_and(|begins| begins.eq_ignore_ascii_case(prefix.as_bytes())),
+        None => has.eq_ignore_ascii_case(wanted.as_bytes()),
+    })
+}
+
+/// What a pattern says that stands for all that begins so; `None` for one that stands for itself.
+fn begun(pattern: &str, separator: char) -> Option<&str> {
+    let begun = pattern.strip_suffix('*')?;
+    (begun.is_empty() || begun.ends_with(separator)).then_some(begun)
+}
+
+/// A content type without its parameters.
+fn media_type(content_type: &str) -> &str {
+    let end = content_type.find(';').unwrap_or(content_type.len());
+    content_type.get(..end).unwrap_or_default().trim_ascii()
 }
 
 /// Whether it can match: it is not empty, and has no `*` but one at its end, behind a separator or alone.
 pub(super) fn is_pattern(pattern: &str, separator: char) -> bool {
-    let begun = pattern.strip_suffix('*');
-    let begun = begun.filter(|begun| begun.is_empty() || begun.ends_with(separator));
-    !pattern.is_empty() && !begun.unwrap_or(pattern).contains('*')
+    !pattern.is_empty() && !begun(pattern, separator).unwrap_or(pattern).contains('*')
+}
+
+/// Whether it is a media type, or the beginning of one, and has no parameters, which would not be looked at.
+pub(super) fn is_media_type(pattern: &str) -> bool {
+    pattern == media_type(pattern)
 }
 
 #[cfg(test)]
 mod tests {
+    use tidings_proto::{Filter, Filters};
+
     use super::*;
 
     #[test]
     fn patterns_end_in_a_star_behind_a_separator() {
         let patterns =
             |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        assert!(any_matches(&[], "x", '.'));
-        assert!(any_matches(&patterns(&["task.*"]), "task.progress", '.'));
-        assert!(!any_matches(&patterns(&["task.*"]), "tasks", '.'));
-        assert!(any_matches(&patterns(&["a", "b"]), "b", '.'));
+        assert!(any_matches(&[], "x"));
+        assert!(any_matches(&patterns(&["task.*"]), "task.progress"));
+        assert!(!any_matches(&patterns(&["task.*"]), "tasks"));
+        assert!(
+            !any_matches(&patterns(&["task.*"]), "Task.progress"),
+            "a type is as it is written"
+        );
+        assert!(any_matches(&patterns(&["a", "b"]), "b"));
         for (pattern, matches) in [
             ("a", true),
             ("a.*", true),
@@ -123,6 +163,37 @@ mod tests {
             assert_eq!(is_pattern(pattern, '.'), matches, "{pattern}");
         }
         assert!(is_pattern("text/*", '/') && !is_pattern("*/json", '/') && !is_pattern("*/*", '/'));
-        assert!(any_matches(&patterns(&["text/*"]), "text/plain", '/'));
+    }
+
+    #[test]
+    fn a_content_type_is_wanted_by_its_media_type() {
+        let wants = |pattern: &str, has: &str| is_any_of(&[pattern.to_owned()], has);
+        for has in [
+            "application/json",
+            "APPLICATION/JSON",
+            "application/json; charset=utf-8",
+            "Application/Json ;charset=\"a;b\"",
+            "application/json;",
+        ] {
+            for pattern in ["application/json", "Application/JSON", "APPLICATION/*", "*"] {
+                assert!(wants(pattern, has), "{pattern} {has}");
+            }
+            for pattern in ["application/jso", "application/json5", "text/*", "json/*"] {
+                assert!(!wants(pattern, has), "{pattern} {has}");
+            }
+        }
+        assert!(!wants("text/*", "text") && !wants("text/*", "") && !wants("a/b", ""));
+        // A character of more than one byte, where the beginning would end.
+        assert!(!wants("text/*", "text\u{2f00}") && wants("TEXT/*", "text/\u{2f00}"));
+        assert!(is_any_of(&[], "") && wants("*", ""));
+        assert!(is_media_type("text/*") && !is_media_type("text/plain; charset=utf-8"));
+        // One from before they were refused stands for its media type.
+        let filters = Filters::one(Filter::parse("a").unwrap());
+        let options = SubscribeOptions {
+            content_types: vec!["text/plain; charset=utf-8".to_owned()],
+            ..SubscribeOptions::to(filters)
+        };
+        let Some(wishes) = Selection::of(&options).0 else { panic!("it selects") };
+        assert_eq!(wishes.content_types, ["text/plain"]);
     }
 }

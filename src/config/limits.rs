@@ -20,7 +20,7 @@ const RATE_MAX: u64 = 1_000_000_000_000;
 
 /// What a broker has that strangers reach, where nothing else is given: an honest client is far below, whoever shares an
 /// address with a few hundred others too.
-const PUBLIC: [(&str, &str); 6] = [
+const PUBLIC: [(&str, &str); 8] = [
     (
         "limits.per_ip",
         "connects=50/500,failed_auth=1/20,requests=1000/10000,publishes=2000/20000,bytes=20000000/200000000,subscribes=500/5000,acks=10000/100000,replay_bytes=50000000/500000000",
@@ -36,6 +36,8 @@ const PUBLIC: [(&str, &str); 6] = [
     ("limits.connections_per_ip", "500"),
     ("limits.unauthenticated_per_ip", "100"),
     ("limits.long_polls_per_subject", "100"),
+    ("limits.subscriptions_max", "200"),
+    ("limits.durables_per_subject", "10000"),
 ];
 
 impl Values {

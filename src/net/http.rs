@@ -1,8 +1,8 @@
 //! The protocol over HTTP: from a request to a session's call, and from what it gives to an answer.
 //!
 //! - A request is looked at in this order: `Host`, route, method, origin, token, then the rest.
-//! - Where everybody may do everything, a web page must not come in by a name of its own that it lets point to this
-//!   machine (DNS rebinding): over loopback only names of this machine are answered.
+//! - Where somebody may do something without a token, a web page must not come in by a name of its own that it lets
+//!   point to this machine (DNS rebinding): over loopback only names of this machine are answered.
 //! - A path's segments are decoded once, after routing: `%2F` stays inside its segment.
 //! - Whatever fails is a problem (RFC 9457); nobody's mistake ends another's request.
 //! - What changes state by more than one step runs to its end even when the client has gone.
@@ -161,8 +161,7 @@ async fn route(
     }
     check_method(route, method)?;
     let is_safe = [Method::GET, Method::HEAD].contains(method);
-    // A stream of a durable takes it over from whoever reads it.
-    let changes = !is_safe || route.is_socket() || route == Route::SubscriptionEvents;
+    let changes = !is_safe || route.changes_by_reading(request.uri().query());
     if *standing == Standing::Foreign && changes {
         if route.is_socket() {
             metrics::handshake_rejected("origin");
@@ -267,14 +266,15 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     Err(Refusal::from(WireError::invalid(format!("host: one is needed, {hosts} came"))).closing())
 }
 
-/// That an open broker on loopback is called by a name of this machine, or one that is allowed.
+/// That a broker on loopback is called by a name of this machine, or one that is allowed. Where all need a token a page
+/// of another name has none.
 fn check_name(door: &Door, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
     let foreign = foreign_name(&caller.peer, headers);
     let foreign = foreign.filter(|host| !door.origins.names(host));
-    let Some(host) = foreign.filter(|_| door.house.authenticator.is_open()) else { return Ok(()) };
+    let Some(host) = foreign.filter(|_| !door.house.needs_token()) else { return Ok(()) };
     let host = shown(host);
     let text = format!(
-        "host: an open broker is not called {host} over loopback: call it localhost, or name http://{host} with --allow-origin"
+        "host: a broker that asks for no token is not called {host} over loopback: call it localhost, or name http://{host} with --allow-origin"
     );
     Err(Refusal::from(WireError::new(Code::PermissionDenied, text)).closing())
 }

@@ -49,6 +49,26 @@ async function tryAll(broker) {
   }
 }
 
+/** What a page can ask for without saying who it is: an image, and fetches whose answers are kept from it. */
+async function askBlindly(broker) {
+  const durable = `http://${broker}/v1/subscriptions/worker/events`
+  const image = new Image()
+  await new Promise((resolve) => {
+    image.onload = image.onerror = resolve
+    image.src = durable
+    // A stream that is given to it has no end.
+    setTimeout(resolve, 2000)
+  })
+  image.src = ''
+  const headers = { accept: 'text/event-stream' }
+  for (const url of [durable, `http://${broker}/v1/topics/room/events?presence=%7B%7D`]) {
+    const given = new AbortController()
+    // The answer's head is awaited: what it does to the broker is done by then.
+    await fetch(url, { mode: 'no-cors', headers, signal: given.signal }).catch(() => {})
+    given.abort()
+  }
+}
+
 /** A broker with one event and a durable that has not got it. */
 async function busy(data, flags) {
   const { listen } = await start({ data, flags })
@@ -76,6 +96,34 @@ test('a page of another origin is kept out of every door', async () => {
   assert.deepEqual([worker.lag, worker.in_flight], [1, 0])
   await page.close()
 })
+
+// The one page is of another site than the broker, the other of the same with another port.
+for (const host of ['localhost', '127.0.0.1']) {
+  test(`a page of ${host} changes nothing without saying its origin`, async () => {
+    const { listen, ask } = await busy(`blind-${host}`, [])
+    const page = await browser.newPage()
+    await page.goto(origin.replace('127.0.0.1', host))
+    const sent = []
+    const statuses = []
+    page.on('request', (request) => sent.push(request.resourceType()))
+    // What an image would have been is kept from the page, and from us.
+    const answered = new Promise((resolve) => {
+      page.on('response', (response) => { if (statuses.push(response.status()) === 2) resolve() })
+    })
+    await page.evaluate(askBlindly, listen)
+    // One that was given the stream would have left it again, and what it was given would come a second time.
+    const worker = await ask('/v1/subscriptions/worker', 'GET')
+    assert.deepEqual([worker.lag, worker.in_flight, worker.redelivered], [1, 0, 0])
+    const [given] = (await ask('/v1/subscriptions/worker/fetch', 'POST', { limit: 1 })).events
+    assert.equal(given.data, 0)
+    // Nobody was listed: the worker's making and the event are all that is in the log.
+    const room = await ask('/v1/topics/$presence.room/events?after=0', 'GET')
+    assert.deepEqual(room.events, [])
+    await answered
+    assert.deepEqual([sent, statuses], [['image', 'fetch', 'fetch'], [403, 403]])
+    await page.close()
+  })
+}
 
 test('a page whose origin is allowed comes in', async () => {
   const { listen } = await busy('allowed', ['--allow-origin', origin])

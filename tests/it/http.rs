@@ -258,6 +258,22 @@ async fn g3_sse_has_ids_to_resume_from_and_says_when_it_caught_up() {
 }
 
 #[tokio::test]
+async fn sse_names_no_event_like_one_of_the_browsers_own() {
+    let (broker, mut socket) = broker_with(0).await;
+    let kinds = ["error", "open", "tidings.error", "message", "errors", "open.x"];
+    for kind in kinds {
+        socket.publish(json!({"topic": "b", "type": kind})).await;
+    }
+    let mut stream = Sse::open(&broker.public, "/v1/topics/b/events?after=0", &[]).await;
+    for kind in kinds {
+        let event = stream.event().await.unwrap();
+        assert_eq!(event.json()["type"], kind, "it is in the data");
+        let named = ["errors", "open.x"].contains(&kind).then_some(kind);
+        assert_eq!(event.event.as_deref(), named, "an EventSource would take it for its own");
+    }
+}
+
+#[tokio::test]
 async fn sse_begins_now_has_one_line_a_data_and_moves_its_id_over_what_does_not_match() {
     let broker = Broker::with(&["--set", "limits.ping_interval=200ms"]);
     let mut socket = Socket::open(&broker.public).await;

@@ -22,6 +22,13 @@ use crate::{
 };
 
 const LIMITED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+/// What a browser says of a foreign page: with CORS its origin, without it the relation to us alone.
+const FOREIGN: [(&str, &str); 3] = [
+    ("origin", "http://evil.example"),
+    ("sec-fetch-site", "cross-site"),
+    ("sec-fetch-site", "same-site"),
+];
 
 async fn publish_with(broker: &Broker, headers: &[(&str, &str)]) -> http::Answer {
     http::request(&broker.public, Method::POST, "/v1/topics/a/events", headers, b"1").await
@@ -455,17 +462,115 @@ async fn s4_an_open_broker_on_loopback_has_no_name_that_a_page_could_have() {
 }
 
 #[tokio::test]
+async fn s4_what_anybody_may_do_is_done_by_no_page_under_a_name_of_its_own() {
+    for grant in ["auth.anonymous.subscribe=news.>", "auth.anonymous.publish=news.>"] {
+        let guarded = guarded(&["--set", grant, "--allow-origin", "https://news.example"]);
+        let address = &guarded.broker.public;
+        // The page's own name, which it lets point to this machine: to its browser it is the page's own origin.
+        let rebound = |request: String| {
+            let own = format!("host: {address}");
+            request.replace(&own, "host: evil.example\r\norigin: http://evil.example")
+        };
+        let publish = format!(
+            "POST /v1/topics/news.a/events HTTP/1.1\r\nhost: {address}\r\ncontent-length: 1\r\n\r\n1"
+        );
+        let read = format!("GET /v1/topics/news.a/events HTTP/1.1\r\nhost: {address}\r\n\r\n");
+        for request in [publish, read, raw::upgrade(address, "/v1/ws", "")] {
+            let (_, status, head) = raw::exchange(address, &rebound(request)).await;
+            assert_eq!(status, 403, "{grant}: {head}");
+        }
+        // The name that it is called by through a proxy on this machine is told it, as its page's origin.
+        let ours = raw::upgrade(address, "/v1/ws", "origin: https://news.example\r\n");
+        let ours = ours.replace(&format!("host: {address}"), "host: news.example");
+        assert_eq!(raw::exchange(address, &ours).await.1, 101, "{grant}");
+    }
+}
+
+#[tokio::test]
 async fn s4_a_foreign_page_takes_no_durable_over() {
     let broker = Broker::start();
     let mut worker = Socket::open(&broker.public).await;
     worker.subscribe(json!({"filters": ["a"], "durable": "d"})).await;
     let path = "/v1/subscriptions/d/events";
-    let foreign = [("origin", "http://evil.example")];
-    assert_eq!(Sse::open(&broker.public, path, &foreign).await.status, 403);
+    for foreign in FOREIGN {
+        assert_eq!(Sse::open(&broker.public, path, &[foreign]).await.status, 403, "{foreign:?}");
+        // An image asks for no stream, and is given one all the same.
+        let image = http::request(&broker.public, Method::GET, path, &[foreign], b"").await;
+        assert_eq!(image.status, 403, "{foreign:?}");
+    }
     let offset = worker.publish(json!({"topic": "a"})).await;
     assert_eq!(worker.take(1).await[0]["offset"], offset, "it is the worker's");
     let own = format!("http://{}", broker.public);
-    assert_eq!(Sse::open(&broker.public, path, &[("origin", &own)]).await.status, 200);
+    for own in [("origin", own.as_str()), ("sec-fetch-site", "same-origin")] {
+        assert_eq!(Sse::open(&broker.public, path, &[own]).await.status, 200, "{own:?}");
+    }
+}
+
+#[tokio::test]
+async fn s4_a_foreign_page_is_listed_nowhere() {
+    let broker = Broker::with(&["--allow-origin", "https://app.example"]);
+    let paths = ["/v1/topics/room/events?presence={}", "/v1/events?topic=room&pres%65nce={}"];
+    for (path, foreign) in paths.into_iter().flat_map(|path| FOREIGN.map(|it| (path, it))) {
+        let stream = Sse::open(&broker.public, path, &[foreign]).await;
+        assert_eq!(stream.status, 403, "{path} {foreign:?}");
+    }
+    let last = async || http::get(&broker.public, "/v1/status").await.json()["log"]["last"].clone();
+    assert_eq!(last().await, 0, "nothing was written");
+    // It may read, though its browser keeps what it gets from it.
+    let plain = Sse::open(&broker.public, "/v1/topics/room/events", &[FOREIGN[1]]).await;
+    assert_eq!(plain.status, 200);
+    let own = Sse::open(&broker.public, paths[0], &[("sec-fetch-site", "same-origin")]).await;
+    let allowed = Sse::open(&broker.public, paths[1], &[("origin", "https://app.example")]).await;
+    assert_eq!([own.status, allowed.status], [200, 200]);
+    eventually("both are listed", async || last().await == 2).await;
+}
+
+#[tokio::test]
+async fn s5_a_page_of_durables_is_bounded_in_bytes() {
+    const COUNT: usize = 300;
+    let broker = Broker::start();
+    // As much as the options of one may have; what lies behind it is counted by topics.
+    let filters: Vec<_> = (0..64).map(|n| format!("a.{n}.{}", "x".repeat(120))).collect();
+    let body = json!({ "filters": filters }).to_string();
+    assert!((8000..9000).contains(&body.len()), "{}", body.len());
+    for n in 0..COUNT {
+        let path = format!("/v1/subscriptions/d{n:03}");
+        let put = http::request(&broker.public, Method::PUT, &path, &JSON, body.as_bytes()).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+    }
+    let (mut names, mut pages, mut more) = (Vec::new(), 0, String::new());
+    loop {
+        let path = format!("/v1/subscriptions?limit=1000{more}");
+        let answer = http::get(&broker.public, &path).await;
+        assert!(answer.body.len() < 1_200_000, "{} bytes", answer.body.len());
+        let page = answer.json();
+        let of_page = page["subscriptions"].as_array().unwrap();
+        names.extend(of_page.iter().map(|it| it["name"].as_str().unwrap().to_owned()));
+        pages += 1;
+        let Some(cursor) = page["cursor"].as_str() else { break };
+        assert!(!of_page.is_empty() && answer.body.len() > 1_000_000, "a page is full");
+        more = format!("&cursor={cursor}");
+    }
+    let all: Vec<_> = (0..COUNT).map(|n| format!("d{n:03}")).collect();
+    assert_eq!((names, pages), (all, 3));
+}
+
+#[tokio::test]
+async fn s5_what_a_subscription_keeps_is_bounded_on_every_door() {
+    let broker = Broker::start();
+    let types: Vec<_> = (0..64).map(|n| format!("{n}.{}", "x".repeat(126))).collect();
+    let mut socket = Socket::open(&broker.public).await;
+    let error = socket.refused("subscribe", json!({"filters": ["a"], "types": types})).await;
+    let is_named = |text: &Value| text.as_str().unwrap().starts_with("types: ");
+    assert!(error["code"] == "invalid_argument" && is_named(&error["message"]), "{error}");
+    let body = json!({"filters": ["a"], "types": types}).to_string();
+    let put = "/v1/subscriptions/d";
+    let read = format!("/v1/topics/a/events?types={}", types.join(","));
+    for (method, path, body) in [(Method::PUT, put, body.as_str()), (Method::GET, &read, "")] {
+        let answer = http::request(&broker.public, method, path, &JSON, body.as_bytes()).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(is_named(&answer.json()["detail"]), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ struct Selection {
     wants: fn(&Value) -> bool,
 }
 
-const SELECTIONS: fn() -> [Selection; 5] = || {
+const SELECTIONS: fn() -> [Selection; 7] = || {
     [
         Selection {
             options: json!({"headers": {"tenant": "7"}}),
@@ -46,10 +46,26 @@ const SELECTIONS: fn() -> [Selection; 5] = || {
         Selection {
             options: json!({"content_types": ["text/*"]}),
             query: "content_types=text/*",
-            wants: |event| event["datacontenttype"] == "text/plain",
+            wants: |event| media_type(event).starts_with("text/"),
+        },
+        Selection {
+            options: json!({"content_types": ["text/plain"]}),
+            query: "content_types=text/plain",
+            wants: |event| media_type(event) == "text/plain",
+        },
+        Selection {
+            options: json!({"content_types": ["Text/PLAIN", "image/*"]}),
+            query: "content_types=Text/PLAIN,image/*",
+            wants: |event| media_type(event) == "text/plain",
         },
     ]
 };
+
+/// The content type of an event without parameters, as it is compared.
+fn media_type(event: &Value) -> String {
+    let content_type = event["datacontenttype"].as_str().unwrap_or("application/json");
+    content_type.split(';').next().unwrap().to_lowercase()
+}
 
 /// Events that differ in all that can be selected. The header's value is a whole one, and its name is as it is written.
 fn mixed() -> Vec<Value> {
@@ -65,11 +81,11 @@ fn mixed() -> Vec<Value> {
     for headers in headers {
         for (kind, priority) in [("task.started", "normal"), ("tasks", "high"), ("task.", "urgent")]
         {
-            for text in [true, false] {
+            for text in ["text/plain", "text/plain; charset=utf-8", "Text/HTML", ""] {
                 let mut event = json!({"topic": "a", "type": kind, "priority": priority,
                     "headers": headers, "data": "x"});
-                if text {
-                    event["datacontenttype"] = json!("text/plain");
+                if !text.is_empty() {
+                    event["datacontenttype"] = json!(text);
                 }
                 events.push(event);
             }

@@ -3,7 +3,9 @@
 //! - An origin is ours when it names the `Host` it talks to, or is configured; there are no
 //!   wildcards. Where browsers reach us over TLS a page that came without it is foreign: anybody on
 //!   the way may have written it.
-//! - A request without `Origin` comes from no web page and passes.
+//! - A request without `Origin` comes from no web page and passes, unless its browser says with `Sec-Fetch-Site` that
+//!   a page of another site has sent it: an image, a link, or a fetch without CORS. A page that is configured has no
+//!   use for those, and which page it was is not known: they are foreign whoever is allowed.
 //! - A foreign page's request that would change something is refused: an open broker on loopback
 //!   must not be written to by whatever page its user looks at. Its reads are answered without the
 //!   headers that would let the browser hand them over.
@@ -34,6 +36,10 @@ const SENT: [&str; 8] = [
     "prefer",
 ];
 const SENT_PREFIXES: [&str; 2] = ["ce-", "tidings-"];
+/// What a browser says of the page that sends a request (Fetch Metadata), to https and to loopback.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+/// Its values for pages that are not ours.
+const OTHER_SITES: [&str; 2] = ["cross-site", "same-site"];
 /// How long a browser may keep the answer to its preflight, in seconds: the shortest common cap.
 const MAX_AGE: &str = "600";
 
@@ -70,7 +76,12 @@ impl Origins {
     /// Where a request comes from.
     pub(super) fn standing(&self, headers: &HeaderMap) -> Standing {
         let mut values = headers.get_all(header::ORIGIN).iter();
-        let Some(value) = values.next() else { return Standing::Ours };
+        let Some(value) = values.next() else {
+            return match other_site(headers) {
+                None => Standing::Ours,
+                Some(_) => Standing::Foreign,
+            };
+        };
         let Ok(origin) = value.to_str() else { return Standing::Foreign };
         if values.next().is_some() {
             return Standing::Foreign;
@@ -133,11 +144,23 @@ pub(super) fn preflight(
 
 /// The answer to a foreign page.
 pub(super) fn refused(headers: &HeaderMap) -> Refusal {
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    let origin = shown(origin.unwrap_or("?"));
-    let text =
-        format!("origin: pages of {origin} may not: the broker allows them with --allow-origin");
+    let origin = headers.get(header::ORIGIN).map(|origin| shown(origin.to_str().unwrap_or("?")));
+    let text = match (origin, other_site(headers)) {
+        (None, Some(site)) => format!(
+            "sec-fetch-site: {site}: a page of another origin may not without saying which it is: use CORS"
+        ),
+        (origin, _) => format!(
+            "origin: pages of {} may not: the broker allows them with --allow-origin",
+            origin.as_deref().unwrap_or("?")
+        ),
+    };
     WireError::new(Code::PermissionDenied, text).into()
+}
+
+/// What a browser says where a page of another origin has sent this.
+fn other_site(headers: &HeaderMap) -> Option<&'static str> {
+    let values = headers.get_all(SEC_FETCH_SITE);
+    OTHER_SITES.into_iter().find(|site| values.iter().any(|value| value == site))
 }
 
 fn may_be_sent(name: &str) -> bool {
@@ -225,6 +248,27 @@ mod tests {
         ] {
             assert_eq!(standing(origin, host), Standing::Foreign, "{origin} {host}");
         }
+    }
+
+    #[test]
+    fn s4_what_a_page_sends_without_its_origin_is_known_by_its_site() {
+        let standing = |pairs: &[_]| origins().standing(&headers(pairs));
+        let site = |site| standing(&[("host", "a"), ("sec-fetch-site", site)]);
+        // The user typed it, or our own page sent it; what is no value of the standard says nothing.
+        for ours in ["none", "same-origin", "", "Cross-Site", "elsewhere"] {
+            assert_eq!(site(ours), Standing::Ours, "{ours}");
+        }
+        for foreign in ["cross-site", "same-site"] {
+            assert_eq!(site(foreign), Standing::Foreign, "{foreign}");
+        }
+        let mut twice = headers(&[("host", "a"), ("sec-fetch-site", "none")]);
+        twice.append(SEC_FETCH_SITE, HeaderValue::from_static("cross-site"));
+        assert_eq!(origins().standing(&twice), Standing::Foreign);
+        // Who says its origin is judged by that.
+        let allowed = [("origin", "https://app.example"), ("sec-fetch-site", "cross-site")];
+        assert!(matches!(standing(&allowed), Standing::Allowed(_)));
+        let own = [("origin", "http://a"), ("host", "a"), ("sec-fetch-site", "same-site")];
+        assert_eq!(standing(&own), Standing::Ours);
     }
 
     #[test]

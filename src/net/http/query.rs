@@ -31,6 +31,15 @@ pub(super) fn ticket(raw: Option<&str>) -> Option<&str> {
     pairs.find(|(name, _)| *name == TICKET).map(|(_, ticket)| ticket)
 }
 
+/// Whether a parameter of this name stands behind the `?`, however it is encoded.
+pub(super) fn has(raw: Option<&str>, name: &str) -> bool {
+    let mut pairs = raw.unwrap_or_default().split('&');
+    pairs.any(|pair| {
+        let given = pair.split_once('=').map_or(pair, |(given, _)| given);
+        percent_decode_str(given).eq(name.bytes())
+    })
+}
+
 /// The refusal of both a ticket and a token.
 pub(super) fn two_proofs() -> WireError {
     WireError::invalid("ticket: the request has a token as well: show one of the two")

@@ -6,6 +6,8 @@ use std::fmt;
 
 use hyper::{Method, header::HeaderValue};
 
+use super::{events::PRESENCE, query};
+
 /// One path of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
@@ -158,6 +160,16 @@ impl Route {
     pub(super) const fn is_socket(self) -> bool {
         matches!(self, Route::Socket | Route::FilterSocket)
     }
+
+    /// Whether a `GET` with this behind its `?` does more than read: a socket takes requests, a durable's stream takes
+    /// it over from whoever reads it, and a stream that lists its reader writes that into the log.
+    pub(super) fn changes_by_reading(self, query: Option<&str>) -> bool {
+        match self {
+            Route::Socket | Route::FilterSocket | Route::SubscriptionEvents => true,
+            Route::TopicEvents | Route::Events => query::has(query, PRESENCE),
+            _ => false,
+        }
+    }
 }
 
 /// The methods of a route; shown as `GET, HEAD`.
@@ -265,6 +277,23 @@ mod tests {
         assert_eq!(routes.find("/"), Some((Route::Demo, "")));
         assert_eq!(routes.find("/index.html"), None);
         assert_eq!(routes.find("/v1/ws"), Some((Route::Socket, "")));
+    }
+
+    #[test]
+    fn s4_a_get_that_does_more_than_read_is_known() {
+        let changes = |route: Route, query| route.changes_by_reading(Some(query));
+        for route in [Route::Socket, Route::FilterSocket, Route::SubscriptionEvents] {
+            assert!(changes(route, ""), "{route:?}");
+        }
+        for route in [Route::TopicEvents, Route::Events] {
+            for query in ["presence={}", "after=1&presence", "pres%65nce=%7B%7D", "%70resence=x"] {
+                assert!(changes(route, query), "{route:?} {query}");
+            }
+            for query in ["", "after=1", "topic=presence", "presences={}"] {
+                assert!(!changes(route, query), "{route:?} {query}");
+            }
+        }
+        assert!(!changes(Route::Subscriptions, "presence={}"));
     }
 
     #[test]

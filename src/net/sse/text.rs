@@ -2,7 +2,8 @@
 //!
 //! - Every message ends with an empty line; none of ours holds a line break inside `data`.
 //! - Event types that begin with `tidings.` are the broker's own: a publisher's of that name is
-//!   left out, so that nobody can fake a control message.
+//!   left out, so that nobody can fake a control message. So are those that `EventSource` has for itself: an event of
+//!   that name would look to a page like the end or the beginning of its connection.
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -12,6 +13,9 @@ use tidings_proto::{Offset, Position, event::DEFAULT_TYPE};
 pub(super) const END: &[u8] = b"\n\n";
 /// What the broker's own event types begin with.
 const OWN: &str = "tidings.";
+
+/// What `EventSource` calls its own events (WHATWG HTML §9.2), but for the one that stands for no type.
+const OF_EVENT_SOURCE: [&str; 2] = ["error", "open"];
 
 /// What a stream begins with: when to come again, in milliseconds, should it end.
 pub(super) fn prelude(retry_ms: u64) -> Vec<u8> {
@@ -26,7 +30,7 @@ pub(super) fn comment(text: &str) -> Vec<u8> {
 /// An event up to its data.
 pub(super) fn head(position: &Position, kind: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("id: {position}\n").as_bytes());
-    if kind != DEFAULT_TYPE && !kind.starts_with(OWN) {
+    if kind != DEFAULT_TYPE && !kind.starts_with(OWN) && !OF_EVENT_SOURCE.contains(&kind) {
         out.extend_from_slice(format!("event: {kind}\n").as_bytes());
     }
     out.extend_from_slice(b"data: ");
@@ -100,6 +104,10 @@ mod tests {
             "id: 57@9f3c21d0\ndata: ",
             "nobody fakes a control message"
         );
+        for kind in ["error", "open"] {
+            assert_eq!(head(kind), "id: 57@9f3c21d0\ndata: ", "nobody fakes the end: {kind}");
+        }
+        assert_eq!(head("error.x"), "id: 57@9f3c21d0\nevent: error.x\ndata: ");
     }
 
     #[test]
