@@ -54,6 +54,7 @@ use tidings_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::bandwidth::replayed_bytes;
 pub use self::{
     access::{AccessError, Marks},
     acks::AckTicket,
@@ -254,6 +255,8 @@ pub struct Read {
     pub batch: Batch,
     /// What of the wish is gone.
     pub gap: Option<Gap>,
+    /// How many bytes of events that were there before were read for it, wanted or not.
+    pub replayed_bytes: u64,
 }
 
 /// Where a read or an ephemeral subscription begins.

@@ -39,7 +39,6 @@ use crate::{
     session::{
         Delivery, ReadError, Ready, Session, Stored, Subscription, Transport, of_read,
         outputs::{self, Held, Taker},
-        replayed_bytes,
         standing::{self, Standing, warns_ms},
     },
 };
@@ -153,7 +152,9 @@ impl Feed {
     async fn run(mut self) {
         self.give(text::prelude(clock::random_between(RETRY_MS.0, RETRY_MS.1))).await;
         loop {
-            let turn = match self.read().await {
+            let read = self.read().await;
+            self.session.replayed(self.subscription.take_replayed_bytes());
+            let turn = match read {
                 Turn::Nothing => self.wait().await,
                 turn => turn,
             };
@@ -256,11 +257,8 @@ impl Feed {
                     false => (events, None),
                 };
                 self.events(range.map(|(_, cursor)| cursor), &events, &attempts).await;
-                match durable_at {
-                    Some(durable_at) => {
-                        metrics::delivery_took(Transport::Sse.as_str(), durable_at);
-                    }
-                    None => self.session.replayed(replayed_bytes(&events)),
+                if let Some(durable_at) = durable_at {
+                    metrics::delivery_took(Transport::Sse.as_str(), durable_at);
                 }
                 return Ok(());
             }

@@ -31,7 +31,6 @@ use super::{
     numbered::Numbered,
     of_append, of_read,
     outputs::{self, Held, Taker},
-    replayed_bytes,
 };
 use crate::{
     broker::{AckTicket, Delivery, Ready, Subscription},
@@ -408,7 +407,12 @@ impl Outbox {
     async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
         let Some(subscription) = self.subscriptions.get_mut(number) else { return };
         // Boxed: an idle socket keeps no room for a read.
-        match Box::pin(subscription.next()).await {
+        let next = Box::pin(subscription.next()).await;
+        let replayed = subscription.take_replayed_bytes();
+        if replayed > 0 {
+            self.answers.replayed(replayed);
+        }
+        match next {
             Ok(Some(mut delivery)) => {
                 if let Delivery::Events { events, .. } = &mut delivery
                     && outputs::is_large(events)
@@ -435,11 +439,8 @@ impl Outbox {
 
     async fn send(&mut self, number: u32, delivery: Delivery, frames: &mut impl Frames) {
         let over = matches!(delivery, Delivery::Superseded);
-        if let Delivery::Events { durable_at, events, .. } = &delivery {
+        if let Delivery::Events { durable_at, .. } = &delivery {
             self.durable_at = self.durable_at.or(*durable_at);
-            if durable_at.is_none() {
-                self.answers.replayed(replayed_bytes(events));
-            }
         }
         let deflated = match &delivery {
             Delivery::Events { events, .. } if self.compresses => {

@@ -699,3 +699,21 @@ fn what_dies_at_an_attach_is_dead_when_it_is_put_away_at_once() {
     ];
     agrees(options, ops.to_vec());
 }
+
+#[test]
+fn that_it_was_delivered_once_is_forgotten_when_its_delay_is_over() {
+    let lanes = SubscribeOptions { mode: Mode::Shared, order: Order::Priority, ..exclusive_on(2) };
+    let options = SubscribeOptions { max_in_flight: 5, batch_max: 1, ..lanes };
+    let ops = [
+        attach(1),
+        Op::Pull { slot: 1, turns: 2, sent: false },
+        Op::Nack { slot: 1, events: vec![4], delay_ms: Some(1) },
+        COMMIT,
+        Op::Advance { ms: 2 },
+        KILL,
+        Op::Change { topics: 2, min_priority: None, max_in_flight: 2, ack_wait_ms: 0 },
+        Op::PutAway,
+        fetch(2),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}

@@ -161,7 +161,10 @@ impl Model {
             let item = self.items[at].clone();
             let is_free = item.is_due(now) && !self.is_blocked(&item, owner, false);
             let is_in_order = self.options.order == Order::Priority || offset > last || !item.taken;
-            let is_its_turn = is_in_order && item.attempts + 1 == attempts && !self.is_last(&item);
+            // That it was delivered once is known as long as it waits for its moment.
+            let may_forget = item.attempts == 1 && item.due > 0 && !item.taken && attempts == 1;
+            let is_counted = item.attempts + 1 == attempts || may_forget;
+            let is_its_turn = is_in_order && is_counted && !self.is_last(&item);
             let is_right = self.is_there(&item, now) && is_free && is_its_turn;
             ensure!(is_right, "{owner} was given number {attempts} of {item:?} behind {last}");
             if !item.taken {
