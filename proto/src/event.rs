@@ -82,9 +82,20 @@ impl FromStr for Timestamp {
     fn from_str(text: &str) -> Result<Timestamp, TimeError> {
         let wrong = || TimeError(text.chars().take(64).collect());
         let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
+        if is_offset_a_day(text) {
+            return Err(wrong());
+        }
         let ms = u64::try_from(time.as_millisecond()).map_err(|_| wrong())?;
         Ok(Timestamp::from_millis(ms))
     }
+}
+
+/// Whether a time that parses is said to be a day or more off UTC, as no clock is (RFC 3339 §5.6: 23 hours at most).
+fn is_offset_a_day(text: &str) -> bool {
+    let time = text.split('[').next().unwrap_or_default();
+    let behind_date = time.find(['T', 't', ' ']).and_then(|at| time.get(at..)).unwrap_or_default();
+    let hours = behind_date.split(['+', '-']).nth(1).and_then(|offset| offset.get(..2));
+    hours.and_then(|hours| hours.parse::<u8>().ok()).is_some_and(|hours| hours >= 24)
 }
 
 impl Serialize for Timestamp {
@@ -557,6 +568,18 @@ mod tests {
     fn times_are_written_with_milliseconds() {
         let time: Timestamp = "2026-11-21T06:16:00.123+01:00".parse().unwrap();
         assert_eq!(time.to_string(), "2026-11-21T05:16:00.123Z");
+        for offset in ["+23:59", "-23:59", "+00:00"] {
+            assert!(
+                format!("2026-11-21T06:16:00{offset}").parse::<Timestamp>().is_ok(),
+                "{offset}"
+            );
+        }
+        for offset in ["+24:00", "-24:00", "+25:00", "-25:59"] {
+            for separator in ["T", "t", " "] {
+                let text = format!("2026-11-21{separator}06:16:00{offset}");
+                assert!(text.parse::<Timestamp>().is_err(), "{text}");
+            }
+        }
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.000Z");
         assert!("1969-01-01T00:00:00Z".parse::<Timestamp>().is_err());

@@ -206,7 +206,7 @@ impl<'de> Deserialize<'de> for Start {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "must be a number or a text")]
+#[serde(untagged, expecting = "must be a whole number, 0 or more, or a text")]
 enum NumberOrText {
     Number(u64),
     Text(String),

@@ -490,7 +490,7 @@ fn check_own_ids(drafts: &[Draft]) -> Result<(), AppendError> {
         let Some(hash) = draft.dedupe else { continue };
         let same_hash = seen.entry(hash).or_default();
         if same_hash.iter().any(|old| codec::compare(draft, (*old).into()) != Likeness::Other) {
-            return Err(AppendError::PartlyDuplicate);
+            return Err(AppendError::TwiceInBatch(codec::id(draft)));
         }
         same_hash.push(draft);
     }

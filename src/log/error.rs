@@ -36,6 +36,9 @@ pub enum AppendError {
         "some of the batch's ids were published before and some were not: a batch is repeated whole or not at all"
     )]
     PartlyDuplicate,
+    /// Two events of an atomic batch have one id.
+    #[error("two events of the batch have the id \"{0}\": each needs its own")]
+    TwiceInBatch(String),
     /// More than one batch can hold.
     #[error(
         "{events} events of {bytes} bytes are more than one batch can hold: publish them in parts"

@@ -1,6 +1,6 @@
 //! The protocol over HTTP: from a request to a session's call, and from what it gives to an answer.
 //!
-//! - A request is looked at in this order: `Host`, route, method, origin, token, then the rest.
+//! - A request is looked at in this order: `Host`, framing, route, method, origin, token, then the rest.
 //! - Where somebody may do something without a token, a web page must not come in by a name of its own that it lets
 //!   point to this machine (DNS rebinding): over loopback only names of this machine are answered.
 //! - A path's segments are decoded once, after routing: `%2F` stays inside its segment.
@@ -153,6 +153,7 @@ async fn route(
     wish: Wish,
 ) -> Result<Response<Body>, Refusal> {
     check_host(&request)?;
+    check_framing(request.headers())?;
     check_name(door, &caller, request.headers())?;
     let (route, name) = find(&door.routes, request.uri().path())?;
     let method = request.method();
@@ -266,6 +267,20 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
     Err(Refusal::from(WireError::invalid(format!("host: one is needed, {hosts} came"))).closing())
 }
 
+/// A body that is coded for its way here is not decoded: what is in it would be taken for what was sent (RFC 9112 §6.1).
+fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers::elements(headers, &header::TRANSFER_ENCODING);
+    let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("chunked")) else {
+        return Ok(());
+    };
+    let text = format!(
+        "transfer-encoding: {} is not understood, only chunked: say content-encoding",
+        shown(coding)
+    );
+    let error = WireError::invalid(text);
+    Err(Refusal::with_status(StatusCode::NOT_IMPLEMENTED, error).closing())
+}
+
 /// That a broker on loopback is called by a name of this machine, or one that is allowed. Where all need a token a page
 /// of another name has none.
 fn check_name(door: &Door, caller: &Caller, headers: &HeaderMap) -> Result<(), Refusal> {
@@ -335,14 +350,19 @@ impl Call {
         Greeting::new(self.house().clone(), transport, self.caller.guest.clone()).connect(token)
     }
 
-    /// Lets the caller of a stream in, who may show a ticket in the place of a token.
-    fn stream_session(&self) -> Result<Session, WireError> {
+    /// Lets the caller of a stream in, who may show a ticket in the place of a token. A ticket is good once: `check` says
+    /// before whether the rest of the request holds, so that a misspelled parameter does not use it up.
+    fn stream_session(
+        &self,
+        check: impl FnOnce() -> Result<(), WireError>,
+    ) -> Result<Session, WireError> {
         let Some(ticket) = query::ticket(self.head.uri.query()) else {
             return self.session(Transport::Sse);
         };
         if headers::bearer(&self.head.headers)?.is_some() {
             return Err(query::two_proofs());
         }
+        check()?;
         let redeemed = self.house().redeem(ticket, &self.caller.guest)?;
         Greeting::new(self.house().clone(), Transport::Sse, self.caller.guest.clone())
             .admit(redeemed)

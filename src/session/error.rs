@@ -18,7 +18,8 @@ pub(crate) fn of_append(error: &AppendError) -> WireError {
     let code = match error {
         AppendError::Unexpected { .. }
         | AppendError::IdReused { .. }
-        | AppendError::PartlyDuplicate => Code::Conflict,
+        | AppendError::PartlyDuplicate
+        | AppendError::TwiceInBatch(_) => Code::Conflict,
         AppendError::TooLarge { .. } => Code::TooLarge,
         AppendError::Busy
         | AppendError::Full

@@ -217,7 +217,12 @@ impl Session {
                 !is_never_delivered(&filters) && self.identity.grants.refused(&filters).is_none()
             })
         };
-        let found = found.filter(readable).ok_or_else(|| {
+        // As a read and `last` have it: what has expired is there no more for whoever asks.
+        let now = crate::clock::now();
+        let living = |event: &Arc<Stored>| {
+            !event.expires().is_ok_and(|expires| expires.is_some_and(|expires| expires <= now))
+        };
+        let found = found.filter(readable).filter(living).ok_or_else(|| {
             WireError::new(Code::NotFound, format!("offset: there is no event {offset}"))
         })?;
         self.replayed(replayed_bytes(std::slice::from_ref(&found)));
@@ -249,7 +254,8 @@ impl Session {
     }
 
     fn damaged(&self, offset: Offset) -> WireError {
-        self.gone(&self.broker().log().damage_gap(offset.before(), offset.cursor()))
+        let gap = self.broker().log().damage_gap(offset.before(), offset.cursor());
+        self.gone(&gap, "a read of its topic with on_gap=skip goes on behind them")
     }
 
     async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, WireError> {
@@ -432,15 +438,15 @@ impl Session {
         ticket.await.map_err(|error| of_append(&error))
     }
 
-    /// What of a wish is gone, as an error.
-    pub fn gone(&self, gap: &Gap) -> WireError {
+    /// What of a wish is gone, as an error. Who may go on behind it is told how, with `advice`: a whole clause.
+    pub fn gone(&self, gap: &Gap, advice: &str) -> WireError {
         let (requested, first, last) = (gap.requested, gap.first, gap.last);
         let text = match gap.reason {
             GapReason::Corrupt => format!(
-                "the events after {requested} and before {first} are damaged on the disk and cannot be read; say on_gap=skip to go on behind them"
+                "the events after {requested} and before {first} are damaged on the disk and cannot be read; {advice}"
             ),
             _ => format!(
-                "the events after {requested} are gone: the log begins at {first} and ends at {last}; say on_gap=skip to go on from there"
+                "the events after {requested} are gone: the log begins at {first} and ends at {last}; {advice}"
             ),
         };
         WireError {

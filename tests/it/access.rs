@@ -390,6 +390,21 @@ async fn s4_a_ticket_lets_a_browser_in_once() {
         assert_eq!(events.event().await.unwrap().cursor(), 1);
         assert_eq!(Sse::open(address, &path, &[]).await.status, 401, "{path} again");
     }
+    // A request that is refused for what it asks for does not use it up.
+    let ticket = issue(&alice).await;
+    for path in [
+        "/v1/topics/a/events?aftr=0",
+        "/v1/topics/a/events?after=x",
+        "/v1/topics/a..b/events?after=0",
+        "/v1/events?topic=a&limit=1",
+        "/v1/events?after=0",
+        "/v1/subscriptions/d/events?presence=x",
+    ] {
+        let refused = Sse::open(address, &format!("{path}&ticket={ticket}"), &[]).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{path}");
+    }
+    let path = format!("/v1/topics/a/events?ticket={ticket}");
+    assert_eq!(Sse::open(address, &path, &[]).await.status, StatusCode::OK);
     // Where a token can be sent it is; and only one of the two.
     let ticket = issue(&alice).await;
     let read = http::get(address, &format!("/v1/topics/a/events?ticket={ticket}")).await;
@@ -398,6 +413,7 @@ async fn s4_a_ticket_lets_a_browser_in_once() {
     assert_eq!(both.status, StatusCode::BAD_REQUEST);
     let bad = Sse::open(address, "/v1/topics/a/events?ticket=tkt_0", &[]).await;
     assert_eq!(bad.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(bad.headers["www-authenticate"], "Bearer");
     // It is as good as its token, and so is the session that came of it.
     revoke(&guarded, json!({"jti": "j1"})).await;
     assert_eq!(socket.close_code().await, Some(4503));

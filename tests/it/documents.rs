@@ -196,9 +196,18 @@ async fn what_is_published_and_read_is_answered_as_documented() {
     let at = [("tidings-deliver-at", "2999-01-01T00:00:00Z"), ("ce-id", "later")];
     checked.call(400, (Method::POST, a), &at, "x").await;
     let structured = [("content-type", CLOUDEVENT)];
-    checked.call(201, (Method::POST, a), &structured, r#"{"data":1,"other":"x"}"#).await;
-    checked.call(201, (Method::POST, "/v1/events"), &structured, r#"{"subject":"b"}"#).await;
-    let batch = r#"[{"data":1,"partitionkey":"k"},{"data_base64":"AP8="}]"#;
+    checked
+        .call(201, (Method::POST, a), &structured, r#"{"specversion":"1.0","data":1,"other":"x"}"#)
+        .await;
+    checked
+        .call(
+            201,
+            (Method::POST, "/v1/events"),
+            &structured,
+            r#"{"specversion":"1.0","subject":"b"}"#,
+        )
+        .await;
+    let batch = r#"[{"specversion":"1.0","data":1,"partitionkey":"k"},{"specversion":"1.0","data_base64":"AP8="}]"#;
     checked.call(201, (Method::POST, a), &[("content-type", CLOUDEVENTS)], batch).await;
     let events = "/v1/events";
     checked.post(201, events, json!({"topic": "b.c", "data": [1], "receipts": true})).await;

@@ -606,6 +606,11 @@ async fn status_and_capabilities_say_what_is() {
     let can = get(&broker, "/v1/capabilities").await.json();
     assert_eq!((&can["auth"]["required"], &can["auth"]["tickets"]), (&json!(false), &json!(false)));
     assert_eq!(can["modes"], json!(["exclusive", "shared", "mirror"]));
+    let features = can["features"].as_array().unwrap();
+    for option in ["last_per_key", "order", "partition_by", "linger_ms", "conflate_ms", "headers"] {
+        assert!(features.contains(&json!(option)), "{option}: {can}");
+    }
+    assert!(features.is_sorted_by_key(|it| it.as_str().unwrap()), "{can}");
     for transport in ["websocket", "sse", "http"] {
         assert!(can["transports"].as_array().unwrap().contains(&json!(transport)), "{can}");
     }
@@ -643,6 +648,33 @@ async fn wrong_paths_and_methods_are_told_what_there_is() {
         assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0), "{path}");
         let length: usize = answer.header("content-length").parse().unwrap();
         assert_eq!(length, get(&broker, path).await.body.len(), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_is_told_as_the_form_can_go_on() {
+    let (broker, _) = broker_with(1).await;
+    for (accept, advice) in [
+        ("application/json", "; say on_gap=skip"),
+        ("application/cloudevents-batch+json", "; read JSON with on_gap=skip"),
+    ] {
+        let path = "/v1/topics/a/events?after=5";
+        let gone = call(&broker, Method::GET, path, &[("accept", accept)]).await;
+        let detail = assert_problem(&gone, 410, "offset_gone");
+        assert!(detail.contains(advice), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_that_has_expired_is_shown_to_nobody() {
+    let (broker, mut socket) = broker_with(0).await;
+    for (expires, is_there) in [("2001-01-01T00:00:00Z", false), ("2999-01-01T00:00:00Z", true)] {
+        let offset = socket.publish(json!({"topic": "a", "expires": expires})).await;
+        let answer = get(&broker, &format!("/v1/events/{offset}")).await;
+        match is_there {
+            true => assert_eq!(answer.status, StatusCode::OK, "{}", answer.text()),
+            false => drop(assert_problem(&answer, 404, "not_found")),
+        }
     }
 }
 

@@ -772,6 +772,29 @@ async fn s6_a_head_that_is_none_is_answered_with_a_problem() {
 }
 
 #[tokio::test]
+async fn s6_a_body_that_is_coded_for_its_way_is_not_taken_as_it_came() {
+    let broker = Broker::start();
+    let post = async |codings: &str| {
+        let request = format!(
+            "POST /v1/topics/a/events HTTP/1.1\r\nhost: {}\r\n{codings}\r\n1\r\nx\r\n0\r\n\r\n",
+            broker.public
+        );
+        let (_, status, head) = raw::exchange(&broker.public, &request).await;
+        (status, head.to_lowercase().contains("connection: close"))
+    };
+    for codings in [
+        "transfer-encoding: gzip, chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "Transfer-Encoding: Identity,Chunked\r\n",
+    ] {
+        assert_eq!(post(codings).await, (501, true), "{codings}");
+    }
+    assert_eq!(post("transfer-encoding: Chunked\r\n").await, (201, false));
+    let topic = http::get(&broker.public, "/v1/topics/a/events").await.json();
+    assert_eq!(topic["events"].as_array().unwrap().len(), 1, "{topic}");
+}
+
+#[tokio::test]
 async fn s5_a_message_that_has_begun_is_waited_for_only_so_long() {
     // A frame of which half has come, and a first one of which the next does not: there a pong may come in between.
     let half = raw::frame(TEXT, &[b'x'; 1000])[..500].to_vec();

@@ -302,6 +302,11 @@ async fn a_batch_over_http_is_atomic_in_each_of_its_forms() {
     ]);
     let answer = post(&broker, "/v1/topics/c/events", &headers, half.to_string().as_bytes()).await;
     assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text());
+    let twice = json!([{"topic": "a", "id": "w"}, {"topic": "a"}, {"topic": "a", "id": "w"}]);
+    let answer = http::post_json(&broker.public, "/v1/events", &twice).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT, "{}", answer.text());
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("two events of the batch have the id \"w\""), "{detail}");
     assert_eq!(read(&broker, "%3E").await.len(), 4);
 }
 

@@ -238,8 +238,9 @@ pub(super) async fn nack(call: &Call, body: Incoming) -> Result<Response<Body>, 
 
 /// `GET /v1/subscriptions/{name}/events`.
 pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
-    let session = call.stream_session()?;
-    let presence = presence(&call.query(&[TICKET, PRESENCE])?)?;
+    let asked = || presence(&call.query(&[TICKET, PRESENCE])?);
+    let session = call.stream_session(|| asked().map(|_| ()))?;
+    let presence = asked()?;
     let info = session.durable(&call.name).await?;
     let durable = Some(call.name.clone());
     let options = SubscribeOptions { durable, presence, ..info.spec.options.clone() };

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     net::{problem::Refusal, sse},
-    session::{Session, Transport, parse_filter},
+    session::{Transport, parse_filter},
 };
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -46,49 +46,47 @@ pub(super) const PRESENCE: &str = "presence";
 
 /// `GET /v1/topics/{filter}/events`.
 pub(super) async fn of_topic(call: &Call) -> Result<Response<Body>, Refusal> {
-    let form = headers::form(&call.head.headers);
-    let session = session(call, form)?;
-    let query = call.query(&known(form))?;
-    let filters = Filters::one(parse_filter("filter", &call.name)?);
-    read(call, session, &query, filters, form).await
+    let filters = |_: &Query| Ok(Filters::one(parse_filter("filter", &call.name)?));
+    read(call, None, filters).await
 }
 
 /// `GET /v1/events?topic=…`.
 pub(super) async fn of_topics(call: &Call) -> Result<Response<Body>, Refusal> {
-    let form = headers::form(&call.head.headers);
-    let session = session(call, form)?;
-    let mut known = known(form);
-    known.push("topic");
-    let query = call.query(&known)?;
-    let filters = query.all("topic").map(|text| parse_filter("topic", text));
-    let filters = Filters::new(filters.collect::<Result<_, _>>()?);
-    let filters = filters.map_err(|error| WireError::invalid(format!("topic: {error}")))?;
-    read(call, session, &query, filters, form).await
+    let filters = |query: &Query| {
+        let filters = query.all("topic").map(|text| parse_filter("topic", text));
+        let filters = Filters::new(filters.collect::<Result<_, _>>()?);
+        filters.map_err(|error| WireError::invalid(format!("topic: {error}")))
+    };
+    read(call, Some("topic"), filters).await
 }
 
-fn session(call: &Call, form: Form) -> Result<Session, WireError> {
-    match form {
-        Form::Stream => call.stream_session(),
-        Form::Json | Form::CloudEvents => call.session(Transport::Http),
-    }
-}
-
-fn known(form: Form) -> Vec<&'static str> {
+fn known(form: Form, more: Option<&'static str>) -> Vec<&'static str> {
     let ticket = (form == Form::Stream).then_some(TICKET);
-    KNOWN.into_iter().chain(ticket).collect()
+    KNOWN.into_iter().chain(ticket).chain(more).collect()
 }
 
 async fn read(
     call: &Call,
-    session: Session,
-    query: &Query,
-    filters: Filters,
-    form: Form,
+    more: Option<&'static str>,
+    filters: impl Fn(&Query) -> Result<Filters, WireError>,
 ) -> Result<Response<Body>, Refusal> {
-    let options = options(query, filters, form)?;
+    let form = headers::form(&call.head.headers);
+    let asked = || {
+        let query = call.query(&known(form, more))?;
+        let options = options(&query, filters(&query)?, form)?;
+        match form {
+            Form::Stream => Ok((of_stream(call, &query, options)?, query)),
+            Form::Json | Form::CloudEvents => Ok((options, query)),
+        }
+    };
+    let session = match form {
+        Form::Stream => call.stream_session(|| asked().map(|_| ()))?,
+        Form::Json | Form::CloudEvents => call.session(Transport::Http)?,
+    };
+    let (options, query) = asked()?;
     match form {
-        Form::Stream => stream(call, session, query, options).await,
-        Form::Json | Form::CloudEvents => list(call, &session, query, &options, form).await,
+        Form::Stream => Ok(sse::answer(session, &options, call.door.options.stream_max).await?),
+        Form::Json | Form::CloudEvents => list(call, &session, &query, &options, form).await,
     }
 }
 
@@ -122,11 +120,11 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
         headers: query.all("header").map(header).collect::<Result<_, _>>()?,
         min_priority: query.value("min_priority")?,
         on_gap,
-        max_data_bytes: query.value("max_data_bytes")?,
-        max_bytes_per_second: query.value("max_bytes_per_second")?.unwrap_or(0),
-        last_per_key: query.value("last_per_key")?.unwrap_or(false),
-        linger_ms: query.value("linger_ms")?.unwrap_or(0),
-        conflate_ms: query.value("conflate_ms")?.unwrap_or(0),
+        max_data_bytes: query.number("max_data_bytes")?,
+        max_bytes_per_second: query.number("max_bytes_per_second")?.unwrap_or(0),
+        last_per_key: query.flag("last_per_key")?,
+        linger_ms: query.number("linger_ms")?.unwrap_or(0),
+        conflate_ms: query.number("conflate_ms")?.unwrap_or(0),
         presence: presence(query)?,
         ..SubscribeOptions::to(filters)
     };
@@ -159,15 +157,15 @@ fn header(text: &str) -> Result<(String, String), WireError> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-async fn stream(
+/// What a stream asks for, which a browser that comes back asks from its last id.
+fn of_stream(
     call: &Call,
-    session: Session,
     query: &Query,
     mut options: SubscribeOptions,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<SubscribeOptions, WireError> {
     if let Some(name) = ["limit", "wait"].into_iter().find(|name| query.get(name).is_some()) {
         let text = format!("{name}: a stream has no end: leave it out, or read JSON");
-        return Err(WireError::invalid(text).into());
+        return Err(WireError::invalid(text));
     }
     if let Some(id) = call.header(&LAST_EVENT_ID)?.filter(|id| !id.is_empty()) {
         let position: Position =
@@ -177,7 +175,7 @@ async fn stream(
         // It had the state, or a part of it, and goes on from there.
         options.last_per_key = false;
     }
-    Ok(sse::answer(session, &options, call.door.options.stream_max).await?)
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -227,7 +225,11 @@ mod tests {
             ("on_gap=skip", Form::CloudEvents, "on_gap: "),
             ("min_priority=top", Form::Json, "min_priority: "),
             ("linger_ms=5", Form::Json, "linger_ms: "),
-            ("linger_ms=-5", Form::Stream, "linger_ms: "),
+            ("linger_ms=-5", Form::Stream, "linger_ms: \"-5\": it must be a whole number"),
+            ("max_data_bytes=-1", Form::Json, "max_data_bytes: \"-1\": it must be a whole number"),
+            ("max_data_bytes=+1", Form::Json, "max_data_bytes: "),
+            ("max_data_bytes=", Form::Json, "max_data_bytes: "),
+            ("last_per_key=1", Form::Json, "last_per_key: \"1\": it must be true or false"),
             ("conflate_ms=5", Form::CloudEvents, "conflate_ms: "),
             ("conflate_ms=x", Form::Stream, "conflate_ms: "),
             ("presence={}", Form::Json, "presence: "),

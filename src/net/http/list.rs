@@ -70,7 +70,7 @@ pub(super) async fn list(
     let options = &SubscribeOptions { after: None, ..options.clone() };
     let found = fill(call, session, options, &from, limit, wait).await?;
     if let (Some(gap), OnGap::Error) = (&found.gap, options.on_gap) {
-        return Err(session.gone(gap).into());
+        return Err(session.gone(gap, advice(form)).into());
     }
     let log = session.house().broker.log().id();
     let (mut response, cursor) = match form {
@@ -85,6 +85,14 @@ pub(super) async fn list(
         }
     }
     Ok(response)
+}
+
+/// How somebody goes on behind what is gone, who reads in this form.
+fn advice(form: Form) -> &'static str {
+    match form {
+        Form::Json | Form::Stream => "say on_gap=skip to go on from there",
+        Form::CloudEvents => "read JSON with on_gap=skip to go on from there",
+    }
 }
 
 /// Reads until there are `limit` events, the answer is full, or the end of the log is reached.
@@ -155,7 +163,7 @@ fn json_of(
         event.json().cloned().map_err(|error| error.to_string())
     });
     if let (Some(gap), OnGap::Error) = (&found.gap, on_gap) {
-        return Err(session.gone(gap));
+        return Err(session.gone(gap, advice(Form::Json)));
     }
     let bytes: usize = encoded.iter().map(Bytes::len).sum();
     let mut out = Vec::with_capacity(bytes + encoded.len() + 256);
@@ -188,7 +196,7 @@ fn cloudevents_of(
         Ok(Bytes::from(out))
     });
     if let Some(gap) = &found.gap {
-        return Err(session.gone(gap));
+        return Err(session.gone(gap, advice(Form::CloudEvents)));
     }
     let mut out = vec![b'['];
     join(&encoded, &mut out);

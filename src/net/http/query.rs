@@ -95,6 +95,31 @@ impl Query {
         self.get(name).map(parse).transpose()
     }
 
+    /// A whole number without a sign.
+    pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>, WireError> {
+        let parse = |text: &str| {
+            digits(text).ok_or_else(|| {
+                let text = shown(text);
+                WireError::invalid(format!(
+                    "{name}: \"{text}\": it must be a whole number, 0 or more"
+                ))
+            })
+        };
+        self.get(name).map(parse).transpose()
+    }
+
+    /// `true` or `false`; `false` where nothing is said.
+    pub(super) fn flag(&self, name: &'static str) -> Result<bool, WireError> {
+        match self.get(name) {
+            Some("true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(text) => {
+                let text = shown(text);
+                Err(WireError::invalid(format!("{name}: \"{text}\": it must be true or false")))
+            }
+        }
+    }
+
     /// `after`.
     pub(super) fn after(&self) -> Result<Option<Position>, WireError> {
         self.value("after")

@@ -111,18 +111,31 @@ pub(super) fn status(call: &Call) -> Result<Response<Body>, Refusal> {
 }
 
 /// What a broker of this protocol may do without, by the words of the protocol: one on another log may have less.
-const FEATURES: [&str; 12] = [
+const FEATURES: [&str; 25] = [
     "atomic_batches",
+    "cloudevents",
     "compaction",
     "conflate_ms",
+    "content_types",
     "dead_letters",
     "deliver_at",
     "durable",
     "erasure",
     "expect_last",
+    "headers",
+    "idle_expiry_ms",
+    "last_per_key",
+    "linger_ms",
+    "max_bytes_per_second",
+    "max_data_bytes",
+    "order",
+    "partition_by",
+    "pause",
     "presence",
     "priority",
     "receipts",
+    "redrive",
+    "reset",
     "retention",
 ];
 
@@ -136,7 +149,7 @@ struct Capabilities {
     compress: [&'static str; 1],
     content_codings: Vec<&'static str>,
     modes: [Mode; 3],
-    features: [&'static str; 12],
+    features: [&'static str; FEATURES.len()],
     auth: Auth,
     limits: Limits,
     documents: Documents,

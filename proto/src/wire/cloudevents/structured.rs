@@ -130,10 +130,13 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
 impl Members<'_> {
     fn into_publish(mut self, topic: Option<Topic>) -> Result<Publish, Fault> {
-        if let Some(version) = self.text("specversion")?
-            && version != SPECVERSION
-        {
-            return Err(Fault::new("specversion", format!("must be {SPECVERSION}")));
+        match self.text("specversion")?.as_deref() {
+            Some(SPECVERSION) => {}
+            Some(_) => return Err(Fault::new("specversion", format!("must be {SPECVERSION}"))),
+            None => {
+                let text = format!("is missing: it must be {SPECVERSION}");
+                return Err(Fault::new("specversion", text));
+            }
         }
         let topic = match topic {
             Some(topic) => topic,

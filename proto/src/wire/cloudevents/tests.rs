@@ -154,8 +154,8 @@ fn structured_data_comes_in_three_forms() {
         (r#""data_base64":"/w==""#, "application/octet-stream", b"\xff"),
         (r#""data_base64":"MQ==","datacontenttype":"application/json""#, "application/json", b"1"),
     ] {
-        let event =
-            decode_structured(&format!("{{\"subject\":\"a\",{members}}}"), None).unwrap().event;
+        let text = format!("{{\"specversion\":\"1.0\",\"subject\":\"a\",{members}}}");
+        let event = decode_structured(&text, None).unwrap().event;
         assert_eq!(event.datacontenttype.as_deref(), Some(kind), "{members}");
         assert_eq!(event.data.as_deref(), Some(data), "{members}");
     }
@@ -164,22 +164,39 @@ fn structured_data_comes_in_three_forms() {
 #[test]
 fn a_bad_structured_event_is_named() {
     for (text, want) in [
-        ("{}", "subject: is missing"),
-        (r#"{"subject":"a b"}"#, "subject: \"a b\" has the character"),
+        ("{}", "specversion: is missing: it must be 1.0"),
+        (r#"{"subject":"a","specversion":null}"#, "specversion: is missing"),
+        (r#"{"specversion":"1.0"}"#, "subject: is missing"),
+        (r#"{"specversion":"1.0","subject":"a b"}"#, "subject: \"a b\" has the character"),
         (r#"{"subject":"a","specversion":"0.3"}"#, "specversion: must be 1.0"),
-        (r#"{"subject":"a","id":5}"#, "id: must be a string"),
-        (r#"{"subject":"a","id":"i","id":"i"}"#, "id: is given twice"),
-        (r#"{"subject":"a","priority":"top"}"#, "priority: must be low, normal, high or urgent"),
-        (r#"{"subject":"a","priority":5}"#, "priority: must be a string"),
-        (r#"{"subject":"a","expires":"soon"}"#, "expires: must be a time"),
-        (r#"{"subject":"a","x":[1]}"#, "x: must be a string, a number or a boolean"),
-        (r#"{"subject":"a","trace_id":"1"}"#, "trace_id: is no name"),
-        (r#"{"subject":"a","data":1,"data_base64":"MQ=="}"#, "data: is given together"),
-        (r#"{"subject":"a","data":1,"datacontenttype":"text/plain"}"#, "data: must be a string"),
-        (r#"{"subject":"a","data":1,"datacontenttype":"image/png"}"#, "data: must be a string"),
-        (r#"{"subject":"a","data_base64":"?"}"#, "data_base64: is not base64"),
+        (r#"{"specversion":"1.0","subject":"a","id":5}"#, "id: must be a string"),
+        (r#"{"specversion":"1.0","subject":"a","id":"i","id":"i"}"#, "id: is given twice"),
         (
-            r#"{"subject":"a","data_base64":"ew==","datacontenttype":"a/b+json"}"#,
+            r#"{"specversion":"1.0","subject":"a","priority":"top"}"#,
+            "priority: must be low, normal, high or urgent",
+        ),
+        (r#"{"specversion":"1.0","subject":"a","priority":5}"#, "priority: must be a string"),
+        (r#"{"specversion":"1.0","subject":"a","expires":"soon"}"#, "expires: must be a time"),
+        (
+            r#"{"specversion":"1.0","subject":"a","x":[1]}"#,
+            "x: must be a string, a number or a boolean",
+        ),
+        (r#"{"specversion":"1.0","subject":"a","trace_id":"1"}"#, "trace_id: is no name"),
+        (
+            r#"{"specversion":"1.0","subject":"a","data":1,"data_base64":"MQ=="}"#,
+            "data: is given together",
+        ),
+        (
+            r#"{"specversion":"1.0","subject":"a","data":1,"datacontenttype":"text/plain"}"#,
+            "data: must be a string",
+        ),
+        (
+            r#"{"specversion":"1.0","subject":"a","data":1,"datacontenttype":"image/png"}"#,
+            "data: must be a string",
+        ),
+        (r#"{"specversion":"1.0","subject":"a","data_base64":"?"}"#, "data_base64: is not base64"),
+        (
+            r#"{"specversion":"1.0","subject":"a","data_base64":"ew==","datacontenttype":"a/b+json"}"#,
             "data: is not JSON",
         ),
         ("[]", "message: invalid type: sequence, expected an object"),
@@ -187,12 +204,21 @@ fn a_bad_structured_event_is_named() {
         let message = decode_structured(text, None).unwrap_err().message;
         assert!(message.starts_with(want), "{text}: {message}");
     }
-    let batch = r#"[{"subject":"a"},{"subject":"b","data":}]"#;
+    let batch =
+        r#"[{"specversion":"1.0","subject":"a"},{"specversion":"1.0","subject":"b","data":}]"#;
     assert!(decode_batch(batch, None).unwrap_err().message.starts_with("message: is not JSON"));
-    let batch = r#"[{"subject":"a"},{"subject":"."}]"#;
+    let batch = r#"[{"specversion":"1.0","subject":"a"},{"specversion":"1.0","subject":"."}]"#;
     assert!(decode_batch(batch, None).unwrap_err().message.starts_with("[1].subject: "));
     assert_eq!(decode_batch("[]", None).unwrap(), []);
-    assert_eq!(decode_batch(r#"[{"subject":"a"},{"subject":"b"}]"#, None).unwrap().len(), 2);
+    assert_eq!(
+        decode_batch(
+            r#"[{"specversion":"1.0","subject":"a"},{"specversion":"1.0","subject":"b"}]"#,
+            None
+        )
+        .unwrap()
+        .len(),
+        2
+    );
 }
 
 #[test]
