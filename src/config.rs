@@ -429,6 +429,11 @@ impl Values {
                     1_048_576,
                     68_719_476_736,
                 )?,
+                answers_bytes_max: self.size(
+                    "limits.answers_bytes_max",
+                    1_048_576,
+                    4_294_967_295,
+                )?,
                 send_buffer_bytes: self.size("limits.send_buffer_bytes", 4_096, 16_777_216)?,
                 rates: self.rates(message_bytes_max)?,
                 caps: self.caps()?,

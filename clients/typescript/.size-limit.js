@@ -7,20 +7,22 @@ import { rolldown } from 'rolldown'
 const peers = ['react', 'react-dom', 'react/jsx-runtime', '@xterm/xterm', 'zustand', 'zustand/vanilla', '@ag-ui/client', 'rxjs']
 const entry = (name, file, limit, more = {}) => ({ name, path: `dist/${file}.js`, limit, ignore: peers, ...more })
 
-// What most pages get of the core: Vite's bundler. It gives nested functions short names again, as terser and swc do; with
-// esbuild, which measures all the rest here, no two names in reach of each other are the same.
+// What most pages get of the core: Vite's bundler, with what Vite tells it for a page. It gives nested functions short
+// names again, as terser and swc do; with esbuild, which measures all the rest here, no two names in reach of each other
+// are the same.
 const core = 'node_modules/.cache/tidings/core.js'
 const bundle = await rolldown({ input: 'core', plugins: [{
   name: 'core',
   resolveId: (id) => (id === 'core' ? id : null),
   load: (id) => (id === 'core' ? `export { createClient } from '${import.meta.dirname}/dist/index.js'` : null),
 }] })
-await bundle.write({ file: core, minify: true })
+const comments = { annotation: false, jsdoc: false, legal: false }
+await bundle.write({ file: core, minify: true, topLevelVar: true, comments })
 
 export default [
-  // Asked for: 12 kB. What is held is what it has, so that it does not grow unseen.
-  { name: 'core: three transports, outbox, subscriptions', path: core, limit: '12.4 kB', brotli: true, disablePlugins: ['@size-limit/esbuild'] },
-  entry('core, by esbuild', 'index', '13 kB', { import: '{ createClient }' }),
+  // What was asked for, and what it keeps to.
+  { name: 'core: three transports, outbox, subscriptions', path: core, limit: '12 kB', brotli: true, disablePlugins: ['@size-limit/esbuild'] },
+  entry('core, by esbuild', 'index', '12.7 kB', { import: '{ createClient }' }),
   entry('msgpack', 'msgpack', '6.5 kB'),
   entry('protobuf', 'protobuf', '9 kB'),
   entry('indexeddb', 'indexeddb', '2.5 kB'),

@@ -5,12 +5,25 @@
 //! - Data above the bound is left out of the event, which names where it is to be had in the header `dataref`
 //!   (the claim check of CloudEvents). The log keeps the event as it is.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tidings_proto::SubscribeOptions;
 
 use super::subscription::BATCH_BYTES_MAX;
-use crate::log::Stored;
+use crate::{clock, log::Stored};
+
+/// How long after its commit an event counts as one that comes.
+const LIVE_FOR: Duration = Duration::from_secs(5);
+
+/// How many bytes of these events are read for who was not there when they came, or is late for them.
+pub(crate) fn replayed_bytes(events: &[Arc<Stored>]) -> u64 {
+    let now = clock::monotonic();
+    let is_old = |event: &&Arc<Stored>| {
+        event.durable_at().is_none_or(|since| now.saturating_sub(since) > LIVE_FOR)
+    };
+    let bytes = events.iter().filter(is_old).map(|event| event.record().body.len());
+    u64::try_from(bytes.sum::<usize>()).unwrap_or(u64::MAX)
+}
 
 /// The least `max_bytes_per_second`, but for 0.
 pub(super) const RATE_MIN: u64 = 1000;

@@ -14,6 +14,7 @@ use std::{
 use tidings_proto::{Cursor, Filters, SubscribeOptions, Topic};
 
 use super::{
+    bandwidth::replayed_bytes,
     pace::LOOK,
     selection::{Selection, has_expired},
 };
@@ -104,28 +105,30 @@ impl<'a> Conflating<'a> {
         (options.conflate_ms > 0).then_some(Conflating { log, filters, selection })
     }
 
-    /// The next batch of what is wanted in (`after`, `until`].
+    /// The next batch of what is wanted in (`after`, `until`], and how many bytes of events that were there before were read
+    /// for it.
     pub(super) async fn next(
         &self,
         after: Cursor,
         until: Cursor,
         limit: ReadLimit,
-    ) -> Result<Batch, ReadError> {
-        let mut gathered = Gathered::new(limit);
+    ) -> Result<(Batch, u64), ReadError> {
+        let (mut gathered, mut replayed) = (Gathered::new(limit), 0);
         let mut cursor = after;
         let now = clock::now();
         for _ in 0..STEPS_MAX {
             let step = self.log.read(cursor, until, self.filters, LOOK).await?;
+            replayed += replayed_bytes(&step.events);
             if step.damaged.is_some() {
                 // What is before it first: the next read meets it again.
                 let damaged = step.damaged.filter(|_| gathered.events.is_empty());
-                return Ok(gathered.into_batch(step.cursor, damaged));
+                return Ok((gathered.into_batch(step.cursor, damaged), replayed));
             }
             for event in step.events {
                 let place = event.offset().before();
                 let is_wanted = self.selection.wants(&event) && !has_expired(&event, now);
                 if is_wanted && !gathered.take(event) {
-                    return Ok(gathered.into_batch(place, None));
+                    return Ok((gathered.into_batch(place, None), replayed));
                 }
             }
             cursor = step.cursor;
@@ -134,7 +137,7 @@ impl<'a> Conflating<'a> {
             }
             tokio::task::yield_now().await;
         }
-        Ok(gathered.into_batch(cursor, None))
+        Ok((gathered.into_batch(cursor, None), replayed))
     }
 
     /// Those of the events that no newer one up to `reach` has replaced. Nothing is read where `reach` is not

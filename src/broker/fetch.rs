@@ -247,7 +247,7 @@ impl Broker {
         }
         if let Some(conflating) = self.conflating(durable, selection) {
             let limit = ReadLimit { events, bytes: FETCH_BYTES_MAX };
-            let mut batch = conflating.next(after, until, limit).await?;
+            let (mut batch, _) = conflating.next(after, until, limit).await?;
             let reach = durable.lock().state.reach();
             batch.events = conflating.unreplaced(batch.events, reach).await?;
             return Ok(batch);

@@ -279,27 +279,32 @@ fn take_again(
     has_room_for_new: bool,
 ) -> Vec<(u64, u32)> {
     let now_ms = clock::monotonic_ms();
-    let new = held.lanes().oldest_waiting().filter(|_| has_room_for_new);
+    let new = held.lanes().oldest_waiting();
     let rank_max = held.lanes().rank().filter(|_| has_room_for_new).unwrap_or(u8::MAX);
     let mut again = Vec::new();
     while again.len() < max && held.state.due_rank(now_ms).is_some() {
         let by_rank = held.lanes().before_oldest();
-        let more = match by_rank {
-            0 => {
-                let oldest = held.state.oldest_due();
-                let is_older = |at: &u64| new.is_none_or(|(new, _)| *at < new);
-                let Some(oldest) = oldest.filter(is_older) else { break };
-                held.state.deliver_this_again(oldest, token)
+        if by_rank == 0 {
+            let oldest = held.state.oldest_due();
+            let is_older = |at: &u64| new.is_none_or(|(new, _)| *at < new);
+            if let Some(oldest) = oldest.filter(is_older) {
+                let more = held.state.deliver_this_again(oldest, token);
+                held.lanes().went_out(more.len());
+                again.extend(more);
+                continue;
             }
-            _ => {
-                let some = by_rank.min(max - again.len());
-                held.state.deliver_again_up_to(rank_max, now_ms, some, token)
+            if has_room_for_new {
+                break;
             }
-        };
-        if more.is_empty() && by_rank > 0 {
+        }
+        // It is the turn of one that is new and has no room: it waits for that, and these count for nothing.
+        let (keeps_turn, left) = (by_rank == 0, max - again.len());
+        let some = if keeps_turn { left } else { by_rank.min(left) };
+        let more = held.state.deliver_again_up_to(rank_max, now_ms, some, token);
+        if more.is_empty() {
             break;
         }
-        held.lanes().went_out(more.len());
+        held.lanes().went_out(if keeps_turn { 0 } else { more.len() });
         again.extend(more);
     }
     again

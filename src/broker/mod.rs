@@ -54,6 +54,7 @@ use tidings_proto::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::bandwidth::replayed_bytes;
 pub use self::{
     access::{AccessError, Marks},
     acks::AckTicket,
@@ -255,6 +256,8 @@ pub struct Read {
     pub batch: Batch,
     /// What of the wish is gone.
     pub gap: Option<Gap>,
+    /// How many bytes of events that were there before were read for it, wanted or not.
+    pub replayed_bytes: u64,
 }
 
 /// Where a read or an ephemeral subscription begins.
@@ -352,10 +355,16 @@ impl Broker {
     /// # Errors
     /// [`ReadError::Damaged`] where it cannot be read; the storage's.
     pub async fn get(&self, offset: Offset) -> Result<Option<Arc<Stored>>, ReadError> {
-        let mut found = self.log.get_many(vec![offset], usize::MAX).await?;
-        match found.damaged.is_empty() {
-            true => Ok(found.events.pop()),
-            false => Err(ReadError::Damaged(offset)),
+        loop {
+            let mut found = self.log.get_many(vec![offset], usize::MAX).await?;
+            // It has left the memory in that moment.
+            if !found.left.is_empty() {
+                continue;
+            }
+            return match found.damaged.is_empty() {
+                true => Ok(found.events.pop()),
+                false => Err(ReadError::Damaged(offset)),
+            };
         }
     }
 

@@ -65,16 +65,21 @@ impl Broker {
             true => limit,
             false => ReadLimit { events: limit.events.max(READ_STEP), ..limit },
         };
-        let mut turn = 0;
+        let (mut turn, mut replayed_bytes) = (0, 0);
         loop {
             turn += 1;
             let committed = self.log.committed();
-            let mut batch = match options.last_per_key {
+            let (mut batch, replayed) = match options.last_per_key {
                 true => self.state_behind(options, &selection, cursor, committed, limit).await?,
-                false => self.log.read(cursor, committed, &options.filters, step).await?,
+                false => {
+                    let batch = self.log.read(cursor, committed, &options.filters, step).await?;
+                    let replayed = bandwidth::replayed_bytes(&batch.events);
+                    (batch, replayed)
+                }
             };
+            replayed_bytes += replayed;
             if let Some(until) = batch.damaged {
-                return Ok(self.damaged(batch, until, gap));
+                return Ok(Read { replayed_bytes, ..self.damaged(batch, until, gap) });
             }
             let now = crate::clock::now();
             batch
@@ -95,7 +100,7 @@ impl Broker {
                     cursor = begun;
                     continue;
                 }
-                return Ok(Read { batch, gap: Some(self.gap(begun, reason)) });
+                return Ok(Read { batch, gap: Some(self.gap(begun, reason)), replayed_bytes });
             }
             cursor = batch.cursor;
             let behind = cursor < committed;
@@ -103,7 +108,7 @@ impl Broker {
             // Far to go and nothing found: the cursor says how far, the next request goes on from there.
             let is_long = behind && turn >= READ_TURNS_MAX;
             if !batch.events.is_empty() || is_over || is_long {
-                return Ok(Read { batch, gap });
+                return Ok(Read { batch, gap, replayed_bytes });
             }
             let is_armed = registration.as_ref().is_some_and(|entry| entry.arm(cursor));
             if !behind && is_armed {
@@ -112,7 +117,7 @@ impl Broker {
         }
     }
 
-    /// The first part of the state of (`cursor`, `until`]. It is gathered for each request anew: what one leaves is the
+    /// The first part of the state of (`cursor`, `until`], and how many bytes were read for it. It is gathered for each request anew: what one leaves is the
     /// state behind its cursor.
     async fn state_behind(
         &self,
@@ -121,10 +126,10 @@ impl Broker {
         cursor: Cursor,
         until: Cursor,
         limit: ReadLimit,
-    ) -> Result<Batch, SubscribeError> {
+    ) -> Result<(Batch, u64), SubscribeError> {
         let (log, filters) = (&self.log, &options.filters);
         let state = Snapshot::gather(log, &self.states, filters, selection, cursor, until).await?;
-        Ok(state.next(log, cursor, limit).await?)
+        Ok((state.next(log, cursor, limit).await?, state.replayed_bytes))
     }
 
     /// Why events that match were taken out behind `begun` since it was looked for last, if they were.
@@ -138,10 +143,10 @@ impl Broker {
     fn damaged(&self, mut batch: Batch, until: Cursor, gap: Option<Gap>) -> Read {
         if gap.is_some() {
             // One at a time: the next read is told of this one.
-            return Read { batch, gap };
+            return Read { batch, gap, replayed_bytes: 0 };
         }
         let gap = self.log.damage_gap(batch.cursor, until);
         batch.cursor = until;
-        Read { batch, gap: Some(gap) }
+        Read { batch, gap: Some(gap), replayed_bytes: 0 }
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Broker, Durable,
+    bandwidth::replayed_bytes,
     error::SubscribeError,
     selection::{Selection, has_expired},
 };
@@ -72,6 +73,8 @@ pub(super) struct Snapshot {
     until: Cursor,
     /// Rising.
     offsets: Vec<Offset>,
+    /// How many bytes of events that were there before were read for it.
+    pub(super) replayed_bytes: u64,
     _room: Option<OwnedSemaphorePermit>,
 }
 
@@ -123,12 +126,13 @@ impl Snapshot {
     ) -> Result<Snapshot, SubscribeError> {
         #[cfg(test)]
         gathered::one_more();
-        let (mut newest, mut room) = (HashMap::new(), None);
+        let (mut newest, mut room, mut replayed) = (HashMap::new(), None, 0);
         let now = clock::now();
         let mut cursor = after;
         loop {
             let committed = log.committed();
             let batch = log.read(cursor, committed, filters, STEP).await?;
+            replayed += replayed_bytes(&batch.events);
             for event in &batch.events {
                 if !selection.wants(event) {
                     continue;
@@ -160,7 +164,7 @@ impl Snapshot {
         offsets.shrink_to_fit();
         offsets.sort_unstable();
         states.fit(&mut room, offsets.len())?;
-        Ok(Snapshot { until, offsets, _room: room })
+        Ok(Snapshot { until, offsets, replayed_bytes: replayed, _room: room })
     }
 
     /// Where the state ends and the log begins.

@@ -21,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     Counted,
-    bandwidth::Bandwidth,
+    bandwidth::{Bandwidth, replayed_bytes},
     conflate::Conflating,
     held::{Durable, Token},
     interest::Registration,
@@ -66,6 +66,8 @@ pub struct Subscription {
     counted: Counted,
     /// Events sent while catching up, where it began at a position; few bytes, as of all that an idle one keeps.
     replayed: Option<u32>,
+    /// How many bytes of events that were there before were read and not asked for yet.
+    replayed_bytes: u64,
     /// Where what is live may wait for more.
     pace: Option<Box<Pace>>,
     /// The state that comes first, as long as the cursor is in it.
@@ -199,6 +201,7 @@ impl Subscription {
             }),
             counted: parts.counted,
             replayed: parts.resumes.then_some(0),
+            replayed_bytes: parts.snapshot.as_ref().map_or(0, |state| state.replayed_bytes),
             pace: parts.pace,
             snapshot: parts.snapshot,
             bandwidth: parts.bandwidth,
@@ -245,6 +248,11 @@ impl Subscription {
     /// Says to the session that there may be something to do.
     pub fn wake(&self) {
         self.registration.entry().wake();
+    }
+
+    /// How many bytes of events that were there before were read for it since this was asked last, wanted or not.
+    pub fn take_replayed_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.replayed_bytes)
     }
 
     /// What to send next; `None` when there is nothing now.
@@ -350,13 +358,21 @@ impl Subscription {
             return Box::pin(snapshot.next(&self.log, self.cursor, limit)).await;
         }
         let Some(conflating) = self.conflating() else {
-            return self.log.read(self.cursor, until, self.registration.filters(), limit).await;
+            let filters = self.registration.filters();
+            let batch = self.log.read(self.cursor, until, filters, limit).await?;
+            if self.phase != Phase::Live {
+                self.replayed_bytes += replayed_bytes(&batch.events);
+            }
+            return Ok(batch);
         };
         // Boxed: those who do not conflate keep no room for it.
-        let mut batch = Box::pin(conflating.next(self.cursor, until, limit)).await?;
+        let (mut batch, replayed) = Box::pin(conflating.next(self.cursor, until, limit)).await?;
         if let Some(attachment) = &self.durable {
             let reach = attachment.durable.lock().state.reach();
             batch.events = Box::pin(conflating.unreplaced(batch.events, reach)).await?;
+        }
+        if self.phase != Phase::Live {
+            self.replayed_bytes += replayed;
         }
         Ok(batch)
     }

@@ -283,7 +283,7 @@ pub const SETTINGS: [Setting; 68] = [
         "limits.answers_bytes_max",
         "268435456",
         "1048576 to 4294967295",
-        "large answers that their readers have not taken yet, in bytes",
+        "large answers that their readers have not taken yet, in bytes; as much again for those of sockets, and for large batches of events",
     ),
     setting(
         "limits.send_buffer_bytes",

@@ -79,6 +79,9 @@ pub enum ReadError {
     /// The event is there and its bytes are not what was written.
     #[error("event {0} is damaged on the disk")]
     Damaged(Offset),
+    /// It was taken out of the log while it waited to be sent.
+    #[error("event {0} was taken out of the log before it was sent")]
+    Gone(Offset),
     /// The broker is stopping.
     #[error("the broker is shutting down")]
     Closed,

@@ -34,7 +34,7 @@ use tokio::{
     time::Sleep,
 };
 
-use crate::clock;
+use crate::{clock, session::outputs::Taker};
 
 /// How long what the peer still sends is taken after the last answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -85,8 +85,8 @@ impl Progress {
     ) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             self.stalled = None;
-            if matches!(written, Poll::Ready(Ok(1..))) {
-                self.pulse.moved();
+            if let Poll::Ready(Ok(bytes @ 1..)) = written {
+                self.pulse.moved(bytes);
             }
             return written;
         }
@@ -207,12 +207,22 @@ struct State {
 }
 
 /// Ready when an answer may not go on.
-pub struct Over(Pin<Box<dyn Future<Output = ()> + Send>>);
+pub struct Over {
+    ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    taker: Arc<Taker>,
+}
 
 impl Over {
-    /// When this is.
-    pub fn when(over: impl Future<Output = ()> + Send + 'static) -> Over {
-        Over(Box::pin(over))
+    /// When this is, or somebody needs the place of what `taker` takes too slowly.
+    pub fn when(over: impl Future<Output = ()> + Send + 'static, taker: Arc<Taker>) -> Over {
+        let its = taker.clone();
+        let ending = Box::pin(async move {
+            tokio::select! {
+                () = over => {}
+                () = its.is_cut() => {}
+            }
+        });
+        Over { ending, taker }
     }
 }
 
@@ -271,7 +281,7 @@ impl Pulse {
     /// Ready when the answer that is being made may not go on. To be polled anew once that is said.
     pub fn poll_over(&self, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0.lock().over {
-            Some(Over(over)) => over.as_mut().poll(cx),
+            Some(over) => over.ending.as_mut().poll(cx),
             None => Poll::Pending,
         }
     }
@@ -297,9 +307,12 @@ impl Pulse {
         }
     }
 
-    /// A byte was written.
-    fn moved(&self) {
+    /// So many bytes were written.
+    fn moved(&self, bytes: usize) {
         let mut state = self.0.lock();
+        if let Some(over) = &state.over {
+            over.taker.took(bytes);
+        }
         if state.phase == Phase::Sending {
             state.since_ms = clock::monotonic_ms();
         }

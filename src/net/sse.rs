@@ -14,7 +14,7 @@
 mod stream;
 mod text;
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{future::pending, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::{
@@ -37,7 +37,8 @@ use super::{
 use crate::{
     clock, metrics,
     session::{
-        Delivery, Ready, Session, Stored, Subscription, Transport, of_read, replayed_bytes,
+        Delivery, ReadError, Ready, Session, Stored, Subscription, Transport, of_read,
+        outputs::{self, Held, Taker},
         standing::{self, Standing, warns_ms},
     },
 };
@@ -72,15 +73,18 @@ pub(super) async fn answer(
         let max_ms = u64::try_from(max.as_millis()).unwrap_or(u64::MAX);
         Instant::now() + Duration::from_millis(clock::random_between(max_ms / 2, max_ms))
     });
-    let over = session.over().map(|over| {
-        Over::when(async {
-            over.await;
-            tokio::time::sleep(LAST_WORDS).await;
-        })
-    });
+    let (over, taker) = (session.over(), Arc::<Taker>::default());
+    let ending = async {
+        match over {
+            Some(over) => over.await,
+            None => pending().await,
+        }
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    let over = Over::when(ending, taker.clone());
     let stream =
-        Stream::new(|outlet| Feed::new(session, subscription, ready, outlet, ends_at).run());
-    let mut response = Response::new(Body::stream(stream, over));
+        Stream::new(|outlet| Feed::new(session, subscription, ready, outlet, taker, ends_at).run());
+    let mut response = Response::new(Body::stream(stream, Some(over)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
@@ -97,6 +101,8 @@ struct Feed {
     subscription: Subscription,
     ready: Arc<Ready>,
     outlet: Outlet,
+    /// Who reads it.
+    taker: Arc<Taker>,
     log: LogId,
     comment_at: Instant,
     /// When it has lasted long enough; `None`: never.
@@ -117,6 +123,7 @@ impl Feed {
         subscription: Subscription,
         ready: Arc<Ready>,
         outlet: Outlet,
+        taker: Arc<Taker>,
         ends_at: Option<Instant>,
     ) -> Feed {
         let now = Instant::now();
@@ -134,6 +141,7 @@ impl Feed {
             subscription,
             ready,
             outlet,
+            taker,
             log,
             comment_at,
             ends_at,
@@ -144,14 +152,19 @@ impl Feed {
     async fn run(mut self) {
         self.give(text::prelude(clock::random_between(RETRY_MS.0, RETRY_MS.1))).await;
         loop {
-            let turn = match self.read().await {
+            let read = self.read().await;
+            self.session.replayed(self.subscription.take_replayed_bytes());
+            let turn = match read {
                 Turn::Nothing => self.wait().await,
                 turn => turn,
             };
             match turn {
                 Turn::Deliver(delivery) => {
                     let is_last = matches!(delivery, Delivery::Superseded);
-                    self.deliver(delivery).await;
+                    if let Err(error) = self.deliver(delivery).await {
+                        self.give(last_words(&of_read(&error))).await;
+                        return;
+                    }
                     if is_last {
                         return;
                     }
@@ -234,18 +247,20 @@ impl Feed {
         Turn::Nothing
     }
 
-    async fn deliver(&mut self, delivery: Delivery) {
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), ReadError> {
         let mut out = Vec::new();
         match delivery {
             Delivery::Events { range, events, attempts, durable_at } => {
+                // Until all of it was taken.
+                let (events, _held) = match outputs::is_large(&events) {
+                    true => self.admit(events).await.map(|(events, held)| (events, Some(held)))?,
+                    false => (events, None),
+                };
                 self.events(range.map(|(_, cursor)| cursor), &events, &attempts).await;
-                match durable_at {
-                    Some(durable_at) => {
-                        metrics::delivery_took(Transport::Sse.as_str(), durable_at);
-                    }
-                    None => self.session.replayed(replayed_bytes(&events)),
+                if let Some(durable_at) = durable_at {
+                    metrics::delivery_took(Transport::Sse.as_str(), durable_at);
                 }
-                return;
+                return Ok(());
             }
             Delivery::CaughtUp(cursor) => {
                 let data = json!({ "cursor": cursor });
@@ -262,6 +277,21 @@ impl Feed {
             }
         }
         self.give(out).await;
+        Ok(())
+    }
+
+    /// Waits for a place for what is large; when the broker stops, for nothing more.
+    async fn admit(
+        &mut self,
+        events: Vec<Arc<Stored>>,
+    ) -> Result<(Vec<Arc<Stored>>, Held), ReadError> {
+        let house = self.session.house();
+        let (outputs, broker) = (house.outputs.clone(), house.broker.clone());
+        tokio::select! {
+            biased;
+            admitted = outputs.admit(broker, self.taker.clone(), events) => admitted,
+            () = house.stop.cancelled() => Err(ReadError::Closed),
+        }
     }
 
     async fn events(

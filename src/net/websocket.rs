@@ -12,6 +12,7 @@ mod begun;
 
 use std::{
     future::poll_fn,
+    io,
     pin::Pin,
     sync::{
         Arc,
@@ -40,6 +41,7 @@ use crate::{
         encoding::Encoding,
         guests::Guest,
         outbox::{Filled, Frames, Outbox},
+        outputs::Taker,
     },
 };
 
@@ -115,7 +117,7 @@ pub fn run(start: Start) -> impl Future<Output = ()> + Send {
         false => message_bytes_max,
     });
     let last_words = house.limits.write_timeout + CLOSE_WAIT;
-    let (answers, queue) = answers::channel();
+    let (answers, queue) = answers::channel(house.answers.clone());
     let ready = Ready::new();
     let shared = Arc::new(Shared {
         ending: Mutex::new(None),
@@ -425,12 +427,19 @@ impl Mouth {
             }
         }
         let mut slow = (!rest.is_empty()).then(|| metrics::Slow::new(rest.len()));
+        let taker = self.outbox.taker().filter(|_| !rest.is_empty());
         while !rest.is_empty() {
             let write = self.output.write(rest);
-            match tokio::time::timeout(self.house.limits.write_timeout, write).await {
+            let write = tokio::time::timeout(self.house.limits.write_timeout, write);
+            let written = match &taker {
+                None => write.await,
+                Some(taker) => Box::pin(unless_cut(taker, write)).await,
+            };
+            match written {
                 Ok(Ok(n)) if n > 0 => {
                     rest = rest.get(n..).unwrap_or_default();
                     slow.iter_mut().for_each(|slow| slow.took(n));
+                    taker.iter().for_each(|taker| taker.took(n));
                 }
                 // Within a frame no close frame can be sent: the connection is cut, the client resumes.
                 Ok(_) | Err(_) => return false,
@@ -458,6 +467,17 @@ impl Mouth {
             Some(flushed) => flushed.is_ok(),
             None => Box::pin(self.output.flush()).await.is_ok(),
         }
+    }
+}
+
+/// What comes of a write, or nothing written where somebody else needs the place more.
+async fn unless_cut<E>(
+    taker: &Taker,
+    write: impl Future<Output = Result<io::Result<usize>, E>>,
+) -> Result<io::Result<usize>, E> {
+    tokio::select! {
+        written = write => written,
+        () = taker.is_cut() => Ok(Ok(0)),
     }
 }
 

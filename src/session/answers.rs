@@ -1,6 +1,8 @@
 //! The queue of answers of one socket: from the conversation to the outbox, bounded in number and bytes.
 //!
 //! - A client that asks and does not read is not read any more once the bound is reached.
+//! - Beyond [`FREE_BYTES`] each the answers of all sockets have one room together: where that is full a large answer is
+//!   `unavailable`, and small ones wait for those before them.
 //! - One sends and one receives, so each side has one waker. An idle queue holds no memory but itself: a channel
 //!   of the runtime would cost an idle socket a kilobyte.
 
@@ -12,17 +14,21 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tidings_proto::message::Reply;
+use tidings_proto::{Code, WireError, message::Reply};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     outbox::Item,
     rates::{Kind, Meter},
 };
+use crate::clock;
 
 /// How many answers may wait for a socket.
 const ANSWERS_MAX: usize = 1024;
 /// How many bytes they may have together, as far as they are known beforehand.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How many of them need no place in the room that all sockets have together.
+const FREE_BYTES: usize = 16 << 10;
 
 /// The end where answers go in; the queue ends with it.
 pub struct Answers(Arc<Mutex<State>>);
@@ -43,6 +49,8 @@ struct State {
     ended: Vec<u32>,
     /// What the session has taken of its limits, once there is one.
     meter: Option<Arc<Meter>>,
+    /// A permit for each byte of answers that wait, of all sockets.
+    shared: Option<Arc<Semaphore>>,
 }
 
 /// An answer with its place in the queue's room.
@@ -55,6 +63,23 @@ pub(super) struct Queued {
 pub(super) struct Room {
     queue: Arc<Mutex<State>>,
     bytes: usize,
+    shared: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// Whether it is one in the room that all sockets have together.
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared.is_some()
+    }
+}
+
+/// What comes of asking for room.
+enum Entry {
+    Room(Option<OwnedSemaphorePermit>),
+    /// What is before it must go first.
+    Wait,
+    /// All sockets together have too much, and nothing of this one's is before it.
+    Full,
 }
 
 /// What [`AnswerQueue::try_recv`] finds.
@@ -67,9 +92,9 @@ pub(super) enum Next {
     Ended,
 }
 
-/// A queue for one socket.
-pub fn channel() -> (Answers, AnswerQueue) {
-    let state = Arc::<Mutex<State>>::default();
+/// A queue for one socket; `shared` is the room of all of them.
+pub fn channel(shared: Arc<Semaphore>) -> (Answers, AnswerQueue) {
+    let state = Arc::new(Mutex::new(State { shared: Some(shared), ..State::default() }));
     (Answers(state.clone()), AnswerQueue(state))
 }
 
@@ -87,13 +112,21 @@ impl Answers {
             return Poll::Ready(false);
         }
         let bytes = item.as_ref().map_or(0, Item::cost_bytes);
-        if !state.has_room(bytes) {
-            state.sender = Some(context.waker().clone());
-            return Poll::Pending;
-        }
+        let shared = match state.enter(bytes) {
+            Entry::Room(shared) => shared,
+            Entry::Wait => {
+                state.sender = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            Entry::Full => {
+                item.iter_mut().for_each(Item::give_up);
+                None
+            }
+        };
         if let Some(item) = item.take() {
             state.bytes += bytes;
-            state.items.push_back(Queued { item, room: Room { queue: self.0.clone(), bytes } });
+            let room = Room { queue: self.0.clone(), bytes, shared };
+            state.items.push_back(Queued { item, room });
         }
         wake(state, |state| &mut state.receiver);
         Poll::Ready(true)
@@ -175,9 +208,23 @@ impl Drop for Room {
 }
 
 impl State {
-    fn has_room(&self, bytes: usize) -> bool {
-        self.items.len() < ANSWERS_MAX
-            && (self.bytes == 0 || self.bytes + bytes <= ANSWER_BYTES_MAX)
+    fn enter(&self, bytes: usize) -> Entry {
+        let is_first = self.bytes == 0;
+        let has_room = is_first || self.bytes + bytes <= ANSWER_BYTES_MAX;
+        if self.items.len() >= ANSWERS_MAX || !has_room {
+            return Entry::Wait;
+        }
+        if self.bytes + bytes <= FREE_BYTES {
+            return Entry::Room(None);
+        }
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let shared = self.shared.clone().map(|room| room.try_acquire_many_owned(permits));
+        match shared {
+            Some(Err(_)) if is_first => Entry::Full,
+            Some(Err(_)) => Entry::Wait,
+            Some(Ok(shared)) => Entry::Room(Some(shared)),
+            None => Entry::Room(None),
+        }
     }
 
     fn next(&mut self) -> Next {
@@ -218,6 +265,16 @@ impl Item {
             Item::Reply(..) | Item::Subscribe(..) | Item::Unsubscribe(..) | Item::Push(_) => PLAIN,
         }
     }
+
+    /// There is no room for it. Of what was done, which is never large, the answer stays.
+    fn give_up(&mut self) {
+        let Item::Reply(_, reply) = self else { return };
+        if matches!(reply, Reply::Receipts(_) | Reply::Presence(_)) {
+            let text = "too many large answers wait for their readers: try again, or ask for less";
+            let error = WireError::new(Code::Unavailable, text);
+            *reply = Reply::Error(error.retry_after_ms(1000 * clock::random_between(1, 5)));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -234,7 +291,7 @@ mod tests {
 
     #[test]
     fn answers_come_in_order_and_the_last_is_followed_by_the_end() {
-        let (answers, mut queue) = channel();
+        let (answers, mut queue) = channel(Arc::new(Semaphore::new(8 << 20)));
         assert!(matches!(queue.try_recv(), Next::None));
         for bytes in 1..=3 {
             assert_eq!(answers.send(pong(bytes)).now_or_never(), Some(true));
@@ -251,7 +308,7 @@ mod tests {
 
     #[test]
     fn who_waits_for_room_goes_on_when_it_is_given_back_and_not_before() {
-        let (answers, mut queue) = channel();
+        let (answers, mut queue) = channel(Arc::new(Semaphore::new(8 << 20)));
         let half = ANSWER_BYTES_MAX / 2;
         assert_eq!(answers.send(pong(half)).now_or_never(), Some(true));
         let mut waits = pin!(answers.send(pong(half)));
@@ -269,7 +326,7 @@ mod tests {
 
     #[test]
     fn there_are_so_many_at_most_and_nothing_is_sent_to_nobody() {
-        let (answers, queue) = channel();
+        let (answers, queue) = channel(Arc::new(Semaphore::new(8 << 20)));
         for _ in 0..ANSWERS_MAX {
             assert_eq!(answers.send(pong(0)).now_or_never(), Some(true));
         }
@@ -288,7 +345,7 @@ mod tests {
         let open = Authenticator::new(&crate::auth::Options::default()).unwrap();
         let identity = open.anonymous().unwrap();
         let meter = || Meter::new(&limiter, "10.0.0.1".parse().unwrap(), identity);
-        let (answers, queue) = channel();
+        let (answers, queue) = channel(Arc::new(Semaphore::new(8 << 20)));
         answers.charge_to(Arc::new(meter()));
         queue.replayed(10);
         drop((answers, queue));
@@ -297,7 +354,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_side_wakes_the_other() {
-        let (answers, mut queue) = channel();
+        let (answers, mut queue) = channel(Arc::new(Semaphore::new(8 << 20)));
         let sending = tokio::spawn(async move {
             for n in 0..100 {
                 assert!(answers.send(pong(ANSWER_BYTES_MAX / 3 + n)).await);

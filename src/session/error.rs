@@ -56,6 +56,7 @@ pub(crate) fn of_cancel(error: &CancelError) -> WireError {
 pub(crate) fn of_read(error: &ReadError) -> WireError {
     match error {
         ReadError::Closed => with_retry(WireError::new(Code::Unavailable, error.to_string())),
+        ReadError::Gone(_) => WireError::new(Code::OffsetGone, error.to_string()),
         ReadError::Storage(_) | ReadError::Damaged(_) => internal(&error.to_string()),
     }
 }

@@ -21,6 +21,7 @@ use super::{
     error,
     guests::{Caps, Guest, Guests, Stay},
     of_read,
+    outputs::Outputs,
     rates::{self, Granted, Kind, Limiter, Meter},
     standing,
 };
@@ -61,6 +62,8 @@ pub struct Limits {
     pub messages_bytes_max: usize,
     /// The most bytes that all large subscriptions keep together.
     pub subscriptions_bytes_max: usize,
+    /// The most bytes of large answers that wait for sockets, of all together; and as much again of large batches.
+    pub answers_bytes_max: usize,
     /// How often something may be done.
     pub rates: rates::Options,
     /// How many connections there may be of an address, and of strangers.
@@ -89,6 +92,10 @@ pub struct House {
     pub messages: Arc<Semaphore>,
     /// The room for what large subscriptions keep: a permit for each byte.
     subscriptions: Arc<Semaphore>,
+    /// The room for answers that wait for sockets: a permit for each byte.
+    pub answers: Arc<Semaphore>,
+    /// The room for large batches on their way.
+    pub outputs: Arc<Outputs>,
     sessions: [Arc<AtomicUsize>; 3],
     /// The monotonic clock when the house was opened.
     opened: Duration,
@@ -144,6 +151,8 @@ impl House {
             compressor: Compressor::new(limits.message_bytes_max),
             messages: Arc::new(Semaphore::new(limits.messages_bytes_max)),
             subscriptions: Arc::new(Semaphore::new(limits.subscriptions_bytes_max)),
+            answers: Arc::new(Semaphore::new(limits.answers_bytes_max)),
+            outputs: Outputs::new(limits.answers_bytes_max),
             broker,
             authenticator,
             limits,

@@ -19,6 +19,7 @@ mod metering;
 mod numbered;
 mod operate;
 pub mod outbox;
+pub mod outputs;
 mod publishing;
 pub mod rates;
 mod retention;
@@ -31,6 +32,7 @@ use std::{
 };
 
 pub use crate::auth::shown;
+pub(crate) use crate::broker::replayed_bytes;
 pub use crate::broker::{
     Delivery, DurableInfo, DurablesMax, Erased, Fetched, From as ReadFrom, PlacedLetter,
     PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
@@ -39,7 +41,6 @@ pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_a
 pub use access::{KeyWish, RevocationWish, TicketGiven};
 pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
 pub use house::{Greeting, House, Limits, Redeemed, Transport};
-pub(crate) use metering::replayed_bytes;
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;
 use tidings_proto::{
@@ -202,7 +203,7 @@ impl Session {
             true => reading.await,
             false => self.unless_revoked(reading).await,
         }?;
-        self.replayed(replayed_bytes(&read.batch.events));
+        self.replayed(read.replayed_bytes);
         Ok(read)
     }
 

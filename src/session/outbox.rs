@@ -29,12 +29,13 @@ use super::{
     encoding::Encoding,
     internal,
     numbered::Numbered,
-    of_append, of_read, replayed_bytes,
+    of_append, of_read,
+    outputs::{self, Held, Taker},
 };
 use crate::{
     broker::{AckTicket, Delivery, Ready, Subscription},
     clock,
-    log::Stored,
+    log::{ReadError, Stored},
     metrics,
 };
 
@@ -196,6 +197,34 @@ pub struct Outbox {
     ended: bool,
     /// When the first live event of what is being written became durable, on the monotonic clock.
     durable_at: Option<Duration>,
+    /// What is large and being written.
+    large: Option<Box<Large>>,
+}
+
+/// The places of what is written.
+#[derive(Default)]
+struct Large {
+    taker: Arc<Taker>,
+    batches: Vec<Held>,
+    answers: Vec<Room>,
+    waiting: Option<Parked>,
+}
+
+/// A delivery that waits for a place, its events with it.
+struct Parked {
+    number: u32,
+    delivery: Delivery,
+    admitting: Pin<Box<dyn Future<Output = Admitted> + Send>>,
+}
+
+type Admitted = Result<(Vec<Arc<Stored>>, Held), ReadError>;
+
+/// What waits for a place.
+fn waiting(
+    large: &mut Option<Box<Large>>,
+) -> Option<&mut (dyn Future<Output = Admitted> + Send + Unpin)> {
+    let waiting = large.as_mut()?.waiting.as_mut()?;
+    Some(&mut waiting.admitting)
 }
 
 impl Outbox {
@@ -223,6 +252,7 @@ impl Outbox {
             tick,
             ended: false,
             durable_at: None,
+            large: None,
         }
     }
 
@@ -232,8 +262,14 @@ impl Outbox {
             self.take_answers(frames);
             // Once no answer comes any more the conversation is over, and with it the right to be told.
             while !self.ended && frames.bytes() < FILL_BYTES && !self.house.stop.is_cancelled() {
-                let Some(number) = self.ready.pop() else { break };
-                self.deliver(number, frames).await;
+                if let Some(waiting) = waiting(&mut self.large) {
+                    // Those behind it wait too: it has gone out first in their order.
+                    let Some(admitted) = waiting.now_or_never() else { break };
+                    self.admitted(admitted, frames).await;
+                } else {
+                    let Some(number) = self.ready.pop() else { break };
+                    self.deliver(number, frames).await;
+                }
                 self.take_answers(frames);
             }
             if frames.bytes() > 0 {
@@ -259,6 +295,17 @@ impl Outbox {
         if let Some(durable_at) = self.durable_at.take() {
             metrics::delivery_took(Transport::WebSocket.as_str(), durable_at);
         }
+        // What still waits keeps its turn.
+        self.large = self.large.take().filter(|large| large.waiting.is_some());
+        if let Some(large) = &mut self.large {
+            (large.batches, large.answers) = (Vec::new(), Vec::new());
+        }
+    }
+
+    /// Who takes what is written, where somebody may need its place more.
+    pub fn taker(&self) -> Option<Arc<Taker>> {
+        let large = self.large.as_ref().filter(|large| !large.batches.is_empty());
+        large.map(|large| large.taker.clone())
     }
 
     /// Waits for a reason to look again; true when it is time for a ping. When the broker stops, the conversation ends and
@@ -269,6 +316,7 @@ impl Outbox {
             .map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms())));
         let waits = self.pending.is_some();
         let stopped = self.house.stop.is_cancelled();
+        let is_parked = waiting(&mut self.large).is_some();
         tokio::select! {
             biased;
             outcome = outcome(&mut self.pending), if waits => {
@@ -279,8 +327,11 @@ impl Outbox {
                 Some(queued) => self.take(queued, frames),
                 None => self.ended = true,
             },
-            () = self.ready.wait(), if !stopped => {}
-            () = clock::sleep(due_in), if due_in.is_some() && !stopped => {
+            admitted = admission(&mut self.large), if is_parked && !stopped => {
+                self.admitted(admitted, frames).await;
+            }
+            () = self.ready.wait(), if !stopped && !is_parked => {}
+            () = clock::sleep(due_in), if due_in.is_some() && !stopped && !is_parked => {
                 if let Some((_, number)) = due {
                     self.ready.push(number);
                 }
@@ -316,6 +367,9 @@ impl Outbox {
         let Queued { item, room } = queued;
         match item {
             Item::Reply(id, reply) => {
+                if room.is_shared() {
+                    self.large.get_or_insert_default().answers.push(room);
+                }
                 if let Reply::Connected(connected) = &reply {
                     // From the moment at which the client knows it.
                     self.compresses = connected.compress.is_some();
@@ -353,42 +407,83 @@ impl Outbox {
     async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
         let Some(subscription) = self.subscriptions.get_mut(number) else { return };
         // Boxed: an idle socket keeps no room for a read.
-        match Box::pin(subscription.next()).await {
-            Ok(Some(delivery)) => {
-                let over = matches!(delivery, Delivery::Superseded);
-                if let Delivery::Events { durable_at, events, .. } = &delivery {
-                    self.durable_at = self.durable_at.or(*durable_at);
-                    if durable_at.is_none() {
-                        self.answers.replayed(replayed_bytes(events));
+        let next = Box::pin(subscription.next()).await;
+        let replayed = subscription.take_replayed_bytes();
+        if replayed > 0 {
+            self.answers.replayed(replayed);
+        }
+        match next {
+            Ok(Some(mut delivery)) => {
+                if let Delivery::Events { events, .. } = &mut delivery
+                    && outputs::is_large(events)
+                {
+                    let large = self.large.get_or_insert_default();
+                    match self.house.outputs.try_hold(&large.taker, events) {
+                        Some(held) => large.batches.push(held),
+                        None => {
+                            let (events, house) = (std::mem::take(events), &self.house);
+                            let (outputs, taker) = (house.outputs.clone(), large.taker.clone());
+                            let admitting = outputs.admit(house.broker.clone(), taker, events);
+                            let admitting = Box::pin(admitting);
+                            large.waiting = Some(Parked { number, delivery, admitting });
+                            return;
+                        }
                     }
                 }
-                let deflated = match &delivery {
-                    Delivery::Events { events, .. } if self.compresses => {
-                        Box::pin(self.house.compressor.array(self.encoding, events)).await
-                    }
-                    _ => None,
-                };
-                let log = self.house.broker.log().id();
-                write_delivery(self.encoding, number, log, delivery, deflated, frames);
-                if over {
-                    self.forget(number);
-                } else {
-                    if self.writing.last() != Some(&number) {
-                        self.writing.push(number);
-                    }
-                    self.ready.push(number);
-                }
+                Box::pin(self.send(number, delivery, frames)).await;
             }
             Ok(None) => self.dues.set(number, subscription.next_due_ms()),
-            Err(error) => {
-                let error = WireError {
-                    message: format!("subscription {number} ends: {error}"),
-                    ..of_read(&error)
-                };
-                frames.message(|out| self.encoding.push(&Push::Error(error), out));
-                self.forget(number);
-            }
+            Err(error) => self.lose(number, &error, frames),
         }
+    }
+
+    async fn send(&mut self, number: u32, delivery: Delivery, frames: &mut impl Frames) {
+        let over = matches!(delivery, Delivery::Superseded);
+        if let Delivery::Events { durable_at, .. } = &delivery {
+            self.durable_at = self.durable_at.or(*durable_at);
+        }
+        let deflated = match &delivery {
+            Delivery::Events { events, .. } if self.compresses => {
+                Box::pin(self.house.compressor.array(self.encoding, events)).await
+            }
+            _ => None,
+        };
+        let log = self.house.broker.log().id();
+        write_delivery(self.encoding, number, log, delivery, deflated, frames);
+        if over {
+            self.forget(number);
+        } else {
+            if self.writing.last() != Some(&number) {
+                self.writing.push(number);
+            }
+            self.ready.push(number);
+        }
+    }
+
+    /// What has waited has a place.
+    async fn admitted(&mut self, admitted: Admitted, frames: &mut impl Frames) {
+        let Some(large) = &mut self.large else { return };
+        let Some(Parked { number, mut delivery, .. }) = large.waiting.take() else { return };
+        match admitted {
+            Ok((admitted, held)) => {
+                large.batches.push(held);
+                if let Delivery::Events { events, .. } = &mut delivery {
+                    *events = admitted;
+                }
+                // Unless it was unsubscribed meanwhile.
+                if self.subscriptions.get(number).is_some() {
+                    Box::pin(self.send(number, delivery, frames)).await;
+                }
+            }
+            Err(error) => self.lose(number, &error, frames),
+        }
+    }
+
+    fn lose(&mut self, number: u32, error: &ReadError, frames: &mut impl Frames) {
+        let error =
+            WireError { message: format!("subscription {number} ends: {error}"), ..of_read(error) };
+        frames.message(|out| self.encoding.push(&Push::Error(error), out));
+        self.forget(number);
     }
 
     /// A subscription has ended by itself.
@@ -409,6 +504,13 @@ impl Outbox {
                 write_delivery(self.encoding, number, log, delivery, None, frames);
             }
         }
+    }
+}
+
+async fn admission(large: &mut Option<Box<Large>>) -> Admitted {
+    match waiting(large) {
+        Some(waiting) => waiting.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -393,6 +393,39 @@ async fn s7_who_reads_the_past_again_and_again_waits() {
 }
 
 #[tokio::test]
+async fn s7_who_has_the_past_searched_for_nothing_waits_too() {
+    let mut broker = with_a_past().await;
+    let nothing = json!({"filters": ["a"], "after": 0, "types": ["never"]});
+    for wanted in [
+        nothing.clone(),
+        json!({"filters": ["a"], "after": 0, "types": ["never"], "conflate_ms": 1}),
+    ] {
+        broker.terminate();
+        broker.restart();
+        let mut socket = Socket::open(&broker.public).await;
+        socket.subscribe(wanted).await;
+        while !socket.push().await["caught_up"].is_object() {}
+        let refused = socket.refused("subscribe", nothing.clone()).await;
+        assert_eq!(refused["code"], "rate_limited", "{refused}");
+    }
+    for query in ["types=never", "types=never&last_per_key=true"] {
+        broker.terminate();
+        broker.restart();
+        let path = format!("/v1/topics/a/events?{query}");
+        let read = http::get(&broker.public, &path).await;
+        assert_eq!(read.json()["events"], json!([]));
+        assert_eq!(http::get(&broker.public, &path).await.status, LIMITED, "{query}");
+    }
+    broker.terminate();
+    broker.restart();
+    let mut stream =
+        Sse::open(&broker.public, "/v1/topics/a/events?types=never&after=0", &[]).await;
+    stream.named("tidings.caught_up").await;
+    let refused = http::get(&broker.public, "/v1/topics/a/events").await;
+    assert_eq!(refused.status, LIMITED, "{}", refused.text());
+}
+
+#[tokio::test]
 async fn s7_what_a_durable_fetches_again_and_again_is_counted() {
     let mut broker = with_a_past().await;
     broker.terminate();

@@ -222,6 +222,56 @@ async fn g5_heavy_a_reader_at_a_hundredth_of_the_speed_ends_complete_in_constant
 }
 
 #[tokio::test]
+async fn g5_large_events_that_nobody_takes_have_a_room_and_keep_nobody_out() {
+    const ROOM: u64 = 32 << 20;
+    const STALLED: u64 = 80;
+    let room = format!("limits.answers_bytes_max={ROOM}");
+    let broker = Broker::with(&[SETTINGS, &["--set", &room]].concat());
+    let mut publisher = Socket::open(&broker.public).await;
+    let large = json!({"topic": "load.1", "data": "x".repeat(600_000)});
+    let mut last = 0;
+    for _ in 0..4 {
+        last = publisher.publish(large.clone()).await;
+    }
+    let before = broker.resident_bytes();
+    let mut stalled = Vec::new();
+    for _ in 0..STALLED {
+        let mut socket = sleeper(&broker, 0).await;
+        // The answer to its subscribe: what follows is on its way, or waits.
+        socket.frame().await.unwrap();
+        stalled.push(socket.stream);
+        stalled.push(stalled_stream(&broker).await);
+    }
+    // A reader with the same wish has its turn: of those before it some are cut off, as they take nothing.
+    let mut reader = sleeper(&broker, 0).await;
+    let mut place = Place::default();
+    let mut most = 0;
+    while place.cursor < last {
+        place.read(&mut reader).await;
+        most = most.max(broker.resident_bytes());
+    }
+    assert_eq!(place.count, 4);
+    let cost = most.saturating_sub(before);
+    eprintln!("{STALLED} sockets and as many streams that take nothing: {cost} bytes");
+    // Without a room it would be 160 megabytes and more.
+    assert!(cost < 2 * ROOM, "what nobody takes costs {cost} bytes");
+}
+
+/// A stream whose socket takes next to nothing and that is not read.
+async fn stalled_stream(broker: &Broker) -> tokio::net::TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(broker.public.parse().unwrap()).await.unwrap();
+    let request = format!(
+        "GET /v1/topics/load.1/events?after=0 HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n",
+        broker.public
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    stream.read_u8().await.unwrap();
+    stream
+}
+
+#[tokio::test]
 async fn a_close_is_over_in_time_also_where_the_peer_takes_what_is_left_byte_by_byte() {
     let broker =
         Broker::with(&["--set", "limits.write_timeout=1s", "--set", "server.connections_max=2"]);

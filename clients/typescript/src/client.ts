@@ -13,10 +13,10 @@ import { openSocket } from './core/socket.js'
 import { createSubscription, type LiveSubscription } from './core/subscription.js'
 import { createTokens } from './core/tokens.js'
 import { uuidv7 } from './core/uuid.js'
-import { abortable, deadline } from './core/wait.js'
-import { placeWords, publishWords, queryOf, toEvent, wordsOf } from './core/words.js'
+import { abortable, within } from './core/wait.js'
+import { placeWords, publishWords, queryOf, toEvent } from './core/words.js'
 import { memoryCursors } from './cursors.js'
-import { failure, TidingsError } from './errors.js'
+import { failure, toError } from './errors.js'
 import { fromJsonEvents } from './json.js'
 import type {
   AnySchema,
@@ -48,24 +48,25 @@ const OWN_MAX = 1_000
 export function createClient<S extends object = AnySchema>(url: string, options: ClientOptions = {}): Client<S> {
   const base = baseOf(url)
   const settings = settingsOf(options)
-  const [first, ...others] = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
-  if (!first) throw failure('invalid_argument', 'transports: none is available here')
+  const transports = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
+  if (transports.length === 0) throw failure('invalid_argument', 'transports: none is available here')
   const { cursors = 'memory', logger } = settings
   const subscriptions = new Set<LiveSubscription>()
   const own = new Set<string>()
   const replies = `replies.${uuidv7()}`
+  const end = new AbortController()
   let closed = false
   /** The connection was given up because the page was hidden; it is wanted again when it is shown. */
   let hidden = false
 
   const failed = (cause: unknown): void => {
-    const error = cause instanceof TidingsError ? cause : failure('internal', 'a listener threw', cause)
+    const error = toError(cause, 'internal', 'a listener threw')
     logger?.warn(error.message, error)
     if (!closed) emitter._emit('error', error)
   }
   const emitter = createEmitter<ClientEvents>(failed)
-  const tokens = createTokens(settings)
-  const http = createHttp(base, settings, tokens)
+  const tokens = createTokens(settings, end.signal)
+  const http = createHttp(base, settings, tokens, end.signal)
   const saver = createSaver(cursors === 'memory' ? memoryCursors() : cursors, failed)
   const core: Core = {
     _settings: settings,
@@ -78,7 +79,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
 
   const connection = createConnection(
     core,
-    [first, ...others],
+    transports,
     (transport, hooks, signal) => {
       if (transport === 'websocket') return openSocket(`${base.replace(/^http/, 'ws')}/v1/ws`, core, hooks, signal)
       const [oldest] = subscriptions
@@ -89,7 +90,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       outbox._attach(link)
     },
   )
-  const { _connect: connect, _disconnect: disconnect } = connection
+  const { _open: connect, _close: disconnect } = connection
   const outbox = createOutbox(
     settings.outbox ?? {},
     (outboxEvents) => {
@@ -110,26 +111,27 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const [oldest] = own
       if (own.size > OWN_MAX && oldest) own.delete(oldest)
     }
-    return outbox._add(events, batch, signal)
+    return outbox._publish(events, batch, signal)
   }
   const call = async <T>(method: string, path: string, body?: unknown, options?: CallOptions): Promise<T> =>
     http._json<T>(method, path, { body, ...options })
   const get = <T>(path: string, options?: CallInit): Promise<T> => http._json<T>('GET', `/v1/${path}`, options)
 
-  const stopPage = watchPage({
-    _wake: connection._wake,
-    _hide() {
+  watchPage(
+    end.signal,
+    connection._wake,
+    () => {
       hidden ||= client.state !== 'disconnected'
       disconnect()
       void saver._flush()
       void outbox._suspend()
     },
-    _show() {
-      outbox._resume()
+    () => {
+      outbox._open()
       if (hidden) client.connect()
       hidden = false
     },
-  })
+  )
 
   const client: Client = {
     get state() {
@@ -150,28 +152,27 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     disconnect: () => disconnect(),
     ready(options = {}) {
       const { signal, timeoutMs = Infinity } = typeof options === 'number' ? { timeoutMs: options } : options
-      const limit = deadline(timeoutMs, signal)
-      return abortable<void>(limit.signal, (resolve, reject) => {
-        const look = (): void => {
-          const { state, error } = client.status
-          if (state === 'connected') resolve()
-          else if (closed) reject(failure('closed', 'the client is closed'))
-          else if (state === 'disconnected' && error) reject(error)
-        }
-        look()
-        return client.on('state', look)
-      }).finally(limit._done)
+      const connected = (limit: AbortSignal): Promise<void> =>
+        abortable(limit, (resolve, reject) => {
+          const look = (): void => {
+            const { state, error } = client.status
+            if (state === 'connected') resolve()
+            else if (closed) reject(failure('closed', 'the client is closed'))
+            else if (state === 'disconnected' && error) reject(error)
+          }
+          look()
+          return client.on('state', look)
+        })
+      return within(timeoutMs, connected, signal)
     },
     async close() {
       if (closed) return
       closed = true
-      stopPage()
-      for (const subscription of subscriptions) subscription._finish()
+      for (const subscription of subscriptions) subscription._close()
       await saver._flush()
       const done = outbox._close()
       disconnect()
-      tokens._close()
-      http._close()
+      end.abort(failure('closed', 'the client is closed'))
       await done
       emitter._clear()
     },
@@ -184,13 +185,16 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     request: (topic, data, options = {}) => ask(client, replies, topic, data, options) as Promise<never>,
     subscribe(filter: string | readonly string[], options: object = {}, onEvent?: unknown) {
       const [chosen, handler] = typeof options === 'function' ? [{}, options] : [options, onEvent]
-      const subscription = createSubscription([filter].flat(), chosen, handler as never, {
-        _core: core,
-        _isOwn: (id) => own.has(id),
-        _closed: (self) => void subscriptions.delete(self),
-      })
+      const subscription = createSubscription(
+        [filter].flat(),
+        chosen,
+        handler as never,
+        core,
+        (id) => own.has(id),
+        (self) => void subscriptions.delete(self),
+      )
       const { _shown: shown } = subscription
-      if (closed) subscription._finish()
+      if (closed) subscription._close()
       if (shown.state !== 'closed') {
         subscriptions.add(subscription)
         subscription._attach(connection._link())
@@ -201,7 +205,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const gaps = onGap === 'error' ? onGap : 'skip'
       const words = { filters: [filter].flat(), ...rest, ...placeWords(after), wait: `${waitMs}ms`, onGap: gaps }
       const init = { signal, timeoutMs: timeoutMs + waitMs }
-      const answer = await get<ReadWords>(`events?${queryOf(wordsOf(words))}`, init)
+      const answer = await get<ReadWords>(`events?${queryOf(words)}`, init)
       const events = fromJsonEvents(answer.events).map((event) => toEvent(event, 1, own.has(event.id as string)))
       return { ...answer, events } as never
     },
@@ -211,7 +215,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       const all: Receipt[] = []
       let cursor: string | undefined
       do {
-        const query = queryOf(wordsOf({ limit: 1000, cursor }))
+        const query = queryOf({ limit: 1000, cursor })
         const page = await get<{ receipts: Receipt[]; cursor?: string }>(
           `events/${offsetsOf(event)}/receipts?${query}`,
           options,
@@ -222,7 +226,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       return all
     },
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
-      get(`topics?${queryOf(wordsOf({ filter, limit, cursor }))}`, options),
+      get(`topics?${queryOf({ filter, limit, cursor })}`, options),
     async cancel(event, options) {
       await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
     },

@@ -75,3 +75,8 @@ export class TidingsError extends Error {
 export function failure(code: ErrorCode, message: string, cause?: unknown): TidingsError {
   return new TidingsError(code, message, { cause })
 }
+
+/** What was caught, where it is one of ours; else what is said of it here. */
+export function toError(cause: unknown, code: ErrorCode, message: string): TidingsError {
+  return cause instanceof TidingsError ? cause : failure(code, message, cause)
+}

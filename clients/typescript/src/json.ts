@@ -28,11 +28,9 @@ export function parse(frame: string): unknown {
 
 function withJsonData(request: WireRequest): Words {
   const { publish, publish_batch: batch } = request
-  if (isWords(publish)) return { ...request, publish: toJsonEvent(publish) }
-  if (isWords(batch)) {
-    return { ...request, publish_batch: { events: (batch.events as Words[]).map((event) => toJsonEvent(event)) } }
-  }
-  return request
+  if (publish) return { ...request, publish: toJsonEvent(publish as Words) }
+  if (!batch) return request
+  return { ...request, publish_batch: { events: (batch as { events: Words[] }).events.map(toJsonEvent) } }
 }
 
 /** A publish as JSON says it: bytes as `data_base64`; so is `null`, which JSON refuses as a value of its own. */

@@ -35,8 +35,7 @@ export interface CommonSubscribeOptions extends Selection {
   /** `error` ends the subscription with `offset_gone` where events are gone. Default `continue`, with a `gap`. */
   onGap?: 'continue' | 'error'
   /**
-   * First the newest event of every topic and key, then all that follows. Over long poll, which knows no such state, all
-   * events from the first on: the newest of each is the same in the end. Default `false`.
+   * First the newest event of every topic and key, then all that follows. Default `false`.
    */
   lastPerKey?: boolean
   /**

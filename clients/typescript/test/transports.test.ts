@@ -135,6 +135,25 @@ describe.each([
   })
 })
 
+test.each(['websocket', 'sse', 'poll'] as const)(
+  'a state of several pages comes without its history over %s',
+  async (transport) => {
+    const publisher = connect(broker.url)
+    const [topic, keys] = [`state.${transport}`, Array.from({ length: 1_100 }, (_, n) => `k${n}`)]
+    // The outbox has room for a thousand.
+    for (const data of ['old', 'new'])
+      for (const some of [keys.slice(0, 900), keys.slice(900)])
+        await Promise.all(some.map((key) => publisher.publish(topic, data, { key })))
+    const client = connect(broker.url, { transports: [transport] })
+    const got: unknown[] = []
+    client.subscribe(topic, { lastPerKey: true }, (event) => void got.push(event.data))
+    await until(() => got.length >= keys.length)
+    await publisher.publish(topic, 'next', { key: 'k0' })
+    await until(() => got.includes('next'))
+    expect(got).toEqual([...keys.map(() => 'new'), 'next'])
+  },
+)
+
 test('a token that ends is replaced in mid-stream, on every transport', async () => {
   const secret = 'a secret of the test that is long enough to be one'
   const file = join(tmpdir(), `tidings-ts-secret-${process.pid}`)

@@ -5,7 +5,12 @@ use std::ops::ControlFlow;
 use tidings_proto::Offset;
 
 use super::{Attachment, BATCH_BYTES_MAX, Delivery, Subscription, attempts_of};
-use crate::{broker::leasing::Leasing, clock, log::ReadError, metrics};
+use crate::{
+    broker::{bandwidth::replayed_bytes, leasing::Leasing},
+    clock,
+    log::ReadError,
+    metrics,
+};
 
 impl Subscription {
     /// When something of its durable is due again.
@@ -58,6 +63,7 @@ impl Subscription {
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
         let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        self.replayed_bytes += replayed_bytes(&found.events);
         if let Some(conflating) = self.conflating() {
             let reach = durable.lock().state.reach();
             found.events = Box::pin(conflating.unreplaced(found.events, reach)).await?;

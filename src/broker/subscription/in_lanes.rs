@@ -4,7 +4,7 @@ use super::{
     Attachment, BATCH_BYTES_MAX, Delivery, LOOKS_A_TURN, Phase, Subscription, attempts_of,
 };
 use crate::{
-    broker::{held::Held, lanes, leasing::Leasing},
+    broker::{bandwidth::replayed_bytes, held::Held, lanes, leasing::Leasing},
     log::ReadError,
     metrics,
 };
@@ -80,6 +80,9 @@ impl Subscription {
             }
             _ => None,
         };
+        if durable_at.is_none() {
+            self.replayed_bytes += replayed_bytes(&events);
+        }
         Ok(Some(Delivery::Events { range: None, events, attempts, durable_at }))
     }
 }

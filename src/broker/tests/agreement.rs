@@ -295,6 +295,7 @@ impl Test {
         let is_saved = std::mem::replace(&mut self.saved_at, place) != place;
         assert!(is_saved || !self.is_dirty, "what was said is not in the log");
         if is_saved {
+            self.find_dead_early();
             let (floor, cursor) = (self.floor(), self.cursor());
             self.model.commit(floor, cursor);
             self.is_dirty = false;
@@ -915,28 +916,41 @@ impl Test {
         Ok(())
     }
 
+    /// What was delivered as often as it may be dies when it is looked at: that may be before its turn.
+    fn find_dead_early(&mut self) {
+        let Ok(durable) = self.world().broker.durable_by_name(NAME) else { return };
+        let known: Vec<u64> = durable.lock().state.dead().keys().copied().collect();
+        let max = self.model.options.max_deliveries;
+        for item in self.model.items.iter_mut().filter(|item| max > 0 && item.attempts >= max) {
+            if known.contains(&item.offset) && !item.taken && item.is_open() {
+                (item.status, item.taken) = (Status::Dead, true);
+            }
+        }
+    }
+
+    /// It may also die before it is found to be void, and never where lanes pass it, because it is gone.
+    fn find_dying(&mut self) {
+        let durable = self.world().broker.durable_by_name(NAME).unwrap();
+        let dying: Vec<u64> = durable.lock().state.dying().collect();
+        let max = self.model.options.max_deliveries;
+        for item in self.model.items.iter_mut().filter(|item| max > 0 && item.attempts >= max) {
+            let is_dying = dying.contains(&item.offset);
+            if is_dying && item.void && item.status == Status::Done {
+                item.status = Status::Dying;
+            } else if item.gone && item.status == Status::Dying && !is_dying {
+                (item.status, item.taken) = (Status::Open, false);
+            }
+        }
+    }
+
     /// Floor, lag, receipts, dead.
     async fn compare(&mut self) -> Judged {
         self.model.look(self.now);
         let broker = self.world().broker.clone();
         let info = broker.durable_info(NAME).await.unwrap().unwrap();
         let durable = broker.durable_by_name(NAME).unwrap();
-        let (known, dying): (Vec<u64>, Vec<u64>) = {
-            let held = durable.lock();
-            (held.state.dead().keys().copied().collect(), held.state.dying().collect())
-        };
-        let max = self.model.options.max_deliveries;
-        for item in self.model.items.iter_mut().filter(|item| max > 0 && item.attempts >= max) {
-            // What was delivered as often as it may be dies when it is looked at: that may be before its turn, before it
-            // is found to be void, and never where lanes pass it, because it is gone.
-            if known.contains(&item.offset) && !item.taken && item.is_open() {
-                (item.status, item.taken) = (Status::Dead, true);
-            } else if dying.contains(&item.offset) && item.void && item.status == Status::Done {
-                item.status = Status::Dying;
-            } else if item.gone && item.status == Status::Dying && !dying.contains(&item.offset) {
-                (item.status, item.taken) = (Status::Open, false);
-            }
-        }
+        self.find_dead_early();
+        self.find_dying();
         let ((least, most), (low, high)) = self.model.lag();
         ensure!((least..=most).contains(&info.lag), "lag {}, not {least} to {most}", info.lag);
         let floor = info.cursor.get();

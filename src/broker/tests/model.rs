@@ -38,6 +38,7 @@ pub(super) struct Item {
     pub(super) expires: Option<u64>,
     pub(super) gone: bool, // Retention or an erasure has taken it out.
     pub(super) void: bool,
+    pub(super) maybe: bool,  // Void or not: it was not wanted for a while.
     pub(super) missed: bool, // It is gone, and was not void before.
     pub(super) status: Status,
     pub(super) attempts: u32,
@@ -215,14 +216,13 @@ impl Model {
             let was_last = self.is_last(&self.items[at]) && !self.items[at].gone;
             let dies = was_last && self.options.order == Order::Priority;
             let item = &mut self.items[at];
-            let is_known = item.taken || item.attempts > 0;
-            // It was not wanted for a while: the broker may have found that.
-            let was_away = is_known && !was && is_wanted;
-            if (!item.taken || was_away) && item.is_open() && done(item.offset) {
+            if !item.taken && item.is_open() && done(item.offset) {
                 (item.status, item.taken) = (if dies { Dead } else { Done }, true);
             }
-            item.void =
-                (is_known || was || item.void) && !is_wanted || is_known && was && item.void;
+            // What was known of it may be known no more, or has waited all the while.
+            let is_known = item.taken || item.attempts > 0;
+            item.void = (is_known || was || item.void) && !is_wanted || is_known && item.void;
+            item.maybe = item.void && is_wanted;
         }
     }
 

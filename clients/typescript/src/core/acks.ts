@@ -24,23 +24,24 @@ const OFFSETS_MAX = 4_096
 /** How long to wait after an answer that says to try again and not when. */
 const RETRY_MS = 500
 
-/** `carried`: handed over on an earlier connection. A number: when it was acknowledged. */
-type Lease = 'handling' | 'handed' | 'carried' | 'acking' | number
+/** `carried`: handed over on an earlier connection. */
+type Lease = 'handling' | 'handed' | 'carried' | 'acking'
 
 interface Errand {
   _kind: 'ack' | 'nack'
   /** `offset`, or `offsets`; and of a nack the rest. Without a log it is as on a connection to that log. */
   _words: Words
-  _settled: { resolve(): void; reject(error: TidingsError): void }[]
+  /** Those who wait are told that the broker has answered, or why not. */
+  _settled: ((error?: TidingsError) => void)[]
 }
 
 export interface Acks {
   /** Whether this delivery is to be handed over. */
-  _offer(offset: number, log: string | undefined): boolean
+  _offer(offset: number): boolean
   /** The handler is done with it, or has failed. It may have said itself what is to become of it. */
-  _handled(offset: number, kind: 'ack' | 'nack', log: string | undefined): void
+  _handled(offset: number, kind: 'ack' | 'nack'): void
   /** Tells the broker; resolved when it has answered. */
-  _say(kind: 'ack' | 'nack', words: Words, log: string | undefined, signal?: AbortSignal): Promise<void>
+  _say(kind: 'ack' | 'nack', words: Words, signal?: AbortSignal): Promise<void>
   /** There is a feed to say it over, or there is none. */
   _attach(feed: Feed | undefined): void
   /** The feed is gone: what was not handed over, and what is open, is brought again by the next. */
@@ -48,21 +49,26 @@ export interface Acks {
   /** The log is another one: its offsets are those of other events. */
   _forget(): void
   /** Resolved when all that was said is answered, or cannot be. */
-  _drain(): Promise<void>
+  _flush(): Promise<void>
   /** Nothing is said any more: everybody who waits is told why. */
-  _end(why: TidingsError): void
+  _close(why: TidingsError): void
 }
 
-/** `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for. */
+/**
+ * `acked` has the floor that an ack has led to; `failed` what became of one that no caller waits for; `logOf` says which
+ * log the offsets are of.
+ */
 export function createAcks(
   { durable, mode, ack }: SubscribeOptions & { mode?: string; ack?: string },
   acked: (cursor: number) => void,
   failed: (error: TidingsError) => void,
+  logOf: () => string | undefined,
 ): Acks {
   // A mirror leases nothing.
-  const leased = durable !== undefined && mode !== 'mirror'
+  const leased = !!durable && mode !== 'mirror'
   const leases = new Map<number, Lease>()
-  const done: number[] = []
+  /** When the newest were acknowledged. */
+  const done = new Map<number, number>()
   const queue: Errand[] = []
   let feed: Feed | undefined
   let busy = false
@@ -70,50 +76,38 @@ export function createAcks(
 
   /** Forgets what was acknowledged long ago. */
   const forgetLate = (): void => {
-    for (;;) {
-      const [offset] = done
-      if (offset === undefined) return
-      const lease = leases.get(offset)
-      if (typeof lease === 'number') {
-        if (Date.now() - lease < LATE_MS && done.length <= OFFSETS_MAX) return
-        leases.delete(offset)
-      }
-      done.shift()
+    for (const [offset, atMs] of done) {
+      if (Date.now() - atMs < LATE_MS && done.size <= OFFSETS_MAX) return
+      done.delete(offset)
     }
   }
 
-  const next = (): void => {
+  const next = async (): Promise<void> => {
     const by = feed
     const [errand] = queue
     if (!by || !errand || busy || retry._on()) return
     busy = true
-    const answered = (settle: (of: Errand['_settled'][0]) => void): void => {
-      if (queue[0] === errand) queue.shift()
-      errand._settled.forEach(settle)
-      if (queue.length === 0) drained?.()
-      next()
+    let cursor: number | undefined
+    let error: TidingsError | undefined
+    try {
+      cursor = await by._say(errand._kind, errand._words)
+    } catch (cause) {
+      error = errorOf(cause)
     }
-    by._say(errand._kind, errand._words).then(
-      (cursor) => {
-        if (feed !== by) return
-        busy = false
-        if (cursor !== undefined) acked(cursor)
-        answered(({ resolve }) => resolve())
-      },
-      (cause) => {
-        if (feed !== by) return
-        const error = errorOf(cause)
-        busy = false
-        if (isFinal(error) || drained) answered(({ reject }) => reject(error))
-        else retry._set(error.retryAfterMs ?? RETRY_MS)
-      },
-    )
+    if (feed !== by) return
+    busy = false
+    if (error && !isFinal(error) && !drained) return retry._set(error.retryAfterMs ?? RETRY_MS)
+    if (cursor !== undefined) acked(cursor)
+    if (queue[0] === errand) queue.shift()
+    for (const settle of errand._settled) settle(error)
+    if (queue.length === 0) drained?.()
+    void next()
   }
   const retry = alarm(next)
 
   const add = (kind: 'ack' | 'nack', words: Words): Promise<void> =>
     new Promise((resolve, reject) => {
-      const settled = { resolve, reject }
+      const settle = (error?: TidingsError): void => (error ? reject(error) : resolve())
       const last = queue.at(-1)
       const offsets = last?._words.offsets as number[] | undefined
       const more = words.offsets as number[] | undefined
@@ -128,52 +122,50 @@ export function createAcks(
         offsets.length + more.length <= OFFSETS_MAX
       ) {
         offsets.push(...more)
-        last._settled.push(settled)
-      } else queue.push({ _kind: kind, _words: words, _settled: [settled] })
+        last._settled.push(settle)
+      } else queue.push({ _kind: kind, _words: words, _settled: [settle] })
       // In a microtask: what is acknowledged in one go becomes one request.
       queueMicrotask(next)
     })
 
   const acks: Acks = {
-    _offer(offset, log) {
+    _offer(offset) {
       if (!leased) return true
       forgetLate()
       const lease = leases.get(offset)
-      const hand = lease === undefined || lease === 'handed'
+      const hand = lease ? lease === 'handed' : !done.has(offset)
       if (hand) leases.set(offset, 'handling')
       else if (lease === 'carried') leases.set(offset, 'handed')
-      else if (lease !== 'handling' && lease !== 'acking') unasked('ack', offset, log)
+      else if (!lease) unasked('ack', offset)
       return hand
     },
-    _handled(offset, kind, log) {
+    _handled(offset, kind) {
       if (leased && leases.get(offset) !== 'handling') return
       if (ack === 'manual') {
         // Of a mirror nothing would ever take it out again.
         if (leased) leases.set(offset, 'handed')
       }
       // A mirror delivers nothing again: there is nothing to be told of a failure.
-      else if (kind === 'ack' || leased) unasked(kind, offset, log)
+      else if (kind === 'ack' || leased) unasked(kind, offset)
     },
-    _say(kind, words, log, signal) {
+    _say(kind, words, signal) {
+      const log = logOf()
       const { offset = 0, offsets } = words as { offset?: number; offsets?: number[] }
-      const open = (): number[] => [...leases].flatMap(([each, lease]) => (typeof lease === 'number' ? [] : each))
-      const these = offsets ?? open().filter((each) => each <= offset)
-      const mark = (lease?: Lease): void => {
-        for (const each of leased ? these : []) {
-          if (lease) leases.set(each, lease)
-          else leases.delete(each)
-        }
+      const these = leased ? (offsets ?? [...leases.keys()].filter((each) => each <= offset)) : []
+      const release = (): void => {
+        for (const each of these) leases.delete(each)
       }
-      mark(kind === 'ack' ? 'acking' : undefined)
+      if (kind === 'nack') release()
+      else for (const each of these) leases.set(each, 'acking')
       const said = add(kind, log ? { ...words, log } : words).then(
         () => {
           if (kind === 'nack') return
-          mark(Date.now())
-          if (leased) done.push(...these)
+          release()
+          for (const each of these) done.set(each, Date.now())
         },
         (error) => {
           // It is as if nothing had been said: the broker brings them again.
-          mark()
+          release()
           throw error
         },
       )
@@ -186,7 +178,7 @@ export function createAcks(
         busy = false
         retry._clear()
       }
-      next()
+      void next()
     },
     _lost(waiting) {
       for (const offset of waiting) leases.delete(offset)
@@ -194,21 +186,21 @@ export function createAcks(
     },
     _forget() {
       leases.clear()
-      done.length = 0
+      done.clear()
     },
-    _drain: () =>
+    _flush: () =>
       new Promise((resolve) => {
         drained = resolve
         if (queue.length === 0) resolve()
       }),
-    _end(why) {
+    _close(why) {
       acks._attach(undefined)
-      for (const { _settled: settled } of queue.splice(0)) for (const { reject } of settled) reject(why)
+      for (const { _settled: settled } of queue.splice(0)) for (const settle of settled) settle(why)
     },
   }
 
-  const unasked = (kind: 'ack' | 'nack', offset: number, log: string | undefined): void => {
-    acks._say(kind, { offsets: [offset] }, log).catch(failed)
+  const unasked = (kind: 'ack' | 'nack', offset: number): void => {
+    acks._say(kind, { offsets: [offset] }).catch(failed)
   }
   return acks
 }

@@ -5,7 +5,7 @@
 import { failure } from '../errors.js'
 import type { Client, RequestOptions, TidingsEvent } from '../types.js'
 import { uuidv7 } from './uuid.js'
-import { aborted, deadline } from './wait.js'
+import { aborted, within } from './wait.js'
 
 /** The header that names where the answer is to go. */
 const REPLY_TO = 'reply-to'
@@ -19,25 +19,28 @@ export async function ask(
   options: RequestOptions,
 ): Promise<TidingsEvent> {
   const { timeoutMs = 30_000, replyTo = from, correlation = uuidv7(), signal, headers, ...rest } = options
-  const limit = deadline(timeoutMs, signal)
-  const answers = client.subscribe(replyTo, { signal: limit.signal })
-  try {
-    await answers.ready(limit)
-    // An answer that may be among what is gone is not waited for in vain.
-    answers.on('gap', () => void answers.unsubscribe())
-    await client.publish(topic, data, {
-      ...rest,
-      ttlMs: timeoutMs,
-      correlation,
-      headers: { ...headers, [REPLY_TO]: replyTo },
-      signal: limit.signal,
-    })
-    for await (const event of answers) if (event.correlation === correlation) return event
-  } catch (error) {
-    if (!limit.signal.aborted) throw error
-  } finally {
-    limit._done()
-    void answers.unsubscribe()
+  const asked = async (limit: AbortSignal): Promise<TidingsEvent | undefined> => {
+    const answers = client.subscribe(replyTo, { signal: limit })
+    try {
+      await answers.ready({ signal: limit })
+      // An answer that may be among what is gone is not waited for in vain.
+      answers.on('gap', () => void answers.unsubscribe())
+      await client.publish(topic, data, {
+        ...rest,
+        ttlMs: timeoutMs,
+        correlation,
+        headers: { ...headers, [REPLY_TO]: replyTo },
+        signal: limit,
+      })
+      for await (const event of answers) if (event.correlation === correlation) return event
+    } finally {
+      void answers.unsubscribe()
+    }
+    return undefined
   }
+  const answer = await within(timeoutMs, asked, signal).catch((error) => {
+    if (error.code !== 'timeout') throw error
+  })
+  if (answer) return answer
   throw signal?.aborted ? aborted(signal) : failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)
 }

@@ -1,24 +1,23 @@
 // What a subscription has received and nobody has taken yet, in the order of the stream.
 
-import type { Gap, TidingsEvent } from '../types.js'
+import type { TidingsEvent } from '../types.js'
 import { weight } from './weight.js'
 
-/** An event, or something that is told in its place between events; nothing at all: another session has it. */
+/** An event, or what is to be done in its place between events. */
 export interface Item {
   readonly _event?: TidingsEvent
-  readonly _mark?: number
-  readonly _caughtUp?: number
-  readonly _gap?: Gap
+  _act?(): void
+  /** It does not come again with the events that do. */
+  readonly _once?: boolean
 }
 
 export interface Buffer {
-  _full(): boolean
   _empty(): boolean
-  /** How many more events there is room for. */
+  /** How many more events there is room for; none where those that are here have too many bytes. */
   _room(): number
   _push(item: Item): void
   _take(): Item | undefined
-  /** Takes out events and what was said between them, but for gaps: they will come again. Their offsets. */
+  /** Takes out what will come again. The offsets of the events. */
   _forget(): number[]
   _clear(): void
 }
@@ -27,43 +26,39 @@ export interface Buffer {
 const ENVELOPE_BYTES = 512
 
 export function createBuffer(eventsMax: number, bytesMax: number): Buffer {
-  let items: [item: Item, bytes: number][] = []
-  let at = 0
+  /** What came last, and what came before it with the next one last: taking from the front would move all others. */
+  let newer: [item: Item, bytes: number][] = []
+  let older: [item: Item, bytes: number][] = []
   let bytes = 0
   let events = 0
-  const empty = (): boolean => at === items.length
   const clear = (): void => {
-    items = []
-    at = bytes = events = 0
+    newer = []
+    older = []
+    bytes = events = 0
   }
   return {
-    _full: () => events >= eventsMax || bytes >= bytesMax,
-    _empty: empty,
-    _room: () => Math.max(0, eventsMax - events),
+    _empty: () => newer.length + older.length === 0,
+    _room: () => (bytes < bytesMax ? Math.max(0, eventsMax - events) : 0),
     _push(item) {
       const size = item._event ? ENVELOPE_BYTES + weight(item._event.data) : 0
       if (size) events++
       bytes += size
-      items.push([item, size])
+      newer.push([item, size])
     },
     _take() {
-      const next = items[at]
-      if (!next) return undefined
-      const [item, size] = next
-      at++
-      // Taken items are cut off in steps: one by one it would move all others each time.
-      if (at > 512 || empty()) {
-        items = items.slice(at)
-        at = 0
+      if (older.length === 0) {
+        older = newer.reverse()
+        newer = []
       }
+      const [item, size = 0] = older.pop() ?? []
       if (size) events--
       bytes -= size
       return item
     },
     _forget() {
-      const left = items.slice(at)
+      const left = [...older.reverse(), ...newer]
       clear()
-      items = left.filter(([{ _gap: gap }]) => gap)
+      newer = left.filter(([{ _once: once }]) => once)
       return left.flatMap(([{ _event: event }]) => event?.offset ?? [])
     },
     _clear: clear,

@@ -14,13 +14,12 @@
 // - While a lower transport is in use the better ones are tried beside it; the first that opens takes its place.
 
 import { failure, type TidingsError } from '../errors.js'
-import type { Session, Status, TransportName } from '../types.js'
-import { delayOf } from './backoff.js'
+import type { Session, State, Status, TransportName } from '../types.js'
 import type { Core } from './core.js'
 import { capabilities } from './http-link.js'
 import type { Link, LinkHooks } from './link.js'
 import { errorOf, isFinal } from './verdict.js'
-import { aborted, alarm, deadline, sleep } from './wait.js'
+import { aborted, alarm, sleep, within } from './wait.js'
 
 /** A connection that did not last so long counts as a failure of its transport. */
 const GOOD_AFTER_MS = 5_000
@@ -33,8 +32,8 @@ export interface Connection {
   _session(): Session | undefined
   _link(): Link | undefined
   /** Connects, or tries at once where a wait is on. */
-  _connect(): void
-  _disconnect(error?: TidingsError): void
+  _open(): void
+  _close(error?: TidingsError): void
   /** The page is looked at, or the network is back: what waits is tried, what is there shows that it is. */
   _wake(): void
   /** Changes what is shown, and tells it where it is another. */
@@ -46,7 +45,7 @@ export interface Connection {
  */
 export function createConnection(
   { _settings: settings, _tokens: tokens, _http: http, _emit: emit, _failed: failed }: Core,
-  transports: readonly [TransportName, ...TransportName[]],
+  transports: readonly TransportName[],
   dial: (transport: TransportName, hooks: LinkHooks, signal: AbortSignal) => Promise<Link>,
   attach: (link: Link | undefined) => void,
 ): Connection {
@@ -76,7 +75,7 @@ export function createConnection(
     const before = status
     const after = { ...before, ...change }
     const moved = after.state !== before.state || after.transport !== before.transport
-    if (!moved && (Object.keys(change) as (keyof Status)[]).every((name) => after[name] === before[name])) return
+    if ((Object.keys(change) as (keyof Status)[]).every((name) => after[name] === before[name])) return
     status = moved ? { ...after, since: Date.now() } : after
     emit('status', status)
     if (!moved) return
@@ -84,31 +83,39 @@ export function createConnection(
     emit('state', status)
   }
 
-  const seek = (more: Partial<Status> = {}): void =>
-    set({ state: was ? 'reconnecting' : 'connecting', transport: undefined, nextRetryAt: undefined, ...more })
+  /** What is not said of the new state does not hold in it. */
+  const become = (state: State, more: Partial<Status>): void =>
+    set({ state, transport: undefined, nextRetryAt: undefined, ...more })
+  const seek = (more: Partial<Status> = {}): void => become(was ? 'reconnecting' : 'connecting', more)
+
+  /** What was in use is not any more. */
+  const unlink = (): Link | undefined => {
+    const before = link
+    session = before?._session ?? session
+    link = undefined
+    upgrade._clear()
+    attach(undefined)
+    return before
+  }
 
   const disconnect = (error?: TidingsError): void => {
     wanted?.abort()
     wanted = undefined
     hurry?.abort()
-    upgrade._clear()
-    const before = link
-    link = undefined
-    if (before) {
-      session = before._session
-      attach(undefined)
-      before._close()
-    }
+    unlink()?._close()
     was = false
-    set({ state: 'disconnected', transport: undefined, nextRetryAt: undefined, error })
+    become('disconnected', { error })
   }
 
   const strive = async ({ signal }: AbortController, before?: TidingsError): Promise<void> => {
     let error = before
     for (;;) {
       if (error) {
-        const delayMs = judge(error)
-        if (delayMs === null) return
+        const delayMs = delayOf(error)
+        if (delayMs === null) {
+          disconnect(error)
+          return failed(error)
+        }
         seek({ attempt, nextRetryAt: Date.now() + delayMs, error })
         hurry = new AbortController()
         await sleep(delayMs, hurry.signal)
@@ -117,7 +124,7 @@ export function createConnection(
       }
       seek()
       try {
-        return take(await open(transports[step] ?? transports[0], signal))
+        return take(await open(transports[step] as TransportName, signal))
       } catch (cause) {
         error = errorOf(cause)
         if (!signal.aborted && !isFinal(error)) await stepDown(0, signal)
@@ -127,30 +134,21 @@ export function createConnection(
   }
 
   const open = async (transport: TransportName, signal: AbortSignal): Promise<Link> => {
-    const limit = deadline(connectTimeoutMs, signal)
     let mine: Link | undefined
     // A hook is heard only of the link in use: one that is lost before it is taken fails the try.
     const used = (): boolean => mine !== undefined && link === mine
-    try {
-      mine = await dial(
-        transport,
-        {
-          _lost: (error) => used() && lost(error),
-          _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
-          _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
-          _tokenExpiring: () =>
-            void tokens._renewed().then((token) => token && used() && mine?._refresh(token), failed),
-        },
-        limit.signal,
-      )
-      if (signal.aborted) {
-        mine._close()
-        throw aborted(signal)
-      }
-      return mine
-    } finally {
-      limit._done()
+    const hooks: LinkHooks = {
+      _lost: (error) => used() && lost(error),
+      _latency: (latencyMs) => set({ latencyMs: Math.round(latencyMs) }),
+      _goodbye: (code, reconnectAfterMs) => used() && emit('goodbye', { code, reconnectAfterMs }),
+      _tokenExpiring: () => void tokens._refresh().then((token) => token && used() && mine?._refresh(token), failed),
     }
+    mine = await within(connectTimeoutMs, (limit) => dial(transport, hooks, limit), signal)
+    if (signal.aborted) {
+      mine._close()
+      throw aborted(signal)
+    }
+    return mine
   }
 
   const take = (next: Link): void => {
@@ -159,12 +157,11 @@ export function createConnection(
     upgrade._clear()
     link = next
     linkedMs = Date.now()
-    session = next._session
     was = true
     const at = transports.indexOf(transport)
     if (at !== step) failures = 0
     step = at
-    set({ state: 'connected', transport, attempt: 0, nextRetryAt: undefined, error: undefined })
+    become('connected', { transport, attempt: 0, error: undefined })
     // What hangs on the link before lets go of it while it is open still.
     attach(next)
     before?._close()
@@ -174,9 +171,7 @@ export function createConnection(
   const lost = async (error: TidingsError): Promise<void> => {
     const mine = wanted
     const lastedMs = Date.now() - linkedMs
-    link = undefined
-    upgrade._clear()
-    attach(undefined)
+    unlink()
     if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
     if (!mine) return
     if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
@@ -199,22 +194,25 @@ export function createConnection(
     }
   }
 
-  /** How long to wait; `null` when it is over, which is said then. */
-  const judge = (error: TidingsError): number | null => {
+  /**
+   * How long to wait; `null` when it is over. The n-th wait is at most `minMs · factor^n`, and at most `maxMs`; with full jitter a random part of that. What the
+   * broker asks for is followed up to 300,000.
+   */
+  const delayOf = (error: TidingsError): number | null => {
+    const { minMs = 500, maxMs = 30_000, factor = 2, jitter, maxAttempts = Infinity, nextDelay } = reconnect
     const nowMs = Date.now()
     if (!attempt) firstMs = nowMs
     // Of those that are not retryable only a token that another one can replace is worth a try.
-    const over = isFinal(error) || (!error.retryable && !tokens._renewable)
-    const delayMs = over
-      ? null
-      : delayOf(reconnect, ++attempt, nowMs - firstMs, error, (cause) =>
-          failed(failure('internal', 'nextDelay threw', cause)),
-        )
-    if (delayMs === null) {
-      disconnect(error)
-      failed(error)
+    if (isFinal(error) || (!error.retryable && !tokens._renewable) || ++attempt > maxAttempts) return null
+    const boundMs = Math.min(maxMs, minMs * factor ** Math.min(attempt - 1, 64))
+    const ownMs = jitter === 'none' ? boundMs : Math.random() * boundMs
+    const delayMs = error.retryAfterMs == null ? ownMs : Math.min(error.retryAfterMs, 300_000)
+    try {
+      return nextDelay ? nextDelay({ attempt, elapsedMs: nowMs - firstMs, error, delayMs }) : delayMs
+    } catch (cause) {
+      failed(failure('internal', 'nextDelay threw', cause))
+      return delayMs
     }
-    return delayMs
   }
 
   const watchUpgrade = (): void => {
@@ -241,15 +239,15 @@ export function createConnection(
     _status: () => status,
     _session: () => link?._session ?? session,
     _link: () => link,
-    _connect() {
+    _open() {
       if (wanted) return hurry?.abort()
       attempt = 0
       wanted = new AbortController()
       void strive(wanted)
     },
-    _disconnect: disconnect,
+    _close: disconnect,
     _wake() {
-      if (link) link._check()
+      if (link) link._wake()
       else hurry?.abort()
     },
     _set: set,

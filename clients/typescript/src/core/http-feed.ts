@@ -7,7 +7,7 @@ import type { HttpLink, ReadWords } from './http-link.js'
 import type { Feed, Sink } from './link.js'
 import { type SseEvent, sseParser } from './sse.js'
 import { errorOf, isOfLink, lost, refusal } from './verdict.js'
-import { deadline, onAbort, sleep } from './wait.js'
+import { onAbort, sleep, within } from './wait.js'
 import { queryOf } from './words.js'
 
 /** The broker sends a comment on a stream where it sent nothing for so long. */
@@ -23,18 +23,19 @@ const LIMIT = 1_000
 export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: () => void): Feed {
   const stop = new AbortController()
   const { signal } = stop
-  const { _http: http, _settings: settings } = link._core
-  const { _durable: durable } = sink
+  const { _http: http, _settings: settings } = link
+  const durable = sink._request().durable as string | undefined
   const path = `/v1/subscriptions/${encodeURIComponent(durable ?? '')}`
   const abort = (): void => stop.abort()
   /** Told once a feed: all that was there has been sent. */
   let caughtUp = false
   let subscribed = false
+  let state: unknown
   /** How often events were delivered, said before them. */
   let attempts: Record<string, number> | undefined
 
   const call = <T = Words>(method: string, at: string, body?: unknown, waitSeconds = 0): Promise<T> =>
-    link._call<T>(method, at, body, waitSeconds, signal)
+    link._json<T>(method, at, body, waitSeconds, signal)
 
   const begin = (cursor: number, log?: string): void => {
     subscribed = true
@@ -49,80 +50,76 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   // ---- Polls.
 
+  /** What a poll has brought; all that was there where it has no more than it says, up to `last`. */
+  const take = ({ events, cursor, gap, attempts }: ReadWords, limit: number, last: number): void => {
+    if (signal.aborted) return
+    if (gap) sink._told('gap', gap)
+    if (sink._batch({ events: fromJsonEvents(events), cursor, attempts }) && events.length < limit && cursor >= last)
+      caught(cursor)
+  }
+
   const fetchOpen = async (from: number): Promise<void> => {
     if (!subscribed) begin(from)
     const limit = Math.min(sink._room(), LIMIT)
     if (limit === 0) return sleep(ROOM_MS, signal)
-    const answer = await link._turn((wait) =>
-      call<ReadWords>('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait),
-    )
-    if (signal.aborted) return
-    if (answer.gap) sink._told('gap', answer.gap)
-    sink._batch({ events: fromJsonEvents(answer.events), attempts: answer.attempts })
-    if (answer.events.length < limit) caught(answer.cursor)
+    const poll = (wait: number): Promise<ReadWords> => call('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait)
+    take(await link._turn(poll), limit, 0)
   }
 
   const poll = async (): Promise<void> => {
-    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, last_per_key, ...words } =
-      sink._request()
-    // A read knows no "now", and no state of every key: it begins behind the last event there is, or reads them all.
-    const fromNow = words.after === undefined && words.since === undefined && !last_per_key
+    const { batch_max, presence, linger_ms, conflate_ms, max_bytes_per_second, ...words } = sink._request()
+    // A state of many pages is one until it is over, whatever the cursor.
+    state ??= words.last_per_key
+    if (!caughtUp) words.last_per_key = state
+    // A read knows no "now": it begins behind the last event there is.
+    const fromNow = words.after === undefined && words.since === undefined && !state
     const limit = fromNow ? 1 : Math.max(1, Math.min(sink._room(), LIMIT))
     const query = queryOf({ on_gap: 'skip', ...words, limit })
-    const { events, cursor, log, last, gap } = await link._turn((wait) => {
+    const answer = await link._turn((wait) => {
       const waits = subscribed ? wait : 0
       return call<ReadWords>('GET', `/v1/events?${query}&wait=${waits}s`, undefined, waits)
     })
     if (signal.aborted) return
-    link._known(log)
+    const { log, last } = answer
+    link._log(log)
     if (!subscribed) begin(fromNow ? last : Number.parseInt(`${words.after ?? 0}`, 10), log)
-    if (fromNow) return caught(last)
-    if (gap) sink._told('gap', gap)
-    if (sink._batch({ events: fromJsonEvents(events), cursor }) && events.length < limit && cursor >= last)
-      caught(cursor)
+    if (fromNow) caught(last)
+    else take(answer, limit, last)
   }
 
   // ---- Streams.
 
-  const stream = async (at: string): Promise<void> => {
-    const beganMs = Date.now()
-    // Until it begins, and then from piece to piece.
-    const limit = deadline(settings.connectTimeoutMs, signal)
-    let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
-    try {
-      const { headers, body } = await http._stream(at, limit.signal)
-      const log = headers.get('tidings-log') ?? undefined
-      if (log) link._known(log)
-      // A durable begins with all that is open: it is behind again until that has come.
-      if (durable !== undefined) caughtUp = false
-      begin(Number(headers.get('tidings-cursor')), log)
+  const stream = (at: string): Promise<void> => {
+    const read = async (limit: AbortSignal, again: (ms: number) => void): Promise<void> => {
+      const beganMs = Date.now()
+      const listen = (): void => again(COMMENT_EVERY_MS + settings.pingGraceMs)
       const parse = sseParser()
       const text = new TextDecoder()
-      reader = body?.getReader()
-      for (;;) {
-        limit._again(COMMENT_EVERY_MS + settings.pingGraceMs)
-        const { value } = (await reader?.read()) ?? {}
-        if (!value || signal.aborted) break
-        if (!deliver(parse(text.decode(value, { stream: true })))) return
+      const pieces = http._stream(at, limit, (headers) => {
+        const log = headers.get('tidings-log') ?? undefined
+        if (log) link._log(log)
+        // A durable begins with all that is open: it is behind again until that has come.
+        if (durable) caughtUp = false
+        begin(Number(headers.get('tidings-cursor')), log)
+        listen()
+      })
+      for await (const piece of pieces) {
+        if (signal.aborted || !deliver(parse(text.decode(piece, { stream: true })))) return
+        listen()
       }
-    } catch (error) {
-      throw errorOf(limit.signal.reason ?? error)
-    } finally {
-      limit._done()
-      // However it ends, the connection is given back.
-      void reader?.cancel().catch(() => {})
+      if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended too soon')
     }
-    if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended too soon')
+    // It has its time until it begins, and then from piece to piece.
+    return within(settings.connectTimeoutMs, read, signal)
   }
 
   /** What came in one piece; false where the stream is not to be read on. */
   const deliver = (pieces: readonly SseEvent[]): boolean => {
-    let events: Words[] = []
+    const events: Words[] = []
     let cursor: number | undefined
     const flush = (): boolean => {
       if (cursor === undefined) return true
-      const follows = sink._batch({ events: fromJsonEvents(events), cursor, attempts })
-      events = []
+      const follows = sink._batch({ events: fromJsonEvents(events.splice(0)), cursor, attempts })
       cursor = undefined
       return follows && !signal.aborted
     }
@@ -145,7 +142,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     const kind = event.replace('tidings.', '')
     if (kind === 'caught_up') caught(words.cursor as number)
     else if (kind === 'attempts') attempts = words.attempts as Record<string, number>
-    else if (kind === 'token_expiring') link._hooks._tokenExpiring()
+    else if (kind === 'token_expiring') link._tokenExpiring()
     else if (kind === 'error') {
       const error = refusal(words)
       // The next request shows the next token, or is refused too.
@@ -164,7 +161,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     await undefined
     try {
       let from = 0
-      if (durable !== undefined) {
+      if (durable) {
         const { after, since, log, batch_max, presence, durable: name, ...options } = sink._request()
         const { cursor } = await call('GET', path).catch((error) => {
           if (error.code !== 'not_found') throw error
@@ -175,15 +172,15 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       while (!signal.aborted) {
         const { batch_max, ...words } = sink._request()
         const { presence } = words
-        if (!streams) await (durable !== undefined ? fetchOpen(from) : poll())
-        else if (durable === undefined) await stream(`/v1/events?${queryOf(words)}`)
-        else await stream(`${path}/events?${queryOf(presence ? { presence } : {})}`)
+        if (!streams) await (durable ? fetchOpen(from) : poll())
+        else if (!durable) await stream(`/v1/events?${queryOf(words)}`)
+        else await stream(`${path}/events?${queryOf({ presence })}`)
       }
     } catch (cause) {
       if (signal.aborted) return
       const error = errorOf(cause)
-      if (isOfLink(error)) link._fail(error)
-      else sink._refused(error)
+      if (isOfLink(error)) link._lost(error)
+      else sink._reject(error)
     } finally {
       abort()
       unlisten()
@@ -193,7 +190,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   void run()
 
   return {
-    _say: async (kind, words) => (await link._call('POST', `${path}/${kind}`, words)).cursor as number | undefined,
+    _say: async (kind, words) => (await link._json('POST', `${path}/${kind}`, words)).cursor as number | undefined,
     _close: async () => abort(),
   }
 }

@@ -4,33 +4,28 @@
 // - A browser has six connections to a host over HTTP/1.1: three streams at most, further subscriptions are polled, and
 //   two polls at a time beside streams, four without.
 
-import { failure } from '../errors.js'
+import { failure, type TidingsError } from '../errors.js'
 import { toJsonEvent } from '../json.js'
 import type { Session } from '../types.js'
 import type { Words } from '../wire.js'
-import { isWords } from './check.js'
+import { createBeat } from './beat.js'
 import type { Core } from './core.js'
 import type { Http } from './http.js'
 import { openFeed } from './http-feed.js'
-import { type Link, type LinkHooks, pingIntervalMs, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, publishedOf } from './link.js'
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
-import { alarm, deadline } from './wait.js'
 import { queryOf } from './words.js'
 
 const STREAMS_MAX = 3
 
 /** What feeds need of their link. */
-export interface HttpLink {
-  readonly _core: Core
-  readonly _hooks: LinkHooks
+export interface HttpLink extends Core, LinkHooks {
   /** Aborted when the link is over. */
   readonly _signal: AbortSignal
   /** A call that may wait for so many seconds; what does not reach the broker ends the link. */
-  _call<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
-  /** It is over. */
-  _fail(error: unknown): void
-  _known(log: string): void
+  _json<T = Words>(method: string, path: string, body?: unknown, waitSeconds?: number, signal?: AbortSignal): Promise<T>
+  _log(log: string): void
   /** Waits for a turn to poll and gives it how many seconds it may wait for events. */
   _turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
 }
@@ -57,22 +52,9 @@ export async function openHttp(
   const { signal } = stop
   const waiting: (() => void)[] = []
   let session = { id: uuidv7() } as Session
-  let intervalMs = 0
   let streams = 0
   let polls = 0
 
-  const ask = async (timeoutMs: number, by: AbortSignal): Promise<void> => {
-    const sentMs = Date.now()
-    intervalMs = await capabilities(http, timeoutMs, by)
-    hooks._latency(Date.now() - sentMs)
-  }
-  const check = (): void => {
-    ask(settings.pingGraceMs, signal).then(later, fail)
-  }
-  const later = (): void => {
-    if (!signal.aborted) beat._set(intervalMs)
-  }
-  const beat = alarm(check)
   const close = (): void => {
     beat._clear()
     stop.abort()
@@ -87,24 +69,23 @@ export async function openHttp(
   }
 
   const inner: HttpLink = {
-    _core: core,
-    _hooks: hooks,
+    ...core,
+    ...hooks,
     _signal: signal,
-    async _call(method, path, body, waitSeconds = 0, by = signal) {
+    async _json(method, path, body, waitSeconds = 0, by = signal) {
       const timeoutMs = waitSeconds * 1_000 + settings.requestTimeoutMs
       try {
         return await http._json(method, path, { body, timeoutMs, signal: by })
-      } catch (cause) {
-        const error = errorOf(cause)
+      } catch (error) {
         // Closing the link is what aborted it; its caller did not.
         if (signal.aborted) throw lost('the connection was lost', error)
         // A portal or a proxy that refuses in the place of the broker says nothing of what was asked.
-        if (isOfLink(error)) fail(error)
+        if (isOfLink(error as TidingsError)) fail(error)
         throw error
       }
     },
-    _fail: fail,
-    _known(log) {
+    _lost: fail,
+    _log(log) {
       session = { ...session, log }
     },
     async _turn(poll) {
@@ -120,24 +101,21 @@ export async function openHttp(
     },
   }
 
-  await ask(settings.connectTimeoutMs, opening)
+  const beat = createBeat(() => capabilities(http, settings.pingGraceMs, signal), hooks, fail)
+  const intervalMs = await beat._timed(capabilities(http, settings.connectTimeoutMs, opening))
   if (transport === 'sse' && filters) {
-    const limit = deadline(settings.connectTimeoutMs, opening)
     try {
-      const { body } = await http._stream(`/v1/events?${queryOf({ filters })}`, limit.signal)
-      const reader = body?.getReader()
-      const first = await reader?.read()
-      void reader?.cancel().catch(() => {})
-      if (!first?.value) throw lost('the stream ended too soon')
+      const pieces = http._stream(`/v1/events?${queryOf({ filters })}`, opening)
+      const { done } = await pieces.next()
+      void pieces.return(0)
+      if (done) throw lost('the stream ended too soon')
     } catch (cause) {
-      const error = errorOf(limit.signal.reason ?? cause)
+      const error = errorOf(opening.reason ?? cause)
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
       if (isOfLink(error)) throw error
-    } finally {
-      limit._done()
     }
   }
-  later()
+  beat._set(intervalMs)
 
   return {
     _transport: transport,
@@ -156,13 +134,11 @@ export async function openHttp(
     },
     async _publish({ batch, events }) {
       const bodies = events.map(toJsonEvent)
-      const answer = await inner._call('POST', '/v1/events', batch ? bodies : bodies[0])
-      const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
-      return (results as Words[]).map(toPublished)
+      return publishedOf(await inner._json('POST', '/v1/events', batch ? bodies : bodies[0]))
     },
     /** Requests carry the newest token; streams get it when they begin anew. */
     _refresh() {},
-    _check: check,
+    _wake: beat._wake,
     _close: close,
   }
 }

@@ -3,12 +3,12 @@
 // - Each has its time. A refusal is a `TidingsError` with what the broker said; no answer is `disconnected`.
 // - A token that is refused is asked for anew, and the call made once more.
 
-import { failure, type TidingsError } from '../errors.js'
+import type { TidingsError } from '../errors.js'
 import { isWords } from './check.js'
 import type { Settings } from './settings.js'
 import type { Tokens } from './tokens.js'
 import { errorOf, refusal } from './verdict.js'
-import { aborted, deadline } from './wait.js'
+import { within } from './wait.js'
 
 /** What a call may have beside method and path. */
 export interface CallInit {
@@ -21,20 +21,18 @@ export interface CallInit {
 export interface Http {
   /** The JSON of an answer; `undefined` where it has no body. */
   _json<T>(method: string, path: string, init?: CallInit): Promise<T>
-  /** A stream of events. */
-  _stream(path: string, signal: AbortSignal): Promise<Response>
-  /** Ends all calls. */
-  _close(): void
+  /** A stream of events, piece by piece; `begun` has its head before. It is given back however its reader leaves it. */
+  _stream(path: string, signal: AbortSignal, begun?: (headers: Headers) => void): AsyncGenerator<Uint8Array>
 }
 
 const JSON_TYPE = 'application/json'
 
-export function createHttp(base: string, settings: Settings, tokens: Tokens): Http {
-  const end = new AbortController()
+/** `end` ends all calls. */
+export function createHttp(base: string, settings: Settings, tokens: Tokens, end: AbortSignal): Http {
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
 
   const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
-    const token = await tokens._current()
+    const token = await tokens._get()
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
     if (request.body) headers['content-type'] = JSON_TYPE
@@ -42,26 +40,36 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens): Ht
     if (response.ok) return response
     const error = await refused(response)
     if (error.code !== 'unauthenticated') throw error
-    tokens._rejected(token)
+    tokens._reject(token)
     if (!again || !tokens._renewable) throw error
     return send(path, accept, request, false)
   }
 
   return {
     async _json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
-      const { signal, _done: done } = deadline(timeoutMs, caller, end.signal)
-      try {
-        const sent = body === undefined ? null : JSON.stringify(body)
+      const sent = body === undefined ? null : JSON.stringify(body)
+      const call = async (signal: AbortSignal): Promise<never> => {
         const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
-        return text ? JSON.parse(text) : undefined
-      } catch (error) {
-        throw signal.aborted ? aborted(signal) : errorOf(error)
+        return (text ? JSON.parse(text) : undefined) as never
+      }
+      return within(timeoutMs, call, caller, end).catch((cause) => {
+        throw errorOf(cause)
+      })
+    },
+    async *_stream(path, signal, begun) {
+      const { headers, body } = await send(path, 'text/event-stream', { signal })
+      const reader = body?.getReader()
+      try {
+        begun?.(headers)
+        for (;;) {
+          const { value } = (await reader?.read()) ?? {}
+          if (!value) return
+          yield value
+        }
       } finally {
-        done()
+        void reader?.cancel().catch(() => {})
       }
     },
-    _stream: (path, signal) => send(path, 'text/event-stream', { method: 'GET', signal }),
-    _close: () => end.abort(failure('closed', 'the client is closed')),
   }
 }
 

@@ -4,14 +4,13 @@ import type { TidingsError } from '../errors.js'
 import type { OutboxEntry } from '../options.js'
 import type { Published, Session, TransportName } from '../types.js'
 import type { Words } from '../wire.js'
+import { isWords } from './check.js'
 import type { Batch } from './track.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
   /** The subscribe to send now. */
   _request(): Words
-  readonly _durable: string | undefined
-  readonly _filters: readonly string[]
   /** How many more events there is room for. */
   _room(): number
   _subscribed(cursor: number, log: string | undefined): void
@@ -20,7 +19,7 @@ export interface Sink {
   /** What the broker says beside events: `caught_up`, `gap`, `acked`, `superseded`; all else is passed over. */
   _told(kind: string, words: Words): void
   /** The broker refused, or ended it. Nothing more comes from this feed. */
-  _refused(error: TidingsError): void
+  _reject(error: TidingsError): void
 }
 
 /** A subscription on one connection. */
@@ -52,7 +51,7 @@ export interface Link {
   /** Another token for the same subject. */
   _refresh(token: string): void
   /** Asks now whether the broker is there. */
-  _check(): void
+  _wake(): void
   _close(): void
 }
 
@@ -62,6 +61,9 @@ export function pingIntervalMs({ ping_interval_ms }: Words = {}): number {
 }
 
 /** What a publish is answered with, over a socket and over HTTP. */
-export function toPublished({ offset, id, duplicate = false, scheduled = false }: Words): Published {
-  return { offset, id, duplicate, scheduled } as Published
+export function publishedOf(answer: Words): Published[] {
+  const { scheduled, results = [isWords(scheduled) ? { ...scheduled, scheduled: true } : answer] } = answer
+  return (results as Words[]).map(({ offset, id, duplicate = false, scheduled = false }) => {
+    return { offset, id, duplicate, scheduled } as Published
+  })
 }

@@ -29,11 +29,11 @@ interface Item {
 
 export interface Outbox {
   /** Opens the storage, and takes over what others have left in it. */
-  _resume(): void
+  _open(): void
   /** The page may go: the storage is let go of. What is here stays and is sent again, which changes nothing. */
   _suspend(): Promise<void>
   /** Takes over a publish: its answer. */
-  _add(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
+  _publish(events: readonly OutboxEvent[], batch: boolean, signal: AbortSignal | undefined): Promise<Published[]>
   /** There is a connection, or none: what is unanswered is sent again. */
   _attach(link: Link | undefined): void
   /** Those who wait are told; what is stored stays there. */
@@ -176,9 +176,9 @@ export function createOutbox(
   const expiry = alarm(pump)
 
   const outbox: Outbox = {
-    _resume: resume,
+    _open: resume,
     _suspend: async () => storage?.close(),
-    async _add(those, batch, signal) {
+    async _publish(those, batch, signal) {
       if (closed) throw ended()
       const [first] = those
       if (!first) return []

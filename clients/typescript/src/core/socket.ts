@@ -1,48 +1,43 @@
 // A connection over WebSocket, from the upgrade to its end.
 //
-// - Nothing heard for the broker's ping interval: it is asked. Nothing heard for the grace after that: it is gone.
 // - After a goodbye nothing more is published here: it waits for the next connection.
 
-import { failure, TidingsError } from '../errors.js'
+import { failure, type TidingsError, toError } from '../errors.js'
 import type { Session } from '../types.js'
 import type { WireMessage, Words } from '../wire.js'
+import { createBeat } from './beat.js'
 import { kindOf, LATER, unreadable } from './check.js'
 import type { Core } from './core.js'
-import { type Link, type LinkHooks, pingIntervalMs, type Sink, toPublished } from './link.js'
+import { type Link, type LinkHooks, pingIntervalMs, publishedOf, type Sink } from './link.js'
 import type { Batch } from './track.js'
 import { closeError, errorOf, isRejected, lost, refusal } from './verdict.js'
-import { type Alarm, alarm, late, onAbort } from './wait.js'
+import { alarm, late, onAbort } from './wait.js'
 import { wordsOf } from './words.js'
 
 /** A publish has no time of its own, but a broker that answers pings and no publishes is none. */
 const PUBLISH_TIMEOUTS = 3
 
-interface Asked {
-  /** Has the answer before the next message is read. */
-  _resolve(answer: Words): void
-  _reject(error: TidingsError): void
-  _timer: Alarm
-}
+/** Takes the answer, or why there is none. */
+type Asker = (answer: Words | undefined, error?: TidingsError) => void
 
 /** Connects. */
 export async function openSocket(url: string, core: Core, hooks: LinkHooks, signal: AbortSignal): Promise<Link> {
   const { _settings: settings, _tokens: tokens, _failed: failed } = core
-  const { codec, compress, requestTimeoutMs } = settings
+  const { codec, requestTimeoutMs } = settings
+  const compress = settings.compress?.available ? settings.compress : undefined
   const Socket = settings.WebSocket as typeof WebSocket
   /** Requests that have not been answered. An answer goes to who asked; each has its time. */
-  const asked = new Map<number, Asked>()
+  const asked = new Map<number, Asker>()
   const sinks = new Map<number, Sink>()
-  let session = { id: '' } as Session
-  let shown = await tokens._current()
+  /** What the broker has said to the connect. */
+  let session: Session | undefined
+  let shown = await tokens._get()
   let lastId = 0
   let over = false
-  let intervalMs = 0
   let bytesMax = 1 << 20
-  let heardMs = 0
-  let askedMs = 0
   let goodbyeMs: number | undefined
-  /** Told how the opening ended; `undefined` when it has. */
-  let opening: ((error?: TidingsError) => void) | undefined
+  /** Fails the opening; says nothing any more when it has succeeded. */
+  let refuse: (error: TidingsError) => void
 
   /** Asks; `at` has the answer before the next message is read. */
   const ask = (request: Words, timeoutMs = requestTimeoutMs, at?: (answer: Words) => void): Promise<Words> =>
@@ -61,36 +56,27 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         throw failure('too_large', `the message has ${bytes} bytes, at most ${bytesMax} are allowed`)
       }
       socket.send(typeof message === 'string' ? message : framed(message))
-      const timer = alarm(() => {
-        asked.delete(id)
-        reject(late(timeoutMs))
-      })
+      const timer = alarm(() => settle(undefined, late(timeoutMs)))
       timer._set(timeoutMs)
-      asked.set(id, {
-        _resolve(answer) {
-          at?.(answer)
-          resolve(answer)
-        },
-        _reject: reject,
-        _timer: timer,
-      })
+      const settle: Asker = (answer, error) => {
+        asked.delete(id)
+        timer._clear()
+        if (!answer) return reject(error)
+        at?.(answer)
+        resolve(answer)
+      }
+      asked.set(id, settle)
     })
 
   const end = (why?: TidingsError): void => {
     if (over) return
     over = true
-    if (why && isRejected(why)) tokens._rejected(shown)
+    if (why && isRejected(why)) tokens._reject(shown)
     beat._clear()
-    socket.onopen = socket.onmessage = socket.onclose = null
     socket.close(1000)
-    sinks.clear()
-    for (const { _timer: timer, _reject: reject } of asked.values()) {
-      timer._clear()
-      reject(lost('the connection was lost', why))
-    }
-    asked.clear()
-    if (opening) opening(why ?? lost('the connection was lost'))
-    else if (why) hooks._lost(why)
+    for (const settle of asked.values()) settle(undefined, lost('the connection was lost', why))
+    refuse(why ?? lost('the connection was lost'))
+    if (why) hooks._lost(why)
   }
 
   const take = (message: WireMessage): void => {
@@ -99,11 +85,9 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     const words = message[kind] as Words
     const { reply } = message
     if (reply !== undefined) {
-      const by = asked.get(reply)
-      asked.delete(reply)
-      by?._timer._clear()
-      if (kind === 'error') by?._reject(refusal(words))
-      else by?._resolve(kind === 'scheduled' ? { ...words, scheduled: true } : words)
+      const settle = asked.get(reply)
+      if (kind === 'error') settle?.(undefined, refusal(words))
+      else settle?.(kind === 'scheduled' ? { scheduled: words } : words)
       return
     }
     const number = words.subscription as number
@@ -118,8 +102,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       const ended = Number(/^subscription (\d+) ends:/.exec(error.message)?.[1])
       const of = sinks.get(ended)
       sinks.delete(ended)
-      if (opening) end(error)
-      else if (of) of._refused(error)
+      if (!session) end(error)
+      else if (of) of._reject(error)
       else failed(error)
     } else {
       if (kind === 'superseded') sinks.delete(number)
@@ -127,25 +111,11 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     }
   }
 
-  const check = (): void => {
-    const sentMs = Date.now()
-    askedMs = sentMs
-    ask({ ping: {} }, settings.pingGraceMs).then(
-      () => hooks._latency(Date.now() - sentMs),
-      (error) => {
-        // Whatever is heard, and not its answer alone, shows that the broker is there.
-        if (heardMs <= sentMs) end(lost('the broker is silent', error))
-      },
-    )
-  }
-
-  /** Looks again when the broker's interval is over; one timer, that follows what was heard. */
-  const dueMs = (): number => Math.max(heardMs, askedMs) + intervalMs - Date.now()
-  const listen = (): void => beat._set(Math.max(dueMs(), 10))
-  const beat = alarm(() => {
-    if (dueMs() <= 0) check()
-    if (!over) listen()
-  })
+  const beat = createBeat(
+    () => ask({ ping: {} }, settings.pingGraceMs),
+    hooks,
+    (error) => end(lost('the broker is silent', error)),
+  )
 
   const decode = (frame: string | Uint8Array): WireMessage => {
     if (typeof frame === 'string') return codec.decode(frame)
@@ -154,15 +124,15 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     return codec.decode(frame.subarray(1))
   }
   const broken = (cause: unknown): void => {
-    const error = cause instanceof TidingsError ? cause : unreadable('no message', cause)
+    const error = toError(cause, 'protocol', 'the message cannot be read')
     // What only a later version says is passed over.
     if (error.cause !== LATER) end(error)
   }
-  const inflate = compress?.available ? compress.reader(codec, () => bytesMax, decode, take, broken) : undefined
+  const inflate = compress?.reader(codec, () => bytesMax, decode, take, broken)
   const socket = new Socket(url, codec.subprotocol)
   socket.binaryType = 'arraybuffer'
   socket.onmessage = ({ data }: MessageEvent<string | ArrayBuffer>) => {
-    heardMs = Date.now()
+    beat._heard()
     try {
       const frame = typeof data === 'string' ? data : new Uint8Array(data)
       if (!inflate?.(frame)) take(decode(frame))
@@ -177,7 +147,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   const link: Link = {
     _transport: 'websocket',
     get _session() {
-      return session
+      return session as Session
     },
     /** How many publishes may wait for their answers. */
     _window: 256,
@@ -190,8 +160,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         number = words.subscription as number
         if (closed) return
         sinks.set(number, sink)
-        sink._subscribed(words.cursor as number, session.log)
-      }).catch((error) => closed || over || sink._refused(error))
+        sink._subscribed(words.cursor as number, session?.log)
+      }).catch((error) => closed || over || sink._reject(error))
       return {
         _say: async (kind, words) =>
           (await ask({ [kind]: { subscription: number, ...words } })).cursor as number | undefined,
@@ -206,50 +176,42 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     },
     async _publish({ batch, events }) {
       if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
-      const { results, ...answer } = await ask(
+      const answer = await ask(
         batch ? { publish_batch: { events } } : { publish: events[0] },
         PUBLISH_TIMEOUTS * requestTimeoutMs,
       ).catch((error) => {
         if (error.code === 'timeout') end(error)
         throw error
       })
-      return ((results as Words[] | undefined) ?? [answer]).map(toPublished)
+      return publishedOf(answer)
     },
     _refresh(token) {
       shown = token
       ask({ refresh: { token } }).catch((error) => over || failed(error))
     },
-    _check: check,
+    _wake: beat._wake,
     _close: () => end(),
   }
 
-  return new Promise((resolve, reject) => {
-    let unlisten: (() => void) | undefined
-    opening = (error) => {
-      opening = undefined
-      unlisten?.()
-      if (error) reject(error)
-      else resolve(link)
-    }
-    unlisten = onAbort(signal, () => end(errorOf(signal.reason)))
+  const opened = new Promise<Link>((resolve, reject) => {
+    refuse = reject
     socket.onopen = () => {
-      const sentMs = Date.now()
-      ask({
-        connect: wordsOf({
-          client: settings.name,
-          token: shown,
-          compress: compress?.available ? [compress.name] : undefined,
-        }),
-      }).then((words) => {
+      const connect = wordsOf({
+        client: settings.name,
+        token: shown,
+        compress: compress && [compress.name],
+      })
+      beat._timed(ask({ connect })).then((words) => {
+        // Who was told how long it took may have hung up.
+        if (over) return
         session = { id: words.session, subject: words.subject, log: words.log } as Session
-        intervalMs = pingIntervalMs(words)
         bytesMax = Number(words.max_message_bytes) || bytesMax
-        opening?.()
-        hooks._latency(Date.now() - sentMs)
-        listen()
+        beat._set(pingIntervalMs(words))
+        resolve(link)
       }, end)
     }
   })
+  return opened.finally(onAbort(signal, () => end(errorOf(signal.reason))))
 }
 
 /** A binary frame begins with 0 where nothing is compressed. */

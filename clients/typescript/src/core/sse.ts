@@ -21,12 +21,14 @@ export function sseParser(): (piece: string) => SseEvent[] {
     rest = lines.pop() ?? ''
     if (rest.length > LINE_MAX) throw new RangeError('a line without an end')
     for (const line of lines) {
-      const [, name, value = ''] = /^([^:]*):? ?(.*)$/s.exec(line) ?? []
+      const [, field, value = ''] = /^(data|event|id)(?:: ?(.*))?$/s.exec(line) ?? []
       if (line === '') {
-        if (next.id !== undefined || next.data !== undefined) events.push(next)
+        if ((next.id ?? next.data) !== undefined) events.push(next)
         next = { event: 'message' }
-      } else if (name === 'data') next.data = next.data === undefined ? value : `${next.data}\n${value}`
-      else if (name === 'id' || name === 'event') next[name] = value
+      } else if (field) {
+        const name = field as keyof SseEvent
+        next[name] = name === 'data' && next.data !== undefined ? `${next.data}\n${value}` : value
+      }
     }
     return events
   }

@@ -31,33 +31,28 @@ const RETRY_MS = 1_000
 /** What a program sees, written to from here alone. */
 type Shown = { -readonly [K in keyof Subscription]: Subscription[K] }
 
-/** What a subscription needs of its client beside the rest. */
-export interface Home {
-  readonly _core: Core
-  _isOwn(id: string): boolean
-  _closed(subscription: LiveSubscription): void
-}
-
 /** What the client does with a subscription. */
 export interface LiveSubscription {
   readonly _shown: Subscription
   /** There is a connection, or none. Where there was another, its feed is closed first. */
   _attach(link: Link | undefined): void
   /** The client was told to end. */
-  _finish(): void
+  _close(): void
 }
 
+/** `isOwn` tells what this client published by its id; `closed` is told when it has ended. */
 export function createSubscription(
   filters: readonly string[],
   options: SubscribeOptions,
   handler: EventHandler | undefined,
-  { _core: core, _isOwn: isOwn, _closed: closed }: Home,
+  { _settings: settings, _emit: emit, _failed: failed, _saver: saver }: Core,
+  isOwn: (id: string) => boolean,
+  closed: (subscription: LiveSubscription) => void,
 ): LiveSubscription {
-  const { _emit: emit, _failed: failed, _saver: saver } = core
   const { durable, mode, key: name } = options as SubscribeOptions & { key?: string; mode?: string }
-  const key = durable === undefined ? name : undefined
+  const key = durable ? undefined : name
   // A mirror leases nothing.
-  const leased = durable !== undefined && mode !== 'mirror'
+  const leased = !!durable && mode !== 'mirror'
   const words = subscribeWords(filters, options)
   const track = createTrack(words, options)
   const buffer = createBuffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
@@ -69,18 +64,18 @@ export function createSubscription(
   let feed: Feed | undefined
   let live = false
   /** The place is known: at once, or when the store has answered. */
-  let placed = key === undefined
+  let placed = !key
   let paused = false
   /** Another session has it: it is not asked for again. */
   let taken = false
   let handling = false
-  let wakers: (() => void)[] = []
+  const wakers: (() => void)[] = []
   let subscribedOnce = false
 
   // ---- How it works.
 
   const sync = (): void => {
-    const full = buffer._full()
+    const full = !buffer._room()
     const held = paused || taken || retry._on() || (full && !leased)
     const isClosed = shown.state === 'closed'
     if (!link || !placed || held || isClosed) {
@@ -110,9 +105,7 @@ export function createSubscription(
   }
 
   const wake = (): void => {
-    const these = wakers
-    wakers = []
-    for (const waker of these) waker()
+    for (const waker of wakers.splice(0)) waker()
     if (handler && !handling) void handle(handler)
   }
 
@@ -141,31 +134,19 @@ export function createSubscription(
       const item = buffer._take()
       if (!item) return undefined
       if (buffer._empty() && !feed) sync()
-      const { _event: event, _mark: mark, _caughtUp: caughtUp, _gap: gap } = item
+      const { _event: event } = item
       if (event) {
         emit('event', event, shown)
         return event
       }
-      if (mark !== undefined) move(mark)
-      else if (caughtUp !== undefined) {
-        shown.caughtUp = true
-        sync()
-        emitter._emit('caught_up', caughtUp)
-      } else if (gap) {
-        if (!durable) move(Math.max(0, gap.first - 1), gap.log)
-        emit('gap', gap, shown)
-        emitter._emit('gap', gap)
-      } else {
-        emitter._emit('superseded')
-        close(failure('superseded', 'another session has it now'))
-      }
+      item._act?.()
     }
   }
 
   /** The event is done, or to come again. */
   const settle = (event: TidingsEvent, kind: 'ack' | 'nack' = 'ack'): void => {
-    if (durable === undefined) move(Math.max(shown.cursor, event.offset))
-    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind, track._log())
+    if (!durable) move(Math.max(shown.cursor, event.offset))
+    else if (shown.state !== 'closed' && logs.get(event) === logNumber) acks._handled(event.offset, kind)
   }
 
   const say = async (
@@ -175,18 +156,22 @@ export function createSubscription(
     signal?: AbortSignal,
   ): Promise<void> => {
     if (shown.state === 'closed') throw shown.error ?? ended()
-    if (durable === undefined) throw failure('invalid_argument', 'only durables are acknowledged')
+    if (!durable) throw failure('invalid_argument', 'only durables are acknowledged')
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
       throw failure('offset_gone', 'its log is gone')
-    return acks._say(kind, more, track._log(), signal)
+    return acks._say(kind, more, signal)
   }
 
   const move = (cursor: number, log = shown.log): void => {
     shown.cursor = cursor
     shown.log = log
-    if (key !== undefined && log !== undefined) saver._set(key, { log, cursor })
+    if (key && log !== undefined) saver._set(key, { log, cursor })
   }
+
+  /** In its place: what stands before it is not done. */
+  const later = (act: () => void, once = false): void => buffer._push({ _act: act, _once: once })
+  const reach = (cursor: number): void => later(() => move(cursor))
 
   const forget = (): void => {
     logNumber++
@@ -207,7 +192,7 @@ export function createSubscription(
     shown.error = error
     retry._clear()
     unlisten()
-    if (error || !live) acks._end(error ?? ended())
+    if (error || !live) acks._close(error ?? ended())
     become('closed')
     closed(self)
     wake()
@@ -220,14 +205,12 @@ export function createSubscription(
     close()
   }
 
-  const acks = createAcks(options, move, (error) => shown.state === 'closed' || failed(error))
+  const acks = createAcks(options, move, (error) => shown.state === 'closed' || failed(error), track._log)
 
   // ---- What the connection calls.
 
   const sink: Sink = {
     _request: track._request,
-    _durable: durable,
-    _filters: filters,
     _room: buffer._room,
     _subscribed(cursor, log) {
       const before = track._log()
@@ -237,7 +220,7 @@ export function createSubscription(
       if (before !== undefined && before !== known) forget()
       track._subscribed(cursor, known)
       // From here on the place is known, also where no event ever comes.
-      if (durable !== undefined || shown.log === undefined) move(cursor, known)
+      if (durable || shown.log === undefined) move(cursor, known)
       subscribedOnce = true
       live = true
       acks._attach(feed)
@@ -254,16 +237,16 @@ export function createSubscription(
         const offset = each.offset as number
         const own = isOwn(each.id as string)
         const event = toEvent(each, batch.attempts?.[offset] ?? 1, own)
-        if (durable !== undefined) {
-          if (!acks._offer(offset, track._log())) continue
+        if (durable) {
+          if (!acks._offer(offset)) continue
           logs.set(event, logNumber)
         }
         // In its place: what stands before it is not done.
-        if (!own || core._settings.echo) buffer._push({ _event: event })
-        else if (durable === undefined) buffer._push({ _mark: offset })
+        if (!own || settings.echo) buffer._push({ _event: event })
+        else if (!durable) reach(offset)
         else settle(event)
       }
-      if (!durable && batch.cursor !== undefined) buffer._push({ _mark: batch.cursor })
+      if (!durable && batch.cursor !== undefined) reach(batch.cursor)
       sync()
       wake()
       return true
@@ -274,21 +257,33 @@ export function createSubscription(
         move(cursor)
         return emitter._emit('acked', cursor)
       }
-      if (kind === 'caught_up') buffer._push({ _caughtUp: cursor })
-      else if (kind === 'gap') {
+      if (kind === 'caught_up') {
+        later(() => {
+          shown.caughtUp = true
+          sync()
+          emitter._emit(kind, cursor)
+        })
+      } else if (kind === 'gap') {
         const gap = said as unknown as Gap
         if (gap.reason === 'log_changed') forget()
-        track._gap(gap)
-        buffer._push({ _gap: gap })
+        track._lost(gap)
+        later(() => {
+          if (!durable) move(Math.max(0, gap.first - 1), gap.log)
+          emit(kind, gap, shown)
+          emitter._emit(kind, gap)
+        }, true)
       } else if (kind === 'superseded') {
         taken = true
         feed = undefined
         if (leased) buffer._forget()
-        buffer._push({})
+        later(() => {
+          emitter._emit(kind)
+          close(failure(kind, 'another session has it now'))
+        })
       }
       wake()
     },
-    _refused(error) {
+    _reject(error) {
       drop(false)
       if (!error.retryable) return end(error)
       failed(error)
@@ -339,10 +334,10 @@ export function createSubscription(
       feed = undefined
       buffer._clear()
       // What was acknowledged before arrives first, where there is a connection.
-      const said = live ? acks._drain() : undefined
+      const said = live ? acks._flush() : undefined
       close()
       await said
-      acks._end(ended())
+      acks._close(ended())
       await before?._close()
     },
     [Symbol.asyncIterator]() {
@@ -375,19 +370,19 @@ export function createSubscription(
   const self: LiveSubscription = {
     _shown: shown,
     _attach(to) {
-      drop(to !== undefined)
+      drop(!!to)
       link = to
       sync()
     },
-    _finish: finish,
+    _close: finish,
   }
+  // A signal that is aborted already closes it at once.
   let unlisten = (): void => {}
-  if (options.signal?.aborted) close()
-  else unlisten = onAbort(options.signal, () => void shown.unsubscribe())
-  if (key !== undefined)
+  unlisten = onAbort(options.signal, () => void shown.unsubscribe())
+  if (key)
     void saver._get(key).then((saved) => {
       if (saved) {
-        track._place(saved)
+        track._set(saved)
         shown.cursor = saved.cursor
         shown.log = saved.log
       }

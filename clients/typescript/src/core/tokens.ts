@@ -1,39 +1,41 @@
-import { failure, TidingsError } from '../errors.js'
+import { toError } from '../errors.js'
 import type { TokenReason } from '../options.js'
 import type { Settings } from './settings.js'
-import { abortable, deadline } from './wait.js'
+import { abortable, within } from './wait.js'
 
 /** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
 export interface Tokens {
   /** Whether another one can be had where this one is refused. */
   readonly _renewable: boolean
   /** A token, or `undefined` where the client has none. */
-  _current(): Promise<string | undefined>
+  _get(): Promise<string | undefined>
   /** The broker has refused this one. */
-  _rejected(token: string | undefined): void
+  _reject(token: string | undefined): void
   /** The one in use ends soon: the next one, or `undefined` where there is none to be had. */
-  _renewed(): Promise<string | undefined>
-  _close(): void
+  _refresh(): Promise<string | undefined>
 }
 
-export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings): Tokens {
-  const end = new AbortController()
+/** `end` ends what is asked. */
+export function createTokens({ token: held, getToken, requestTimeoutMs }: Settings, end: AbortSignal): Tokens {
   let reason: TokenReason = 'initial'
   let asking: Promise<string | undefined> | undefined
 
   const get = async (why: TokenReason): Promise<string | undefined> => {
-    const { signal, _done: done } = deadline(requestTimeoutMs, end.signal)
     try {
-      // One that does not listen to its signal is not waited for either.
-      held = await abortable(
-        signal,
-        (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
+      held = await within(
+        requestTimeoutMs,
+        // One that does not listen to its signal is not waited for either.
+        (signal) =>
+          abortable(
+            signal,
+            (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
+          ),
+        end,
       )
       return held
     } catch (cause) {
-      throw cause instanceof TidingsError ? cause : failure('unauthenticated', 'getToken failed', cause)
+      throw toError(cause, 'unauthenticated', 'getToken failed')
     } finally {
-      done()
       asking = undefined
     }
   }
@@ -43,14 +45,13 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
   }
 
   return {
-    _renewable: getToken !== undefined,
-    _current: async () => held ?? (getToken && ask(reason)),
-    _rejected(token) {
+    _renewable: !!getToken,
+    _get: async () => held ?? (getToken && ask(reason)),
+    _reject(token) {
       if (!getToken || token !== held) return
       held = undefined
       reason = 'rejected'
     },
-    _renewed: async () => getToken && ask('expiring'),
-    _close: () => end.abort(),
+    _refresh: async () => getToken && ask('expiring'),
   }
 }

@@ -24,13 +24,13 @@ export interface Track {
   /** The subscribe to go on with. */
   _request(): Words
   /** Goes on from where somebody was. */
-  _place(saved: SavedCursor): void
+  _set(saved: SavedCursor): void
   /** The broker has subscribed us; with a gap its cursor may be another than we asked for. */
   _subscribed(cursor: number, log: string): void
   /** The events of a batch that are new, or `undefined` when it does not follow on what came before. */
   _batch(batch: Batch): Words[] | undefined
   /** Events are gone: delivery goes on from the first there is. */
-  _gap(gap: Gap): void
+  _lost(gap: Gap): void
 }
 
 export function createTrack(words: Words, { durable, mode }: SubscribeOptions & { mode?: string }): Track {
@@ -46,16 +46,16 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
   return {
     _log: () => at?.log,
     _request() {
-      if (durable !== undefined || !at || (words.last_per_key && !begun)) return words
+      if (durable || !at || (words.last_per_key && !begun)) return words
       const { since, last_per_key, ...rest } = words
       return { ...rest, after: at.cursor, log: at.log }
     },
-    _place(saved) {
+    _set(saved) {
       at = saved
       begun = true
     },
     _subscribed(cursor, log) {
-      if (at && at.log !== log && durable !== undefined) highest = 0
+      if (at && at.log !== log && durable) highest = 0
       at = { cursor, log }
       adrift = false
     },
@@ -63,7 +63,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       const before = at?.cursor ?? 0
       if (after !== undefined && !adrift && after !== before) return undefined
       let covered = 0
-      if (durable !== undefined) covered = mode === 'mirror' ? highest : 0
+      if (durable) covered = mode === 'mirror' ? highest : 0
       else if (!words.last_per_key) covered = adrift ? (after ?? before) : before
       if (cursor !== undefined && at) at = { ...at, cursor }
       adrift = false
@@ -72,7 +72,7 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       for (const event of fresh) highest = Math.max(highest, event.offset as number)
       return fresh
     },
-    _gap({ first, log, reason }) {
+    _lost({ first, log, reason }) {
       const cursor = Math.max(0, first - 1)
       const stays = at && reason !== 'log_changed'
       at = { cursor: stays && at ? Math.max(at.cursor, cursor) : cursor, log }

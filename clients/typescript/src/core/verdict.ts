@@ -1,6 +1,6 @@
 // Which errors there are of a connection, and what they mean for the next try.
 
-import { type BrokerCode, failure, TidingsError } from '../errors.js'
+import { type BrokerCode, failure, TidingsError, toError } from '../errors.js'
 import type { Words } from '../wire.js'
 
 /** The cause of an error after which another token helps nothing: this one was revoked. */
@@ -19,7 +19,7 @@ export function lost(message: string, cause?: unknown): TidingsError {
 }
 
 export function errorOf(cause: unknown): TidingsError {
-  return cause instanceof TidingsError ? cause : lost('the broker cannot be reached', cause)
+  return toError(cause, 'disconnected', 'the broker cannot be reached')
 }
 
 /** Whether an error says something of the connection, and not of what was asked. */

@@ -1,4 +1,4 @@
-import { failure, TidingsError } from '../errors.js'
+import { failure, type TidingsError, toError } from '../errors.js'
 
 /** A timer of which there is one at a time. */
 export interface Alarm {
@@ -42,7 +42,7 @@ export function onAbort(signal: AbortSignal | undefined, act: () => void): () =>
 
 /** Why it was aborted: a time that was over, or else the caller. */
 export function aborted({ reason }: AbortSignal): TidingsError {
-  return reason instanceof TidingsError ? reason : failure('aborted', 'the call was aborted', reason)
+  return toError(reason, 'aborted', 'the call was aborted')
 }
 
 /** A promise that a signal ends. `start` returns what is to be undone when it is settled, where there is something. */
@@ -62,35 +62,40 @@ export function abortable<T>(
 }
 
 /** Waits; ends early, without an error, by the signal. */
-export async function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  const limit = deadline(ms, signal)
-  await new Promise<void>((resolve) => onAbort(limit.signal, resolve))
-  limit._done()
+export function sleep(ms: number, by: AbortSignal): Promise<void> {
+  return within(ms, (signal) => new Promise((resolve) => onAbort(signal, resolve)), by)
 }
 
-/** A signal that a time ends as well as those given. */
-export interface Deadline {
-  readonly signal: AbortSignal
-  /** The time begins anew, with so much. */
-  _again(ms: number): void
-  /** Nothing ends it any more. Has to be called. */
-  _done(): void
-}
-
-export function deadline(ms: number, ...signals: (AbortSignal | undefined)[]): Deadline {
+/**
+ * Does what has its time, and ends by others too. `act` gets a signal of all of them, and what makes the time begin anew,
+ * with so much; what it throws after one of them has come is that this one has come.
+ */
+export async function within<T>(
+  ms: number,
+  act: (signal: AbortSignal, again: (ms: number) => void) => Promise<T>,
+  ...others: (AbortSignal | undefined)[]
+): Promise<T> {
   const controller = new AbortController()
-  const timer = alarm(() => controller.abort(late(ms)))
+  const { signal } = controller
+  const end = (why: unknown): void => {
+    timer._clear()
+    controller.abort(why)
+  }
+  const timer = alarm(() => end(late(ms)))
   const again = (forMs: number): void => {
     ms = forMs
     timer._set(ms)
   }
   again(ms)
-  const unlisten = signals.map((signal) => onAbort(signal, () => controller.abort(signal?.reason)))
-  const done = (): void => {
+  const unlisten = others.map((other) => onAbort(other, () => end(other?.reason)))
+  try {
+    return await act(signal, again)
+  } catch (cause) {
+    throw signal.aborted ? aborted(signal) : cause
+  } finally {
     timer._clear()
     for (const each of unlisten) each()
   }
-  return { signal: controller.signal, _again: again, _done: done }
 }
 
 export function late(ms: number): TidingsError {

@@ -47,11 +47,11 @@ export function toEvent(words: Words, attempts: number, own: boolean): TidingsEv
 }
 
 /** Where to begin: `after`, `log` and `since`, as a subscribe and a read have them. `now` is nothing at all. */
-export function placeWords(after: After | undefined): { after?: number | string; log?: string; since?: string } {
-  if (after === undefined || after === 'now') return {}
-  if (after === 'first') return { after: 0 }
-  if (after instanceof Date) return { since: after.toISOString() }
-  return typeof after === 'object' ? { after: after.cursor, log: after.log } : { after }
+export function placeWords(after: After | undefined): object {
+  if (after === 'now') return {}
+  if (after instanceof Date) return { since: after }
+  if (typeof after === 'object') return { after: after.cursor, log: after.log }
+  return { after: after === 'first' ? 0 : after }
 }
 
 /** A subscribe, from its beginning. */
@@ -63,19 +63,25 @@ export function subscribeWords(filters: readonly string[], options: SubscribeOpt
     start?: After
     ack?: string
   }
-  const begin = typeof start === 'object' && 'cursor' in start ? `${start.cursor}@${start.log.slice(0, 8)}` : start
+  const begin = typeof start === 'object' && 'cursor' in start ? positionOf(start.cursor, start.log) : start
   const onError = onGap === 'error' ? onGap : undefined
   return wordsOf({ filters, ...rest, ...placeWords(after), start: begin, onGap: onError })
 }
 
-/** The parameters of a read or a stream of filters. */
-export function queryOf(words: Words): URLSearchParams {
+/** A cursor with its log, in one word. */
+function positionOf(cursor: unknown, log: unknown): string {
+  return `${cursor}@${`${log}`.slice(0, 8)}`
+}
+
+/** The parameters of a read, a stream of filters, or a list; of options or of words. */
+export function queryOf(options: object): URLSearchParams {
   const query = new URLSearchParams()
+  const words = wordsOf(options)
   for (const [name, value] of Object.entries(words)) {
     if (name === 'headers')
       for (const [header, text] of Object.entries(value as object)) query.append('header', `${header}:${text}`)
     else if (Array.isArray(value)) for (const one of value) query.append(name === 'filters' ? 'topic' : name, one)
-    else if (name === 'after' && words.log !== undefined) query.set(name, `${value}@${`${words.log}`.slice(0, 8)}`)
+    else if (name === 'after' && words.log !== undefined) query.set(name, positionOf(value, words.log))
     else if (name !== 'log') query.set(name, name === 'presence' ? JSON.stringify(value) : `${value}`)
   }
   return query

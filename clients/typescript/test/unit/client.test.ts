@@ -492,6 +492,23 @@ test('nobody listens to a signal any more when what it was for has ended', async
   expect(getEventListeners(signal, 'abort').length).toBe(0)
 })
 
+test('what is asked or subscribed with a signal ends by it, also where it is aborted already', async () => {
+  const client = await connected()
+  const stop = new AbortController()
+  const asked = client.request('a', 1, { signal: stop.signal })
+  asked.catch(() => {})
+  FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, cursor: 0 } })
+  await settle()
+  FakeSocket.last.reply('publish', { published: { offset: 1, id: 'x' } })
+  await settle()
+  stop.abort()
+  await expect(asked).rejects.toMatchObject({ code: 'aborted' })
+  const late = client.subscribe('b', { signal: stop.signal }, () => {})
+  expect(late.state).toBe('closed')
+  await expect(client.request('a', 1, { signal: stop.signal })).rejects.toMatchObject({ code: 'aborted' })
+  expect(client.subscriptions).toEqual([])
+})
+
 test('an address may be that of a socket, and in a page one beside the page', async () => {
   const asked = async (url: string): Promise<string> => {
     const urls: string[] = []

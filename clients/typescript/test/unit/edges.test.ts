@@ -134,7 +134,7 @@ describe('subscriptions', () => {
     await settle()
     expect(got).toEqual([1, 2])
     // Leases are told by words, or by when they ended; all else that is kept under a number is no such value.
-    expect(set.mock.calls.filter(([, lease]) => typeof lease !== 'object')).toEqual([])
+    expect(set.mock.calls.filter(([, lease]) => ['string', 'number'].includes(typeof lease))).toEqual([])
   })
 
   test('a slow answer to a subscribe is waited for', async () => {
@@ -154,16 +154,17 @@ describe('subscriptions', () => {
       { durable: 'd' },
       () => {},
       () => {},
+      () => undefined,
     )
     acks._attach(feed)
-    const said = acks._say('ack', { offsets: [1] }, undefined)
+    const said = acks._say('ack', { offsets: [1] })
     await settle()
     acks._attach(feed)
     await settle()
     expect(say).toHaveBeenCalledOnce()
     answer(1)
     await said
-    await acks._drain()
+    await acks._flush()
   })
 })
 
@@ -328,6 +329,16 @@ describe('the program', () => {
     await vi.advanceTimersByTimeAsync(500)
     FakeSocket.last.accept()
     expect(FakeSocket.last.asked('connect')).toMatchObject({ token: 'rejected' })
+  })
+
+  test('one that hangs up as soon as it has an answer leaves nothing behind', async () => {
+    const client = connect()
+    client.on('status', ({ latencyMs }) => latencyMs !== undefined && client.disconnect())
+    await settle()
+    FakeSocket.last.accept()
+    await settle()
+    expect(client.state).toBe('disconnected')
+    expect(vi.getTimerCount()).toBe(0)
   })
 
   test('a nextDelay that throws is told, and the wait is as without it', async () => {

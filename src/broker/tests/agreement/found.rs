@@ -604,3 +604,116 @@ fn what_has_expired_before_a_window_is_found_when_that_is_over() {
     ];
     agrees(options, ops.to_vec());
 }
+
+#[test]
+fn what_was_given_and_unwanted_for_a_while_may_be_passed_by_the_time_of_a_kill() {
+    let shared = SubscribeOptions { mode: Mode::Shared, ..exclusive_on(2) };
+    let options = SubscribeOptions { max_in_flight: 2, batch_max: 1, ..shared };
+    let change =
+        |topics| Op::Change { topics, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let on_other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let ops = [on_other, COMMIT, fetch(1), change(1), publish(0, 0), COMMIT, fetch(1)];
+    agrees(options, ops.into_iter().chain([publish(0, 0), change(2), KILL]).collect());
+}
+
+#[test]
+fn what_is_left_of_a_topic_whose_newest_is_gone_is_no_state() {
+    let state = SubscribeOptions { last_per_key: true, start: Start::Now, ..exclusive_on(3) };
+    let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..state };
+    let on_other = Op::Publish { topic: 2, key: 0, priority: 0, ttl_ms: None };
+    let erase = |topic| Op::Erase { topic };
+    let retain = Op::Retain { topic: None, events: 0 };
+    let ops = [erase(0), on_other, erase(1), publish(0, 0), retain, fetch(1)];
+    agrees_from_disk(options, 6, &ops);
+}
+
+#[test]
+fn what_dies_in_its_turn_is_dead_when_it_is_put_away_at_once() {
+    let options = SubscribeOptions {
+        max_deliveries: 2,
+        max_in_flight: 1,
+        batch_max: 1,
+        conflate_ms: 20,
+        ..exclusive_on(1)
+    };
+    let unsent = |slot| Op::Pull { slot, turns: 1, sent: false };
+    let mut ops = vec![publish(0, 0); 5];
+    ops.extend([
+        COMMIT,
+        attach(1),
+        unsent(1),
+        attach(2),
+        unsent(2),
+        COMMIT,
+        KILL,
+        fetch(1),
+        Op::PutAway,
+    ]);
+    agrees(options, ops);
+}
+
+#[test]
+fn the_turn_of_the_oldest_waits_until_there_is_room_for_it() {
+    let lanes = SubscribeOptions { order: Order::Priority, mode: Mode::Shared, ..exclusive_on(3) };
+    let options = SubscribeOptions { max_in_flight: 15, batch_max: 3, ..lanes };
+    let unsent = |slot, turns| Op::Pull { slot, turns, sent: false };
+    let ops = [
+        attach(2),
+        unsent(2, 5),
+        unsent(2, 1),
+        Op::Nack { slot: 2, events: vec![4], delay_ms: None },
+        attach(1),
+        unsent(1, 1),
+        Op::Ack { slot: 2, events: vec![13], up_to: false },
+        fetch(1),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}
+
+#[test]
+fn what_dies_at_an_attach_is_dead_when_it_is_put_away_at_once() {
+    let options =
+        SubscribeOptions { max_deliveries: 2, max_in_flight: 3, batch_max: 2, ..exclusive_on(2) };
+    let on = |topic| Op::Publish { topic, key: 0, priority: 0, ttl_ms: None };
+    let ops = [
+        on(1),
+        Op::Read { from: None, last_per_key: false },
+        on(2),
+        on(0),
+        on(0),
+        Op::Erase { topic: 1 },
+        on(0),
+        fetch(1),
+        Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 },
+        on(0),
+        fetch(1),
+        Op::Retain { topic: None, events: 1 },
+        attach(1),
+        Op::Pull { slot: 1, turns: 1, sent: false },
+        attach(0),
+        COMMIT,
+        KILL,
+        attach(0),
+        Op::PutAway,
+        KILL,
+    ];
+    agrees(options, ops.to_vec());
+}
+
+#[test]
+fn that_it_was_delivered_once_is_forgotten_when_its_delay_is_over() {
+    let lanes = SubscribeOptions { mode: Mode::Shared, order: Order::Priority, ..exclusive_on(2) };
+    let options = SubscribeOptions { max_in_flight: 5, batch_max: 1, ..lanes };
+    let ops = [
+        attach(1),
+        Op::Pull { slot: 1, turns: 2, sent: false },
+        Op::Nack { slot: 1, events: vec![4], delay_ms: Some(1) },
+        COMMIT,
+        Op::Advance { ms: 2 },
+        KILL,
+        Op::Change { topics: 2, min_priority: None, max_in_flight: 2, ack_wait_ms: 0 },
+        Op::PutAway,
+        fetch(2),
+    ];
+    agrees_from_disk(options, 24, &ops);
+}

@@ -28,11 +28,18 @@ impl Model {
         (is_of_state || conflates) && self.items.iter().filter(is_newer).any(by)
     }
 
+    /// Whether it is no state, since a newer one that is gone may have had its key.
+    fn is_trimmed(&self, item: &Item) -> bool {
+        let is_newer = |it: &Item| it.gone && it.topic == item.topic && it.offset > item.offset;
+        item.offset <= self.state_until && self.items.iter().any(is_newer)
+    }
+
     /// What is void by now.
     pub(in super::super) fn look(&mut self, now: u64) {
         for at in 0..self.items.len() {
             let item = &self.items[at];
-            let is_void = item.gone || has_expired(item, now) || self.is_replaced(item, |_| true);
+            let is_lost = item.gone || has_expired(item, now) || self.is_trimmed(item);
+            let is_void = is_lost || self.is_replaced(item, |_| true);
             let item = &mut self.items[at];
             if is_void && !item.void {
                 // The turn of the oldest may be spent on it.
@@ -134,7 +141,7 @@ impl Model {
             item.taken = true;
             item.status = match is_found {
                 true if dies => Dying,
-                true if item.void => Done,
+                true if item.void && !item.maybe => Done,
                 _ => item.status,
             };
         }
@@ -154,7 +161,10 @@ impl Model {
             let item = self.items[at].clone();
             let is_free = item.is_due(now) && !self.is_blocked(&item, owner, false);
             let is_in_order = self.options.order == Order::Priority || offset > last || !item.taken;
-            let is_its_turn = is_in_order && item.attempts + 1 == attempts && !self.is_last(&item);
+            // That it was delivered once is known as long as it waits for its moment.
+            let may_forget = item.attempts == 1 && item.due > 0 && !item.taken && attempts == 1;
+            let is_counted = item.attempts + 1 == attempts || may_forget;
+            let is_its_turn = is_in_order && is_counted && !self.is_last(&item);
             let is_right = self.is_there(&item, now) && is_free && is_its_turn;
             ensure!(is_right, "{owner} was given number {attempts} of {item:?} behind {last}");
             if !item.taken {
