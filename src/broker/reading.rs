@@ -60,23 +60,12 @@ impl Broker {
         let registration =
             (!wait.is_zero()).then(|| self.interest.register(&options.filters, ready.clone(), 0));
         let deadline = tokio::time::Instant::now() + wait;
-        // Where few of many are wanted, a read per wanted event would be one per event.
-        let step = match selection.is_all() {
-            true => limit,
-            false => ReadLimit { events: limit.events.max(READ_STEP), ..limit },
-        };
         let (mut turn, mut replayed_bytes) = (0, 0);
         loop {
             turn += 1;
             let committed = self.log.committed();
-            let (mut batch, replayed) = match options.last_per_key {
-                true => self.state_behind(options, &selection, cursor, committed, limit).await?,
-                false => {
-                    let batch = self.log.read(cursor, committed, &options.filters, step).await?;
-                    let replayed = bandwidth::replayed_bytes(&batch.events);
-                    (batch, replayed)
-                }
-            };
+            let (mut batch, replayed) =
+                self.read_some(options, &selection, cursor, committed, limit).await?;
             replayed_bytes += replayed;
             if let Some(until) = batch.damaged {
                 return Ok(Read { replayed_bytes, ..self.damaged(batch, until, gap) });
@@ -117,9 +106,8 @@ impl Broker {
         }
     }
 
-    /// The first part of the state of (`cursor`, `until`], and how many bytes were read for it. It is gathered for each request anew: what one leaves is the
-    /// state behind its cursor.
-    async fn state_behind(
+    /// What is next of (`cursor`, `until`], and how many bytes of events that were there before were read for it.
+    async fn read_some(
         &self,
         options: &SubscribeOptions,
         selection: &Selection,
@@ -128,8 +116,20 @@ impl Broker {
         limit: ReadLimit,
     ) -> Result<(Batch, u64), SubscribeError> {
         let (log, filters) = (&self.log, &options.filters);
-        let state = Snapshot::gather(log, &self.states, filters, selection, cursor, until).await?;
-        Ok((state.next(log, cursor, limit).await?, state.replayed_bytes))
+        if options.last_per_key {
+            // Gathered for each request anew: what one leaves is the state behind its cursor.
+            let state =
+                Snapshot::gather(log, &self.states, filters, selection, cursor, until).await?;
+            return Ok((state.next(log, cursor, limit).await?, state.replayed_bytes));
+        }
+        // Where few of many are wanted, a read per wanted event would be one per event.
+        let step = match selection.is_all() {
+            true => limit,
+            false => ReadLimit { events: limit.events.max(READ_STEP), ..limit },
+        };
+        let batch = log.read(cursor, until, filters, step).await?;
+        let replayed_bytes = bandwidth::replayed_bytes(&batch.events);
+        Ok((batch, replayed_bytes))
     }
 
     /// Why events that match were taken out behind `begun` since it was looked for last, if they were.

@@ -429,11 +429,13 @@ impl Mouth {
         let mut slow = (!rest.is_empty()).then(|| metrics::Slow::new(rest.len()));
         let taker = self.outbox.taker().filter(|_| !rest.is_empty());
         while !rest.is_empty() {
-            let write = self.output.write(rest);
-            let write = tokio::time::timeout(self.house.limits.write_timeout, write);
+            let (write, limit) = (self.output.write(rest), self.house.limits.write_timeout);
             let written = match &taker {
-                None => write.await,
-                Some(taker) => Box::pin(unless_cut(taker, write)).await,
+                None => tokio::time::timeout(limit, write).await,
+                Some(taker) => {
+                    let write = tokio::time::timeout(limit, write);
+                    Box::pin(unless_cut(taker, write)).await
+                }
             };
             match written {
                 Ok(Ok(n)) if n > 0 => {

@@ -63,7 +63,8 @@ pub(super) struct Queued {
 pub(super) struct Room {
     queue: Arc<Mutex<State>>,
     bytes: usize,
-    shared: Option<OwnedSemaphorePermit>,
+    /// Boxed: few have one.
+    shared: Option<Box<OwnedSemaphorePermit>>,
 }
 
 impl Room {
@@ -75,7 +76,7 @@ impl Room {
 
 /// What comes of asking for room.
 enum Entry {
-    Room(Option<OwnedSemaphorePermit>),
+    Room(Option<Box<OwnedSemaphorePermit>>),
     /// What is before it must go first.
     Wait,
     /// All sockets together have too much, and nothing of this one's is before it.
@@ -222,7 +223,7 @@ impl State {
         match shared {
             Some(Err(_)) if is_first => Entry::Full,
             Some(Err(_)) => Entry::Wait,
-            Some(Ok(shared)) => Entry::Room(Some(shared)),
+            Some(Ok(shared)) => Entry::Room(Some(Box::new(shared))),
             None => Entry::Room(None),
         }
     }

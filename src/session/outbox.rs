@@ -22,7 +22,10 @@ use tidings_proto::{
 };
 use tokio::time::Interval;
 
-use self::dues::Dues;
+use self::{
+    dues::Dues,
+    large::{Admitted, Large, Parked, admission, waiting},
+};
 use super::{
     House, Publishing, PublishingRun, Transport,
     answers::{AnswerQueue, Next, Queued, Room},
@@ -30,7 +33,7 @@ use super::{
     internal,
     numbered::Numbered,
     of_append, of_read,
-    outputs::{self, Held, Taker},
+    outputs::{self, Taker},
 };
 use crate::{
     broker::{AckTicket, Delivery, Ready, Subscription},
@@ -40,6 +43,7 @@ use crate::{
 };
 
 mod dues;
+mod large;
 
 /// Once this many bytes are there they are written: with one batch more than this, what a socket that takes
 /// nothing holds stays below 48 KiB.
@@ -201,32 +205,6 @@ pub struct Outbox {
     large: Option<Box<Large>>,
 }
 
-/// The places of what is written.
-#[derive(Default)]
-struct Large {
-    taker: Arc<Taker>,
-    batches: Vec<Held>,
-    answers: Vec<Room>,
-    waiting: Option<Parked>,
-}
-
-/// A delivery that waits for a place, its events with it.
-struct Parked {
-    number: u32,
-    delivery: Delivery,
-    admitting: Pin<Box<dyn Future<Output = Admitted> + Send>>,
-}
-
-type Admitted = Result<(Vec<Arc<Stored>>, Held), ReadError>;
-
-/// What waits for a place.
-fn waiting(
-    large: &mut Option<Box<Large>>,
-) -> Option<&mut (dyn Future<Output = Admitted> + Send + Unpin)> {
-    let waiting = large.as_mut()?.waiting.as_mut()?;
-    Some(&mut waiting.admitting)
-}
-
 impl Outbox {
     /// An outbox for these answers and for the subscriptions that announce themselves in `ready`.
     pub fn new(
@@ -265,7 +243,7 @@ impl Outbox {
                 if let Some(waiting) = waiting(&mut self.large) {
                     // Those behind it wait too: it has gone out first in their order.
                     let Some(admitted) = waiting.now_or_never() else { break };
-                    self.admitted(admitted, frames).await;
+                    Box::pin(self.admitted(admitted, frames)).await;
                 } else {
                     let Some(number) = self.ready.pop() else { break };
                     self.deliver(number, frames).await;
@@ -328,7 +306,7 @@ impl Outbox {
                 None => self.ended = true,
             },
             admitted = admission(&mut self.large), if is_parked && !stopped => {
-                self.admitted(admitted, frames).await;
+                Box::pin(self.admitted(admitted, frames)).await;
             }
             () = self.ready.wait(), if !stopped && !is_parked => {}
             () = clock::sleep(due_in), if due_in.is_some() && !stopped && !is_parked => {
@@ -504,13 +482,6 @@ impl Outbox {
                 write_delivery(self.encoding, number, log, delivery, None, frames);
             }
         }
-    }
-}
-
-async fn admission(large: &mut Option<Box<Large>>) -> Admitted {
-    match waiting(large) {
-        Some(waiting) => waiting.await,
-        None => std::future::pending().await,
     }
 }
 
