@@ -415,39 +415,11 @@ impl Mouth {
     /// Writes the buffer; false when the socket is gone or takes nothing.
     async fn write(&mut self) -> bool {
         let began_ms = clock::monotonic_ms();
-        let mut rest = &self.buffer.bytes[..];
-        if let Ok(written) = self.output.try_write(rest) {
-            if written < rest.len() {
-                // The socket is slow: what it has not taken is held exactly, however long that is.
-                self.buffer.bytes.drain(..written);
-                self.buffer.bytes.shrink_to_fit();
-                rest = &self.buffer.bytes;
-            } else {
-                rest = &[];
-            }
+        let written = self.output.try_write(&self.buffer.bytes).unwrap_or(0);
+        // Boxed: who takes everything at once keeps no room for waiting.
+        if written < self.buffer.bytes.len() && !Box::pin(self.write_slowly(written)).await {
+            return false;
         }
-        let mut slow = (!rest.is_empty()).then(|| metrics::Slow::new(rest.len()));
-        let taker = self.outbox.taker().filter(|_| !rest.is_empty());
-        while !rest.is_empty() {
-            let (write, limit) = (self.output.write(rest), self.house.limits.write_timeout);
-            let written = match &taker {
-                None => tokio::time::timeout(limit, write).await,
-                Some(taker) => {
-                    let write = tokio::time::timeout(limit, write);
-                    Box::pin(unless_cut(taker, write)).await
-                }
-            };
-            match written {
-                Ok(Ok(n)) if n > 0 => {
-                    rest = rest.get(n..).unwrap_or_default();
-                    slow.iter_mut().for_each(|slow| slow.took(n));
-                    taker.iter().for_each(|taker| taker.took(n));
-                }
-                // Within a frame no close frame can be sent: the connection is cut, the client resumes.
-                Ok(_) | Err(_) => return false,
-            }
-        }
-        drop(slow);
         if !self.flush().await {
             return false;
         }
@@ -458,6 +430,36 @@ impl Mouth {
         self.buffer.bytes.clear();
         if self.buffer.bytes.capacity() > KEEP_BYTES {
             self.buffer.bytes = Vec::new();
+        }
+        true
+    }
+
+    /// Writes what is left of the buffer behind what was written of it; any byte taken starts the time anew.
+    async fn write_slowly(&mut self, written: usize) -> bool {
+        // The socket is slow: what it has not taken is held exactly, however long that is.
+        if written > 0 {
+            self.buffer.bytes.drain(..written);
+            self.buffer.bytes.shrink_to_fit();
+        }
+        let mut rest = &self.buffer.bytes[..];
+        let mut slow = metrics::Slow::new(rest.len());
+        let taker = self.outbox.taker();
+        while !rest.is_empty() {
+            let write = self.output.write(rest);
+            let write = tokio::time::timeout(self.house.limits.write_timeout, write);
+            let written = match &taker {
+                None => write.await,
+                Some(taker) => unless_cut(taker, write).await,
+            };
+            match written {
+                Ok(Ok(n)) if n > 0 => {
+                    rest = rest.get(n..).unwrap_or_default();
+                    slow.took(n);
+                    taker.iter().for_each(|taker| taker.took(n));
+                }
+                // Within a frame no close frame can be sent: the connection is cut, the client resumes.
+                Ok(_) | Err(_) => return false,
+            }
         }
         true
     }

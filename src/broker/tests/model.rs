@@ -263,7 +263,8 @@ impl Model {
     pub(super) fn restart(&mut self) {
         for (at, item) in self.items.iter_mut().enumerate() {
             let saved = self.saved.0.get(at).cloned().unwrap_or_else(|| item.anew());
-            *item = Item { gone: item.gone, missed: item.missed, void: item.void, ..saved };
+            let Item { gone, missed, void, maybe, .. } = *item;
+            *item = Item { gone, missed, void, maybe, ..saved };
         }
         (self.told, self.life) = (self.saved.1, Life::default());
     }

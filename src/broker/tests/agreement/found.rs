@@ -717,3 +717,35 @@ fn that_it_was_delivered_once_is_forgotten_when_its_delay_is_over() {
     ];
     agrees_from_disk(options, 24, &ops);
 }
+
+#[test]
+fn what_waits_for_its_moment_unwanted_for_a_while_may_come_after_a_kill() {
+    let options = SubscribeOptions { max_in_flight: 2, max_deliveries: 2, ..exclusive_on(1) };
+    let options = SubscribeOptions { batch_max: 1, conflate_ms: 20, ..options };
+    let change = |min_priority, max_in_flight| Op::Change {
+        topics: 1,
+        min_priority,
+        max_in_flight,
+        ack_wait_ms: 0,
+    };
+    let unsent = |slot| Op::Pull { slot, turns: 2, sent: false };
+    let on_other = || Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let ops = [
+        publish(0, 0),
+        attach(2),
+        on_other(),
+        on_other(),
+        on_other(),
+        Op::Pause { paused: true },
+        publish(0, 0),
+        Op::Pause { paused: false },
+        unsent(2),
+        Op::Nack { slot: 2, events: vec![6], delay_ms: Some(1) },
+        change(Some(1), 1),
+        change(None, 2),
+        KILL,
+        attach(1),
+        unsent(1),
+    ];
+    agrees(options, ops.to_vec());
+}
