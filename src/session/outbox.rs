@@ -24,7 +24,7 @@ use tokio::time::Interval;
 
 use self::{
     dues::Dues,
-    large::{Admitted, Large, Parked, admission, waiting},
+    large::{Large, Parked, admission, is_waiting},
 };
 use super::{
     House, Publishing, PublishingRun, Transport,
@@ -240,13 +240,15 @@ impl Outbox {
             self.take_answers(frames);
             // Once no answer comes any more the conversation is over, and with it the right to be told.
             while !self.ended && frames.bytes() < FILL_BYTES && !self.house.stop.is_cancelled() {
-                if let Some(waiting) = waiting(&mut self.large) {
-                    // Those behind it wait too: it has gone out first in their order.
-                    let Some(admitted) = waiting.now_or_never() else { break };
-                    Box::pin(self.admitted(admitted, frames)).await;
+                if is_waiting(self.large.as_deref()) {
+                    // Those behind it wait too: it goes out first.
+                    if !Box::pin(self.go_on(frames)).await {
+                        break;
+                    }
                 } else {
                     let Some(number) = self.ready.pop() else { break };
-                    self.deliver(number, frames).await;
+                    // Boxed: an idle socket keeps no room for a read, nor for what it gives.
+                    Box::pin(self.deliver(number, frames)).await;
                 }
                 self.take_answers(frames);
             }
@@ -294,7 +296,7 @@ impl Outbox {
             .map(|(at_ms, _)| Duration::from_millis(at_ms.saturating_sub(clock::monotonic_ms())));
         let waits = self.pending.is_some();
         let stopped = self.house.stop.is_cancelled();
-        let is_parked = waiting(&mut self.large).is_some();
+        let is_parked = is_waiting(self.large.as_deref());
         tokio::select! {
             biased;
             outcome = outcome(&mut self.pending), if waits => {
@@ -305,9 +307,7 @@ impl Outbox {
                 Some(queued) => self.take(queued, frames),
                 None => self.ended = true,
             },
-            admitted = admission(&mut self.large), if is_parked && !stopped => {
-                Box::pin(self.admitted(admitted, frames)).await;
-            }
+            () = admission(&mut self.large), if is_parked && !stopped => {}
             () = self.ready.wait(), if !stopped && !is_parked => {}
             () = clock::sleep(due_in), if due_in.is_some() && !stopped && !is_parked => {
                 if let Some((_, number)) = due {
@@ -384,8 +384,7 @@ impl Outbox {
     /// One turn of one subscription.
     async fn deliver(&mut self, number: u32, frames: &mut impl Frames) {
         let Some(subscription) = self.subscriptions.get_mut(number) else { return };
-        // Boxed: an idle socket keeps no room for a read.
-        let next = Box::pin(subscription.next()).await;
+        let next = subscription.next().await;
         let replayed = subscription.take_replayed_bytes();
         if replayed > 0 {
             self.answers.replayed(replayed);
@@ -403,12 +402,13 @@ impl Outbox {
                             let (outputs, taker) = (house.outputs.clone(), large.taker.clone());
                             let admitting = outputs.admit(house.broker.clone(), taker, events);
                             let admitting = Box::pin(admitting);
-                            large.waiting = Some(Parked { number, delivery, admitting });
+                            large.waiting =
+                                Some(Parked { number, delivery, admitting, admitted: None });
                             return;
                         }
                     }
                 }
-                Box::pin(self.send(number, delivery, frames)).await;
+                self.send(number, delivery, frames).await;
             }
             Ok(None) => self.dues.set(number, subscription.next_due_ms()),
             Err(error) => self.lose(number, &error, frames),
@@ -438,23 +438,29 @@ impl Outbox {
         }
     }
 
-    /// What has waited has a place.
-    async fn admitted(&mut self, admitted: Admitted, frames: &mut impl Frames) {
-        let Some(large) = &mut self.large else { return };
-        let Some(Parked { number, mut delivery, .. }) = large.waiting.take() else { return };
-        match admitted {
-            Ok((admitted, held)) => {
+    /// Sends what has waited, where it has a place; false where it waits still.
+    async fn go_on(&mut self, frames: &mut impl Frames) -> bool {
+        admission(&mut self.large).now_or_never();
+        let Some(large) = &mut self.large else { return true };
+        let Some(parked) = large.waiting.take_if(|parked| parked.admitted.is_some()) else {
+            return false;
+        };
+        let (number, mut delivery) = (parked.number, parked.delivery);
+        match parked.admitted {
+            Some(Ok((admitted, held))) => {
                 large.batches.push(held);
                 if let Delivery::Events { events, .. } = &mut delivery {
                     *events = admitted;
                 }
                 // Unless it was unsubscribed meanwhile.
                 if self.subscriptions.get(number).is_some() {
-                    Box::pin(self.send(number, delivery, frames)).await;
+                    self.send(number, delivery, frames).await;
                 }
             }
-            Err(error) => self.lose(number, &error, frames),
+            Some(Err(error)) => self.lose(number, &error, frames),
+            None => {}
         }
+        true
     }
 
     fn lose(&mut self, number: u32, error: &ReadError, frames: &mut impl Frames) {

@@ -25,22 +25,22 @@ pub(super) struct Parked {
     pub(super) number: u32,
     pub(super) delivery: Delivery,
     pub(super) admitting: Pin<Box<dyn Future<Output = Admitted> + Send>>,
+    /// What came of it.
+    pub(super) admitted: Option<Admitted>,
 }
 
-pub(super) type Admitted = Result<(Vec<Arc<Stored>>, Held), ReadError>;
+type Admitted = Result<(Vec<Arc<Stored>>, Held), ReadError>;
 
-/// What waits for a place.
-pub(super) fn waiting(
-    large: &mut Option<Box<Large>>,
-) -> Option<&mut (dyn Future<Output = Admitted> + Send + Unpin)> {
-    let waiting = large.as_mut()?.waiting.as_mut()?;
-    Some(&mut waiting.admitting)
+/// Whether something waits for a place.
+pub(super) fn is_waiting(large: Option<&Large>) -> bool {
+    large.is_some_and(|large| large.waiting.is_some())
 }
 
-/// When what waits has a place, or cannot be read any more; never where nothing waits.
-pub(super) async fn admission(large: &mut Option<Box<Large>>) -> Admitted {
-    match waiting(large) {
-        Some(waiting) => waiting.await,
+/// When what waits has a place, or cannot be read any more, which it is told; never where nothing waits.
+pub(super) async fn admission(large: &mut Option<Box<Large>>) {
+    let parked = large.as_mut().and_then(|large| large.waiting.as_mut());
+    match parked.filter(|parked| parked.admitted.is_none()) {
+        Some(parked) => parked.admitted = Some(parked.admitting.as_mut().await),
         None => std::future::pending().await,
     }
 }
