@@ -67,7 +67,7 @@ pub struct Subscription {
     /// Events sent while catching up, where it began at a position; few bytes, as of all that an idle one keeps.
     replayed: Option<u32>,
     /// How many bytes of events that were there before were read and not asked for yet.
-    replayed_bytes: u64,
+    replayed_bytes: u32,
     /// Where what is live may wait for more.
     pace: Option<Box<Pace>>,
     /// The state that comes first, as long as the cursor is in it.
@@ -182,6 +182,7 @@ impl Subscription {
                 reason,
             })
         });
+        let gathered = parts.snapshot.as_ref().map_or(0, |state| state.replayed_bytes);
         Subscription {
             presence: None,
             number: parts.number,
@@ -201,7 +202,7 @@ impl Subscription {
             }),
             counted: parts.counted,
             replayed: parts.resumes.then_some(0),
-            replayed_bytes: parts.snapshot.as_ref().map_or(0, |state| state.replayed_bytes),
+            replayed_bytes: u32::try_from(gathered).unwrap_or(u32::MAX),
             pace: parts.pace,
             snapshot: parts.snapshot,
             bandwidth: parts.bandwidth,
@@ -250,9 +251,14 @@ impl Subscription {
         self.registration.entry().wake();
     }
 
+    fn has_replayed(&mut self, bytes: u64) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.replayed_bytes = self.replayed_bytes.saturating_add(bytes);
+    }
+
     /// How many bytes of events that were there before were read for it since this was asked last, wanted or not.
     pub fn take_replayed_bytes(&mut self) -> u64 {
-        std::mem::take(&mut self.replayed_bytes)
+        std::mem::take(&mut self.replayed_bytes).into()
     }
 
     /// What to send next; `None` when there is nothing now.
@@ -361,7 +367,7 @@ impl Subscription {
             let filters = self.registration.filters();
             let batch = self.log.read(self.cursor, until, filters, limit).await?;
             if self.phase != Phase::Live {
-                self.replayed_bytes += replayed_bytes(&batch.events);
+                self.has_replayed(replayed_bytes(&batch.events));
             }
             return Ok(batch);
         };
@@ -372,7 +378,7 @@ impl Subscription {
             batch.events = Box::pin(conflating.unreplaced(batch.events, reach)).await?;
         }
         if self.phase != Phase::Live {
-            self.replayed_bytes += replayed;
+            self.has_replayed(replayed);
         }
         Ok(batch)
     }

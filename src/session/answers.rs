@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use tidings_proto::{Code, WireError, message::Reply};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{
     outbox::Item,
@@ -62,21 +62,22 @@ pub(super) struct Queued {
 /// A place in the queue's room, which is free again when this is dropped.
 pub(super) struct Room {
     queue: Arc<Mutex<State>>,
-    bytes: usize,
-    /// Boxed: few have one.
-    shared: Option<Box<OwnedSemaphorePermit>>,
+    bytes: u32,
+    /// So many permits are taken in the room of all sockets.
+    is_shared: bool,
 }
 
 impl Room {
     /// Whether it is one in the room that all sockets have together.
     pub(super) fn is_shared(&self) -> bool {
-        self.shared.is_some()
+        self.is_shared
     }
 }
 
 /// What comes of asking for room.
 enum Entry {
-    Room(Option<Box<OwnedSemaphorePermit>>),
+    /// There is, in the room of all sockets or without a place there.
+    Room { is_shared: bool },
     /// What is before it must go first.
     Wait,
     /// All sockets together have too much, and nothing of this one's is before it.
@@ -113,20 +114,21 @@ impl Answers {
             return Poll::Ready(false);
         }
         let bytes = item.as_ref().map_or(0, Item::cost_bytes);
-        let shared = match state.enter(bytes) {
-            Entry::Room(shared) => shared,
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let is_shared = match state.enter(bytes) {
+            Entry::Room { is_shared } => is_shared,
             Entry::Wait => {
                 state.sender = Some(context.waker().clone());
                 return Poll::Pending;
             }
             Entry::Full => {
                 item.iter_mut().for_each(Item::give_up);
-                None
+                false
             }
         };
         if let Some(item) = item.take() {
-            state.bytes += bytes;
-            let room = Room { queue: self.0.clone(), bytes, shared };
+            state.bytes += bytes as usize;
+            let room = Room { queue: self.0.clone(), bytes, is_shared };
             state.items.push_back(Queued { item, room });
         }
         wake(state, |state| &mut state.receiver);
@@ -203,28 +205,33 @@ impl Drop for AnswerQueue {
 impl Drop for Room {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
-        state.bytes -= self.bytes;
+        state.bytes -= self.bytes as usize;
+        if let Some(shared) = state.shared.as_ref().filter(|_| self.is_shared) {
+            shared.add_permits(self.bytes as usize);
+        }
         wake(state, |state| &mut state.sender);
     }
 }
 
 impl State {
-    fn enter(&self, bytes: usize) -> Entry {
+    fn enter(&self, bytes: u32) -> Entry {
         let is_first = self.bytes == 0;
-        let has_room = is_first || self.bytes + bytes <= ANSWER_BYTES_MAX;
+        let all = self.bytes + bytes as usize;
+        let has_room = is_first || all <= ANSWER_BYTES_MAX;
         if self.items.len() >= ANSWERS_MAX || !has_room {
             return Entry::Wait;
         }
-        if self.bytes + bytes <= FREE_BYTES {
-            return Entry::Room(None);
-        }
-        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let shared = self.shared.clone().map(|room| room.try_acquire_many_owned(permits));
-        match shared {
-            Some(Err(_)) if is_first => Entry::Full,
-            Some(Err(_)) => Entry::Wait,
-            Some(Ok(shared)) => Entry::Room(Some(Box::new(shared))),
-            None => Entry::Room(None),
+        let Some(shared) = self.shared.as_ref().filter(|_| all > FREE_BYTES) else {
+            return Entry::Room { is_shared: false };
+        };
+        match shared.try_acquire_many(bytes) {
+            Ok(permits) => {
+                // Given back with the room.
+                permits.forget();
+                Entry::Room { is_shared: true }
+            }
+            Err(_) if is_first => Entry::Full,
+            Err(_) => Entry::Wait,
         }
     }
 
@@ -323,6 +330,21 @@ mod tests {
         while let Next::Answer(_) = queue.try_recv() {}
         assert_eq!(answers.send(pong(2 * ANSWER_BYTES_MAX)).now_or_never(), Some(true));
         assert_eq!(answers.send(pong(0)).now_or_never(), None);
+    }
+
+    #[test]
+    fn s5_large_answers_have_a_room_together_and_give_it_back() {
+        let shared = Arc::new(Semaphore::new(100_000));
+        let (answers, mut queue) = channel(shared.clone());
+        let (others, _others) = channel(shared.clone());
+        assert_eq!(answers.send(pong(90_000)).now_or_never(), Some(true));
+        assert!(shared.available_permits() < 10_000);
+        // What is small needs none.
+        assert_eq!(others.send(pong(1000)).now_or_never(), Some(true));
+        let mut waits = pin!(others.send(pong(50_000)));
+        assert_eq!(waits.as_mut().now_or_never(), None);
+        drop(queue.try_recv());
+        assert_eq!(shared.available_permits(), 100_000);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Subscription {
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
         let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
-        self.replayed_bytes += replayed_bytes(&found.events);
+        self.has_replayed(replayed_bytes(&found.events));
         if let Some(conflating) = self.conflating() {
             let reach = durable.lock().state.reach();
             found.events = Box::pin(conflating.unreplaced(found.events, reach)).await?;

@@ -81,7 +81,7 @@ impl Subscription {
             _ => None,
         };
         if durable_at.is_none() {
-            self.replayed_bytes += replayed_bytes(&events);
+            self.has_replayed(replayed_bytes(&events));
         }
         Ok(Some(Delivery::Events { range: None, events, attempts, durable_at }))
     }
