@@ -31,7 +31,10 @@ use super::{
 };
 use crate::{
     clock, metrics,
-    session::guests::{Guest, Turned},
+    session::{
+        guests::{Guest, Turned},
+        no_room,
+    },
 };
 
 /// How long requests under way may take once the door closes.
@@ -231,10 +234,7 @@ fn within_room(door: &Door, pulse: &Pulse, response: Response<Body>) -> Response
             response
         }
         Err(_) => {
-            let text = "too many large answers wait for their readers: try again, or ask for less";
-            let wait_ms = 1000 * clock::random_between(1, 5);
-            let error = WireError::new(Code::Unavailable, text).retry_after_ms(wait_ms);
-            let mut refused = Refusal::from(error).into_response();
+            let mut refused = Refusal::from(no_room()).into_response();
             seal(refused.headers_mut());
             refused
         }

@@ -14,14 +14,14 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tidings_proto::{Code, WireError, message::Reply};
+use tidings_proto::message::Reply;
 use tokio::sync::Semaphore;
 
 use super::{
+    no_room,
     outbox::Item,
     rates::{Kind, Meter},
 };
-use crate::clock;
 
 /// How many answers may wait for a socket.
 const ANSWERS_MAX: usize = 1024;
@@ -278,9 +278,7 @@ impl Item {
     fn give_up(&mut self) {
         let Item::Reply(_, reply) = self else { return };
         if matches!(reply, Reply::Receipts(_) | Reply::Presence(_)) {
-            let text = "too many large answers wait for their readers: try again, or ask for less";
-            let error = WireError::new(Code::Unavailable, text);
-            *reply = Reply::Error(error.retry_after_ms(1000 * clock::random_between(1, 5)));
+            *reply = Reply::Error(no_room());
         }
     }
 }

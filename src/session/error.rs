@@ -137,6 +137,13 @@ pub(crate) fn internal(what: &str) -> WireError {
     )
 }
 
+/// What somebody is told for whose large answer there is no room.
+pub(crate) fn no_room() -> WireError {
+    let text = "too many large answers wait for their readers: try again, or ask for less";
+    let error = WireError::new(Code::Unavailable, text);
+    error.retry_after_ms(1000 * clock::random_between(1, 5))
+}
+
 fn with_retry(error: WireError) -> WireError {
     match error.retryable {
         true => error.retry_after_ms(clock::random_between(RETRY_MS.0, RETRY_MS.1)),

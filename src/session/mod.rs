@@ -39,7 +39,9 @@ pub use crate::broker::{
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_age};
 pub use access::{KeyWish, RevocationWish, TicketGiven};
-pub(crate) use error::{internal, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe};
+pub(crate) use error::{
+    internal, no_room, of_ack, of_append, of_cancel, of_publish, of_read, of_subscribe,
+};
 pub use house::{Greeting, House, Limits, Redeemed, Transport};
 pub use publishing::{Publishing, PublishingRun, Run};
 pub use scheduled::check_batch;

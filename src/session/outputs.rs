@@ -29,10 +29,13 @@ use crate::{
 const FREE_BYTES: usize = 48 * 1024;
 /// Before this it cannot be said how slow one is, in milliseconds.
 const MEASURED_MS: u64 = 3_000;
-/// At its pace so far, a batch for which others wait may take so long, in milliseconds.
+/// At its pace so far, what a place holds may take so long while others wait, in milliseconds. It counts an event as it is
+/// stored and as it travels: so the batch itself may take half of it.
 const CUT_MS: u64 = 60_000;
 /// How often it is looked for who takes too little.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Whoever waits beside others looks no sooner than so long after one of them has, in milliseconds.
+const LOOK_AGAIN_MS: u64 = 500;
 
 /// The room.
 #[derive(Debug)]
@@ -175,12 +178,10 @@ impl Outputs {
 
     /// Cuts off who takes too little; once for all who wait.
     fn look(&self, now_ms: u64) {
-        let looked_ms = self.looked_ms.swap(now_ms, Ordering::Relaxed);
-        if now_ms.saturating_sub(looked_ms) * 2 < u64::try_from(LOOK_EVERY.as_millis()).unwrap_or(0)
-        {
-            self.looked_ms.store(looked_ms, Ordering::Relaxed);
+        if now_ms < self.looked_ms.load(Ordering::Relaxed) + LOOK_AGAIN_MS {
             return;
         }
+        self.looked_ms.store(now_ms, Ordering::Relaxed);
         let places = self.places.lock();
         for place in places.values().filter(|place| place.is_too_slow(now_ms)) {
             place.taker.cut.notify_one();

@@ -43,6 +43,19 @@ fn pull(slot: usize) -> Op {
     Op::Pull { slot, turns: 3, sent: true }
 }
 
+/// Given out, and not taken by the socket yet.
+fn unsent(slot: usize, turns: u8) -> Op {
+    Op::Pull { slot, turns, sent: false }
+}
+
+fn publish_on(topic: u8) -> Op {
+    Op::Publish { topic, key: 0, priority: 0, ttl_ms: None }
+}
+
+fn change(topics: u8, min_priority: Option<u8>, max_in_flight: u32) -> Op {
+    Op::Change { topics, min_priority, max_in_flight, ack_wait_ms: 0 }
+}
+
 fn fetch(limit: usize) -> Op {
     Op::Fetch { limit }
 }
@@ -133,8 +146,8 @@ fn what_dies_in_its_turn_does_not_end_what_comes_by_lanes() {
 #[test]
 fn a_fetch_goes_on_in_the_room_of_what_it_finds_to_be_wanted_no_longer() {
     let options = SubscribeOptions { max_in_flight: 1, ..exclusive() };
-    let of_other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
-    let narrowed = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let of_other = publish_on(1);
+    let narrowed = change(1, None, 1);
     let known = [of_other, COMMIT, publish(0, 0), COMMIT, attach(0), pull(0)];
     agrees(options.clone(), known.into_iter().chain([narrowed, fetch(1)]).collect());
     // Nor has expired.
@@ -189,7 +202,7 @@ fn who_was_superseded_is_not_the_one_who_is_told_of_a_gap() {
 #[test]
 fn what_is_redriven_and_gone_keeps_nothing_behind_it_waiting() {
     let options = SubscribeOptions { max_deliveries: 1, max_in_flight: 1, ..exclusive() };
-    let other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let other = publish_on(1);
     let die = [fetch(1), attach(0), attach(0), SAVE, COMMIT];
     let first = [other, COMMIT].into_iter().chain(die.clone());
     let second = [publish(0, 0), COMMIT].into_iter().chain(die);
@@ -236,9 +249,9 @@ fn a_state_of_which_one_has_expired_at_a_kill() {
         batch_max: 1,
         ..exclusive_on(1)
     };
-    let one = Op::Pull { slot: 0, turns: 1, sent: false };
+    let one = unsent(0, 1);
     let expires = Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) };
-    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 2, ack_wait_ms: 0 };
+    let change = change(1, None, 2);
     let ops = vec![
         attach(0),
         one,
@@ -264,7 +277,7 @@ fn lanes_of_which_all_is_gone_end_behind_it() {
     };
     let change = Op::Change { topics: 3, min_priority: None, max_in_flight: 1, ack_wait_ms: 10 };
     let one = Op::Pull { slot: 0, turns: 1, sent: true };
-    let two = Op::Pull { slot: 0, turns: 2, sent: false };
+    let two = unsent(0, 2);
     let ops = [
         change,
         attach(0),
@@ -285,7 +298,7 @@ fn what_waits_for_its_key_waits_on_behind_a_change() {
         batch_max: 1,
         ..exclusive_on(3)
     };
-    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let change = change(1, None, 1);
     let ops = [
         publish(0, 0),
         publish(2, 0),
@@ -295,7 +308,7 @@ fn what_waits_for_its_key_waits_on_behind_a_change() {
         attach(0),
         publish(2, 0),
         COMMIT,
-        Op::Pull { slot: 0, turns: 3, sent: false },
+        unsent(0, 3),
         fetch(2),
         Op::Ack { slot: 0, events: vec![6], up_to: false },
         change,
@@ -307,7 +320,7 @@ fn what_waits_for_its_key_waits_on_behind_a_change() {
 fn what_has_replaced_a_state_and_is_gone_holds_it_back_no_longer() {
     let options =
         SubscribeOptions { max_in_flight: 2, conflate_ms: 20, batch_max: 1, ..exclusive_on(1) };
-    let other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let other = publish_on(1);
     let ops = [
         publish(0, 0),
         publish(1, 0),
@@ -319,7 +332,7 @@ fn what_has_replaced_a_state_and_is_gone_holds_it_back_no_longer() {
         Op::Retain { topic: None, events: 0 },
         Op::Ack { slot: 0, events: vec![0], up_to: false },
         attach(2),
-        Op::Pull { slot: 2, turns: 2, sent: false },
+        unsent(2, 2),
         fetch(2),
     ];
     agrees_from_disk(options, 0, &ops);
@@ -344,7 +357,7 @@ fn two_that_were_redriven_before_and_behind_a_kill() {
         KILL,
         attach(1),
         Op::Redrive { event: None },
-        Op::Pull { slot: 1, turns: 1, sent: false },
+        unsent(1, 1),
     ];
     agrees_from_disk(options, 0, &ops);
 }
@@ -358,12 +371,7 @@ fn lanes_whose_priorities_were_changed_and_changed_back() {
         batch_max: 1,
         ..exclusive_on(1)
     };
-    let change = |min_priority, max_in_flight| Op::Change {
-        topics: 1,
-        min_priority,
-        max_in_flight,
-        ack_wait_ms: 0,
-    };
+    let change = |min_priority, max_in_flight| change(1, min_priority, max_in_flight);
     let high = Op::Publish { topic: 0, key: 0, priority: 2, ttl_ms: None };
     let ops = [high, change(Some(2), 2), fetch(2), change(None, 1)];
     agrees_from_disk(options, 24, &ops);
@@ -378,7 +386,7 @@ fn a_state_of_a_mirror_whose_replacement_is_wanted_no_longer() {
         batch_max: 1,
         ..exclusive_on(1)
     };
-    let change = Op::Change { topics: 1, min_priority: Some(1), max_in_flight: 1, ack_wait_ms: 0 };
+    let change = change(1, Some(1), 1);
     let ops = [
         Op::Erase { topic: 0 },
         publish(2, 2),
@@ -405,7 +413,7 @@ fn lanes_that_die_are_gone_and_are_wanted_no_longer() {
         batch_max: 4,
         ..exclusive()
     };
-    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
+    let change = change(1, None, 1);
     let ops = [attach(1), pull(1), Op::Erase { topic: 0 }, attach(0), change];
     agrees_from_disk(options, 24, &ops);
 }
@@ -436,7 +444,7 @@ fn what_a_fetch_leaves_to_the_one_that_has_its_key() {
         batch_max: 1,
         ..exclusive()
     };
-    let one = Op::Pull { slot: 0, turns: 1, sent: false };
+    let one = unsent(0, 1);
     let other = Op::Publish { topic: 1, key: 2, priority: 0, ttl_ms: None };
     let ops = [
         other.clone(),
@@ -467,7 +475,7 @@ fn a_mirror_whose_floor_has_passed_what_was_replaced() {
         publish(1, 0),
         change,
         Op::Ack { slot: 3, events: vec![2], up_to: false },
-        Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None },
+        publish_on(1),
         Op::Retain { topic: None, events: 0 },
         attach(0),
     ];
@@ -529,19 +537,18 @@ fn the_turn_of_the_oldest_of_lanes_is_spent_on_what_is_gone() {
         batch_max: 2,
         ..exclusive_on(3)
     };
-    let take = |slot, turns| Op::Pull { slot, turns, sent: false };
     let ops = [
         attach(0),
-        take(0, 1),
+        unsent(0, 1),
         attach(1),
         fetch(3),
         fetch(2),
-        take(1, 3),
-        take(0, 2),
+        unsent(1, 3),
+        unsent(0, 2),
         Op::Ack { slot: 3, events: vec![13], up_to: false },
         Op::Publish { topic: 1, key: 0, priority: 3, ttl_ms: None },
         Op::Erase { topic: 0 },
-        take(0, 2),
+        unsent(0, 2),
     ];
     agrees_from_disk(options, 24, &ops);
 }
@@ -550,8 +557,8 @@ fn the_turn_of_the_oldest_of_lanes_is_spent_on_what_is_gone() {
 fn a_last_delivery_before_a_kill_is_found_in_its_turn_unless_it_is_gone() {
     let lanes = SubscribeOptions { order: Order::Priority, batch_max: 1, ..exclusive_on(1) };
     let options = SubscribeOptions { max_in_flight: 5, max_deliveries: 2, ..lanes };
-    let change = Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
-    let unsent = Op::Pull { slot: 2, turns: 1, sent: false };
+    let change = change(1, None, 1);
+    let unsent = unsent(2, 1);
     let erase = |topic| Op::Erase { topic };
     let ops = [publish(0, 2), Op::Reset { to: Some(1) }, attach(2), unsent, fetch(1), erase(1)];
     let ops: Vec<Op> = ops.into_iter().chain([KILL, fetch(1), change.clone()]).collect();
@@ -566,13 +573,8 @@ fn a_last_delivery_before_a_kill_is_found_in_its_turn_unless_it_is_gone() {
 fn lanes_wait_for_what_was_said_no_to_and_unwanted_for_a_while() {
     let lanes = SubscribeOptions { order: Order::Priority, batch_max: 1, ..exclusive_on(1) };
     let options = SubscribeOptions { max_in_flight: 10, ..lanes };
-    let unsent = |turns| Op::Pull { slot: 0, turns, sent: false };
-    let change = |min_priority, max_in_flight| Op::Change {
-        topics: 1,
-        min_priority,
-        max_in_flight,
-        ack_wait_ms: 0,
-    };
+    let unsent = |turns| unsent(0, turns);
+    let change = |min_priority, max_in_flight| change(1, min_priority, max_in_flight);
     let ops = [
         attach(0),
         unsent(3),
@@ -590,7 +592,7 @@ fn lanes_wait_for_what_was_said_no_to_and_unwanted_for_a_while() {
 fn what_has_expired_before_a_window_is_found_when_that_is_over() {
     let shared = SubscribeOptions { mode: Mode::Shared, conflate_ms: 20, ..exclusive_on(1) };
     let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..shared };
-    let unsent = Op::Pull { slot: 0, turns: 1, sent: false };
+    let unsent = unsent(0, 1);
     let ops = [
         Op::Publish { topic: 0, key: 0, priority: 0, ttl_ms: Some(1) },
         fetch(1),
@@ -609,9 +611,8 @@ fn what_has_expired_before_a_window_is_found_when_that_is_over() {
 fn what_was_given_and_unwanted_for_a_while_may_be_passed_by_the_time_of_a_kill() {
     let shared = SubscribeOptions { mode: Mode::Shared, ..exclusive_on(2) };
     let options = SubscribeOptions { max_in_flight: 2, batch_max: 1, ..shared };
-    let change =
-        |topics| Op::Change { topics, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 };
-    let on_other = Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let change = |topics| change(topics, None, 1);
+    let on_other = publish_on(1);
     let ops = [on_other, COMMIT, fetch(1), change(1), publish(0, 0), COMMIT, fetch(1)];
     agrees(options, ops.into_iter().chain([publish(0, 0), change(2), KILL]).collect());
 }
@@ -620,7 +621,7 @@ fn what_was_given_and_unwanted_for_a_while_may_be_passed_by_the_time_of_a_kill()
 fn what_is_left_of_a_topic_whose_newest_is_gone_is_no_state() {
     let state = SubscribeOptions { last_per_key: true, start: Start::Now, ..exclusive_on(3) };
     let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..state };
-    let on_other = Op::Publish { topic: 2, key: 0, priority: 0, ttl_ms: None };
+    let on_other = publish_on(2);
     let erase = |topic| Op::Erase { topic };
     let retain = Op::Retain { topic: None, events: 0 };
     let ops = [erase(0), on_other, erase(1), publish(0, 0), retain, fetch(1)];
@@ -636,7 +637,7 @@ fn what_dies_in_its_turn_is_dead_when_it_is_put_away_at_once() {
         conflate_ms: 20,
         ..exclusive_on(1)
     };
-    let unsent = |slot| Op::Pull { slot, turns: 1, sent: false };
+    let unsent = |slot| unsent(slot, 1);
     let mut ops = vec![publish(0, 0); 5];
     ops.extend([
         COMMIT,
@@ -656,7 +657,6 @@ fn what_dies_in_its_turn_is_dead_when_it_is_put_away_at_once() {
 fn the_turn_of_the_oldest_waits_until_there_is_room_for_it() {
     let lanes = SubscribeOptions { order: Order::Priority, mode: Mode::Shared, ..exclusive_on(3) };
     let options = SubscribeOptions { max_in_flight: 15, batch_max: 3, ..lanes };
-    let unsent = |slot, turns| Op::Pull { slot, turns, sent: false };
     let ops = [
         attach(2),
         unsent(2, 5),
@@ -684,12 +684,12 @@ fn what_dies_at_an_attach_is_dead_when_it_is_put_away_at_once() {
         Op::Erase { topic: 1 },
         on(0),
         fetch(1),
-        Op::Change { topics: 1, min_priority: None, max_in_flight: 1, ack_wait_ms: 0 },
+        change(1, None, 1),
         on(0),
         fetch(1),
         Op::Retain { topic: None, events: 1 },
         attach(1),
-        Op::Pull { slot: 1, turns: 1, sent: false },
+        unsent(1, 1),
         attach(0),
         COMMIT,
         KILL,
@@ -706,12 +706,12 @@ fn that_it_was_delivered_once_is_forgotten_when_its_delay_is_over() {
     let options = SubscribeOptions { max_in_flight: 5, batch_max: 1, ..lanes };
     let ops = [
         attach(1),
-        Op::Pull { slot: 1, turns: 2, sent: false },
+        unsent(1, 2),
         Op::Nack { slot: 1, events: vec![4], delay_ms: Some(1) },
         COMMIT,
         Op::Advance { ms: 2 },
         KILL,
-        Op::Change { topics: 2, min_priority: None, max_in_flight: 2, ack_wait_ms: 0 },
+        change(2, None, 2),
         Op::PutAway,
         fetch(2),
     ];
@@ -722,14 +722,9 @@ fn that_it_was_delivered_once_is_forgotten_when_its_delay_is_over() {
 fn what_waits_for_its_moment_unwanted_for_a_while_may_come_after_a_kill() {
     let options = SubscribeOptions { max_in_flight: 2, max_deliveries: 2, ..exclusive_on(1) };
     let options = SubscribeOptions { batch_max: 1, conflate_ms: 20, ..options };
-    let change = |min_priority, max_in_flight| Op::Change {
-        topics: 1,
-        min_priority,
-        max_in_flight,
-        ack_wait_ms: 0,
-    };
-    let unsent = |slot| Op::Pull { slot, turns: 2, sent: false };
-    let on_other = || Op::Publish { topic: 1, key: 0, priority: 0, ttl_ms: None };
+    let change = |min_priority, max_in_flight| change(1, min_priority, max_in_flight);
+    let unsent = |slot| unsent(slot, 2);
+    let on_other = || publish_on(1);
     let ops = [
         publish(0, 0),
         attach(2),
