@@ -1,7 +1,7 @@
 //! The queue of answers of one socket: from the conversation to the outbox, bounded in number and bytes.
 //!
 //! - A client that asks and does not read is not read any more once the bound is reached.
-//! - Beyond [`FREE_BYTES`] each the answers of all sockets have one room together: where that is full a large answer is
+//! - Beyond `FREE_BYTES` each the answers of all sockets have one room together: where that is full a large answer is
 //!   `unavailable`, and small ones wait for those before them.
 //! - One sends and one receives, so each side has one waker. An idle queue holds no memory but itself: a channel
 //!   of the runtime would cost an idle socket a kilobyte.

@@ -1,9 +1,9 @@
 //! The room for large batches on their way to sockets and streams, of all together: an event may have megabytes, and is held
 //! whole until its reader has taken it.
 //!
-//! - A batch of up to [`FREE_BYTES`] needs none. What is larger waits for a place in turn, and keeps nothing in memory
+//! - A batch of up to `FREE_BYTES` needs none. What is larger waits for a place in turn, and keeps nothing in memory
 //!   meanwhile: it is read anew then.
-//! - While others wait, those are cut off that take too little: [`CUT_MS`] is what all they hold may take. They lose
+//! - While others wait, those are cut off that take too little: `CUT_MS` is what all they hold may take. They lose
 //!   nothing: they come back and go on behind their cursor. So who does not read keeps nobody out who reads slowly.
 
 use std::{
