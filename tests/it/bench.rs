@@ -186,6 +186,23 @@ fn acks_of_both_kinds_are_measured_in_every_encoding() {
 }
 
 #[test]
+fn acks_are_measured_in_rounds_with_other_durables() {
+    let broker = Broker::start();
+    let line =
+        "acks --durables 6 --connections 2 --topics 2 --deliveries 100 --seconds 2 --rounds 3";
+    let measured = &bench(&broker, line)[0];
+    // Durables of the round before would have got what was published in the first half of the next.
+    assert_eq!(measured["deliveries"], measured["events"].as_u64().unwrap() * 3, "{measured}");
+    assert_eq!(measured["acks"], measured["deliveries"], "{measured}");
+    let mut ratios: Vec<f64> =
+        serde_json::from_value(measured["publish_p99_ratios"].clone()).unwrap();
+    ratios.sort_by(f64::total_cmp);
+    assert_eq!(ratios.len(), 3, "{measured}");
+    assert_eq!(measured["publish_p99_ratio"], ratios[1], "{measured}");
+    has_no_durables(&broker);
+}
+
+#[test]
 fn acks_fail_when_a_delivery_is_missing() {
     let broker = Broker::start();
     let proxy = cutting_proxy(broker.public.clone(), 20_000);

@@ -2,6 +2,7 @@
 //!
 //! - The first half of the time ephemeral subscriptions with the same filters get the same events; the second half
 //!   the durables do, and acknowledge them. What a publish takes in both is compared.
+//! - A disk that stalls now and then does so in one half or the other: the median of several rounds leaves that out.
 //! - A publish waits for those who get it: not more than `--in-flight` events are not yet with everybody, so that a
 //!   machine that is slower than the rate is measured at its own.
 
@@ -25,7 +26,7 @@ use super::{
     paced::{self, Followers, Pace, Paced},
     progress::{Counter, Progress},
     publish::Template,
-    report::{Latencies, Report, latencies, round},
+    report::{Report, latencies, round},
     socket::Socket,
     speech::Speech,
 };
@@ -59,9 +60,12 @@ pub struct Args {
     /// How many events may be under way to who gets them.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = at_least_one())]
     pub in_flight: u64,
-    /// How long is published: one half without acks, the other with them.
+    /// How long is published in a round: one half without acks, the other with them.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     pub seconds: u64,
+    /// How often, with other durables each time: the ratios are the medians of all rounds.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub rounds: u64,
     /// How the messages are written, of the publisher and of the subscribers.
     #[arg(long, default_value = "json", value_name = "ENCODING")]
     pub encoding: Speech,
@@ -74,6 +78,7 @@ const EXAMPLES: &str = "\
 Examples:
   tidings bench acks --durables 1000 --connections 8 --admin http://127.0.0.1:9090
   tidings bench acks --ack selective --deliveries 0 --encoding protobuf --json
+  tidings bench acks --seconds 20 --rounds 9
 
 Every batch is acknowledged by one request once it has come, every event once. `acks` are the events that are
 acknowledged for good. It fails when a delivery or an ack is missing. Its durables are forgotten at the end, also after
@@ -106,12 +111,39 @@ struct Stored {
     bytes: u64,
 }
 
+impl Stored {
+    fn since(self, before: Stored) -> Stored {
+        Stored {
+            events: self.events.saturating_sub(before.events),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+}
+
+/// Both halves, with the same filters.
+struct Round {
+    made: Made,
+    without: Phase,
+    with: Phase,
+    /// What the acks have taken.
+    stored: Option<Stored>,
+}
+
 /// Measures.
 pub(super) async fn run(
     args: &Args,
     globals: &Globals,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
+    let mut rounds = Vec::new();
+    for _ in 0..args.rounds {
+        rounds.push(measure(args, globals, progress).await?);
+    }
+    report(args, &rounds)
+}
+
+async fn measure(args: &Args, globals: &Globals, progress: &Progress) -> anyhow::Result<Round> {
+    // New ones each time: older ones would begin with what they have missed in this round's first half.
     let made = Made::named("acks", TOPICS, args.topics, args.durables);
     progress.begin("acks: subscribing", "subscriptions");
     let sockets = attach(args, globals, &made, None, progress).await?;
@@ -124,10 +156,10 @@ pub(super) async fn run(
         progress.begin("acks: with acks", "deliveries");
         let with = phase(args, globals, &made, sockets, Some(args.ack), progress).await?;
         let after = stored(args, globals).await?;
-        Ok((with, before.zip(after)))
+        Ok((with, before.zip(after).map(|(before, after)| after.since(before))))
     });
     let (with, stored) = with.await?;
-    report(args, &made, &without, &with, stored)
+    Ok(Round { made, without, with, stored })
 }
 
 /// What `$acks` has grown to, where the admin listener is known.
@@ -220,11 +252,6 @@ impl Phase {
         last.max(self.published.ended).saturating_sub(self.published.begun)
     }
 
-    fn rate(&self, count: u64) -> f64 {
-        let seconds = self.took().as_secs_f64();
-        if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 }
-    }
-
     /// What is missing, where something is.
     fn verdict(&self, made: &Made, acks: bool) -> Option<Lost> {
         let (wanted, missing) = (self.wanted(made), self.sum(|got| got.missing));
@@ -237,61 +264,81 @@ impl Phase {
     }
 }
 
-fn report(
-    args: &Args,
-    made: &Made,
-    without: &Phase,
-    with: &Phase,
-    stored: Option<(Stored, Stored)>,
-) -> anyhow::Result<Report> {
+/// All rounds: sums, and the medians of how one half compares to the other.
+fn report(args: &Args, rounds: &[Round]) -> anyhow::Result<Report> {
     let mut report = Report::default();
     report.begin("acks");
     report.set("encoding", args.encoding.name());
     report.set("ack", args.ack.name());
-    report.set("durables", made.count);
-    report.set("connections", args.connections.min(made.count));
-    report.set("topics", made.groups);
+    report.set("durables", args.durables);
+    report.set("connections", args.connections.min(args.durables));
+    report.set("topics", args.topics.min(args.durables));
     report.set("size", args.size);
+    report.set("rounds", args.rounds);
     report.set("asked_deliveries_per_second", args.deliveries);
-    report.set("events", with.published.events);
-    let acked = with.sum(|got| got.acked);
-    report.rate("deliveries", with.sum(|got| got.deliveries), with.took());
+    let with = || rounds.iter().map(|round| &round.with);
+    let without = || rounds.iter().map(|round| &round.without);
+    let sum = |of: fn(&Got) -> u64| with().map(|phase| phase.sum(of)).sum::<u64>();
+    let took: Duration = with().map(Phase::took).sum();
+    report.set("events", with().map(|phase| phase.published.events).sum::<u64>());
+    report.rate("deliveries", sum(|got| got.deliveries), took);
+    let acked = sum(|got| got.acked);
     report.set("acks", acked);
-    report.set("acks_per_second", with.rate(acked));
-    report.set("ack_requests_per_second", with.rate(with.sum(|got| got.requests)));
-    let mut took = latencies()?;
-    for got in &with.got {
-        took.add(&got.took)?;
+    report.set("acks_per_second", rate(acked, took));
+    report.set("ack_requests_per_second", rate(sum(|got| got.requests), took));
+    let mut acks = latencies()?;
+    for got in with().flat_map(|phase| &phase.got) {
+        acks.add(&got.took)?;
     }
-    report.set("ack_p50_us", took.value_at_quantile(0.5));
-    report.set("ack_p99_us", took.value_at_quantile(0.99));
-    let of = |took: &Latencies, quantile| took.value_at_quantile(quantile);
+    report.set("ack_p50_us", acks.value_at_quantile(0.5));
+    report.set("ack_p99_us", acks.value_at_quantile(0.99));
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
-        let (one, other) =
-            (of(&without.published.took, quantile), of(&with.published.took, quantile));
-        report.set(&format!("publish_{name}_us"), other);
-        report.set(&format!("publish_{name}_us_without"), one);
-        report.set(&format!("publish_{name}_ratio"), round(other as f64 / one.max(1) as f64));
+        let of = |phase: &Phase| phase.published.took.value_at_quantile(quantile) as f64;
+        report.set(&format!("publish_{name}_us"), median(with().map(of)) as u64);
+        report.set(&format!("publish_{name}_us_without"), median(without().map(of)) as u64);
+        let ratios = with().zip(without()).map(|(one, other)| of(one) / of(other).max(1.0));
+        report.set(&format!("publish_{name}_ratio"), round(median(ratios.clone())));
+        if rounds.len() > 1 {
+            let all: Vec<f64> = ratios.map(round).collect();
+            report.set(&format!("publish_{name}_ratios"), all);
+        }
     }
-    report.set("deliveries_per_second_without", without.rate(without.sum(|got| got.deliveries)));
-    if let Some((before, after)) = stored {
-        let (events, bytes) = (
-            after.events - before.events.min(after.events),
-            after.bytes - before.bytes.min(after.bytes),
-        );
-        report.set("ack_log_events", events);
+    let deliveries = without().map(|phase| phase.sum(|got| got.deliveries)).sum();
+    let took = without().map(Phase::took).sum();
+    report.set("deliveries_per_second_without", rate(deliveries, took));
+    if rounds.iter().all(|round| round.stored.is_some()) {
+        let stored = || rounds.iter().filter_map(|round| round.stored);
+        let bytes: u64 = stored().map(|stored| stored.bytes).sum();
+        report.set("ack_log_events", stored().map(|stored| stored.events).sum::<u64>());
         report.set("ack_log_bytes", bytes);
         report.set("log_bytes_per_ack", round(bytes as f64 / acked.max(1) as f64));
     }
-    let lost = [(without, false), (with, true)].map(|(phase, acks)| phase.verdict(made, acks));
-    let sum = |of: fn(&Lost) -> u64| lost.iter().flatten().map(of).sum::<u64>();
-    report.set("missing", sum(|lost| lost.missing));
-    report.set("unacked", sum(|lost| lost.unacked));
-    report.set("redelivered", with.sum(|got| got.again));
-    if let Some(lost) = lost.into_iter().flatten().next() {
+    let verdicts = |round: &Round| {
+        [(&round.without, false), (&round.with, true)]
+            .map(|(phase, acks)| phase.verdict(&round.made, acks))
+    };
+    let lost: Vec<Lost> = rounds.iter().flat_map(verdicts).flatten().collect();
+    report.set("missing", lost.iter().map(|lost| lost.missing).sum::<u64>());
+    report.set("unacked", lost.iter().map(|lost| lost.unacked).sum::<u64>());
+    report.set("redelivered", sum(|got| got.again));
+    if let Some(lost) = lost.into_iter().next() {
         report.fail(lost);
     }
     Ok(report)
+}
+
+/// How many a second.
+fn rate(count: u64, took: Duration) -> f64 {
+    let seconds = took.as_secs_f64();
+    if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 }
+}
+
+/// The middle one, or the lower of both in the middle; nought of none.
+fn median(of: impl Iterator<Item = f64>) -> f64 {
+    let mut all: Vec<f64> = of.collect();
+    all.sort_by(f64::total_cmp);
+    let middle = all.len().saturating_sub(1) / 2;
+    all.get(middle).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -316,9 +363,16 @@ mod tests {
         let made = Made::named("acks", TOPICS, 3, 4);
         let good = phase(vec![got(7, 0, 7), got(7, 0, 7)]);
         assert_eq!((good.wanted(&made), good.verdict(&made, true)), (14, None));
-        assert_eq!(good.rate(14), 14.0);
+        assert_eq!(rate(14, good.took()), 14.0);
         let without = phase(vec![got(14, 0, 0)]);
         assert_eq!(without.verdict(&made, false), None);
+    }
+
+    #[test]
+    fn one_round_of_many_does_not_move_the_median() {
+        assert_eq!(median([900.0, 1.0, 3.0].into_iter()), 3.0);
+        assert_eq!(median([4.0, 2.0].into_iter()), 2.0);
+        assert_eq!(median(std::iter::empty()), 0.0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ fn parses(words: &[&str]) -> bool {
 
 #[test]
 fn an_option_is_taken_or_refused() {
-    const OPTIONS: [&str; 15] = [
+    const OPTIONS: [&str; 16] = [
         "--events",
         "--size",
         "--connections",
@@ -26,13 +26,17 @@ fn an_option_is_taken_or_refused() {
         "--lag",
         "--page",
         "--attach",
+        "--rounds",
     ];
     for (command, taken) in [
         (&["pub"][..], "--events --size --topics --seconds --connections --in-flight --rate"),
         (&["fanout"], "--events --size --topics --seconds --subscribers --in-flight --rate"),
         (&["resume"], "--events --size --topics --seconds"),
         (&["resume", "--no-publish"], "--seconds"),
-        (&["acks"], "--durables --connections --topics --deliveries --size --in-flight --seconds"),
+        (
+            &["acks"],
+            "--durables --connections --topics --deliveries --size --in-flight --seconds --rounds",
+        ),
         (&["agents"], "--agents --rate --dashboards --seconds"),
         (&["durables"], "--durables --lag --topics --size --page --attach --seconds"),
         (&["idle", "--pid", "1"], "--connections"),
@@ -64,6 +68,8 @@ fn nothing_is_no_load() {
         "acks --topics 0",
         "acks --in-flight 0",
         "acks --seconds 1",
+        "acks --rounds 0",
+        "acks --rounds 101",
         "acks --ack twice",
         "agents --agents 0",
         "agents --agents 100000",
