@@ -6,7 +6,7 @@ use tidings_proto::{Cursor, Offset, message::Gap};
 
 use super::{
     Broker,
-    bandwidth::refer,
+    bandwidth::{refer, replayed_bytes},
     conflate::Conflating,
     error::SubscribeError,
     held::{Durable, Held, Token},
@@ -36,6 +36,8 @@ pub struct Fetched {
     pub floor: Cursor,
     /// What cannot be read and was passed over.
     pub gap: Option<Gap>,
+    /// How many bytes of events that were there before were read for it, wanted or not.
+    pub replayed_bytes: u64,
 }
 
 /// A fetcher's hold on a durable; dropping it lets go, but its leases run on.
@@ -70,6 +72,7 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + wait;
         let gone = self.pass_trimmed_once(&durable).await?;
         let mut gone = gone.map(|(requested, reason)| self.gap(requested, reason));
+        let mut replayed = snapshot.as_ref().map_or(0, |state| state.replayed_bytes);
         loop {
             while ready.pop().is_some() {}
             let (fetched, scanned) = match durable.is_by_priority() {
@@ -78,6 +81,8 @@ impl Broker {
             };
             let mut fetched = fetched;
             fetched.gap = gone.take().or(fetched.gap);
+            replayed += fetched.replayed_bytes;
+            fetched.replayed_bytes = replayed;
             if let Some(max) = durable.spec.options.max_data_bytes {
                 refer(&mut fetched.events, max);
             }
@@ -134,6 +139,7 @@ impl Broker {
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
         let mut found = self.log.get_many(offsets, FETCH_BYTES_MAX).await?;
+        let mut replayed = replayed_bytes(&found.events);
         if let Some(conflating) = self.conflating(durable, &selection) {
             let reach = durable.lock().state.reach();
             found.events = conflating.unreplaced(found.events, reach).await?;
@@ -148,8 +154,9 @@ impl Broker {
         let mut room = room.min(limit.saturating_sub(events.len()));
         let committed = self.log.committed();
         while cursor < committed && room > 0 && bytes < FETCH_BYTES_MAX && gap.is_none() {
-            let mut batch =
+            let (mut batch, bytes_read) =
                 self.read_for(durable, &selection, snapshot, cursor, committed, room).await?;
+            replayed += bytes_read;
             let passed = batch.damaged.unwrap_or(batch.cursor);
             let Some(sent) = lease(durable, token, &batch.events, passed) else { break };
             batch.events.retain(|event| {
@@ -177,7 +184,7 @@ impl Broker {
         durable.tell_graves();
         let attempts = attempts_of(attempts, &events);
         let scanned = (room > 0 || more_due).then_some(cursor);
-        Ok((Fetched { events, attempts, floor, gap }, scanned))
+        Ok((Fetched { events, attempts, floor, gap, replayed_bytes: replayed }, scanned))
     }
 
     /// The same of a durable with lanes.
@@ -195,7 +202,8 @@ impl Broker {
             let lanes::Next::Events(next) = found else {
                 let floor = durable.lock().state.floor();
                 let (events, attempts) = (Vec::new(), Vec::new());
-                return Ok((Fetched { events, attempts, floor, gap: None }, None));
+                let fetched = Fetched { events, attempts, floor, gap: None, replayed_bytes: 0 };
+                return Ok((fetched, None));
             };
             let leasing = Leasing::new(durable.clone(), &next);
             durable.tell_graves();
@@ -216,7 +224,9 @@ impl Broker {
         let passed = held.lanes().passed();
         drop(held);
         let attempts = attempts_of(next, &events);
-        Ok((Fetched { events, attempts, floor, gap }, has_room.then_some(passed)))
+        let replayed_bytes = replayed_bytes(&events);
+        let fetched = Fetched { events, attempts, floor, gap, replayed_bytes };
+        Ok((fetched, has_room.then_some(passed)))
     }
 
     fn conflating<'a>(
@@ -227,7 +237,7 @@ impl Broker {
         Conflating::of(&self.log, &durable.spec.options, selection)
     }
 
-    /// New events for a fetch: those that are wanted.
+    /// New events for a fetch: those that are wanted, and how many bytes of what was there before were read for them.
     async fn read_for(
         &self,
         durable: &Durable,
@@ -236,27 +246,28 @@ impl Broker {
         after: Cursor,
         until: Cursor,
         events: usize,
-    ) -> Result<Batch, ReadError> {
+    ) -> Result<(Batch, u64), ReadError> {
         if let Some(snapshot) = snapshot.filter(|snapshot| after < snapshot.until()) {
             let limit = ReadLimit { events, bytes: BATCH_BYTES_MAX };
             let mut batch = snapshot.next(&self.log, after, limit).await?;
+            let replayed = replayed_bytes(&batch.events);
             // Since it was gathered.
             let now = clock::now();
             batch.events.retain(|event| !has_expired(event, now));
-            return Ok(batch);
+            return Ok((batch, replayed));
         }
         if let Some(conflating) = self.conflating(durable, selection) {
             let limit = ReadLimit { events, bytes: FETCH_BYTES_MAX };
-            let (mut batch, _) = conflating.next(after, until, limit).await?;
+            let (mut batch, replayed) = conflating.next(after, until, limit).await?;
             let reach = durable.lock().state.reach();
             batch.events = conflating.unreplaced(batch.events, reach).await?;
-            return Ok(batch);
+            return Ok((batch, replayed));
         }
         let limit = ReadLimit { events, bytes: BATCH_BYTES_MAX };
         let mut batch = self.log.read(after, until, &durable.spec.options.filters, limit).await?;
-        let now = clock::now();
+        let (replayed, now) = (replayed_bytes(&batch.events), clock::now());
         batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
-        Ok(batch)
+        Ok((batch, replayed))
     }
 }
 

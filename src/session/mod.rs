@@ -403,7 +403,7 @@ impl Session {
             true => fetching.await,
             false => self.unless_revoked(fetching).await,
         }?;
-        self.replayed(replayed_bytes(&fetched.events));
+        self.replayed(fetched.replayed_bytes);
         Ok(fetched)
     }
 

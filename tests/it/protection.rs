@@ -416,6 +416,27 @@ async fn s7_who_has_the_past_searched_for_nothing_waits_too() {
         assert_eq!(read.json()["events"], json!([]));
         assert_eq!(http::get(&broker.public, &path).await.status, LIMITED, "{query}");
     }
+    for options in [
+        json!({"start": "first"}),
+        json!({"start": "first", "conflate_ms": 1}),
+        json!({"last_per_key": true}),
+    ] {
+        broker.terminate();
+        broker.restart();
+        let mut put = json!({"filters": ["a"], "types": ["never"]});
+        put.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let (path, headers) = ("/v1/subscriptions/none", [("content-type", "application/json")]);
+        let body = put.to_string();
+        let made =
+            http::request(&broker.public, Method::PUT, path, &headers, body.as_bytes()).await;
+        assert_eq!(made.status, 201, "{}", made.text());
+        let fetch = async || {
+            http::post_json(&broker.public, "/v1/subscriptions/none/fetch", &json!({})).await
+        };
+        assert_eq!(fetch().await.json()["events"], json!([]), "{put}");
+        assert_eq!(fetch().await.status, LIMITED, "{put}");
+        http::request(&broker.public, Method::DELETE, path, &[], b"").await;
+    }
     broker.terminate();
     broker.restart();
     let mut stream =
