@@ -5,6 +5,8 @@
 //! - A batch holds as many events as without: what is kept of it never is more, whatever was read for it.
 //! - Of a durable no event goes out, for the first time or again, where a newer one of its topic and key was
 //!   delivered or acknowledged before: a state never follows the one that has replaced it.
+//! - What has expired replaces nothing, also where it was delivered: nothing says later whether it was, and to come twice is
+//!   better than to be lost.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -140,24 +142,27 @@ impl<'a> Conflating<'a> {
         Ok((gathered.into_batch(cursor, None), replayed))
     }
 
-    /// Those of the events that no newer one up to `reach` has replaced. Nothing is read where `reach` is not
-    /// behind them.
+    /// Those of the events that no newer one up to `reach` has replaced; what has expired of them stays, for whoever settles
+    /// it. Nothing is read where `reach` is not behind them.
     pub(super) async fn newest(
         &self,
         mut events: Vec<Arc<Stored>>,
         reach: Cursor,
     ) -> Result<Vec<Arc<Stored>>, ReadError> {
         let mut newest: HashMap<Slot, u64> = HashMap::new();
-        for event in &events {
+        let now = clock::now();
+        let is_open = |event: &&Arc<Stored>| event.key().is_some() && !has_expired(event, now);
+        for event in events.iter().filter(is_open) {
             newest.extend(slot(event).map(|slot| (slot, event.offset().get())));
         }
-        let first = events.iter().find(|event| event.key().is_some());
+        let first = events.iter().find(is_open);
         let Some(mut cursor) = first.map(|first| first.offset().cursor()) else {
             return Ok(events);
         };
         while cursor < reach {
             let step = self.log.read(cursor, reach, self.filters, LOOK).await?;
-            for event in step.events.iter().filter(|event| self.selection.wants(event)) {
+            let open = step.events.iter().filter(is_open);
+            for event in open.filter(|event| self.selection.wants(event)) {
                 if let Some(offset) = slot(event).and_then(|slot| newest.get_mut(&slot)) {
                     *offset = event.offset().get().max(*offset);
                 }
@@ -166,7 +171,8 @@ impl<'a> Conflating<'a> {
             tokio::task::yield_now().await;
         }
         events.retain(|event| {
-            slot(event).is_none_or(|slot| newest.get(&slot) == Some(&event.offset().get()))
+            !is_open(&event)
+                || slot(event).and_then(|slot| newest.get(&slot)) == Some(&event.offset().get())
         });
         Ok(events)
     }

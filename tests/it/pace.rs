@@ -437,6 +437,42 @@ async fn a_state_never_comes_again_behind_one_that_has_replaced_it() {
 }
 
 #[tokio::test]
+async fn what_has_expired_replaces_nothing_that_comes_again() {
+    for mode in ["exclusive", "shared", "mirror"] {
+        let broker = Broker::start();
+        let mut publisher = Socket::open(&broker.public).await;
+        let mut reader = conflating(&broker, mode).await;
+        let old = publisher.publish(progress("a", 1)).await;
+        assert_eq!(of(&reader.events().await), [old]);
+        // The newer one expires before anybody gets it.
+        let act = async |action: &str| {
+            let path = format!("/v1/subscriptions/d/{action}");
+            let done = http::post_json(&broker.public, &path, &json!({})).await;
+            assert_eq!(done.status, 200, "{}", done.text());
+        };
+        act("pause").await;
+        let mut newer = progress("a", 2);
+        newer["ttl_ms"] = json!(1);
+        let newer = publisher.publish(newer).await;
+        while http::get(&broker.public, &format!("/v1/events/{newer}")).await.status != 404 {}
+        if mode != "mirror" {
+            reader.call("nack", json!({"subscription": 1, "offsets": [old]})).await;
+            act("resume").await;
+            let batch = reader.events().await;
+            assert_eq!((of(&batch), &batch["attempts"]), (vec![old], &json!({old.to_string(): 2})));
+            continue;
+        }
+        let other = publisher.publish(progress("b", 1)).await;
+        act("resume").await;
+        assert_eq!(of(&reader.events().await), [other]);
+        let answer = reader.call("ack", json!({"subscription": 1, "offsets": [other]})).await;
+        assert!(answer["acked"]["cursor"].as_u64().unwrap() < old, "{answer}");
+        let mut late = conflating(&broker, mode).await;
+        assert_eq!(of(&late.events().await), [old]);
+    }
+}
+
+#[tokio::test]
 async fn a_fetch_of_a_conflating_durable_gives_the_last_states() {
     let broker = Broker::start();
     let mut publisher = Socket::open(&broker.public).await;
