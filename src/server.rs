@@ -242,9 +242,12 @@ fn announce(server: &Server, demo: bool) {
     let _ = writeln!(out, "listening public={public} admin=http://{admin}");
     let _ = out.flush();
     if demo {
-        eprintln!("try it in a browser: {public}/");
-        eprintln!("or in two other terminals:");
-        eprintln!("  tidings --url {public} sub 'greetings.>' --after 0");
-        eprintln!("  tidings --url {public} pub greetings.world '{{\"hello\":\"world\"}}'");
+        let mut hints = std::io::stderr().lock();
+        let _ = writeln!(hints, "try it in a browser: {public}/\nor in two other terminals:");
+        let _ = writeln!(hints, "  tidings --url {public} sub 'greetings.>' --after 0");
+        let _ = writeln!(
+            hints,
+            "  tidings --url {public} pub greetings.world '{{\"hello\":\"world\"}}'"
+        );
     }
 }

@@ -346,6 +346,15 @@ impl DurableState {
 
     /// A session has gone or was superseded: everything it had, or all sessions, is due at once.
     pub fn release_of(&mut self, owner: Option<Token>) {
+        self.take_back(owner, true);
+    }
+
+    /// Its options change: everything is due at once. Nobody has failed, so what came for the last time dies of no such end.
+    pub fn release_unfailed(&mut self) {
+        self.take_back(None, false);
+    }
+
+    fn take_back(&mut self, owner: Option<Token>, counts: bool) {
         for (&offset, event) in &mut self.outstanding {
             match event.phase {
                 Phase::Waiting(_) | Phase::Dying => continue,
@@ -356,11 +365,11 @@ impl DurableState {
             self.due.extend(self.keys.back(offset));
             self.uncounted |= self.dead.is_limited();
             if self.dead.is_last(event.attempts) {
-                if event.phase != Phase::Sending {
+                // Of what is being sent nobody can say that the last delivery took place.
+                if counts && event.phase != Phase::Sending {
                     event.phase = self.dead.dies(offset, event.attempts, Cause::Detached);
                     continue;
                 }
-                // Nobody can say that the last delivery took place.
                 event.attempts = event.attempts.saturating_sub(1);
             }
             event.phase = Phase::Waiting(0);
@@ -370,6 +379,12 @@ impl DurableState {
         self.sending.retain(|offset| {
             outstanding.get(offset).is_some_and(|event| event.phase == Phase::Sending)
         });
+    }
+
+    /// What is above the floor is looked at once more, as after a restart.
+    pub fn look_again(&mut self) {
+        let remembered = self.to_ack_state("", 0, |at| at);
+        *self = DurableState::restore(&remembered, |at| at);
     }
 
     /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.

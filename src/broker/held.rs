@@ -156,13 +156,18 @@ impl Durable {
     /// delivered and acknowledged stays.
     pub fn changed(&self, spec: Arc<DurableSpec>) -> Arc<Durable> {
         let mut old = self.lock();
-        old.state.release();
+        old.state.release_unfailed();
         let mut changed = Durable::new(spec, &AckState::default(), old.paused, &self.graves);
         changed.receipts = self.receipts.clone();
         let mut new = changed.lock();
         new.state = old.state.clone();
         if changed.is_mirror() {
             new.state.forget_leases();
+        }
+        let by = |durable: &Durable| durable.spec.options.partition_by;
+        if by(self) != by(&changed) {
+            // Of what was given out nobody knows the keys.
+            new.state.look_again();
         }
         new.state.forget_ranks();
         set_limits(&mut new.state, &changed.spec);

@@ -54,7 +54,11 @@ fn log_to_stderr() -> anyhow::Result<()> {
             .map_err(|error| Usage::error(format!("TIDINGS_LOG=\"{text}\": {error}")))?,
         Err(_) => EnvFilter::new("info"),
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Where stderr is a file on a full disk, saying so there would panic.
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     if std::io::stderr().is_terminal() {
         subscriber.init();
     } else {

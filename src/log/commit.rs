@@ -181,8 +181,9 @@ impl Committer {
     fn seal(&mut self) {
         match self.log.seal() {
             Ok(_) => self.log.chores().into_iter().for_each(|chore| self.upkeep.push(chore)),
+            // The state of the log says so once; whoever waits asks again when something is done.
             Err(error @ (StorageError::Full { .. } | StorageError::Latched(_))) => {
-                tracing::warn!(%error, "the active segment was not sealed; it is asked for again");
+                tracing::debug!(%error, "the active segment is not sealed yet");
             }
             Err(error) => drop(self.latch(&error, false)),
         }

@@ -24,8 +24,10 @@ impl Upkeep {
         let thread =
             std::thread::Builder::new().name("tidings-upkeep".to_owned()).spawn(move || {
                 for chore in todo {
-                    run(chore);
-                    kept.send_replace(());
+                    // Who waits would ask again at once for what has no room yet.
+                    if run(chore) {
+                        kept.send_replace(());
+                    }
                 }
             })?;
         Ok(Upkeep { chores: Some(chores), thread: Some(thread) })
@@ -40,17 +42,20 @@ impl Upkeep {
             },
             None => chore,
         };
-        run(refused);
+        let _ = run(refused);
     }
 }
 
-fn run(chore: Chore) {
-    match chore.run() {
+/// Whether it is done.
+fn run(chore: Chore) -> bool {
+    let done = chore.run();
+    match &done {
         Ok(()) => {}
         // The state of the log says so once; this is tried twice a second.
         Err(error) if error.is_no_space() => tracing::debug!(%error, "no space yet"),
         Err(error) => tracing::warn!(%error, "upkeep of the log failed; it is tried again"),
     }
+    done.is_ok()
 }
 
 impl Drop for Upkeep {

@@ -23,7 +23,8 @@ impl Broker {
         topic: &Topic,
         upto: Cursor,
     ) -> Result<Removed, RetentionError> {
-        let mut removed = Removed::default();
+        // On a full disk this makes the room that sealing the rest needs.
+        let mut removed = self.erase_sealed(topic, upto).await?;
         let is_left = || {
             let info = self.log.topic(topic.as_str());
             info.is_some_and(|info| upto.covers(info.first))
@@ -32,12 +33,7 @@ impl Broker {
         let mut is_first = self.log.topic(SCHEDULED_TOPIC).is_some();
         while std::mem::take(&mut is_first) || is_left() {
             self.seal_upto(upto).await?;
-            let of = topic.clone();
-            let (controls, stop) = (self.controls.clone(), self.stop.clone());
-            let erasing = self.with_keeper(move |keeper| {
-                keeper.erase(&of, upto, &OfLedger { controls: &controls, stop: &stop })
-            });
-            let done = erasing.await?;
+            let done = self.erase_sealed(topic, upto).await?;
             removed += done;
             if done.events == 0 && is_left() {
                 tracing::error!(%topic, "the catalog has events of a topic that no segment has");
@@ -47,6 +43,16 @@ impl Broker {
         removed += self.erase_letters(topic, upto).await?;
         self.controls.forget_erased(topic, upto);
         Ok(removed)
+    }
+
+    /// The same in what is sealed already.
+    async fn erase_sealed(&self, topic: &Topic, upto: Cursor) -> Result<Removed, RetentionError> {
+        let of = topic.clone();
+        let (controls, stop) = (self.controls.clone(), self.stop.clone());
+        let erasing = self.with_keeper(move |keeper| {
+            keeper.erase(&of, upto, &OfLedger { controls: &controls, stop: &stop })
+        });
+        erasing.await
     }
 
     /// Waits until everything up to there is in sealed segments that can be worked on.

@@ -206,6 +206,9 @@ impl Model {
 
     /// Other options hold, for all that was not passed: what was not wanted is `done` where it had its turn.
     pub(super) fn change(&mut self, options: SubscribeOptions, done: impl Fn(u64) -> bool) {
+        // Nobody has failed: what came for the last time comes once more.
+        let out = self.items.iter_mut().filter(|item| item.status == Leased);
+        out.for_each(|item| item.status = Sending);
         self.end(|item| item.owner().is_some());
         let old = std::mem::replace(&mut self.options, options);
         self.life = Life::default();
