@@ -6,7 +6,12 @@
 //!   left without it. So a rule keeps at most what it says and at least half of it; where a segment has more than half of
 //!   it, up to that segment more. The active segment is counted in as if it were as full as the newest sealed one: room
 //!   for it is made before it is sealed.
-//! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may.
+//! - What the broker keeps for itself (acks, letters, presence, subscriptions, schedules) has a quarter of what the rule
+//!   for everything keeps, and is counted in there: so that it fills no disk where users publish little. What is still
+//!   needed of it stays.
+//! - A segment goes whole when all in it may go; it is rewritten when more than half of its events may. With what a pass
+//!   has left for it, those are rewritten where fewer may go, each once in ten passes: no rule waits for ever, and
+//!   many rules for one segment cost few rewrites.
 //! - Work of one pass is bounded: 64 segments dropped, `pass_bytes` of segments rewritten, one looked into.
 //! - Blocks on the disk: never to be called on the runtime or the commit thread.
 
@@ -44,6 +49,8 @@ use crate::clock;
 
 /// How many segments one pass drops at most.
 const DROPS_MAX: usize = 64;
+/// How many passes a segment is left alone that was rewritten, or found to have nothing that goes, unless most of it may go.
+const REST_PASSES: u64 = 10;
 
 /// How much of the disk the rule for everything keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +133,8 @@ struct Known {
     looked: Option<Looked>,
     /// Nothing could go when it was tried, with so many segments behind it.
     vain_at: Option<u64>,
+    /// Before this pass it is not rewritten for a few events.
+    rests_until: u64,
 }
 
 /// What a look into a segment found.
@@ -146,6 +155,8 @@ pub struct Keeper {
     clock: AgeClock,
     rules: Arc<Rules>,
     known: HashMap<(u64, u32), Known>,
+    /// How many there were.
+    passes: u64,
     stopped: bool,
 }
 
@@ -166,6 +177,7 @@ impl Keeper {
             clock: AgeClock::new(clock_ms, wall_ms, clock::monotonic()),
             rules: Arc::new(Rules::new(Default::default(), RetentionRule::default())),
             known: HashMap::new(),
+            passes: 0,
             stopped: false,
         }
     }
@@ -198,30 +210,40 @@ impl Keeper {
             self.rules = Arc::new(rules);
             self.known.clear();
         }
+        self.passes += 1;
         let sealed = self.log.trimmer().sealed();
         self.learn(&sealed)?;
         self.look(&sealed)?;
         let over = self.over(&sealed, now_ms);
         let mut plan = Plan { seal: self.wants_seal(now_ms)?, now_ms, ..Plan::default() };
-        let (mut drops, mut rewritten) = (0, 0);
+        let (mut drops, mut rewritten, mut few) = (0, 0, Vec::new());
         for (sealed, over) in sealed.into_iter().zip(over) {
             let Some(known) = self.known.get(&(sealed.base, sealed.generation)) else { continue };
-            let by_rule = known.goes_by_rule(&over, self.rules.default_index());
+            let own_is_over = over.last() == Some(&true);
+            let by_rule = known.goes_by_rule(&over);
             let whole = by_rule >= u64::from(sealed.records) && known.may_go_whole();
             let goes = by_rule.max(known.goes_by_itself(now_ms, sealed.records));
-            let rewrite = goes.saturating_mul(2) > u64::from(sealed.records)
-                && known.vain_at != Some(self.log.trimmer().sealed_end());
-            match (whole, rewrite) {
+            let may_try = known.vain_at != Some(self.log.trimmer().sealed_end());
+            let carries = known.acks > 0 || known.has_subscriptions;
+            let most = goes.saturating_mul(2) > u64::from(sealed.records) && may_try;
+            match (whole, most) {
                 (true, _) if drops < DROPS_MAX => drops += 1,
                 (false, true) if rewritten < self.pass_bytes => rewritten += sealed.bytes,
+                (false, false) if may_try && known.has_some(&over, self.passes) => {
+                    few.push(Work { sealed, whole, carries: carries && own_is_over, over });
+                    continue;
+                }
                 _ => continue,
             }
-            let carries = known.acks > 0 || known.has_subscriptions;
-            if carries {
-                plan.carry = plan.carry.max(Cursor::new(sealed.end - 1));
-            }
-            plan.work.push(Work { sealed, whole, carries, over });
+            plan.push(Work { sealed, whole, carries, over });
         }
+        for work in few {
+            if rewritten < self.pass_bytes {
+                rewritten += work.sealed.bytes;
+                plan.push(work);
+            }
+        }
+        plan.work.sort_by_key(|work| work.sealed.base);
         Ok(plan)
     }
 
@@ -269,7 +291,8 @@ impl Keeper {
     /// their moment, but for those that still do.
     ///
     /// # Errors
-    /// What the storage finds: damage, when it has gone through all other segments; another call goes on.
+    /// What the storage finds: damage, or no room where that left nothing to be done, when it has gone through all other
+    /// segments; another call goes on.
     pub fn erase(
         &mut self,
         topic: &Topic,
@@ -280,7 +303,7 @@ impl Keeper {
         let mut removed = Removed::default();
         let now_ms = self.now_ms();
         let trimmer = self.log.trimmer();
-        let mut damage = None;
+        let (mut damage, mut no_room) = (None, None);
         for sealed in trimmer.sealed() {
             let is_its = |name: &Topic| name == topic || name.as_str() == SCHEDULED_TOPIC;
             let has_it = trimmer.topics(sealed.base)?.iter().any(|(name, _)| is_its(name));
@@ -305,11 +328,16 @@ impl Keeper {
                 Err(error @ StorageError::Corrupt { .. }) => {
                     damage.get_or_insert(error);
                 }
+                // What goes behind it makes room, and another call goes on.
+                Err(error) if error.is_no_space() => {
+                    no_room.get_or_insert(error);
+                }
                 Err(error) => return Err(error),
             }
         }
         self.log.shared.tail.cut(upto);
-        damage.map_or(Ok(removed), Err)
+        let no_room = no_room.filter(|_| removed.events == 0);
+        damage.or(no_room).map_or(Ok(removed), Err)
     }
 
     fn rewrite(
@@ -329,7 +357,6 @@ impl Keeper {
         .collect();
         let fates = Fates {
             log: &self.log,
-            rules: &rules,
             over: &work.over,
             replaced: &replaced,
             plan,
@@ -366,6 +393,7 @@ impl Keeper {
         let end = self.log.trimmer().sealed_end();
         if let Some(known) = self.known.get_mut(&(sealed.base, sealed.generation)) {
             known.vain_at = Some(end);
+            known.rests_until = self.passes + REST_PASSES;
         }
     }
 
@@ -388,6 +416,7 @@ impl Keeper {
                 compacts: false,
                 looked: None,
                 vain_at: None,
+                rests_until: if it.generation > 0 { self.passes + REST_PASSES } else { 0 },
             };
             for (topic, count) in self.log.trimmer().topics(it.base)? {
                 known.count(&self.rules, topic.as_str(), count);
@@ -422,35 +451,46 @@ impl Keeper {
         Ok(())
     }
 
-    /// Of each segment, which rules it is over the limit of.
+    /// Of each segment, which rules it is over the limit of; last, whether it is over that of the broker's own events.
     fn over(&self, sealed: &[Sealed], now_ms: u64) -> Vec<Vec<bool>> {
+        let default = self.rules.default_index();
         let mut newer: Vec<(u64, u64)> = vec![(0, 0); self.rules.count()];
+        let (mut own, own_max) = (0, self.rules.get(default).max_bytes.map(|max| max / 4));
+        // Less than half of the limit: what is sealed is never all over it.
+        let active = |newest: &Sealed, events, max: Option<u64>| {
+            let most = max.map_or(0, |max| max.div_ceil(2).saturating_sub(1));
+            newest.bytes_of(events).min(most)
+        };
         if let Some(newest) = sealed.last()
             && let Some(known) = self.known.get(&(newest.base, newest.generation))
         {
             for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
-                // Less than half of the limit: what is sealed is never all over it.
-                let most = rule.max_bytes.map_or(0, |max| max.div_ceil(2).saturating_sub(1));
-                kept.1 = newest.bytes_of(*events).min(most);
+                kept.1 = active(newest, *events, rule.max_bytes);
             }
+            own = active(newest, known.own(), own_max);
         }
         let mut found = Vec::with_capacity(sealed.len());
         for it in sealed.iter().rev() {
             let Some(known) = self.known.get(&(it.base, it.generation)) else {
-                found.push(vec![false; self.rules.count()]);
+                found.push(vec![false; self.rules.count() + 1]);
                 continue;
             };
-            let mut over = Vec::with_capacity(newer.len());
-            for ((rule, events), kept) in self.rules.all().zip(&known.events).zip(&mut newer) {
+            let own_with = own + it.bytes_of(known.own());
+            let mut over = Vec::with_capacity(newer.len() + 1);
+            let rules = self.rules.all().zip(&known.events).zip(&mut newer);
+            for (index, ((rule, events), kept)) in rules.enumerate() {
                 let is_old =
                     rule.max_age_ms.is_some_and(|age| known.last_ms < now_ms.saturating_sub(age));
-                let bytes = it.bytes_of(*events);
-                let with = (kept.0.saturating_add(*events), kept.1.saturating_add(bytes));
+                let with = (kept.0 + *events, kept.1 + it.bytes_of(*events));
+                let taken = if index == default { own_with.min(own_max.unwrap_or(0)) } else { 0 };
                 let enough = rule.max_events.is_some_and(|max| kept.0 >= max)
-                    || rule.max_bytes.is_some_and(|max| is_over(kept.1, with.1, max));
+                    || rule.max_bytes.is_some_and(|max| is_over(kept.1, with.1, max - taken));
                 over.push(is_old || enough);
                 *kept = with;
             }
+            let own_is_over = own_max.is_some_and(|max| is_over(own, own_with, max));
+            over.push(own_is_over || over.get(default) == Some(&true));
+            own = own_with;
             found.push(over);
         }
         found.reverse();
@@ -485,12 +525,26 @@ impl Known {
         }
     }
 
+    /// How many the broker keeps for itself.
+    fn own(&self) -> u64 {
+        self.acks + self.dead + self.careful
+    }
+
+    /// Of how many the rules say that they go.
+    fn limited(&self, over: &[bool]) -> u64 {
+        self.events.iter().zip(over).filter(|(_, over)| **over).map(|(events, _)| events).sum()
+    }
+
     /// How many events may go by the rules alone, about.
-    fn goes_by_rule(&self, over: &[bool], default: usize) -> u64 {
-        let by_rule = self.events.iter().zip(over).filter(|(_, over)| **over);
-        let limited: u64 = by_rule.map(|(events, _)| events).sum();
-        let dead = if over.get(default) == Some(&true) { self.dead } else { 0 };
-        limited.saturating_add(dead + self.acks)
+    fn goes_by_rule(&self, over: &[bool]) -> u64 {
+        let own = if over.last() == Some(&true) { self.own() } else { self.acks };
+        self.limited(over).saturating_add(own)
+    }
+
+    /// Whether a few may go, and it is time to rewrite it for them.
+    fn has_some(&self, over: &[bool], pass: u64) -> bool {
+        let own = if over.last() == Some(&true) { self.own() } else { 0 };
+        self.limited(over) + own > 0 && pass >= self.rests_until
     }
 
     /// How many have expired or are replaced, at least: which they are only a look at each says, so that nothing is

@@ -170,6 +170,34 @@ async fn a_session_that_goes_counts_as_often_as_it_comes_back() {
 }
 
 #[tokio::test]
+async fn nothing_dies_of_a_change_of_options() {
+    let (broker, _) = broker_with(2).await;
+    let put = async |more: Value| {
+        let mut options = json!({"filters": ["a"], "start": "first", "max_deliveries": 1});
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let headers = [("content-type", "application/json")];
+        let (path, body) = ("/v1/subscriptions/d", options.to_string());
+        let put = http::request(&broker.public, Method::PUT, path, &headers, body.as_bytes()).await;
+        assert!(put.status.is_success(), "{}", put.text());
+    };
+    put(json!({})).await;
+    let fetched = post(&broker, "fetch", json!({"wait": "10s"})).await.json();
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()), [1, 2]);
+    put(json!({"max_in_flight": 500})).await;
+    // Whoever had them may still say that they are done.
+    let acked = post(&broker, "ack", json!({"offsets": [1]})).await;
+    assert_eq!(acked.json()["cursor"], 1, "{}", acked.text());
+    let fetched = post(&broker, "fetch", json!({"wait": "10s"})).await.json();
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()), [2]);
+    let state = state(&broker).await;
+    assert_eq!((&state["dead"], &state["in_flight"]), (&json!(0), &json!(1)), "{state}");
+    // What is no longer wanted leaves no letter either.
+    put(json!({"filters": ["b"]})).await;
+    let letters = http::get(&broker.public, "/v1/topics/$dead.d/events").await.json();
+    assert_eq!(letters["events"], json!([]), "{letters}");
+}
+
+#[tokio::test]
 async fn fetchers_let_events_die_too() {
     let (broker, _) = broker_with(2).await;
     let options =

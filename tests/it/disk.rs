@@ -366,6 +366,38 @@ async fn g6_a_full_disk_refuses_publishes_keeps_reads_and_acks_and_recovers() {
 }
 
 #[tokio::test]
+async fn g6_an_erasure_makes_room_on_a_full_disk() {
+    let Some((_disk, broker)) = on_a_small_disk(12 << 20) else { return };
+    let kept = http::post_json(&broker.public, "/v1/events", &json!({"topic": "b"})).await;
+    assert_eq!(kept.status, 201, "{}", kept.text());
+    let (stored, refusal) = fill(&broker, 0).await;
+    assert_eq!(refusal.status, 503, "{}", refusal.text());
+    let path = "/v1/topics/a";
+    let erased = http::request(&broker.public, Method::DELETE, path, &[], b"").await;
+    assert_eq!((erased.status.as_u16(), &erased.json()["erased"]), (200, &json!(true)));
+    eventually("publishes are taken again", async || {
+        publish(&broker, stored + 1).await.status == 201
+    })
+    .await;
+    assert_eq!(read_all(&broker).await, [stored + 1]);
+}
+
+/// A log that cannot be written to is no reason to end.
+#[tokio::test]
+async fn g6_a_broker_lives_on_where_its_stderr_takes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut broker = Broker::stopped(dir.path(), &[]);
+    let mut command = broker.command();
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    command.stderr(full).env("TIDINGS_LOG", "debug");
+    broker.run(command);
+    for n in 0..3 {
+        assert_eq!(publish(&broker, n).await.status, 201);
+    }
+    assert_eq!(http::get(&broker.admin, "/readyz").await.status, 200);
+}
+
+#[tokio::test]
 async fn a_full_disk_takes_leaves_and_refuses_joins() {
     let Some((disk, broker)) = on_a_small_disk(12 << 20) else { return };
     let ballast = disk.outside("ballast");

@@ -5,6 +5,7 @@ use std::path::Path;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::scheduled::in_ms;
 use crate::util::{
     Broker, eventually,
     http::{self, Answer},
@@ -445,12 +446,13 @@ async fn g18_an_older_value_does_not_come_back_when_the_newest_has_expired_and_g
 
 #[tokio::test]
 async fn g18_an_older_value_does_not_come_back_when_a_limit_has_taken_the_newest() {
-    let mut broker = broker(&["retention.rules=st.> max_events=10"]);
+    let mut broker = broker(&["retention.rules=st.> max_events=10", "retention.every=2s"]);
     let mut socket = Socket::open(&broker.public).await;
     let value = |data: &str| json!({"topic": "st.1", "data": data, "key": "A"});
     let older = socket.publish(value("a1")).await;
-    // The segment that it stands in is kept for what else there is; that of the newer one goes whole.
-    publish(&broker, &["fill"], 30).await;
+    // The segment that it stands in has just been rewritten and rests; that of the newer one goes whole.
+    publish(&broker, &["fill", "wrong"], 30).await;
+    call(&broker, Method::DELETE, "/v1/topics/wrong", &json!(null)).await;
     publish(&broker, &["st.2"], 20).await;
     let newer = socket.publish(value("a2")).await;
     publish(&broker, &["st.2"], 60).await;
@@ -466,6 +468,48 @@ async fn g18_an_older_value_does_not_come_back_when_a_limit_has_taken_the_newest
     socket = Socket::open(&broker.public).await;
     socket.publish(value("a3")).await;
     assert_eq!(newest(&broker, Some("A")).await, [Some(json!("a3")), Some(json!("a3"))]);
+}
+
+#[tokio::test]
+async fn g18_a_rule_for_a_few_events_among_many_is_kept_too() {
+    let rules = "retention.rules=few.a max_events=10, few.b max_age=1s";
+    let broker = broker(&[rules]);
+    let topics = ["few.a", "few.b", "many.1", "many.2", "many.3", "many.4"];
+    publish(&broker, &topics, 240).await;
+    eventually("old ones go", async || all(&broker, "few.b").await.is_empty()).await;
+    let count = async || all(&broker, "few.a").await.len();
+    // And up to a segment more: the one that is written has not gone by.
+    eventually("those beyond the limit go", async || count().await <= 10 + 16).await;
+    assert!(count().await >= 10);
+    assert_eq!(all(&broker, "many.*").await.len(), 160);
+}
+
+#[tokio::test]
+async fn what_the_broker_keeps_for_itself_counts_against_the_limit_of_the_disk() {
+    const MAX: u64 = 1 << 20;
+    let broker = broker(&[&format!("retention.max_bytes={MAX}")]);
+    let kept = publish(&broker, &["kept"], 20).await;
+    let mut socket = Socket::open(&broker.public).await;
+    // Three times the limit, of which nothing is needed any more.
+    for n in 0..400 {
+        let later = json!({"topic": "later", "data": body(n), "deliver_at": in_ms(3_600_000)});
+        let answer = socket.call("publish", later).await;
+        let offset = &answer["scheduled"]["offset"];
+        let answer = socket.call("cancel", json!({"offset": offset})).await;
+        assert!(answer["cancelled"].is_object(), "{answer}");
+        let options =
+            json!({"filters": ["room"], "presence": {"data": {"text": "x".repeat(3000)}}});
+        let answer = socket.call("subscribe", options).await;
+        let subscription = &answer["subscribed"]["subscription"];
+        socket.call("unsubscribe", json!({"subscription": subscription})).await;
+    }
+    let bytes = async || {
+        let status = http::get(&broker.public, "/v1/status").await.json();
+        status["log"]["bytes"].as_u64().unwrap()
+    };
+    let is_small = async || bytes().await <= MAX / 4 + 20 * 4200 + 2 * 65536;
+    eventually("it has gone", is_small).await;
+    assert_eq!(all(&broker, "kept").await, kept, "what users published is far below the limit");
 }
 
 #[tokio::test]

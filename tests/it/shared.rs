@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::util::{
@@ -222,6 +223,31 @@ async fn g3_events_of_one_key_stay_in_order_among_members() {
     }
     assert!(by.len() > 1, "one did it all");
     workers.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn what_was_given_out_keeps_the_order_of_a_key_that_comes_to_count() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    drop(member(&broker, json!({})).await);
+    publish(&mut publisher, 1, 10, |_| json!("k")).await;
+    let fetch = async || {
+        let (path, body) = ("/v1/subscriptions/d/fetch", json!({"limit": 8}));
+        let fetched = http::post_json(&broker.public, path, &body).await.json();
+        numbers(fetched["events"].as_array().unwrap())
+    };
+    assert_eq!(fetch().await, [1, 2, 3, 4, 5, 6, 7, 8]);
+    let mut options = json!({"filters": ["jobs"], "mode": "shared", "partition_by": "key"});
+    let (path, headers) = ("/v1/subscriptions/d", [("content-type", "application/json")]);
+    let body = options.to_string();
+    let put = http::request(&broker.public, Method::PUT, path, &headers, body.as_bytes()).await;
+    assert_eq!(put.status, 200, "{}", put.text());
+    assert_eq!(fetch().await, [1, 2, 3, 4, 5, 6, 7, 8], "it was changed, so they come again");
+    // The others of that key wait for these, and only what has another one comes.
+    options.as_object_mut().unwrap().remove("filters");
+    let mut other = member(&broker, options).await;
+    publish(&mut publisher, 11, 11, |_| json!("another")).await;
+    assert_eq!(numbers(&other.take(1).await), [11]);
 }
 
 #[tokio::test]

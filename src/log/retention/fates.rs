@@ -14,11 +14,7 @@ use tidings_proto::{
 };
 use tidings_storage::{Fate, Seen};
 
-use super::{
-    Needs, Plan,
-    covers::Covers,
-    rules::{Class, Rules},
-};
+use super::{Needs, Plan, covers::Covers, rules::Class};
 use crate::log::{LogHandle, codec};
 
 /// Whether older segments have something, by topic and key.
@@ -27,7 +23,6 @@ pub(super) type Older = HashMap<(Box<str>, Box<[u8]>), bool>;
 /// What decides over each event of a segment that is rewritten.
 pub(super) struct Fates<'a> {
     pub(super) log: &'a LogHandle,
-    pub(super) rules: &'a Rules,
     pub(super) over: &'a [bool],
     pub(super) replaced: &'a HashSet<Offset>,
     pub(super) plan: &'a Plan,
@@ -48,21 +43,15 @@ impl Fates<'_> {
             Class::Rule(_) => self.of_rule(seen),
             Class::Acks if self.plan.carry.covers(seen.offset) => Fate::Pass,
             Class::Acks => Fate::Keep,
-            Class::Dead if self.is_over(self.rules.default_index()) && !self.is_needed(seen) => {
-                Fate::Trim
-            }
+            Class::Dead if self.own_is_over() && !self.is_needed(seen) => Fate::Trim,
             Class::Presence
-                if self.is_over(self.rules.default_index())
+                if self.own_is_over()
                     && !self.needs.is_listed(seen.topic, seen.offset)
                     && !self.is_leave_of_older(seen) =>
             {
                 Fate::Trim
             }
-            Class::Scheduled
-                if self.is_over(self.rules.default_index()) && !self.is_awaited(seen) =>
-            {
-                Fate::Pass
-            }
+            Class::Scheduled if self.own_is_over() && !self.is_awaited(seen) => Fate::Pass,
             Class::Dead | Class::Presence | Class::Scheduled => Fate::Keep,
             Class::Careful => self.of_careful(seen),
         }
@@ -70,6 +59,10 @@ impl Fates<'_> {
 
     fn is_over(&self, index: usize) -> bool {
         self.over.get(index) == Some(&true)
+    }
+
+    fn own_is_over(&self) -> bool {
+        self.over.last() == Some(&true)
     }
 
     fn of_rule(&self, seen: &Seen<'_>) -> Fate {

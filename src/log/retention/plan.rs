@@ -15,6 +15,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    pub(super) fn push(&mut self, work: Work) {
+        if work.carries {
+            self.carry = self.carry.max(Cursor::new(work.sealed.end - 1));
+        }
+        self.work.push(work);
+    }
+
     /// Leaves out what needs states beyond this to be written anew; with `None` what needs any.
     pub fn carry_at_most(&mut self, upto: Option<Cursor>) {
         let upto = upto.unwrap_or(Cursor::START);
@@ -43,7 +50,7 @@ pub(super) struct Work {
     pub(super) whole: bool,
     /// States of durables stand in it.
     pub(super) carries: bool,
-    /// By rule, whether it is over its limit.
+    /// By rule, whether it is over its limit; last, whether the broker's own events are over theirs.
     pub(super) over: Vec<bool>,
 }
 

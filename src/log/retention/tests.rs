@@ -98,9 +98,14 @@ fn publish(handle: &LogHandle, committer: &mut Stepped, event: &NewEvent) {
 /// A log with sealed segments, in each of which two of three events are on the topic `gone`; kept by keepers of which one
 /// pass may rewrite so many bytes.
 fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
+    log_in_turn(&["gone", "kept", "gone"], pass_bytes)
+}
+
+/// The same with these topics in turn.
+fn log_in_turn(topics: &[&str], pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
     let retention = Options { pass_bytes, ..Options::nothing() };
     let (handle, mut committer) = log_with(&retention);
-    for topic in ["gone", "kept", "gone"].iter().cycle() {
+    for topic in topics.iter().cycle() {
         if handle.trimmer().sealed().len() == SEGMENTS {
             break;
         }
@@ -116,10 +121,7 @@ fn log_of_two_topics(pass_bytes: u64) -> (LogHandle, Stepped, Keeper) {
 
 /// All on the topic `gone` may go.
 fn rules() -> Rules {
-    let filter = Filter::parse("gone").unwrap();
-    let rule = RetentionRule { max_events: Some(0), ..RetentionRule::default() };
-    let rules = [(filter.to_string(), (filter, rule))].into();
-    Rules::new(rules, RetentionRule::default())
+    Rules::new([none_of("gone")].into(), RetentionRule::default())
 }
 
 /// Passes until there is nothing to do: of each the bytes of the segments that it rewrote, and what it took out.
@@ -134,6 +136,37 @@ fn passes(keeper: &mut Keeper) -> Vec<(Vec<u64>, Removed)> {
         let bytes = plan.work.iter().map(|work| work.sealed.bytes).collect();
         done.push((bytes, keeper.carry_out(&plan, &Nobody).unwrap()));
     }
+}
+
+/// A rule by which nothing of this topic stays.
+fn none_of(topic: &str) -> (String, (Filter, RetentionRule)) {
+    let filter = Filter::parse(topic).unwrap();
+    let rule = RetentionRule { max_events: Some(0), ..RetentionRule::default() };
+    (filter.to_string(), (filter, rule))
+}
+
+#[test]
+fn a_rule_for_a_few_events_of_each_segment_is_kept_as_well_and_costs_one_rewrite_of_each() {
+    let (handle, _committer, mut keeper) = log_in_turn(&["gone", "kept", "kept", "late"], 1);
+    let done = passes(&mut keeper);
+    // One a pass, as no more is left for them.
+    assert_eq!(done.len(), SEGMENTS, "{done:?}");
+    let is_left = |topic: &str| {
+        handle.trimmer().sealed().iter().any(|it| {
+            let topics = handle.trimmer().topics(it.base).unwrap();
+            topics.iter().any(|(name, count)| name.as_str() == topic && *count > 0)
+        })
+    };
+    assert!(!is_left("gone") && is_left("kept") && is_left("late"));
+    // Another rule for what is in the same segments waits until they have rested.
+    let both = || Rules::new([none_of("gone"), none_of("late")].into(), RetentionRule::default());
+    let begun = keeper.passes;
+    while is_left("late") {
+        let plan = keeper.plan(both()).unwrap();
+        keeper.carry_out(&plan, &Nobody).unwrap();
+        assert!(keeper.passes < begun + 100, "it never goes");
+    }
+    assert!(keeper.passes >= begun + super::REST_PASSES, "{} passes", keeper.passes - begun);
 }
 
 #[test]
