@@ -381,12 +381,6 @@ impl DurableState {
         });
     }
 
-    /// What is above the floor is looked at once more, as after a restart.
-    pub fn look_again(&mut self) {
-        let remembered = self.to_ack_state("", 0, |at| at);
-        *self = DurableState::restore(&remembered, |at| at);
-    }
-
     /// From here on nothing is leased: the cursor is the floor, and what is above it is acknowledged or not.
     pub fn forget_leases(&mut self) {
         let (floor, ranges) = (self.floor(), self.acked_ranges());

@@ -122,18 +122,7 @@ impl Broker {
         limit: usize,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
-        let (again, mut cursor) = {
-            let mut held = durable.lock();
-            let again = match mirror {
-                true => Vec::new(),
-                false => {
-                    let most = limit.min(durable.room_again(&held, token));
-                    held.state.deliver_again(clock::monotonic_ms(), most, token)
-                }
-            };
-            let cursor = if mirror { held.state.floor() } else { held.state.cursor() };
-            (again, cursor)
-        };
+        let (again, mut cursor) = due_again(durable, token, limit);
         durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
         let mut leasing = Leasing::new(durable.clone(), &again);
@@ -269,6 +258,17 @@ impl Broker {
         batch.events.retain(|event| selection.wants(event) && !has_expired(event, now));
         Ok((batch, replayed))
     }
+}
+
+/// What is due again goes to this one, as far as it has room; and behind which place the new begins.
+fn due_again(durable: &Durable, token: Token, limit: usize) -> (Vec<(u64, u32)>, Cursor) {
+    let mut held = durable.lock();
+    if durable.is_mirror() {
+        return (Vec::new(), held.state.floor());
+    }
+    let most = limit.min(durable.room_again(&held, token));
+    let again = held.state.deliver_again(clock::monotonic_ms(), most, token);
+    (again, held.state.cursor())
 }
 
 /// How many new events this one may be given.

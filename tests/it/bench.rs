@@ -188,8 +188,8 @@ fn acks_of_both_kinds_are_measured_in_every_encoding() {
 #[test]
 fn acks_are_measured_in_rounds_with_other_durables() {
     let broker = Broker::start();
-    let line =
-        "acks --durables 6 --connections 2 --topics 2 --deliveries 100 --seconds 2 --rounds 3";
+    let line = "acks --durables 6 --connections 2 --topics 2 --deliveries 100 --seconds 2 --rounds 3 \
+                --linger-ms 20";
     let measured = &bench(&broker, line)[0];
     // Durables of the round before would have got what was published in the first half of the next.
     assert_eq!(measured["deliveries"], measured["events"].as_u64().unwrap() * 3, "{measured}");

@@ -60,4 +60,9 @@ impl DurableState {
             redriven: self.dead.unseen().collect(),
         }
     }
+    /// What is above the floor is looked at once more, as after a restart.
+    pub fn look_again(&mut self) {
+        let remembered = self.to_ack_state("", 0, |at| at);
+        *self = DurableState::restore(&remembered, |at| at);
+    }
 }

@@ -60,6 +60,9 @@ pub struct Args {
     /// How many events may be under way to who gets them.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = at_least_one())]
     pub in_flight: u64,
+    /// `linger_ms` of all subscriptions: how long a batch waits for more, so that there are fewer of them and fewer acks.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub linger_ms: u64,
     /// How long is published in a round: one half without acks, the other with them.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
     pub seconds: u64,
@@ -185,6 +188,7 @@ async fn attach(
         let mut lines = Vec::new();
         for number in (first..made.count).step_by(step) {
             let mut options = made.options(number)?;
+            options.linger_ms = args.linger_ms;
             options.durable = acks.map(|_| made.name(number));
             let subscription = socket.begin(options).await?;
             lines.push(Line::new(subscription, made.group(number)));
@@ -274,6 +278,7 @@ fn report(args: &Args, rounds: &[Round]) -> anyhow::Result<Report> {
     report.set("connections", args.connections.min(args.durables));
     report.set("topics", args.topics.min(args.durables));
     report.set("size", args.size);
+    report.set("linger_ms", args.linger_ms);
     report.set("rounds", args.rounds);
     report.set("asked_deliveries_per_second", args.deliveries);
     let with = || rounds.iter().map(|round| &round.with);

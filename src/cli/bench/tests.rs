@@ -10,7 +10,7 @@ fn parses(words: &[&str]) -> bool {
 
 #[test]
 fn an_option_is_taken_or_refused() {
-    const OPTIONS: [&str; 16] = [
+    const OPTIONS: [&str; 17] = [
         "--events",
         "--size",
         "--connections",
@@ -27,6 +27,7 @@ fn an_option_is_taken_or_refused() {
         "--page",
         "--attach",
         "--rounds",
+        "--linger-ms",
     ];
     for (command, taken) in [
         (&["pub"][..], "--events --size --topics --seconds --connections --in-flight --rate"),
@@ -35,7 +36,7 @@ fn an_option_is_taken_or_refused() {
         (&["resume", "--no-publish"], "--seconds"),
         (
             &["acks"],
-            "--durables --connections --topics --deliveries --size --in-flight --seconds --rounds",
+            "--durables --connections --topics --deliveries --size --in-flight --seconds --rounds --linger-ms",
         ),
         (&["agents"], "--agents --rate --dashboards --seconds"),
         (&["durables"], "--durables --lag --topics --size --page --attach --seconds"),
