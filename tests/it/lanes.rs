@@ -102,6 +102,50 @@ async fn g3_at_a_rate_batches_are_small_keep_the_order_and_let_what_is_urgent_ov
 }
 
 #[tokio::test]
+async fn what_comes_again_has_its_lane_over_a_change_of_options() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 40).await;
+    let put = async |more: Value| {
+        let mut options = json!({"filters": ["jobs"], "start": "first"});
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = http::put_json(&broker.public, "/v1/subscriptions/d", &options).await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+    };
+    // All there is, with whoever asks: what comes again and what is new are two answers.
+    let fetch_all = async || {
+        let mut all = Vec::new();
+        loop {
+            let answer = post(&broker, "fetch", json!({"limit": 100})).await;
+            let some = offsets(answer["events"].as_array().unwrap());
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
+    };
+    let mut urgent = Vec::new();
+    for (nth, more) in [
+        json!({}),
+        // From the order of the log to lanes, from lanes to lanes, and back.
+        json!({"order": "priority"}),
+        json!({"order": "priority", "max_in_flight": 999}),
+        json!({"order": "priority", "ack_wait_ms": 60_000}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        put(more).await;
+        if nth > 0 {
+            urgent.extend(publish(&mut publisher, "urgent", 1).await);
+        }
+        assert_eq!(fetch_all().await, in_turn(&[&urgent, &low], 40 + nth), "change {nth}");
+    }
+    put(json!({})).await;
+    assert_eq!(fetch_all().await, [low, urgent].concat());
+}
+
+#[tokio::test]
 async fn g3_nothing_is_lost_or_repeated_over_kills() {
     let mut broker = Broker::start();
     let mut publisher = Socket::open(&broker.public).await;
