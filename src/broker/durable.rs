@@ -312,6 +312,7 @@ impl DurableState {
             if let Some(event) = self.outstanding.get_mut(&offset)
                 && event.phase == Phase::Sending
             {
+                self.redelivered = self.redelivered.saturating_sub(u64::from(event.attempts > 1));
                 event.attempts = event.attempts.saturating_sub(1);
                 event.phase = Phase::Waiting(0);
                 self.due.insert(offset);

@@ -165,11 +165,14 @@ impl Durable {
             new.state.forget_leases();
         }
         let by = |durable: &Durable| durable.spec.options.partition_by;
-        if by(self) != by(&changed) {
-            // Of what was given out nobody knows the keys.
+        let is_ranked = changed.is_by_priority();
+        if by(self) != by(&changed) || is_ranked && !self.is_by_priority() {
+            // Of what was given out nobody knows the keys, or the lanes.
             new.state.look_again();
         }
-        new.state.forget_ranks();
+        if !is_ranked {
+            new.state.forget_ranks();
+        }
         set_limits(&mut new.state, &changed.spec);
         new.durable_floor = old.durable_floor;
         drop(new);

@@ -6,10 +6,7 @@
 //! - What comes again has its lane too: it goes before what is new and lower, and has its turn as the oldest.
 //! - Far more acknowledged above the floor than can be remembered, the oldest go first until the floor has risen.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use tidings_proto::{Cursor, Filters, Offset, Priority};
 
@@ -40,6 +37,8 @@ const NEAR: u64 = 1024;
 pub(super) struct Lanes {
     lanes: [Lane; 4],
     turn: u32,
+    /// The turn of the oldest waits for room: what goes out meanwhile does not count.
+    keeps_turn: bool,
 }
 
 #[derive(Debug)]
@@ -62,7 +61,7 @@ impl Lanes {
     /// Nothing is known of what comes after `floor`.
     pub(super) fn new(floor: Cursor) -> Lanes {
         let lane = || Lane { at: floor, waiting: VecDeque::new() };
-        Lanes { lanes: [lane(), lane(), lane(), lane()], turn: 0 }
+        Lanes { lanes: [lane(), lane(), lane(), lane()], turn: 0, keeps_turn: false }
     }
 
     /// Everything up to here is known, and waits or was looked at.
@@ -156,7 +155,7 @@ impl Lanes {
             let Some(offset) = lane.waiting.pop_front() else { break };
             // Done or taken in an earlier life of the lanes.
             if state.is_new(offset) {
-                self.turn = (self.turn + 1) % OLDEST_EVERY;
+                self.went_out(1);
                 picked.push((offset, u8::try_from(rank).unwrap_or(u8::MAX)));
             }
         }
@@ -183,6 +182,17 @@ impl Lanes {
     fn went_out(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(OLDEST_EVERY);
         self.turn = self.turn.saturating_add(count) % OLDEST_EVERY;
+        self.keeps_turn = false;
+    }
+
+    /// So many of those, the last ones, did not go out after all: it is the turn of the first of them again.
+    pub(super) fn gave_back(&mut self, count: usize) {
+        if self.keeps_turn {
+            return;
+        }
+        for _ in 0..count {
+            self.turn = self.turn.checked_sub(1).unwrap_or(OLDEST_EVERY - 1);
+        }
     }
 }
 
@@ -304,7 +314,10 @@ fn take_again(
         if more.is_empty() {
             break;
         }
-        held.lanes().went_out(if keeps_turn { 0 } else { more.len() });
+        match keeps_turn {
+            true => held.lanes().keeps_turn = true,
+            false => held.lanes().went_out(more.len()),
+        }
         again.extend(more);
     }
     again
@@ -359,24 +372,15 @@ pub(super) async fn read_taken(
     bytes_max: usize,
     selection: &Selection,
 ) -> Result<Taken, ReadError> {
-    let mut offsets: Vec<Offset> =
-        next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-    offsets.sort_unstable();
+    // In the order they are to go out in: what there is no room for is the last of it.
+    let offsets = next.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
     let mut found = log.get_many(offsets, bytes_max).await?;
     let mut rest = found.damaged.drain(..);
     let damaged = rest.next();
     found.left.extend(rest);
-    let (mut events, _) = leasing.taken(found.events, next, &found.left, selection);
+    let (events, _) = leasing.taken(found.events, next, &found.left, selection);
     leasing.done();
-    sort(&mut events, next);
     Ok(Taken { events, damaged })
-}
-
-/// Puts events that were read by offset into the order they are to go out in.
-fn sort(events: &mut [Arc<Stored>], order: &[(u64, u32)]) {
-    let places: HashMap<u64, usize> =
-        order.iter().enumerate().map(|(place, (offset, _))| (*offset, place)).collect();
-    events.sort_by_key(|event| places.get(&event.offset().get()).copied());
 }
 
 #[cfg(test)]

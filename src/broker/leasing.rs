@@ -60,7 +60,7 @@ impl Leasing {
             // Another may wait for the room.
             held.wake_all();
         }
-        held.state.give_back(left.iter().map(|offset| offset.get()));
+        held.give_back(left.iter().map(|offset| offset.get()));
         let more_due = held.state.next_due() == Some(0);
         drop(held);
         self.offsets = events.iter().map(|event| event.offset().get()).collect();
@@ -72,7 +72,7 @@ impl Drop for Leasing {
     fn drop(&mut self) {
         if !self.offsets.is_empty() {
             let mut held = self.durable.lock();
-            held.state.give_back(self.offsets.drain(..));
+            held.give_back(self.offsets.drain(..));
             held.wake_all();
         }
     }

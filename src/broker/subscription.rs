@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     clock,
-    log::{Batch, LogHandle, ReadError, ReadLimit, Stored},
+    log::{Batch, LogHandle, ReadError, ReadLimit, Stored, codec::BATCH_ENVELOPE_BYTES},
     metrics,
 };
 
@@ -241,6 +241,14 @@ impl Subscription {
         usize::try_from(self.events_max).unwrap_or(usize::MAX)
     }
 
+    /// How much the next batch has at most. What comes again is taken before it is known how large it is: no more
+    /// events than may be in so many bytes.
+    fn batch_limit(&self) -> ReadLimit {
+        let bytes = self.bandwidth.as_ref().map_or(BATCH_BYTES_MAX, |it| it.batch_bytes());
+        let events = self.events_max().min(bytes.div_ceil(BATCH_ENVELOPE_BYTES));
+        ReadLimit { events, bytes }
+    }
+
     /// The durable it is attached to.
     pub fn durable(&self) -> Option<(&Arc<Durable>, Token)> {
         self.durable.as_ref().map(|attachment| (&attachment.durable, attachment.token))
@@ -354,8 +362,7 @@ impl Subscription {
 
     /// The next batch.
     async fn read(&mut self, until: Cursor, events_max: usize) -> Result<Batch, ReadError> {
-        let bytes = self.bandwidth.as_ref().map_or(BATCH_BYTES_MAX, |it| it.batch_bytes());
-        let limit = ReadLimit { events: events_max, bytes };
+        let limit = ReadLimit { events: events_max, ..self.batch_limit() };
         let passed = self.snapshot.take_if(|snapshot| self.cursor >= snapshot.until());
         if let (Some(_), Some(attachment)) = (passed, &self.durable) {
             attachment.durable.first_state.is_done().await;

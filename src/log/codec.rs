@@ -20,6 +20,9 @@ use uuid::Uuid;
 
 use super::commit::Draft;
 
+/// What an event adds to a batch beside its body, about. Bytes.
+pub const BATCH_ENVELOPE_BYTES: usize = 160;
+
 /// A committed event in memory: its record, and its encodings once somebody has asked for them.
 #[derive(Debug)]
 pub struct Stored {
@@ -180,8 +183,7 @@ impl Stored {
 
     /// What it adds to a batch, about: a read stops at so many bytes.
     pub fn batch_bytes(&self) -> usize {
-        const ENVELOPE_BYTES: usize = 160;
-        self.record.body.len() + ENVELOPE_BYTES
+        self.record.body.len() + BATCH_ENVELOPE_BYTES
     }
 
     /// How many bytes of memory it takes, about, once it is encoded; up to twice that in all encodings.

@@ -389,7 +389,7 @@ impl LogHandle {
         Some(Batch { events, cursor, damaged: None })
     }
 
-    /// The events at these offsets, rising, until they have `bytes_max` together.
+    /// The events at these offsets, in this order, until they have `bytes_max` together.
     ///
     /// # Errors
     /// What the storage finds, see [`StorageError`].
@@ -401,19 +401,18 @@ impl LogHandle {
         let committed = self.committed();
         let mut several = Several::default();
         let mut offsets = offsets.into_iter().filter(|offset| committed.covers(*offset)).peekable();
-        // What is on disk alone is older than all that is in memory.
-        let mut old = Vec::new();
-        while let Some(offset) = offsets.next_if(|offset| self.shared.tail.get(*offset).is_none()) {
-            old.push(offset);
-        }
-        if !old.is_empty() {
-            several = self.on_disk(move |reader| Several::read(reader, old, bytes_max)).await?;
-        }
-        for offset in offsets {
-            match self.shared.tail.get(offset) {
-                Some(event) if several.bytes < bytes_max => several.push(event),
-                // No room any more; or it has left the memory meanwhile, and comes with the next call.
-                _ => several.left.push(offset),
+        while let Some(offset) = offsets.next() {
+            if several.bytes >= bytes_max {
+                several.left.push(offset);
+            } else if let Some(event) = self.shared.tail.get(offset) {
+                several.push(event);
+            } else {
+                // Those that follow and are on disk alone are read with it.
+                let mut old = vec![offset];
+                while let Some(next) = offsets.next_if(|it| self.shared.tail.get(*it).is_none()) {
+                    old.push(next);
+                }
+                several = self.on_disk(move |reader| several.read(reader, old, bytes_max)).await?;
             }
         }
         Ok(several)
@@ -548,7 +547,7 @@ pub struct Batch {
 /// What a read of single events found.
 #[derive(Debug, Default)]
 pub struct Several {
-    /// The events that are there, by offset.
+    /// The events that are there, in the order they were asked for.
     pub events: Vec<Arc<Stored>>,
     /// Those that are there and cannot be read.
     pub damaged: Vec<Offset>,
@@ -559,33 +558,34 @@ pub struct Several {
 
 impl Several {
     fn push(&mut self, event: Arc<Stored>) {
-        self.bytes += event.record().body.len();
+        self.bytes += event.batch_bytes();
         self.events.push(event);
     }
 
+    /// The same, and these.
     fn read(
+        mut self,
         reader: &Reader,
         offsets: Vec<Offset>,
         bytes_max: usize,
     ) -> Result<Several, StorageError> {
-        let mut several = Several::default();
         for offset in offsets {
-            if several.bytes >= bytes_max {
-                several.left.push(offset);
+            if self.bytes >= bytes_max {
+                self.left.push(offset);
                 continue;
             }
             match reader.get(offset) {
-                Ok(Some(record)) => several.push(Arc::new(Stored::new(record))),
+                Ok(Some(record)) => self.push(Arc::new(Stored::new(record))),
                 Ok(None) => {}
                 Err(error @ StorageError::Corrupt { .. }) => {
                     tracing::error!(%offset, %error, "an event cannot be read");
                     metrics::storage_failed("read", faults::kind(&error));
-                    several.damaged.push(offset);
+                    self.damaged.push(offset);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(several)
+        Ok(self)
     }
 }
 

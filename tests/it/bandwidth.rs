@@ -49,6 +49,42 @@ async fn g3_a_slow_line_gets_all_at_its_rate_and_others_are_not_held_up() {
 }
 
 #[tokio::test]
+async fn g3_what_comes_again_keeps_to_the_rate_too() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let all = publish(&mut publisher, 60, 1000, "k").await;
+    let path = "/v1/subscriptions/d";
+    let options = json!({"filters": ["a"], "start": "first", "max_bytes_per_second": 50_000});
+    assert_eq!(http::put_json(&broker.public, path, &options).await.status, 201);
+    let post = async |call: &str, body: Value| {
+        http::post_json(&broker.public, &format!("{path}/{call}"), &body).await.json()
+    };
+    let fetched = post("fetch", json!({"limit": 100})).await;
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()), all);
+    post("nack", json!({"offsets": all, "delay_ms": 0})).await;
+    let mut socket = Socket::open(&broker.public).await;
+    let mut options = options;
+    options["durable"] = json!("d");
+    let begun = Instant::now();
+    assert_eq!(socket.subscribe(options).await["durable"], "d");
+    let mut got = Vec::new();
+    while got.len() < all.len() {
+        let batch = socket.events().await;
+        let events = offsets(batch["events"].as_array().unwrap());
+        assert!(events.len() <= 12, "{} events of a kilobyte in a batch", events.len());
+        for offset in &events {
+            assert_eq!(batch["attempts"][offset.to_string()], 2);
+        }
+        got.extend(events);
+    }
+    assert_eq!(got, all);
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    // What was looked at and had to wait was no delivery.
+    let state = http::get(&broker.public, path).await.json();
+    assert_eq!(state["redelivered"], 60, "{state}");
+}
+
+#[tokio::test]
 async fn g3_on_a_slow_line_the_newest_state_comes_first() {
     let broker = Broker::start();
     let mut publisher = Socket::open(&broker.public).await;

@@ -8,7 +8,11 @@ use crate::util::{
 };
 
 async fn publish(socket: &mut Socket, priority: &str, count: usize) -> Vec<u64> {
-    let event = json!({"topic": "jobs", "priority": priority});
+    publish_with(socket, priority, count, json!({})).await
+}
+
+async fn publish_with(socket: &mut Socket, priority: &str, count: usize, data: Value) -> Vec<u64> {
+    let event = json!({"topic": "jobs", "priority": priority, "data": data});
     let mut all = Vec::new();
     for part in vec![event; count].chunks(1000) {
         let answer = socket.call("publish_batch", json!({ "events": part })).await;
@@ -16,6 +20,16 @@ async fn publish(socket: &mut Socket, priority: &str, count: usize) -> Vec<u64> 
         all.extend(results.iter().map(|result| result["offset"].as_u64().unwrap()));
     }
     all
+}
+
+/// The first `count` of these lanes: higher ones first, and every sixteenth the oldest.
+fn in_turn(lanes: &[&[u64]], count: usize) -> Vec<u64> {
+    let mut waiting: Vec<u64> = lanes.concat();
+    let next = |nth: usize| {
+        let oldest = waiting.iter().position(|offset| Some(offset) == waiting.iter().min());
+        waiting.remove(if nth.is_multiple_of(16) { oldest.unwrap() } else { 0 })
+    };
+    (1..=count).map(next).collect()
 }
 
 async fn attach(broker: &Broker, more: Value) -> Socket {
@@ -54,19 +68,81 @@ async fn g3_higher_priorities_overtake_a_backlog_and_every_sixteenth_is_the_olde
         assert!(batch["after"].is_null() && batch["cursor"].is_null(), "{batch}");
         got.extend(offsets(batch["events"].as_array().unwrap()));
     }
-    // Higher lanes first, and every sixteenth the oldest: low ones, which were there first.
-    let mut waiting: Vec<u64> = urgent.iter().chain(&normal).chain(&low).copied().collect();
-    let want: Vec<u64> = (1..=100)
-        .map(|nth| {
-            let oldest = waiting.iter().position(|offset| Some(offset) == waiting.iter().min());
-            waiting.remove(if nth % 16 == 0 { oldest.unwrap() } else { 0 })
-        })
-        .collect();
-    assert_eq!(got, want);
+    assert_eq!(got, in_turn(&[&urgent, &normal, &low], 100));
     // One that is urgent comes next, whatever waits.
     let now = publish(&mut publisher, "urgent", 1).await;
     ack(&mut socket, &got[..1]).await;
     assert_eq!(offsets(&socket.take(1).await), now);
+}
+
+#[tokio::test]
+async fn g3_at_a_rate_batches_are_small_keep_the_order_and_let_what_is_urgent_overtake() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let kilobyte = || json!("x".repeat(1000));
+    let low = publish_with(&mut publisher, "low", 200, kilobyte()).await;
+    let normal = publish_with(&mut publisher, "normal", 5, kilobyte()).await;
+    let urgent = publish_with(&mut publisher, "urgent", 40, kilobyte()).await;
+    let mut socket = attach(&broker, json!({"max_bytes_per_second": 40_000})).await;
+    let mut got = Vec::new();
+    // A quarter of a second has 10,000 bytes.
+    let next = async |socket: &mut Socket| {
+        let batch = offsets(socket.events().await["events"].as_array().unwrap());
+        assert!(batch.len() <= 10, "{} events of a kilobyte in a batch", batch.len());
+        batch
+    };
+    while got.len() < 60 {
+        got.extend(next(&mut socket).await);
+    }
+    assert_eq!(got, in_turn(&[&urgent, &normal, &low], got.len()));
+    // Low ones wait for four seconds more. At most one batch is on its way.
+    let now = publish(&mut publisher, "urgent", 1).await;
+    let on_its_way = next(&mut socket).await;
+    assert!(on_its_way.contains(&now[0]) || next(&mut socket).await.contains(&now[0]));
+}
+
+#[tokio::test]
+async fn what_comes_again_has_its_lane_over_a_change_of_options() {
+    let broker = Broker::start();
+    let mut publisher = Socket::open(&broker.public).await;
+    let low = publish(&mut publisher, "low", 40).await;
+    let put = async |more: Value| {
+        let mut options = json!({"filters": ["jobs"], "start": "first"});
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = http::put_json(&broker.public, "/v1/subscriptions/d", &options).await;
+        assert!(answer.status.is_success(), "{}", answer.text());
+    };
+    // All there is, with whoever asks: what comes again and what is new are two answers.
+    let fetch_all = async || {
+        let mut all = Vec::new();
+        loop {
+            let answer = post(&broker, "fetch", json!({"limit": 100})).await;
+            let some = offsets(answer["events"].as_array().unwrap());
+            if some.is_empty() {
+                return all;
+            }
+            all.extend(some);
+        }
+    };
+    let mut urgent = Vec::new();
+    for (nth, more) in [
+        json!({}),
+        // From the order of the log to lanes, from lanes to lanes, and back.
+        json!({"order": "priority"}),
+        json!({"order": "priority", "max_in_flight": 999}),
+        json!({"order": "priority", "ack_wait_ms": 60_000}),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        put(more).await;
+        if nth > 0 {
+            urgent.extend(publish(&mut publisher, "urgent", 1).await);
+        }
+        assert_eq!(fetch_all().await, in_turn(&[&urgent, &low], 40 + nth), "change {nth}");
+    }
+    put(json!({})).await;
+    assert_eq!(fetch_all().await, [low, urgent].concat());
 }
 
 #[tokio::test]

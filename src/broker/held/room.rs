@@ -56,6 +56,14 @@ impl Held {
         lanes.pick(max, committed, &self.state, due)
     }
 
+    /// These were to go out and did not: they are due now, and it was nobody's turn.
+    pub(in crate::broker) fn give_back(&mut self, offsets: impl ExactSizeIterator<Item = u64>) {
+        if let Some(lanes) = &mut self.lanes {
+            lanes.gave_back(offsets.len());
+        }
+        self.state.give_back(offsets);
+    }
+
     /// How much of its share of `max` a member has left; at least one event is its share.
     fn share_left(&self, token: Token, max: usize) -> usize {
         let sockets = self.members.sockets();

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use tidings_proto::Offset;
 
-use super::{Attachment, BATCH_BYTES_MAX, Delivery, Subscription, attempts_of};
+use super::{Attachment, Delivery, Subscription, attempts_of};
 use crate::{
     broker::{bandwidth::replayed_bytes, leasing::Leasing},
     clock,
@@ -34,7 +34,7 @@ impl Subscription {
     /// The same; goes on where what was due has expired, is gone or was replaced, and there is more: nothing new goes
     /// before that.
     async fn again_of_durable(&mut self) -> Result<ControlFlow<Option<Delivery>>, ReadError> {
-        let events_max = self.events_max();
+        let limit = self.batch_limit();
         let Some(attachment) = &mut self.durable else { return Ok(ControlFlow::Break(None)) };
         let mirror = attachment.durable.is_mirror();
         let again = {
@@ -52,7 +52,7 @@ impl Subscription {
             // Acks above what was delivered, and fetchers, move the durable's cursor too.
             self.cursor = self.cursor.max(held.state.cursor());
             let room = attachment.durable.room_again(&held, attachment.token);
-            let most = events_max.min(room);
+            let most = limit.events.min(room);
             held.state.deliver_again(clock::monotonic_ms(), most, attachment.token)
         };
         attachment.durable.tell_graves();
@@ -62,7 +62,7 @@ impl Subscription {
         let durable = attachment.durable.clone();
         let mut leasing = Leasing::new(durable.clone(), &again);
         let offsets = again.iter().filter_map(|(offset, _)| Offset::new(*offset)).collect();
-        let mut found = self.log.get_many(offsets, BATCH_BYTES_MAX).await?;
+        let mut found = self.log.get_many(offsets, limit.bytes).await?;
         self.has_replayed(replayed_bytes(&found.events));
         if let Some(conflating) = self.conflating() {
             let reach = durable.lock().state.reach();
@@ -70,7 +70,6 @@ impl Subscription {
         }
         let (events, more_due) = leasing.taken(found.events, &again, &found.left, &self.selection);
         leasing.done();
-        metrics::redelivered(attempts_of(&again).len());
         // One is named; the others were, or will be, by those who read them anew.
         let damaged = found.damaged.first();
         self.pending_gap =
@@ -89,6 +88,7 @@ impl Subscription {
         let mut attempts = attempts_of(&again);
         // Some have expired meanwhile, or newer ones have replaced them.
         attempts.retain(|(at, _)| events.binary_search_by_key(at, |event| event.offset()).is_ok());
+        metrics::redelivered(attempts.len());
         // How late these are is another matter than how long a delivery takes.
         Ok(ControlFlow::Break(Some(Delivery::Events {
             range: Some((after, cursor)),

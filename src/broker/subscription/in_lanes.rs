@@ -1,8 +1,6 @@
 //! What a durable with lanes has to say.
 
-use super::{
-    Attachment, BATCH_BYTES_MAX, Delivery, LOOKS_A_TURN, Phase, Subscription, attempts_of,
-};
+use super::{Attachment, Delivery, LOOKS_A_TURN, Phase, Subscription, attempts_of};
 use crate::{
     broker::{bandwidth::replayed_bytes, held::Held, lanes, leasing::Leasing},
     log::ReadError,
@@ -54,7 +52,8 @@ impl Subscription {
         let (durable, token) = (durable.clone(), *token);
         let mode = durable.spec.options.mode;
         let is_its = |held: &Held| held.is_held_by(token, mode);
-        let found = lanes::next(&self.log, &durable, token, self.events_max(), is_its).await?;
+        let limit = self.batch_limit();
+        let found = lanes::next(&self.log, &durable, token, limit.events, is_its).await?;
         let lanes::Next::Events(next) = found else { return Ok(Some(self.end())) };
         let leasing = Leasing::new(durable.clone(), &next);
         durable.tell_graves();
@@ -64,13 +63,13 @@ impl Subscription {
             return Ok(self.caught_up());
         }
         let taken =
-            lanes::read_taken(&self.log, leasing, &next, BATCH_BYTES_MAX, &self.selection).await?;
+            lanes::read_taken(&self.log, leasing, &next, limit.bytes, &self.selection).await?;
         let lanes::Taken { events, damaged } = taken;
         self.pending_gap =
             damaged.map(|offset| Box::new(self.damage(offset.before(), offset.cursor())));
         let mut attempts = attempts_of(&next);
-        metrics::redelivered(attempts.len());
         attempts.retain(|(at, _)| events.iter().any(|event| event.offset() == *at));
+        metrics::redelivered(attempts.len());
         if events.is_empty() {
             return Ok(self.pending_gap.take().map(|gap| Delivery::Gap(*gap)));
         }

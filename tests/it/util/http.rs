@@ -80,12 +80,15 @@ pub async fn get(address: &str, path: &str) -> Answer {
 }
 
 pub async fn post_json(address: &str, path: &str, body: &Value) -> Answer {
-    request(
-        address,
-        Method::POST,
-        path,
-        &[("content-type", "application/json")],
-        body.to_string().as_bytes(),
-    )
-    .await
+    send_json(address, Method::POST, path, body).await
+}
+
+pub async fn put_json(address: &str, path: &str, body: &Value) -> Answer {
+    send_json(address, Method::PUT, path, body).await
+}
+
+async fn send_json(address: &str, method: Method, path: &str, body: &Value) -> Answer {
+    let body = body.to_string();
+    let json = ("content-type", "application/json");
+    request(address, method, path, &[json], body.as_bytes()).await
 }
