@@ -98,6 +98,11 @@ impl Dead {
         Dead { dead, letters, burying, ..Dead::default() }
     }
 
+    /// The same where what was redriven comes in its turn.
+    pub(super) fn none_held_back(self) -> Dead {
+        Dead { held_back: BTreeSet::new(), ..self }
+    }
+
     /// The same where everything is to be delivered anew: those that die again get letters again.
     pub(super) fn after_reset(&self) -> Dead {
         let burying = self.burying.last().map_or(0, |dying| dying.letter);

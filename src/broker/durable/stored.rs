@@ -60,9 +60,13 @@ impl DurableState {
             redriven: self.dead.unseen().collect(),
         }
     }
-    /// What is above the floor is looked at once more, as after a restart.
+
+    /// What is above the floor is looked at once more, as after a restart; letters that are on their way stay so.
     pub fn look_again(&mut self) {
         let remembered = self.to_ack_state("", 0, |at| at);
-        *self = DurableState::restore(&remembered, |at| at);
+        let old = std::mem::replace(self, DurableState::restore(&remembered, |at| at));
+        self.dead = old.dead.none_held_back();
+        let dying = old.outstanding.into_iter().filter(|(_, event)| event.phase == Phase::Dying);
+        self.outstanding.extend(dying);
     }
 }
