@@ -286,6 +286,7 @@ async fn s6_requests_over_http_that_are_malformed_are_problems_by_name() {
         ("GET", "/v1/topics/a/events?types=a,", &[], "", 400, "types"),
         ("GET", "/v1/topics/a/events?types=*.x", &[EVENT_STREAM], "", 400, "types"),
         ("GET", "/v1/topics/a/events?content_types=*/json", &[], "", 400, "content_types"),
+        ("GET", "/v1/topics/a/events?content_types=json", &[], "", 400, "content_types: \"json\""),
         ("GET", "/v1/topics/a/events?content_types=", &[EVENT_STREAM], "", 400, "content_types"),
         ("GET", "/v1/topics/a/events?header=:x", &[EVENT_STREAM], "", 400, "header"),
         ("GET", "/v1/topics/a/events?min_priority=x", &[], "", 400, "min_priority"),
