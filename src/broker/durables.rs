@@ -88,6 +88,7 @@ impl Broker {
         let snapshot = self.state_of(&durable).await?;
         let trims = self.log.trims_version();
         let gap = self.pass_trimmed(&durable).await?;
+        self.pass_expired(&durable).await?;
         let (token, floor) = durable.attach(registration.entry().clone());
         let cursor = floor;
         let pace = Pace::of(&durable.spec.options);
@@ -348,6 +349,28 @@ impl Broker {
             }
             events = 256;
         }
+    }
+
+    /// The floor of a mirror passes what has expired right behind it: nobody will be given that, and it would count as
+    /// unread until somebody acknowledges another event. Where events are selected, none that has expired is counted.
+    pub(super) async fn pass_expired(&self, durable: &Arc<Durable>) -> Result<(), ReadError> {
+        let options = &durable.spec.options;
+        if !durable.is_mirror() || !Selection::of(options).is_all() {
+            return Ok(());
+        }
+        let (floor, last) = (durable.lock().state.floor(), self.log.committed());
+        let first = ReadLimit { events: 1, bytes: 1 };
+        let found = self.log.read(floor, last, &options.filters, first).await?;
+        let now = clock::now();
+        if !found.events.first().is_some_and(|event| has_expired(event, now)) {
+            return Ok(());
+        }
+        self.raise_floor(durable).await?;
+        if durable.lock().state.floor() > floor {
+            // The sessions are told when it is durable; nobody waits for it.
+            drop(self.submit(durable));
+        }
+        Ok(())
     }
 
     /// Lets events come again.
