@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use smallvec::smallvec;
 use tidings_proto::{
-    Cursor, Filters, Offset, Start, SubscribeOptions, Topic,
+    Cursor, Filters, Offset, Position, Start, SubscribeOptions, Topic,
     control::{DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
     subscribe::OnGap,
 };
@@ -82,7 +82,7 @@ impl Broker {
         let filters = durable.spec.options.filters.clone();
         let floor = durable.lock().state.floor();
         if options.on_gap == OnGap::Error && self.log.trimmed(&filters, floor).is_some() {
-            return Err(self.gone(floor, CONTINUE));
+            return Err(self.gone(&Position { cursor: floor, log: None }, CONTINUE));
         }
         let registration = self.interest.register(&filters, ready, number);
         let snapshot = self.state_of(&durable).await?;
@@ -224,7 +224,7 @@ impl Broker {
             Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
             Start::After(position) => match self.resume(position, filters) {
                 (cursor, None) => Ok(cursor),
-                (_, Some((requested, _))) => Err(self.gone(requested, ELSEWHERE)),
+                (_, Some(_)) => Err(self.gone(position, ELSEWHERE)),
             },
         }
     }
