@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use smallvec::smallvec;
 use tidings_proto::{
-    Cursor, Filters, Offset, Start, SubscribeOptions, Topic,
+    Cursor, Filters, Offset, Position, Start, SubscribeOptions, Topic,
     control::{DurableSpec, SUBSCRIPTIONS_TOPIC, SubscriptionChange},
     subscribe::OnGap,
 };
@@ -82,12 +82,13 @@ impl Broker {
         let filters = durable.spec.options.filters.clone();
         let floor = durable.lock().state.floor();
         if options.on_gap == OnGap::Error && self.log.trimmed(&filters, floor).is_some() {
-            return Err(self.gone(floor, CONTINUE));
+            return Err(self.gone(&Position { cursor: floor, log: None }, CONTINUE));
         }
         let registration = self.interest.register(&filters, ready, number);
         let snapshot = self.state_of(&durable).await?;
         let trims = self.log.trims_version();
         let gap = self.pass_trimmed(&durable).await?;
+        self.pass_expired(&durable).await?;
         let (token, floor) = durable.attach(registration.entry().clone());
         let cursor = floor;
         let pace = Pace::of(&durable.spec.options);
@@ -223,7 +224,7 @@ impl Broker {
             Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
             Start::After(position) => match self.resume(position, filters) {
                 (cursor, None) => Ok(cursor),
-                (_, Some((requested, _))) => Err(self.gone(requested, ELSEWHERE)),
+                (_, Some(_)) => Err(self.gone(position, ELSEWHERE)),
             },
         }
     }
@@ -348,6 +349,28 @@ impl Broker {
             }
             events = 256;
         }
+    }
+
+    /// The floor of a mirror passes what has expired right behind it: nobody will be given that, and it would count as
+    /// unread until somebody acknowledges another event. Where events are selected, none that has expired is counted.
+    pub(super) async fn pass_expired(&self, durable: &Arc<Durable>) -> Result<(), ReadError> {
+        let options = &durable.spec.options;
+        if !durable.is_mirror() || !Selection::of(options).is_all() {
+            return Ok(());
+        }
+        let (floor, last) = (durable.lock().state.floor(), self.log.committed());
+        let first = ReadLimit { events: 1, bytes: 1 };
+        let found = self.log.read(floor, last, &options.filters, first).await?;
+        let now = clock::now();
+        if !found.events.first().is_some_and(|event| has_expired(event, now)) {
+            return Ok(());
+        }
+        self.raise_floor(durable).await?;
+        if durable.lock().state.floor() > floor {
+            // The sessions are told when it is durable; nobody waits for it.
+            drop(self.submit(durable));
+        }
+        Ok(())
     }
 
     /// Lets events come again.

@@ -1,6 +1,6 @@
 //! Why the broker did not do what it was asked; one enum an operation.
 
-use tidings_proto::{Cursor, Offset};
+use tidings_proto::{Cursor, LogId, Offset, Position};
 
 pub use crate::log::{AppendError, ReadError};
 
@@ -98,7 +98,23 @@ pub enum SubscribeError {
     /// There is no such durable.
     #[error("there is no durable subscription \"{0}\"")]
     Unknown(String),
-    /// The position belongs to another log, or to a place that is gone.
+    /// The position belongs to another log.
+    #[error(
+        "{position} is of another log than this one, {log}, which begins at {first} and ends at {last}; {hint}"
+    )]
+    OtherLog {
+        /// What was asked for.
+        position: Position,
+        /// This log.
+        log: LogId,
+        /// The first offset there is.
+        first: u64,
+        /// The last.
+        last: u64,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// The position is above the last event, or the events behind it are gone.
     #[error(
         "the events after {requested} are gone: the log begins at {first} and ends at {last}; {hint}"
     )]

@@ -71,6 +71,7 @@ impl Broker {
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
         let gone = self.pass_trimmed_once(&durable).await?;
+        self.pass_expired(&durable).await?;
         let mut gone = gone.map(|(requested, reason)| self.gap(requested, reason));
         let mut replayed = snapshot.as_ref().map_or(0, |state| state.replayed_bytes);
         loop {

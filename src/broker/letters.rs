@@ -169,6 +169,24 @@ impl Broker {
         Ok((self.submit(durable)?, redriven))
     }
 
+    /// Those of these events that are there, also where they cannot be read, which who gets them is told.
+    ///
+    /// # Errors
+    /// When the log could not be read.
+    pub async fn present(&self, mut offsets: Vec<u64>) -> Result<Vec<u64>, ReadError> {
+        let rising: BTreeSet<u64> = offsets.iter().copied().collect();
+        let mut left: Vec<Offset> = rising.into_iter().filter_map(Offset::new).collect();
+        let mut there = BTreeSet::new();
+        while !left.is_empty() {
+            let found = self.log.get_many(left, LOOKED_UP_BYTES_MAX).await?;
+            there.extend(found.events.iter().map(|event| event.offset().get()));
+            there.extend(found.damaged.iter().map(|offset| offset.get()));
+            left = found.left;
+        }
+        offsets.retain(|offset| there.contains(offset));
+        Ok(offsets)
+    }
+
     /// Up to `limit` letters of the dead of this durable, after the offset `after`, also of those that are not known
     /// one by one any more; and where to go on, if there may be more.
     ///

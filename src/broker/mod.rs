@@ -310,8 +310,12 @@ impl Broker {
             (_, Some((_, GapReason::LogChanged))) => "log_changed",
             (_, Some(_)) => "gap",
         });
-        if let (Some((requested, _)), OnGap::Error) = (gap, options.on_gap) {
-            return Err(self.gone(requested, error::CONTINUE));
+        if let (Some((cursor, _)), OnGap::Error) = (gap, options.on_gap) {
+            let requested = match from {
+                From::After(position) => position,
+                _ => Position { cursor, log: None },
+            };
+            return Err(self.gone(&requested, error::CONTINUE));
         }
         let selection = Selection::of(options);
         let snapshot = match options.last_per_key {
@@ -449,12 +453,15 @@ impl Broker {
         }
     }
 
-    fn gone(&self, requested: Cursor, hint: &'static str) -> SubscribeError {
-        SubscribeError::Gone {
-            requested,
-            first: self.log.first().get(),
-            last: self.log.committed().get(),
-            hint,
+    /// There is nothing behind this position to go on with.
+    fn gone(&self, position: &Position, hint: &'static str) -> SubscribeError {
+        let (first, last) = (self.log.first().get(), self.log.committed().get());
+        let log = self.log.id();
+        match position.fits(log) {
+            true => SubscribeError::Gone { requested: position.cursor, first, last, hint },
+            false => {
+                SubscribeError::OtherLog { position: position.clone(), log, first, last, hint }
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     idle::IDLE_EXPIRY_MS_MAX,
     pace::LINGER_MS_MAX,
     presence,
-    selection::{PATTERNS_MAX, is_media_type, is_pattern},
+    selection::{PATTERNS_MAX, has_parameters, is_media_type, is_pattern},
 };
 
 /// The most headers that a subscription may name.
@@ -203,9 +203,15 @@ fn check_selection(options: &SubscribeOptions) -> Checked {
             return invalid(field, &problem);
         }
     }
-    if let Some(pattern) = options.content_types.iter().find(|pattern| !is_media_type(pattern)) {
+    if let Some(pattern) = options.content_types.iter().find(|pattern| has_parameters(pattern)) {
         let problem = format!(
             "{pattern:?} has parameters, which are not looked at: give the media type alone, as in \"text/plain\""
+        );
+        return invalid("content_types", &problem);
+    }
+    if let Some(pattern) = options.content_types.iter().find(|pattern| !is_media_type(pattern)) {
+        let problem = format!(
+            "{pattern:?} is no media type: give its type and subtype, as in \"application/json\" or \"text/*\""
         );
         return invalid("content_types", &problem);
     }
@@ -362,7 +368,10 @@ mod tests {
             ("types", SubscribeOptions { types: many(&"x".repeat(127)), ..ephemeral() }),
             (
                 "content_types",
-                SubscribeOptions { content_types: many(&"x".repeat(127)), ..ephemeral() },
+                SubscribeOptions {
+                    content_types: many(&format!("a/{}", "x".repeat(125))),
+                    ..ephemeral()
+                },
             ),
             ("headers", SubscribeOptions { headers: (0..16).map(header).collect(), ..ephemeral() }),
         ];
@@ -386,7 +395,7 @@ mod tests {
         let start = Start::After(Position { cursor: Cursor::new(1), log: None });
         assert_eq!(blamed(&in_log(start)), None);
         assert_eq!(blamed(&in_log(Start::First)), Some("log"));
-        let cases: [Case; 36] = [
+        let cases: [Case; 37] = [
             ("durable", |it| it.durable = Some("a.b".to_owned())),
             ("filters", |it| it.filters = Filters::one(Filter::parse("$acks").unwrap())),
             ("after", |it| it.after = after()),
@@ -414,6 +423,7 @@ mod tests {
             ("content_types", |it| it.content_types = vec!["*/json".to_owned()]),
             ("content_types", |it| it.content_types = vec!["a/b;c=d".to_owned()]),
             ("content_types", |it| it.content_types = vec!["a/b ".to_owned()]),
+            ("content_types", |it| it.content_types = vec!["a/b".to_owned(), "json".to_owned()]),
             ("headers", |it| it.headers = [(String::new(), "x".to_owned())].into()),
             ("log", |it| it.log = Some("9f3c21d0".to_owned())),
             ("log", |it| {

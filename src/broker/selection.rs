@@ -125,9 +125,17 @@ pub(super) fn is_pattern(pattern: &str, separator: char) -> bool {
     !pattern.is_empty() && !begun(pattern, separator).unwrap_or(pattern).contains('*')
 }
 
-/// Whether it is a media type, or the beginning of one, and has no parameters, which would not be looked at.
+/// Whether it has parameters, which would not be looked at.
+pub(super) fn has_parameters(pattern: &str) -> bool {
+    pattern != media_type(pattern)
+}
+
+/// Whether it is a media type, all of one type, or all there are.
 pub(super) fn is_media_type(pattern: &str) -> bool {
-    pattern == media_type(pattern)
+    pattern == "*"
+        || pattern.split_once('/').is_some_and(|(kind, subtype)| {
+            !kind.is_empty() && !subtype.is_empty() && !subtype.contains('/')
+        })
 }
 
 #[cfg(test)]
@@ -186,7 +194,20 @@ mod tests {
         // A character of more than one byte, where the beginning would end.
         assert!(!wants("text/*", "text\u{2f00}") && wants("TEXT/*", "text/\u{2f00}"));
         assert!(is_any_of(&[], "") && wants("*", ""));
-        assert!(is_media_type("text/*") && !is_media_type("text/plain; charset=utf-8"));
+        assert!(!has_parameters("text/*") && has_parameters("text/plain; charset=utf-8"));
+        for (pattern, is_one) in [
+            ("*", true),
+            ("text/*", true),
+            ("application/vnd.a+json", true),
+            ("json", false),
+            ("/json", false),
+            ("text/", false),
+            ("/*", false),
+            ("a/b/c", false),
+            ("a/b/*", false),
+        ] {
+            assert_eq!(is_media_type(pattern), is_one, "{pattern}");
+        }
         // One from before they were refused stands for its media type.
         let filters = Filters::one(Filter::parse("a").unwrap());
         let options = SubscribeOptions {

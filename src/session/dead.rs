@@ -27,8 +27,8 @@ impl Session {
         found.map_err(|error| of_read(&error))
     }
 
-    /// Lets dead events come again, these of this log or all of them (some 10,000 at a time); gives those that were dead,
-    /// once that is durable.
+    /// Lets dead events come again, these of this log or all of them (some 10,000 at a time); gives those that come again,
+    /// once that is durable: what is gone does not.
     ///
     /// # Errors
     /// As the protocol says.
@@ -45,6 +45,7 @@ impl Session {
         let (ticket, mut redriven) =
             self.broker().redrive(&durable, offsets).map_err(|error| of_ack(&error))?;
         ticket.await.map_err(|error| of_append(&error))?;
+        redriven = self.present(redriven).await?;
         let mut after = offsets.is_none().then_some(Cursor::START);
         while let Some(from) = after.filter(|_| redriven.len() < REDRIVEN_MAX) {
             // Those that are not known one by one any more.
@@ -58,9 +59,13 @@ impl Session {
             let (ticket, more) =
                 self.broker().redrive(&durable, Some(&offsets)).map_err(|error| of_ack(&error))?;
             ticket.await.map_err(|error| of_append(&error))?;
-            redriven.extend(more);
+            redriven.extend(self.present(more).await?);
             after = next;
         }
         Ok(redriven)
+    }
+
+    async fn present(&self, offsets: Vec<u64>) -> Result<Vec<u64>, WireError> {
+        self.broker().present(offsets).await.map_err(|error| of_read(&error))
     }
 }

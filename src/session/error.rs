@@ -72,12 +72,14 @@ pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
             with_retry(WireError::new(Code::Unavailable, error.to_string()))
         }
         SubscribeError::Unknown(_) => WireError::new(Code::NotFound, error.to_string()),
-        SubscribeError::Gone { first, last, .. } => WireError {
-            first: Some(*first),
-            last: Some(*last),
-            log: Some(log),
-            ..WireError::new(Code::OffsetGone, error.to_string())
-        },
+        SubscribeError::Gone { first, last, .. } | SubscribeError::OtherLog { first, last, .. } => {
+            WireError {
+                first: Some(*first),
+                last: Some(*last),
+                log: Some(log),
+                ..WireError::new(Code::OffsetGone, error.to_string())
+            }
+        }
         SubscribeError::Read(error) => of_read(error),
         SubscribeError::Append(error) => of_append(error),
     }

@@ -19,6 +19,8 @@ use crate::util::{
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 const EVENT_STREAM: (&str, &str) = ("accept", "text/event-stream");
+/// What it is listed with is not said as it should be.
+const STREAM_LISTED: &str = "/v1/topics/a/events?presence=%7B%22name%22:1%7D";
 
 /// A publish over this socket and a look at the operators' door: all is well.
 async fn assert_alive(broker: &Broker, socket: &mut Socket) {
@@ -284,6 +286,7 @@ async fn s6_requests_over_http_that_are_malformed_are_problems_by_name() {
         ("GET", "/v1/topics/a/events?types=a,", &[], "", 400, "types"),
         ("GET", "/v1/topics/a/events?types=*.x", &[EVENT_STREAM], "", 400, "types"),
         ("GET", "/v1/topics/a/events?content_types=*/json", &[], "", 400, "content_types"),
+        ("GET", "/v1/topics/a/events?content_types=json", &[], "", 400, "content_types: \"json\""),
         ("GET", "/v1/topics/a/events?content_types=", &[EVENT_STREAM], "", 400, "content_types"),
         ("GET", "/v1/topics/a/events?header=:x", &[EVENT_STREAM], "", 400, "header"),
         ("GET", "/v1/topics/a/events?min_priority=x", &[], "", 400, "min_priority"),
@@ -303,6 +306,19 @@ async fn s6_requests_over_http_that_are_malformed_are_problems_by_name() {
         ("POST", "/v1/subscriptions/d/ack", &[JSON], "{\"offset\":1},\"id\":2", 400, ""),
         ("POST", "/v1/subscriptions/d/ack", &[JSON], &abyss, 400, "nested"),
         ("POST", "/v1/subscriptions/d/nack", &[JSON], "{\"offsets\":1}", 400, "offsets"),
+        ("POST", "/v1/subscriptions/d/fetch", &[JSON], "{\"limit\":-1}", 400, "limit: "),
+        ("POST", "/v1/subscriptions/d/fetch", &[JSON], "{\"wait\":true}", 400, "wait: it must be"),
+        ("POST", "/v1/subscriptions/d/redrive", &[JSON], "{\"offsets\":\"x\"}", 400, "offsets: "),
+        ("POST", "/v1/subscriptions/d/redrive", &[JSON], "{\"offsets\":[-1]}", 400, "offsets[0]: "),
+        ("POST", "/v1/subscriptions/d/reset", &[JSON], "{\"to\":[1]}", 400, "to: "),
+        ("POST", "/v1/subscriptions/d/pause", &[JSON], "{\"to\":1}", 400, "body: "),
+        ("PUT", "/v1/retention/a", &[JSON], "{\"max_bytes\":-1}", 400, "max_bytes: "),
+        ("PUT", "/v1/retention/a", &[JSON], "{\"compact\":\"yes\"}", 400, "compact: "),
+        ("PUT", "/v1/retention/a", &[JSON], "{\"max_age\":5}", 400, "max_age: "),
+        ("PUT", "/v1/retention/a", &[JSON], "{\"subscription\":5}", 400, "subscription: unknown"),
+        ("POST", "/v1/auth/revocations", &[JSON], "{\"jti\":5}", 400, "jti: "),
+        ("POST", "/v1/auth/keys", &[JSON], "{\"name\":\"a\"}", 400, "grants: is missing"),
+        ("GET", STREAM_LISTED, &[EVENT_STREAM], "", 400, "presence.name: "),
     ] {
         let method: Method = method.parse().unwrap();
         let what = format!("{method} {path} {headers:?} {}", &body[..body.len().min(60)]);

@@ -418,6 +418,58 @@ async fn g10_a_mirror_shows_all_to_all_and_has_one_floor() {
     assert_eq!(offsets(&again.take(1).await), [fifth]);
 }
 
+/// Waits until this event has expired.
+async fn expired(broker: &Broker, offset: u64) {
+    eventually("it expires", async || {
+        http::get(&broker.public, &format!("/v1/events/{offset}")).await.status == 404
+    })
+    .await;
+}
+
+/// The next floor that this session is told of.
+async fn told_floor(socket: &mut Socket) -> u64 {
+    loop {
+        if let Some(cursor) = socket.push().await["acked"]["cursor"].as_u64() {
+            return cursor;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_in_an_inbox_counts_until_somebody_begins_to_look() {
+    let (mut broker, mut publisher) = broker_with(0).await;
+    let mirror = json!({"mode": "mirror"});
+    let (mut one, _) = attach(&broker, mirror.clone()).await;
+    let brief = json!({"topic": "a", "ttl_ms": 200});
+    let first = publisher.publish(brief.clone()).await;
+    let second = publisher.publish(brief.clone()).await;
+    let unread = publisher.publish(json!({"topic": "a"})).await;
+    let behind = publisher.publish(brief.clone()).await;
+    for offset in [first, second, behind] {
+        expired(&broker, offset).await;
+    }
+    assert_eq!(state(&broker).await["lag"], 4);
+    let (mut other, subscribed) = attach(&broker, mirror).await;
+    assert_eq!(subscribed["cursor"], unread - 1);
+    assert_eq!(offsets(&other.take(1).await), [unread]);
+    assert_eq!(state(&broker).await["lag"], 2, "but for what is behind the first that is unread");
+    assert_eq!(told_floor(&mut one).await, unread - 1);
+    assert!(ack(&mut one, json!({"offset": unread})).await >= behind);
+    assert_eq!(state(&broker).await["lag"], 0);
+
+    let last = publisher.publish(brief).await;
+    expired(&broker, last).await;
+    assert_eq!(state(&broker).await["lag"], 1);
+    let fetched = fetch(&broker, json!({})).await;
+    assert_eq!(fetched["events"], json!([]));
+    assert!(fetched["cursor"].as_u64().unwrap() >= last, "{fetched}");
+    assert_eq!(state(&broker).await["lag"], 0);
+    while told_floor(&mut one).await < last {}
+    broker.kill();
+    broker.restart();
+    assert_eq!(state(&broker).await["lag"], 0, "it is durable when it is told");
+}
+
 #[tokio::test]
 async fn lag_and_receipts_say_how_far_a_durable_is() {
     let (broker, mut publisher) = broker_with(4).await;

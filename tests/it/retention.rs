@@ -225,6 +225,24 @@ async fn g18_durables_keep_their_state_when_the_segments_it_stood_in_are_gone() 
     let letters = letters["dead"].as_array().unwrap();
     assert_eq!(letters.len(), 6, "letters that are needed stay: {letters:?}");
     assert!(letters.iter().any(|letter| letter["reason"] == "no"), "{letters:?}");
+
+    // A redrive names what comes again.
+    let job = Socket::open(&broker.public).await.publish(json!({"topic": "job"})).await;
+    let post = async |call: &str, body: Value| {
+        let path = format!("/v1/subscriptions/dying/{call}");
+        http::post_json(&broker.public, &path, &body).await.json()
+    };
+    eventually("the new one is fetched", async || {
+        let fetched = post("fetch", json!({"wait": "1s"})).await;
+        offsets(fetched["events"].as_array().unwrap()) == [job]
+    })
+    .await;
+    post("nack", json!({"offsets": [job]})).await;
+    eventually("it is dead too", async || state(&broker, "dying").await["dead"] == 7).await;
+    let redriven = post("redrive", json!({"offsets": [job, 2]})).await;
+    assert_eq!(redriven, json!({"redriven": [job]}), "not what is gone");
+    assert_eq!(post("redrive", json!({})).await, json!({"redriven": []}));
+    assert_eq!(state(&broker, "dying").await["dead"], 0, "that is settled");
 }
 
 #[tokio::test]

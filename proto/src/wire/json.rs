@@ -11,6 +11,8 @@
 //! reads; a client writes [`encode_request`] and [`encode_publish`], which [`decode_request`],
 //! [`decode_publish`] and [`decode_publishes`] read; all else that the broker sends is written by
 //! [`encode_reply`], [`encode_push`] and [`encode_events`], and read by [`decode_server_message`].
+//!
+//! What is no message is read by [`decode_object`], so that its errors name the attribute as those of messages do.
 
 mod event;
 mod publish;
@@ -23,6 +25,11 @@ pub(super) mod write;
 #[cfg(test)]
 mod tests;
 
+use serde::Deserialize;
+
+use super::LEVELS_MAX;
+use crate::WireError;
+
 pub use super::{BadRequest, BatchHeader, Incoming};
 pub(super) use publish::payload;
 pub use {
@@ -34,3 +41,12 @@ pub use {
         encode_reply,
     },
 };
+
+/// Reads a `T` that is written as an object. Errors say where: `path` is where the object stands, and goes before the
+/// name of the attribute.
+///
+/// # Errors
+/// When it is not JSON, is nested too deep, is no object or not a `T`.
+pub fn decode_object<'de, T: Deserialize<'de>>(text: &'de str, path: &str) -> Result<T, WireError> {
+    read::object(text, path, LEVELS_MAX)
+}

@@ -954,7 +954,8 @@ impl Test {
         let ((least, most), (low, high)) = self.model.lag();
         ensure!((least..=most).contains(&info.lag), "lag {}, not {least} to {most}", info.lag);
         let floor = info.cursor.get();
-        // The floor of a mirror goes up with an ack only, and not before somebody was told of what is gone.
+        // The floor of a mirror goes up with an ack, or past what has expired when somebody begins to look, and not before
+        // somebody was told of what is gone.
         let is_told =
             self.model.items.iter().all(|item| !item.gone || item.offset <= self.model.told);
         let may_stay = self.model.options.mode == Mode::Mirror && !(self.has_acked && is_told);

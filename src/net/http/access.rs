@@ -1,40 +1,50 @@
 //! Revocations, API keys and tickets over HTTP.
 
 use hyper::{Response, StatusCode, body::Incoming};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tidings_proto::{
-    Timestamp, WireError,
+    Timestamp,
     control::{ApiKey, AuthChange},
 };
 
 use super::{Body, Call, body, operate::nothing, respond};
 use crate::{
     net::problem::Refusal,
-    session::{KeyWish, RevocationWish, Transport, shown},
+    session::{KeyWish, RevocationWish, Transport},
 };
 
 /// The body of a revocation.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Revoke {
+    #[serde(deserialize_with = "body::given")]
     jti: Option<String>,
+    #[serde(deserialize_with = "body::given")]
     subject: Option<String>,
+    #[serde(deserialize_with = "body::given")]
     before: Option<Timestamp>,
+    #[serde(deserialize_with = "body::given")]
     until: Option<Timestamp>,
 }
+
+/// What one looks like.
+const REVOKE: &str = "{\"subject\":\"alice\"}";
 
 /// The body that makes an API key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Make {
     name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::given")]
     subject: Option<String>,
     grants: Value,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::given")]
     expires: Option<Timestamp>,
 }
+
+/// What one looks like.
+const MAKE: &str = "{\"name\":\"ci\",\"grants\":{\"publish\":[\"ci.>\"]}}";
 
 /// A revocation as it is told.
 #[derive(Serialize)]
@@ -127,7 +137,8 @@ pub(super) async fn revoke(call: &Call, body: Incoming) -> Result<Response<Body>
     let session = call.session(Transport::Http)?;
     session.check_admin("revoking a token")?;
     call.query(&[])?;
-    let Revoke { jti, subject, before, until } = read(body::take(call, body).await?.text()?)?;
+    let Revoke { jti, subject, before, until } =
+        body::object(body::take(call, body).await?.text()?, REVOKE)?;
     let wish = RevocationWish { jti, subject, before, until };
     let change = call.to_the_end(async move { session.revoke(wish).await }).await?;
     Ok(respond::of(StatusCode::CREATED, &Revoked::of(&change))?)
@@ -149,7 +160,8 @@ pub(super) async fn make_key(call: &Call, body: Incoming) -> Result<Response<Bod
     let session = call.session(Transport::Http)?;
     session.check_admin("making an API key")?;
     call.query(&[])?;
-    let Make { name, subject, grants, expires } = read(body::take(call, body).await?.text()?)?;
+    let Make { name, subject, grants, expires } =
+        body::object(body::take(call, body).await?.text()?, MAKE)?;
     let wish = KeyWish { name, subject, grants, expires };
     let (key, new) = call.to_the_end(async move { session.make_key(wish).await }).await?;
     Ok(respond::secret(StatusCode::CREATED, &Key::of(&key, Some(&new.text)))?)
@@ -177,31 +189,22 @@ pub(super) async fn revoke_key(call: &Call) -> Result<Response<Body>, Refusal> {
     Ok(response)
 }
 
-fn read<T: DeserializeOwned>(text: &str) -> Result<T, WireError> {
-    let invalid = |error: serde_json::Error| WireError::invalid(format!("body: {error}"));
-    let body: Map<String, Value> = serde_json::from_str(text).map_err(invalid)?;
-    if let Some((name, _)) = body.iter().find(|(_, value)| value.is_null()) {
-        let name = shown(name);
-        return Err(WireError::invalid(format!("{name}: it is null: leave it out")));
-    }
-    serde_json::from_value(Value::Object(body)).map_err(invalid)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_body_is_an_object_without_null_and_unknown_names() {
-        let read = |text: &str| read::<Make>(text).map(|make| make.name);
+        let read = |text: &str| body::object::<Make>(text, MAKE).map(|make| make.name);
+        assert!(read(MAKE).is_ok() && body::object::<Revoke>(REVOKE, REVOKE).is_ok());
         assert_eq!(read(r#"{"name":"ci","grants":{}}"#).unwrap(), "ci");
         for (text, begins) in [
             ("", "body: "),
             ("[]", "body: "),
-            (r#"{"name":"ci"}"#, "body: missing field `grants`"),
-            (r#"{"name":"ci","grants":{},"x":1}"#, "body: unknown field `x`"),
-            (r#"{"name":"ci","grants":{},"expires":null}"#, "expires: it is null"),
-            (r#"{"name":"ci","grants":{},"expires":"soon"}"#, "body: "),
+            (r#"{"name":"ci"}"#, "grants: is missing"),
+            (r#"{"name":"ci","grants":{},"x":1}"#, "x: unknown field"),
+            (r#"{"name":"ci","grants":{},"expires":null}"#, "expires: invalid type: null"),
+            (r#"{"name":"ci","grants":{},"expires":"soon"}"#, "expires: "),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.message.starts_with(begins), "{text}: {}", error.message);

@@ -17,7 +17,7 @@ use hyper::{
     body::Incoming,
     header::{self, HeaderValue},
 };
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use tidings_proto::{
     Code, WireError,
@@ -86,9 +86,17 @@ impl Taken {
             _ => format!("{{\"{name}\":{value}}}"),
         };
         let read = json::decode_request(&message);
-        read.map(|read| read.request).map_err(|bad| in_body(name, bad.error))
+        read.map(|read| read.request).map_err(|bad| match bad.error.message.strip_prefix(name) {
+            Some(rest) if rest.starts_with(".subscription: ") => {
+                WireError::invalid("subscription: the path names it: leave it out")
+            }
+            _ => in_body(name, bad.error),
+        })
     }
 }
+
+/// What errors call the body.
+const BODY: &str = "body";
 
 /// Requests that name their subscription by its number.
 const NUMBERED: [&str; 2] = ["ack", "nack"];
@@ -100,12 +108,17 @@ pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     T::deserialize(from).map(Some)
 }
 
-/// The error of a message as the error of the body that became part of it.
+/// A body that is written as an object; `example` is one. What is wrong with it says at which attribute.
+pub(super) fn object<T: DeserializeOwned>(text: &str, example: &str) -> Result<T, WireError> {
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(WireError::invalid(format!("body: it must be an object, as in {example}")));
+    }
+    json::decode_object(text, BODY).map_err(|error| in_body(BODY, error))
+}
+
+/// The error of a message, or of what stands at `name`, as the error of the body.
 fn in_body(name: &str, error: WireError) -> WireError {
     let message = match error.message.strip_prefix(name) {
-        Some(rest) if rest.starts_with(".subscription: ") => {
-            "subscription: the path names it: leave it out".to_owned()
-        }
         Some(rest) if rest.starts_with(':') => format!("body{rest}"),
         Some(rest) => rest.trim_start_matches('.').to_owned(),
         None => return error,

@@ -91,10 +91,7 @@ fn which(text: &str) -> Result<Which, WireError> {
     if text.is_empty() {
         return Ok(Which::default());
     }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(WireError::invalid("body: it must be an object, as in {\"offsets\":[57]}"));
-    }
-    serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))
+    body::object(text, "{\"offsets\":[57]}")
 }
 
 #[cfg(test)]
@@ -107,16 +104,17 @@ mod tests {
             assert_eq!(which(text).unwrap().offsets, None, "{text}");
         }
         assert_eq!(which(r#"{"offsets":[57]}"#).unwrap().offsets.unwrap().len(), 1);
-        for text in [
-            "[57]",
-            "\n",
-            r#"{"offsets":null}"#,
-            r#"{"offsets":[0]}"#,
-            r#"{"offsets":"all"}"#,
-            r#"{"ofsets":[1]}"#,
-            "{} {}",
+        for (text, begins) in [
+            ("[57]", "body: "),
+            ("\n", "body: "),
+            ("{} {}", "body: "),
+            (r#"{"offsets":null}"#, "offsets: "),
+            (r#"{"offsets":[57,0]}"#, "offsets[1]: "),
+            (r#"{"offsets":"all"}"#, "offsets: "),
+            (r#"{"ofsets":[1]}"#, "ofsets: "),
         ] {
-            assert!(which(text).unwrap_err().message.starts_with("body: "), "{text}");
+            let error = which(text).unwrap_err().message;
+            assert!(error.starts_with(begins), "{text}: {error}");
         }
     }
 }

@@ -77,7 +77,7 @@ struct Wish {
 struct Limit(u64);
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "wait: it must be a time up to 30s, as in \"10s\"")]
+#[serde(untagged, expecting = "it must be a time up to 30s, as in \"10s\"")]
 enum Wait {
     Seconds(u64),
     Text(String),
@@ -172,11 +172,7 @@ fn wish(text: &str) -> Result<(usize, Duration), WireError> {
     if text.is_empty() {
         return Ok((LIMIT_DEFAULT, Duration::ZERO));
     }
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(WireError::invalid("body: it must be an object, as in {\"limit\":5}"));
-    }
-    let wish: Wish =
-        serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))?;
+    let wish: Wish = body::object(text, "{\"limit\":5}")?;
     let limit = limit_of(Some(wish.limit.0), &wish.limit.0.to_string())?;
     let wait = match wish.wait {
         Wait::Seconds(seconds) => wait_of(&seconds.to_string())?,
@@ -266,11 +262,12 @@ mod tests {
         for (text, name) in [
             (r#"{"limit":0}"#, "limit: "),
             (r#"{"limit":1001}"#, "limit: "),
-            (r#"{"limit":null}"#, "body: "),
+            (r#"{"limit":null}"#, "limit: "),
+            (r#"{"limit":-1}"#, "limit: invalid value"),
             (r#"{"wait":"31s"}"#, "wait: "),
             (r#"{"wait":31}"#, "wait: "),
-            (r#"{"wait":null}"#, "body: wait: "),
-            (r#"{"limt":1}"#, "body: unknown field `limt`"),
+            (r#"{"wait":null}"#, "wait: it must be"),
+            (r#"{"limt":1}"#, "limt: unknown field"),
             ("[5]", "body: "),
             (" ", "body: "),
         ] {

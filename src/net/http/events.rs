@@ -6,6 +6,7 @@ use hyper::{Response, header::HeaderName};
 use tidings_proto::{
     Filters, Position, SubscribeOptions, WireError,
     subscribe::{After, OnGap, Presence},
+    wire::json,
 };
 
 use super::{
@@ -137,15 +138,11 @@ fn options(query: &Query, filters: Filters, form: Form) -> Result<SubscribeOptio
 /// `presence`: the object of a subscribe, as JSON.
 pub(super) fn presence(query: &Query) -> Result<Option<Presence>, WireError> {
     let Some(text) = query.get(PRESENCE) else { return Ok(None) };
-    let wrong = |why: &str| {
-        WireError::invalid(format!(
-            "presence: {why}: it must be as in {{\"data\":{{\"name\":\"Bob\"}}}}"
-        ))
-    };
     if !text.starts_with('{') {
-        return Err(wrong("it is no object"));
+        let example = "{\"data\":{\"name\":\"Bob\"}}";
+        return Err(WireError::invalid(format!("presence: it must be an object, as in {example}")));
     }
-    serde_json::from_str(text).map(Some).map_err(|error| wrong(&error.to_string()))
+    json::decode_object(text, PRESENCE).map(Some)
 }
 
 /// A header and the value it must have.
@@ -235,7 +232,8 @@ mod tests {
             ("presence={}", Form::Json, "presence: "),
             ("presence=", Form::Stream, "presence: "),
             ("presence=[null]", Form::Stream, "presence: "),
-            ("presence={\"name\":1}", Form::Stream, "presence: "),
+            ("presence={\"name\":1}", Form::Stream, "presence.name: unknown field"),
+            ("presence={", Form::Stream, "presence: is not JSON"),
             ("presence={}&presence={}", Form::Stream, "presence: "),
             ("after=1&since=2026-11-21T06:00:00Z", Form::Json, "since: "),
         ] {

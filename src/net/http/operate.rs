@@ -51,16 +51,7 @@ pub(super) fn nothing(text: &str) -> Result<(), WireError> {
 }
 
 fn target(text: &str) -> Result<Start, WireError> {
-    if !text.trim_ascii_start().starts_with('{') {
-        return Err(WireError::invalid("body: it must be an object, as in {\"to\":\"first\"}"));
-    }
-    let reset: Result<Reset, _> = serde_json::from_str(text);
-    reset.map(|reset| reset.to).map_err(|error| {
-        let problem = error.to_string();
-        // Where in so short a body helps nobody.
-        let problem = problem.split(" at line ").next().unwrap_or_default();
-        WireError::invalid(format!("to: {problem}"))
-    })
+    body::object(text, "{\"to\":\"first\"}").map(|Reset { to }| to)
 }
 
 #[cfg(test)]
@@ -74,11 +65,18 @@ mod tests {
         assert!(matches!(target(r#"{"to":57}"#), Ok(Start::After(_))));
         assert!(matches!(target(r#"{"to":"57@9f3c21d0"}"#), Ok(Start::After(_))));
         assert!(matches!(target(r#"{"to":"2026-11-21T06:00:00Z"}"#), Ok(Start::Since(_))));
-        for text in
-            ["", "5", "[1]", "{}", r#"{"to":null}"#, r#"{"to":"last"}"#, r#"{"to":1,"x":2}"#]
-        {
+        for (text, begins) in [
+            ("", "body: "),
+            ("5", "body: "),
+            ("[1]", "body: "),
+            ("{", "body: "),
+            ("{}", "to: is missing"),
+            (r#"{"to":null}"#, "to: "),
+            (r#"{"to":"last"}"#, "to: "),
+            (r#"{"to":1,"x":2}"#, "x: "),
+        ] {
             let error = target(text).unwrap_err().message;
-            assert!(error.starts_with("to: ") || error.starts_with("body: "), "{text}: {error}");
+            assert!(error.starts_with(begins), "{text}: {error}");
         }
     }
 

@@ -118,11 +118,7 @@ pub(super) async fn erase(call: &Call) -> Result<Response<Body>, Refusal> {
 
 fn rule(text: &str) -> Result<RetentionRule, WireError> {
     let invalid = |problem: &str| Err(WireError::invalid(problem));
-    if !text.trim_ascii_start().starts_with('{') {
-        return invalid("body: it must be an object, as in {\"max_age\":\"30d\"}");
-    }
-    let wish: Wish =
-        serde_json::from_str(text).map_err(|error| WireError::invalid(format!("body: {error}")))?;
+    let wish: Wish = body::object(text, "{\"max_age\":\"30d\"}")?;
     let max_age_ms = wish.max_age.as_deref().map(parse_age);
     if max_age_ms == Some(None) {
         return invalid("max_age: it must be a time from 1s to 100 years, as in \"30d\"");
@@ -154,15 +150,21 @@ mod tests {
         for (text, name) in [
             ("[]", "body: "),
             ("", "body: "),
-            (r#"{"max_ages":"1h"}"#, "body: "),
+            ("{", "body: "),
+            ("{} {}", "body: "),
+            (r#"{"max_ages":"1h"}"#, "max_ages: unknown field"),
+            (r#"{"max_age":5}"#, "max_age: invalid type: integer `5`, expected a string"),
+            (r#"{"max_age":"1h","max_age":"1h"}"#, "max_age: is given twice"),
+            (r#"{"compact":"yes"}"#, "compact: "),
+            (r#"{"max_bytes":-1}"#, "max_bytes: invalid value"),
             (r#"{"max_age":"soon"}"#, "max_age: "),
             (r#"{"max_age":"1ms"}"#, "max_age: "),
             (r#"{"max_age":"101years"}"#, "max_age: "),
             (r#"{"max_age":"600000000years"}"#, "max_age: "),
             (r#"{"max_bytes":0}"#, "max_bytes: "),
-            (r#"{"max_events":-1}"#, "body: "),
-            (r#"{"max_events":null}"#, "body: "),
-            (r#"{"max_age":null}"#, "body: "),
+            (r#"{"max_events":-1}"#, "max_events: "),
+            (r#"{"max_events":null}"#, "max_events: "),
+            (r#"{"max_age":null}"#, "max_age: "),
             (r#"{"max_events":9007199254740992}"#, "max_events: "),
         ] {
             let error = rule(text).unwrap_err();
