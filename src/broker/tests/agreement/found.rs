@@ -744,3 +744,20 @@ fn what_waits_for_its_moment_unwanted_for_a_while_may_come_after_a_kill() {
     ];
     agrees(options, ops.to_vec());
 }
+
+#[test]
+fn what_has_expired_replaces_nothing_for_whoever_takes_over() {
+    let conflating = SubscribeOptions { conflate_ms: 20, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..conflating };
+    let ops = [
+        publish_on(2),
+        Op::Erase { topic: 2 },
+        publish(2, 0),
+        Op::Publish { topic: 0, key: 2, priority: 0, ttl_ms: Some(1) },
+        Op::Retain { topic: None, events: 1 },
+        Op::Advance { ms: 1 },
+        attach(0),
+        attach(0),
+    ];
+    agrees_from_disk(options, 0, &ops);
+}

@@ -52,10 +52,10 @@ impl Model {
 
     /// Whether anybody may be given it: a state does not follow the one that has replaced it.
     fn is_there(&self, item: &Item, now: u64) -> bool {
-        let was_sent = |it: &Item| !it.gone && (!it.is_open() || it.taken && it.attempts > 0);
+        let is_left = |it: &Item| !it.gone && !has_expired(it, now);
+        let was_sent = |it: &Item| is_left(it) && (!it.is_open() || it.taken && it.attempts > 0);
         let is_overtaken = self.options.conflate_ms > 0 && self.is_replaced(item, was_sent);
-        let is_left = !item.gone && !has_expired(item, now) && !is_overtaken;
-        self.wants(item) && item.is_open() && is_left
+        self.wants(item) && item.is_open() && is_left(item) && !is_overtaken
     }
 
     fn is_young(&self, item: &Item, now: u64) -> bool {
