@@ -87,8 +87,12 @@ impl Proxies {
             ProxyHeader::XForwardedFor => &X_FORWARDED_FOR,
             ProxyHeader::Forwarded => &header::FORWARDED,
         };
-        let lines: Vec<&str> =
-            headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        // What a client writes to the left must not hide what a proxy has added: no byte makes a line unreadable.
+        let lines: Vec<_> = headers
+            .get_all(name)
+            .iter()
+            .map(|line| String::from_utf8_lossy(line.as_bytes()))
+            .collect();
         let mut found = None;
         for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
             let address = match self.header {
@@ -172,6 +176,11 @@ mod tests {
         assert_eq!(x(&["192.0.2.1:443"]).as_deref(), Some("192.0.2.1"));
         assert_eq!(x(&["[2001:db8::1]:443, ::1"]).as_deref(), Some("2001:db8::1"));
         assert_eq!(x(&["1.1.1.1, nonsense, 10.0.0.7"]).as_deref(), Some("10.0.0.7"));
+        let mut headers = HeaderMap::new();
+        let line = HeaderValue::from_bytes(b"\xe9, 192.0.2.1, 10.0.0.7").unwrap();
+        headers.append("x-forwarded-for", line);
+        let believed = proxies(&["10.0.0.0/8"], ProxyHeader::XForwardedFor);
+        assert_eq!(believed.client(&headers), Some(ip("192.0.2.1")), "bytes that are no text");
         assert_eq!(x(&[""]), None);
         assert_eq!(x(&[]), None);
         let f = |lines: &[&'static str]| seen(ProxyHeader::Forwarded, "forwarded", lines);

@@ -11,6 +11,8 @@ pub(super) mod request;
 pub(super) mod server;
 pub(super) mod write;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde_path_to_error::{Path, Segment};
 
@@ -60,7 +62,21 @@ pub(super) fn refusal(base: &str, path: &Path, said: &str) -> WireError {
     if full.is_empty() {
         full.push_str("message");
     }
-    invalid(&full, text)
+    let first = full.split(['.', '[']).next().unwrap_or_default();
+    match SECRET.contains(&first) {
+        true => invalid(&full, &without_text(text)),
+        false => invalid(&full, text),
+    }
+}
+
+/// Requests with a token: what stands at a wrong place in them may be one, and errors are logged by clients.
+const SECRET: [&str; 2] = ["connect", "refresh"];
+
+/// The same without the text that it repeats.
+fn without_text(said: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = said.split_once('"') else { return said.into() };
+    let after = rest.rsplit_once('"').map_or("", |(_, after)| after);
+    format!("{}{after}", before.trim_end()).into()
 }
 
 /// What stands between `before` and the backquote at the end.

@@ -75,6 +75,17 @@ mod tests {
             let error = object::<One>(text, "", 3).unwrap_err();
             assert!(error.message.starts_with(want), "{text}: {}", error.message);
         }
+        // What stands where a token belongs may be one.
+        for base in ["connect", "refresh"] {
+            let error = object::<One>(r#"{"topic":{"se\"cret":"se\"cret"}}"#, base, 3).unwrap_err();
+            assert_eq!(
+                error.message,
+                format!("{base}.topic: invalid type: map, expected a string")
+            );
+            let error = value::<One>(r#""se\"cret""#, base, 3).unwrap_err();
+            assert!(!error.message.contains("cret"), "{}", error.message);
+            assert!(error.message.contains("invalid type: string, expected"), "{}", error.message);
+        }
         let error = object::<One>(r#"{"topic":[[[]]]}"#, "publish", 3).unwrap_err();
         assert_eq!(error.message, "publish: is nested deeper than 3 levels");
     }
