@@ -935,7 +935,8 @@ impl Test {
         let max = self.model.options.max_deliveries;
         for item in self.model.items.iter_mut().filter(|item| max > 0 && item.attempts >= max) {
             let is_dying = dying.contains(&item.offset);
-            if is_dying && item.void && item.status == Status::Done {
+            let is_left = item.maybe && item.status == Status::Open;
+            if is_dying && item.void && (item.status == Status::Done || is_left) {
                 item.status = Status::Dying;
             } else if item.gone && item.status == Status::Dying && !is_dying {
                 (item.status, item.taken) = (Status::Open, false);

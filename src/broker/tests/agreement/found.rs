@@ -761,3 +761,25 @@ fn what_has_expired_replaces_nothing_for_whoever_takes_over() {
     ];
     agrees_from_disk(options, 0, &ops);
 }
+
+#[test]
+fn what_is_wanted_again_after_a_kill_may_die_where_nothing_replaces_it_any_more() {
+    let conflating = SubscribeOptions { conflate_ms: 20, ..exclusive_on(1) };
+    let shared = SubscribeOptions { mode: Mode::Shared, max_deliveries: 2, ..conflating };
+    let options = SubscribeOptions { max_in_flight: 1, batch_max: 1, ..shared };
+    let ops = [
+        publish(1, 1),
+        Op::PutAway,
+        fetch(1),
+        change(1, None, 2),
+        publish(1, 0),
+        fetch(1),
+        Op::Erase { topic: 1 },
+        Op::Advance { ms: 20 },
+        KILL,
+        change(1, Some(1), 1),
+        fetch(1),
+        COMMIT,
+    ];
+    agrees_from_disk(options, 0, &ops);
+}
