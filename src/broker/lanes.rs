@@ -190,9 +190,8 @@ impl Lanes {
         if self.keeps_turn {
             return;
         }
-        for _ in 0..count {
-            self.turn = self.turn.checked_sub(1).unwrap_or(OLDEST_EVERY - 1);
-        }
+        let back = u32::try_from(count).unwrap_or(0) % OLDEST_EVERY;
+        self.turn = (self.turn + OLDEST_EVERY - back) % OLDEST_EVERY;
     }
 }
 

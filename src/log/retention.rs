@@ -155,7 +155,7 @@ pub struct Keeper {
     clock: AgeClock,
     rules: Arc<Rules>,
     known: HashMap<(u64, u32), Known>,
-    /// How many there were.
+    /// How many passes were planned.
     passes: u64,
     stopped: bool,
 }
@@ -535,16 +535,19 @@ impl Known {
         self.events.iter().zip(over).filter(|(_, over)| **over).map(|(events, _)| events).sum()
     }
 
+    /// How many of the broker's own may go by their limit, where they are over it.
+    fn own_limited(&self, over: &[bool]) -> u64 {
+        if over.last() == Some(&true) { self.own() } else { 0 }
+    }
+
     /// How many events may go by the rules alone, about.
     fn goes_by_rule(&self, over: &[bool]) -> u64 {
-        let own = if over.last() == Some(&true) { self.own() } else { self.acks };
-        self.limited(over).saturating_add(own)
+        self.limited(over).saturating_add(self.own_limited(over).max(self.acks))
     }
 
     /// Whether a few may go, and it is time to rewrite it for them.
     fn has_some(&self, over: &[bool], pass: u64) -> bool {
-        let own = if over.last() == Some(&true) { self.own() } else { 0 };
-        self.limited(over) + own > 0 && pass >= self.rests_until
+        self.limited(over) + self.own_limited(over) > 0 && pass >= self.rests_until
     }
 
     /// How many have expired or are replaced, at least: which they are only a look at each says, so that nothing is

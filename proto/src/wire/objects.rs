@@ -63,10 +63,8 @@ pub(super) fn refusal(base: &str, path: &Path, said: &str) -> WireError {
         full.push_str("message");
     }
     let first = full.split(['.', '[']).next().unwrap_or_default();
-    match SECRET.contains(&first) {
-        true => invalid(&full, &without_text(text)),
-        false => invalid(&full, text),
-    }
+    let text = if SECRET.contains(&first) { without_text(text) } else { text.into() };
+    invalid(&full, &text)
 }
 
 /// Requests with a token: what stands at a wrong place in them may be one, and errors are logged by clients.

@@ -26,7 +26,7 @@ use super::{
     paced::{self, Followers, Pace, Paced},
     progress::{Counter, Progress},
     publish::Template,
-    report::{Report, latencies, round},
+    report::{Report, latencies, per_second, round},
     socket::Socket,
     speech::Speech,
 };
@@ -289,8 +289,8 @@ fn report(args: &Args, rounds: &[Round]) -> anyhow::Result<Report> {
     report.rate("deliveries", sum(|got| got.deliveries), took);
     let acked = sum(|got| got.acked);
     report.set("acks", acked);
-    report.set("acks_per_second", rate(acked, took));
-    report.set("ack_requests_per_second", rate(sum(|got| got.requests), took));
+    report.set("acks_per_second", per_second(acked, took));
+    report.set("ack_requests_per_second", per_second(sum(|got| got.requests), took));
     let mut acks = latencies()?;
     for got in with().flat_map(|phase| &phase.got) {
         acks.add(&got.took)?;
@@ -310,7 +310,7 @@ fn report(args: &Args, rounds: &[Round]) -> anyhow::Result<Report> {
     }
     let deliveries = without().map(|phase| phase.sum(|got| got.deliveries)).sum();
     let took = without().map(Phase::took).sum();
-    report.set("deliveries_per_second_without", rate(deliveries, took));
+    report.set("deliveries_per_second_without", per_second(deliveries, took));
     if rounds.iter().all(|round| round.stored.is_some()) {
         let stored = || rounds.iter().filter_map(|round| round.stored);
         let bytes: u64 = stored().map(|stored| stored.bytes).sum();
@@ -330,12 +330,6 @@ fn report(args: &Args, rounds: &[Round]) -> anyhow::Result<Report> {
         report.fail(lost);
     }
     Ok(report)
-}
-
-/// How many a second.
-fn rate(count: u64, took: Duration) -> f64 {
-    let seconds = took.as_secs_f64();
-    if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 }
 }
 
 /// The middle one, or the lower of both in the middle; nought of none.
@@ -368,7 +362,7 @@ mod tests {
         let made = Made::named("acks", TOPICS, 3, 4);
         let good = phase(vec![got(7, 0, 7), got(7, 0, 7)]);
         assert_eq!((good.wanted(&made), good.verdict(&made, true)), (14, None));
-        assert_eq!(rate(14, good.took()), 14.0);
+        assert_eq!(per_second(14, good.took()), 14.0);
         let without = phase(vec![got(14, 0, 0)]);
         assert_eq!(without.verdict(&made, false), None);
     }

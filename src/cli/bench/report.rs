@@ -43,11 +43,9 @@ impl Report {
 
     /// How many there were in this time.
     pub(super) fn rate(&mut self, what: &str, count: u64, took: Duration) {
-        let seconds = took.as_secs_f64();
         self.set(what, count);
-        self.set("seconds", round(seconds));
-        let rate = if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
-        self.set(&format!("{what}_per_second"), rate.round());
+        self.set("seconds", round(took.as_secs_f64()));
+        self.set(&format!("{what}_per_second"), per_second(count, took));
     }
 
     /// How many bytes so many events have taken on the wire, all together and each: what `bench floor --wire` takes.
@@ -99,6 +97,12 @@ fn write(measured: Vec<Map<String, Value>>, json: bool) -> anyhow::Result<()> {
         output.line(b"")?;
     }
     output.flush()
+}
+
+/// How many a second, in whole ones; nought in no time.
+pub(super) fn per_second(count: u64, took: Duration) -> f64 {
+    let seconds = took.as_secs_f64();
+    if seconds > 0.0 { (count as f64 / seconds).round() } else { 0.0 }
 }
 
 /// To three digits behind the point.
