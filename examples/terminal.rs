@@ -125,8 +125,7 @@ async fn main() -> Result<()> {
     let topic = format!("terminals.{}", run());
     let viewer = Viewer::open(&topic).await?;
     let begun = clock::monotonic_ms();
-    let (written, live) = tokio::join!(program(&topic), viewer.watch());
-    let (written, live) = (written?, live?);
+    let (written, live) = tokio::try_join!(program(&topic), viewer.watch())?;
     let took_ms = clock::monotonic_ms() - begun;
     println!("500 writes, {} bytes: {} frames in {took_ms} ms", written.len(), live.frames);
     ensure!(live.bytes == written, "the viewer has something else than was written");

@@ -19,6 +19,7 @@ pub use self::{
     settings::{SETTINGS, Setting},
     tls::TlsFiles,
 };
+pub use crate::auth::HS256_SECRET_BYTES_MIN;
 use crate::{
     log,
     net::{self, coding::Codings},
@@ -170,6 +171,17 @@ pub enum ConfigError {
     NoSecret {
         /// Which.
         path: String,
+    },
+    /// A secret that can be guessed.
+    #[error(
+        "{origin}: the secret has {bytes} bytes, at least {min} are needed (RFC 7518 §3.2): make one with `openssl rand -base64 48`",
+        min = HS256_SECRET_BYTES_MIN
+    )]
+    ShortSecret {
+        /// The setting, and the file where it is in one.
+        origin: String,
+        /// How long it is.
+        bytes: usize,
     },
     /// Two secrets.
     #[error("auth.hs256_secret and auth.hs256_secret_file are both given: leave one out")]

@@ -7,7 +7,7 @@ use tidings_proto::{
     Event, Filter, Filters, LogId, NewEvent, Offset, Position, Priority, Timestamp, Topic,
     WireError,
     control::{AckStates, AuthChange, RetentionChange, ScheduleChange, SubscriptionChange},
-    message::{Events, Push, Reply, Request, ServerMessage},
+    message::{Events, Head, Push, Reply, Request, ServerMessage},
     topic::{filter_matches, literal_prefix, subject_token},
     wire::{
         BadRequest, BatchHeader, Incoming, cloudevents as ce, compressed, json, msgpack, protobuf,
@@ -20,7 +20,7 @@ struct Codec {
     /// Whether it carries data as what its content type says it is.
     reads_data: bool,
     decode_request: fn(&[u8]) -> Result<Incoming, BadRequest>,
-    encode_request: fn(Option<u32>, &Request, &mut Vec<u8>),
+    encode_request: fn(Head, &Request, &mut Vec<u8>),
     decode_server_message: fn(&[u8]) -> Result<ServerMessage, WireError>,
     encode_reply: fn(Option<u32>, &Reply, &mut Vec<u8>),
     encode_push: fn(&Push, &mut Vec<u8>),
@@ -128,7 +128,7 @@ fn messages(codec: &Codec, data: &[u8]) {
         Ok(incoming) => {
             for codec in CODECS {
                 let out =
-                    written(|out| (codec.encode_request)(incoming.id, &incoming.request, out));
+                    written(|out| (codec.encode_request)(incoming.head, &incoming.request, out));
                 assert_eq!((codec.decode_request)(&out).unwrap(), incoming);
             }
         }
@@ -259,7 +259,7 @@ fn is_publishable(publish: &tidings_proto::message::Publish) {
     publish.event.check().unwrap();
     let request = Request::Publish(Box::new(publish.clone()));
     for codec in CODECS {
-        let out = written(|out| (codec.encode_request)(Some(1), &request, out));
+        let out = written(|out| (codec.encode_request)(Some(1).into(), &request, out));
         assert_eq!((codec.decode_request)(&out).unwrap().request, request);
     }
 }

@@ -11,6 +11,22 @@ use crate::{
 /// The number a client gives a request so that it knows the answer; unique among its open requests.
 pub type RequestId = u32;
 
+/// What stands beside a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// What the answer is to carry; without it only an error is answered.
+    pub id: Option<RequestId>,
+    /// Of a publish: it follows the one before it on this socket, and is refused where that one was refused and may be tried
+    /// again, so that it does not go before it.
+    pub follows: bool,
+}
+
+impl From<Option<RequestId>> for Head {
+    fn from(id: Option<RequestId>) -> Head {
+        Head { id, follows: false }
+    }
+}
+
 /// What a client asks for. A request without an id is carried out and only an error is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {

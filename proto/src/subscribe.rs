@@ -92,6 +92,10 @@ pub struct SubscribeOptions {
     /// Be listed on the topic with this data.
     #[serde(default, deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub presence: Option<Presence>,
+    /// Durable: the answer to the last fetch of this reader over HTTP did not come: what that had leased comes again at
+    /// once.
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "Option::is_none")]
+    pub lost_reader: Option<String>,
 }
 
 /// The data a subscriber is listed with.
@@ -136,6 +140,7 @@ impl SubscribeOptions {
             max_data_bytes: None,
             on_gap: OnGap::Continue,
             presence: None,
+            lost_reader: None,
         }
     }
 }
@@ -199,7 +204,7 @@ impl<'de> Deserialize<'de> for Start {
         }
         position(given).map(Start::After).map_err(|text| {
             de::Error::custom(format!(
-                "start is {text}: give \"first\", \"now\", an offset or a time in RFC 3339"
+                "{text}; \"first\", \"now\" and a time in RFC 3339 are understood too"
             ))
         })
     }

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tidings_proto::{
     Event, Timestamp, Topic, WireError,
-    message::{Events, Push, Reply, Request, ServerMessage},
+    message::{Events, Head, Push, Reply, Request, ServerMessage},
     wire::{BadRequest, BatchHeader, Incoming, cloudevents, json, msgpack, protobuf, stored},
 };
 
@@ -88,7 +88,7 @@ struct Codec {
     /// How a case writes the bytes of a message.
     want: fn(&Case) -> Option<&str>,
     show: fn(&[u8]) -> String,
-    encode_request: fn(Option<u32>, &Request, &mut Vec<u8>),
+    encode_request: fn(Head, &Request, &mut Vec<u8>),
     decode_request: fn(&[u8]) -> Result<Incoming, BadRequest>,
     encode_reply: fn(Option<u32>, &Reply, &mut Vec<u8>),
     encode_push: fn(&Push, &mut Vec<u8>),
@@ -173,7 +173,7 @@ fn check(file: &str, case: &Case) {
         let incoming = json::decode_request(case.json()).unwrap();
         case.in_every_encoding(
             |codec, bytes| assert_eq!((codec.decode_request)(bytes).unwrap(), incoming),
-            |codec, out| (codec.encode_request)(incoming.id, &incoming.request, out),
+            |codec, out| (codec.encode_request)(incoming.head, &incoming.request, out),
         );
         return assert!(has(case, kind));
     }

@@ -35,6 +35,9 @@ use crate::clock;
 
 /// The subject of everybody where no authentication is configured, and of those without a token.
 pub const ANONYMOUS: &str = "anonymous";
+/// The fewest bytes a secret of HS256 may have: as many as its hash (RFC 7518 §3.2). A shorter one can be guessed from any
+/// token, by trying.
+pub const HS256_SECRET_BYTES_MIN: usize = 32;
 /// The most bytes a subject may have.
 pub const SUBJECT_BYTES_MAX: usize = 200;
 

@@ -10,7 +10,10 @@ use std::{sync::Arc, time::Duration};
 use tidings_proto::SubscribeOptions;
 
 use super::subscription::BATCH_BYTES_MAX;
-use crate::{clock, log::Stored};
+use crate::{
+    clock,
+    log::{Stored, batch_bytes},
+};
 
 /// How long after its commit an event counts as one that comes.
 const LIVE_FOR: Duration = Duration::from_secs(5);
@@ -72,8 +75,7 @@ impl Bandwidth {
         if let Some(max) = self.data_bytes_max {
             refer(events, max);
         }
-        let bytes: usize = events.iter().map(|event| event.batch_bytes()).sum();
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let bytes = u64::try_from(batch_bytes(events)).unwrap_or(u64::MAX);
         if let Some(took_ms) = bytes.saturating_mul(1000).checked_div(self.rate) {
             self.free_at_ms = self.free_at_ms.max(now_ms).saturating_add(took_ms);
         }

@@ -15,7 +15,7 @@ use super::{
     acks::AckTicket,
     bandwidth::Bandwidth,
     conflate::Conflating,
-    error::{AckError, AppendError, CONTINUE, ELSEWHERE, SubscribeError},
+    error::{AckError, AppendError, CONTINUE, START_ELSEWHERE, SubscribeError},
     interest::Ready,
     ledger::LedgerEntry,
     options::check,
@@ -89,7 +89,8 @@ impl Broker {
         let trims = self.log.trims_version();
         let gap = self.pass_trimmed(&durable).await?;
         self.pass_expired(&durable).await?;
-        let (token, floor) = durable.attach(registration.entry().clone());
+        let (token, floor) =
+            durable.attach(registration.entry().clone(), options.lost_reader.as_deref());
         let cursor = floor;
         let pace = Pace::of(&durable.spec.options);
         let bandwidth = Bandwidth::of(&durable.spec.options);
@@ -155,7 +156,7 @@ impl Broker {
             }
             None => (
                 self.controls.next_number(),
-                self.start_of(&start_with_log(options), &options.filters).await?,
+                self.start_of(&start_with_log(options), &options.filters, START_ELSEWHERE).await?,
                 None,
             ),
         };
@@ -170,17 +171,25 @@ impl Broker {
             wants_changed: found.as_ref().is_some_and(|it| !wants_same(&it.spec.options, options)),
         };
         self.record(&SubscriptionChange::Put(Box::new(spec.clone()))).await?;
-        // Whoever is attached by the old options attaches again. Another may have found it as it is now.
-        let mut durables = self.durables.lock();
-        let old = durables.get_mut(name);
-        if let Some(old) = old.filter(|old| old.spec.options != spec.options) {
-            let changed = old.changed(Arc::new(spec));
-            *old = changed.clone();
-            // What the old one had in the box is in the new one's state.
-            drop(self.acks.submit(&changed));
+        if let Some(saved) = self.change(spec) {
+            // That nobody has failed by it is known over a kill, too. Where there is no room for that the change holds all
+            // the same.
+            drop(saved.await);
         }
-        drop(durables);
         Ok(if found.is_some() { PutOutcome::Kept } else { PutOutcome::Created })
+    }
+
+    /// Whoever is attached by the old options attaches again. Another may have found it as it is now.
+    fn change(&self, spec: DurableSpec) -> Option<AckTicket> {
+        let mut durables = self.durables.lock();
+        let old = durables.get_mut(&spec.name).filter(|old| old.spec.options != spec.options)?;
+        let changed = old.changed(Arc::new(spec));
+        *old = changed.clone();
+        // What the old one had in the box is in the new one's state.
+        let saved = self.acks.submit(&changed);
+        drop(durables);
+        self.log.nudge();
+        Some(saved)
     }
 
     /// Whether one more may be made by this subject.
@@ -217,6 +226,7 @@ impl Broker {
         &self,
         start: &Start,
         filters: &Filters,
+        elsewhere: &'static str,
     ) -> Result<Cursor, SubscribeError> {
         match start {
             Start::First => Ok(self.log.first().before()),
@@ -224,7 +234,7 @@ impl Broker {
             Start::Since(time) => Ok(self.log.at_time(time.as_millis()).await?),
             Start::After(position) => match self.resume(position, filters) {
                 (cursor, None) => Ok(cursor),
-                (_, Some(_)) => Err(self.gone(position, ELSEWHERE)),
+                (_, Some(_)) => Err(self.gone(position, elsewhere)),
             },
         }
     }
@@ -472,6 +482,7 @@ fn stored_options(options: &SubscribeOptions) -> SubscribeOptions {
         start: Start::Now,
         last_per_key: false,
         presence: None,
+        lost_reader: None,
         batch_max: SubscribeOptions::to(options.filters.clone()).batch_max,
         ..options.clone()
     }

@@ -6,8 +6,12 @@ pub use crate::log::{AppendError, ReadError};
 
 /// What to do where a subscription cannot begin with what is gone.
 pub(super) const CONTINUE: &str = "subscribe without \"on_gap\":\"error\" to go on from there";
-/// The same where a durable cannot be made, or reset, to begin there.
-pub(super) const ELSEWHERE: &str = "begin with \"first\", \"now\", a time, or an offset in between";
+/// The same where a durable cannot be made to begin there.
+pub(super) const START_ELSEWHERE: &str =
+    "let start be \"first\", \"now\", a time, or an offset in between";
+/// The same where a durable cannot be reset to it.
+pub(super) const RESET_ELSEWHERE: &str =
+    "let to be \"first\", \"now\", a time, or an offset in between";
 
 /// Why nothing was published.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -116,7 +120,11 @@ pub enum SubscribeError {
     },
     /// The position is above the last event, or the events behind it are gone.
     #[error(
-        "the events after {requested} are gone: the log begins at {first} and ends at {last}; {hint}"
+        "{}: the log begins at {first} and ends at {last}; {hint}",
+        match requested.get() > *last {
+            true => format!("{requested} is above the last event"),
+            false => format!("the events after {requested} are gone"),
+        }
     )]
     Gone {
         /// What was asked for.

@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidings_proto::{Cursor, Offset, message::Gap};
+use tidings_proto::{Cursor, Offset, Placed, message::Gap};
 
 use super::{
     Broker,
     bandwidth::{refer, replayed_bytes},
     conflate::Conflating,
     error::SubscribeError,
-    held::{Durable, Held, Token},
+    held::{Durable, FetchReader, Held, Token},
     interest::Ready,
     lanes,
     leasing::Leasing,
@@ -19,11 +19,24 @@ use super::{
 };
 use crate::{
     clock,
-    log::{Batch, ReadError, ReadLimit, Stored},
+    log::{Batch, ReadError, ReadLimit, Stored, batch_bytes},
 };
 
 /// The most bytes one fetch gives, but for the event that passes it.
 const FETCH_BYTES_MAX: usize = 1 << 20;
+
+/// What a fetch asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// How many events at most.
+    pub limit: usize,
+    /// How long it waits for the first.
+    pub wait: Duration,
+    /// Who asks, where that is said.
+    pub reader: Option<FetchReader>,
+    /// Of a mirror: only what is behind this one. Each of its fetches gives all that is open, as far as there is room for it.
+    pub after: Option<Placed>,
+}
 
 /// What a fetch found.
 #[derive(Debug)]
@@ -63,11 +76,27 @@ impl Broker {
         limit: usize,
         wait: Duration,
     ) -> Result<Fetched, SubscribeError> {
+        let wanted = Wanted { limit, wait, reader: None, after: None };
+        self.fetch_by(name, &wanted).await
+    }
+
+    /// The same for who says more.
+    ///
+    /// # Errors
+    /// As [`Broker::fetch`].
+    pub async fn fetch_by(&self, name: &str, wanted: &Wanted) -> Result<Fetched, SubscribeError> {
+        let Wanted { limit, wait, .. } = *wanted;
+        let reader = wanted.reader.as_ref();
         let durable = self.durable(name)?;
+        let after = wanted.after.as_ref().map(|after| after.offset.cursor());
+        if after.is_some() && !durable.is_mirror() {
+            let problem = "only a mirror gives what it gave before: leave it out".to_owned();
+            return Err(SubscribeError::Invalid { field: "after", problem });
+        }
         let ready = Ready::new();
         let registration = self.interest.register(&durable.spec.options.filters, ready.clone(), 0);
         let snapshot = self.state_of(&durable).await?;
-        let token = durable.attach_fetch(registration.entry().clone());
+        let token = durable.attach_reader(registration.entry().clone(), reader);
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
         let gone = self.pass_trimmed_once(&durable).await?;
@@ -78,7 +107,7 @@ impl Broker {
             while ready.pop().is_some() {}
             let (fetched, scanned) = match durable.is_by_priority() {
                 true => self.fetch_lanes(&durable, token, limit).await?,
-                false => self.fetch_now(&durable, token, snapshot.as_deref(), limit).await?,
+                false => self.fetch_now(&durable, token, snapshot.as_deref(), limit, after).await?,
             };
             let mut fetched = fetched;
             fetched.gap = gone.take().or(fetched.gap);
@@ -86,6 +115,9 @@ impl Broker {
             fetched.replayed_bytes = replayed;
             if let Some(max) = durable.spec.options.max_data_bytes {
                 refer(&mut fetched.events, max);
+            }
+            if durable.is_past(token, reader) {
+                return Ok(Fetched { events: Vec::new(), attempts: Vec::new(), ..fetched });
             }
             let found = !fetched.events.is_empty() || fetched.gap.is_some();
             // A socket may have taken it over, or it is gone.
@@ -121,9 +153,12 @@ impl Broker {
         token: Token,
         snapshot: Option<&Snapshot>,
         limit: usize,
+        after: Option<Cursor>,
     ) -> Result<(Fetched, Option<Cursor>), ReadError> {
         let mirror = durable.is_mirror();
-        let (again, mut cursor) = due_again(durable, token, limit);
+        let (again, begin) = due_again(durable, token, limit);
+        // Above the last event there is nothing to be behind.
+        let mut cursor = begin.max(after.unwrap_or(begin).min(self.log.committed()));
         durable.tell_graves();
         let selection = Selection::of(&durable.spec.options);
         let mut leasing = Leasing::new(durable.clone(), &again);
@@ -137,7 +172,7 @@ impl Broker {
         let mut gap = (found.damaged.first())
             .map(|offset| self.log.damage_gap(offset.before(), offset.cursor()));
         let (mut events, more_due) = leasing.taken(found.events, &again, &found.left, &selection);
-        let mut bytes: usize = events.iter().map(|event| event.record().body.len()).sum();
+        let mut bytes = batch_bytes(&events);
         let mut attempts = again;
         // What has expired or is gone takes none any more; nothing new goes before what comes again.
         let room = if more_due { 0 } else { room_for_new(durable, token) };
@@ -152,7 +187,7 @@ impl Broker {
             batch.events.retain(|event| {
                 sent.binary_search_by_key(&event.offset().get(), |(offset, _)| *offset).is_ok()
             });
-            bytes += batch.events.iter().map(|event| event.record().body.len()).sum::<usize>();
+            bytes += batch_bytes(&batch.events);
             // Given up from here on, they are due again.
             leasing.add(&sent);
             events.append(&mut batch.events);

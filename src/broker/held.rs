@@ -39,7 +39,10 @@ use crate::{
     log::{Draft, Stored},
 };
 
+mod readers;
 mod room;
+
+pub use readers::FetchReader;
 
 /// A durable subscription in use.
 #[derive(Debug)]
@@ -79,6 +82,7 @@ pub struct Held {
     paused: bool,
     /// What it has become by a change of its options.
     successor: Option<Arc<Durable>>,
+    readers: readers::Readers,
     /// The floor that is on the disk: what sessions of a mirror are told.
     durable_floor: Cursor,
 }
@@ -140,6 +144,7 @@ impl Durable {
             was_reset: false,
             paused,
             successor: None,
+            readers: readers::Readers::default(),
         };
         Durable {
             spec,
@@ -312,8 +317,9 @@ impl Durable {
         self.held.lock()
     }
 
-    /// A session attaches; of an exclusive durable it takes over what others had.
-    pub fn attach(&self, entry: Arc<Entry>) -> (Token, Cursor) {
+    /// A session attaches; of an exclusive durable it takes over what others had. It may be the reader by this name, to
+    /// which the answer to its last fetch did not come.
+    pub fn attach(&self, entry: Arc<Entry>, lost_reader: Option<&str>) -> (Token, Cursor) {
         let mut held = self.lock();
         let token = held.next_token();
         match self.spec.options.mode {
@@ -328,6 +334,9 @@ impl Durable {
                 held.holder = Holder::Session(token);
                 held.wake_all();
             }
+        }
+        if let Some(name) = lost_reader {
+            held.reads_by(token, name, true);
         }
         held.members.add(token, entry, false);
         let floor = held.state.floor();

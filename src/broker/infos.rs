@@ -4,7 +4,8 @@
 //!   counted, between the places where one of them stands and the next. Where much is known of their acks a page is
 //!   gone through in parts, so that what is remembered of it is bounded.
 //! - A page ends where it has many bytes, as an answer with events does.
-//! - Of a durable that wants only some of the events on its topics they are read, up to a bound.
+//! - Of a durable that wants only some of the events on its topics they are read, up to a bound; a page ends where many
+//!   were read for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,17 +19,21 @@ use tidings_proto::{
 
 use super::{
     Broker,
+    bandwidth::replayed_bytes,
     ledger::LedgerEntry,
     options::json_bytes,
     selection::{Selection, has_expired},
 };
 use crate::{
     clock,
-    log::{ReadError, ReadLimit},
+    log::{ReadError, ReadLimit, Stored},
 };
 
 /// How many events are read to count the lag of a subscription that wants only some types.
 const LAG_COUNTED_MAX: u64 = 10_000;
+
+/// How many are read for all of a page: it ends behind the durable that passes it.
+const PAGE_COUNTED_MAX: u64 = 10 * LAG_COUNTED_MAX;
 
 /// About how many bytes of JSON a page of durables may have; one of them at least is in it.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -56,6 +61,18 @@ pub struct DurableInfo {
     pub sessions: u64,
     /// Whether nothing of it is delivered.
     pub paused: bool,
+    /// How many bytes of events that were there before were read to count `lag`.
+    pub replayed_bytes: u64,
+}
+
+/// What was counted by reading.
+#[derive(Debug, Default)]
+struct Selected {
+    /// Events that are wanted and not acknowledged.
+    count: u64,
+    /// How many were read, and how many bytes of those that were there before.
+    read: u64,
+    replayed_bytes: u64,
 }
 
 /// Of durables with the same filters: how many events that match lie behind each of these places.
@@ -124,7 +141,13 @@ impl Broker {
                 found.truncate(fit);
                 last = found.last().map(|entry| entry.spec.name.clone());
             }
-            infos.extend(self.infos(found).await?);
+            let asked = found.len();
+            let told = self.infos(found).await?;
+            if told.len() < asked {
+                last = told.last().map(|info| info.spec.name.clone());
+                room = 0;
+            }
+            infos.extend(told);
             after = last;
             if after.is_none() {
                 break;
@@ -134,6 +157,7 @@ impl Broker {
         Ok((infos, after.filter(|_| is_more)))
     }
 
+    /// What is told of these, or of the first of them: see [`PAGE_COUNTED_MAX`].
     async fn infos(&self, entries: Vec<LedgerEntry>) -> Result<Vec<DurableInfo>, ReadError> {
         let looked: Vec<_> = entries.into_iter().map(|entry| self.looked_at(entry)).collect();
         let last = self.log.committed();
@@ -144,14 +168,22 @@ impl Broker {
             }
         }
         counted.0 = self.log.count_behind(counted.0, last).await?;
-        let mut infos = Vec::with_capacity(looked.len());
+        let (mut infos, mut read) = (Vec::with_capacity(looked.len()), 0);
         for (mut info, acks) in looked {
+            if read >= PAGE_COUNTED_MAX {
+                break;
+            }
             let options = &info.spec.options;
             let selection = Selection::of(options);
-            (info.lag, info.lag_at_least) = match selection.is_all() {
-                true => (counted.lag(&options.filters, &acks), false),
-                false => self.count_selected(&options.filters, &selection, &acks, last).await?,
-            };
+            if selection.is_all() {
+                info.lag = counted.lag(&options.filters, &acks);
+            } else {
+                let found = self.count_selected(&options.filters, &selection, &acks, last).await?;
+                info.lag = found.count;
+                info.lag_at_least = found.read >= LAG_COUNTED_MAX;
+                info.replayed_bytes = found.replayed_bytes;
+                read += found.read;
+            }
             infos.push(info);
         }
         Ok(infos)
@@ -169,6 +201,7 @@ impl Broker {
             dead: count(entry.acks.dead.len()),
             sessions: 0,
             paused: entry.is_paused(),
+            replayed_bytes: 0,
             spec: entry.spec,
         };
         let Some(durable) = in_use else { return (info, entry.acks) };
@@ -191,27 +224,26 @@ impl Broker {
         selection: &Selection,
         acks: &AckState,
         last: Cursor,
-    ) -> Result<(u64, bool), ReadError> {
-        let (mut cursor, mut count, mut seen) = (acks.floor, 0, 0);
+    ) -> Result<Selected, ReadError> {
+        let (mut cursor, mut found) = (acks.floor, Selected::default());
         let is_acked = |offset: u64| {
             let behind = acks.ranges.partition_point(|(_, last)| *last < offset);
             acks.ranges.get(behind).is_some_and(|(first, _)| *first <= offset)
         };
         let now = clock::now();
-        while cursor < last {
+        while cursor < last && found.read < LAG_COUNTED_MAX {
             let limit = ReadLimit { events: 1000, bytes: 1 << 20 };
             let batch = self.log.read(cursor, last, filters, limit).await?;
-            for event in &batch.events {
-                seen += 1;
+            let is_open = |event: &&Arc<Stored>| {
                 let counts = selection.wants(event) && !has_expired(event, now);
-                count += u64::from(counts && !is_acked(event.offset().get()));
-                if seen >= LAG_COUNTED_MAX {
-                    return Ok((count, true));
-                }
-            }
+                counts && !is_acked(event.offset().get())
+            };
+            found.count += count(batch.events.iter().filter(is_open).count());
+            found.read += count(batch.events.len());
+            found.replayed_bytes += replayed_bytes(&batch.events);
             cursor = batch.damaged.unwrap_or(batch.cursor);
         }
-        Ok((count, false))
+        Ok(found)
     }
 }
 

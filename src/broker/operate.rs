@@ -4,7 +4,7 @@ use tidings_proto::{Cursor, Start, control::SubscriptionChange};
 
 use super::{
     Broker,
-    error::{AckError, AppendError, SubscribeError},
+    error::{AckError, AppendError, RESET_ELSEWHERE, SubscribeError},
 };
 
 impl Broker {
@@ -35,7 +35,7 @@ impl Broker {
     pub async fn reset_durable(&self, name: &str, to: &Start) -> Result<Cursor, SubscribeError> {
         let _one_at_a_time = self.changing.lock().await;
         let old = self.durable(name)?;
-        let floor = self.start_of(to, &old.spec.options.filters).await?;
+        let floor = self.start_of(to, &old.spec.options.filters, RESET_ELSEWHERE).await?;
         let reset = old.reset(floor);
         self.durables.lock().insert(name.to_owned(), reset.clone());
         // What the old one had in the box is not the new one's.

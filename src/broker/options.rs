@@ -12,6 +12,7 @@ use super::{
     bandwidth::RATE_MIN,
     conflate::CONFLATE_MS_MAX,
     error::SubscribeError,
+    held::FetchReader,
     idle::IDLE_EXPIRY_MS_MAX,
     pace::LINGER_MS_MAX,
     presence,
@@ -75,6 +76,9 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
             [("after", options.after.is_some()), ("since", options.since.is_some())],
             "a durable subscription has its own cursor: say where a new one begins with \"start\"",
         )?;
+        if let Some(problem) = options.lost_reader.as_deref().and_then(FetchReader::problem) {
+            return invalid("lost_reader", &problem);
+        }
         return check_mirror(options);
     }
     // What is as it is where nothing was said cannot be told from that, and does nothing.
@@ -89,6 +93,7 @@ fn check_durable(options: &SubscribeOptions) -> Checked {
         ("idle_expiry_ms", options.idle_expiry_ms > 0),
         ("max_deliveries", options.max_deliveries > 0),
         ("backoff_ms", !options.backoff_ms.is_empty()),
+        ("lost_reader", options.lost_reader.is_some()),
     ];
     none_of(of_durables, "only a durable subscription has it: say \"durable\" too")
 }

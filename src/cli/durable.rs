@@ -42,7 +42,7 @@ pub enum Command {
     /// Let it go on from another place, back or forth.
     Reset(ResetArgs),
     /// Forget it.
-    #[command(after_help = RM_EXAMPLES)]
+    #[command(alias = "delete", after_help = RM_EXAMPLES)]
     Rm(NameArgs),
     /// List the events it was given as often as may be and did not acknowledge.
     Dead(DeadArgs),

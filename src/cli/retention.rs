@@ -28,10 +28,12 @@ Examples:
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     /// List the rules, or show the one of a filter.
+    #[command(alias = "ls")]
     Show(ShowArgs),
     /// Make or change the rule of a filter.
     Set(SetArgs),
     /// Forget the rule of a filter: what is in the settings holds again.
+    #[command(alias = "rm")]
     Delete(DeleteArgs),
 }
 
@@ -60,10 +62,10 @@ pub struct SetArgs {
     #[arg(long, value_name = "TIME")]
     pub max_age: Option<String>,
     /// Keep no more bytes.
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = parse_whole)]
     pub max_bytes: Option<u64>,
     /// Keep no more events.
-    #[arg(long, value_name = "EVENTS")]
+    #[arg(long, value_name = "EVENTS", value_parser = parse_whole)]
     pub max_events: Option<u64>,
     /// Keep only the last event of each topic and key.
     #[arg(long)]
@@ -125,6 +127,10 @@ async fn show(args: &ShowArgs, globals: &Globals) -> anyhow::Result<()> {
     output.flush()
 }
 
+fn parse_whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "give a whole number, without a unit".to_owned())
+}
+
 async fn set(args: &SetArgs, globals: &Globals) -> anyhow::Result<()> {
     let mut rule = Map::new();
     rule.extend(args.max_age.clone().map(|age| ("max_age".to_owned(), Value::from(age))));
@@ -143,9 +149,12 @@ fn write(rule: &Value, globals: &Globals, output: &mut Output) -> anyhow::Result
     output.line(line.as_bytes())
 }
 
+/// What a rule may bound.
+const LIMITS: [&str; 3] = ["max_age", "max_bytes", "max_events"];
+
 fn line_of(rule: &Value) -> String {
     let mut line = rule.get("filter").and_then(Value::as_str).map(shown).unwrap_or_default();
-    for name in ["max_age", "max_bytes", "max_events"] {
+    for name in LIMITS {
         match rule.get(name) {
             Some(Value::String(text)) => line.push_str(&format!("  {name}={}", shown(text))),
             Some(number) => line.push_str(&format!("  {name}={number}")),
@@ -155,6 +164,9 @@ fn line_of(rule: &Value) -> String {
     let is = |name| rule.get(name) == Some(&Value::Bool(true));
     if is("compact") {
         line.push_str("  compact");
+    }
+    if LIMITS.iter().all(|name| rule.get(name).is_none()) && !is("compact") {
+        line.push_str("  keeps all");
     }
     if is("configured") {
         line.push_str("  (settings)");

@@ -15,7 +15,7 @@ use super::{
     output::{Output, print, shown},
     read_file, stdin,
 };
-use crate::clock;
+use crate::{clock, config::HS256_SECRET_BYTES_MIN};
 
 /// What `tidings token` takes.
 #[derive(Debug, clap::Args)]
@@ -152,10 +152,11 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     // As the broker reads it.
     let end = secret.iter().rposition(|byte| !matches!(byte, b'\r' | b'\n'));
     let secret = secret.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();
-    if secret.is_empty() {
+    if secret.len() < HS256_SECRET_BYTES_MIN {
         return Err(Usage::error(format!(
-            "{}: there is no secret in it",
-            args.secret_file.display()
+            "{}: the secret has {} bytes, and a broker takes none of less than {HS256_SECRET_BYTES_MIN}",
+            args.secret_file.display(),
+            secret.len()
         )));
     }
     let now_s = clock::now().as_millis() / 1000;

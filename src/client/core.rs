@@ -81,8 +81,9 @@ pub(super) struct Core {
 
 /// What is to be sent next.
 pub(super) enum Transmit<'a> {
-    /// A publish; too large a one is to be handed to [`Core::refuse_as_too_large`].
-    Publish(RequestId, &'a Request),
+    /// A publish, and whether it follows others that are not answered; too large a one is to be handed to
+    /// [`Core::refuse_as_too_large`].
+    Publish(RequestId, bool, &'a Request),
     /// Anything else.
     Request(Option<RequestId>, Box<Request>),
 }
@@ -170,8 +171,9 @@ impl Core {
             self.about.insert(request, key);
             return Some(Transmit::Request(Some(request), Box::new(message)));
         }
+        let follows = self.publishes.has_sent();
         let (request, publishing) = self.publishes.poll_send(now_ms, &mut self.ids)?;
-        Some(Transmit::Publish(request, &publishing.request))
+        Some(Transmit::Publish(request, follows, &publishing.request))
     }
 
     /// The publish of this number has more bytes than the broker takes.

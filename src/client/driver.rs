@@ -10,7 +10,7 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use tidings_proto::{
-    message::{Connected, Push, Request, ServerMessage},
+    message::{Connected, Head, Push, Request, ServerMessage},
     wire::json,
 };
 use tokio::{
@@ -274,8 +274,8 @@ impl<'a> Talk<'a> {
                 Transmit::Request(id, request) => {
                     json::encode_request(id, &request, &mut self.out);
                 }
-                Transmit::Publish(id, request) => {
-                    json::encode_request(Some(id), request, &mut self.out);
+                Transmit::Publish(id, follows, request) => {
+                    json::encode_request(Head { id: Some(id), follows }, request, &mut self.out);
                     let bytes = frame.payload_bytes(&self.out);
                     if u64::try_from(bytes).unwrap_or(u64::MAX) > bytes_max {
                         frame.abandon(&mut self.out);

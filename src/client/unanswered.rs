@@ -1,8 +1,8 @@
 //! Requests that have not been answered, in the order in which they were made. No I/O, no clock.
 //!
 //! - Requests are sent in this order, and after a new connection all of them again, in this order.
-//! - When one has failed and may be tried again, nothing is sent until the wait is over; then it
-//!   and all behind it are sent again. Those behind that were answered meanwhile are not.
+//! - When one has failed and may be tried again, nothing is sent until the wait is over and all that is on its way is
+//!   answered; then it and all behind it are sent again. Those behind that were answered well meanwhile are not.
 //! - A request leaves by its answer only, or by [`Unanswered::take_all`].
 //!
 //! ```text
@@ -35,6 +35,8 @@ pub(super) struct Unanswered<P> {
     sent: usize,
     /// Nothing is sent before this moment, in milliseconds on the caller's clock.
     held_until_ms: u64,
+    /// One failed: nothing is sent before all that is on its way is answered, or it would go before that one.
+    is_held: bool,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ struct Entry<P> {
 
 impl<P> Default for Unanswered<P> {
     fn default() -> Unanswered<P> {
-        Unanswered { entries: VecDeque::new(), sent: 0, held_until_ms: 0 }
+        Unanswered { entries: VecDeque::new(), sent: 0, held_until_ms: 0, is_held: false }
     }
 }
 
@@ -58,9 +60,10 @@ impl<P> Unanswered<P> {
 
     /// The next request to send now and its number; it counts as sent from here on.
     pub(super) fn poll_send(&mut self, now_ms: u64, ids: &mut Ids) -> Option<(RequestId, &mut P)> {
-        if now_ms < self.held_until_ms {
+        if now_ms < self.held_until_ms || self.is_held && self.is_on_its_way() {
             return None;
         }
+        self.is_held = false;
         let entry = self.entries.get_mut(self.sent)?;
         let request = ids.next();
         entry.request = Some(request);
@@ -81,6 +84,10 @@ impl<P> Unanswered<P> {
     /// it. False when there is none.
     pub(super) fn retry(&mut self, request: RequestId, now_ms: u64, wait_ms: u64) -> bool {
         let Some(index) = self.index_of(request) else { return false };
+        if let Some(entry) = self.entries.get_mut(index) {
+            entry.request = None;
+        }
+        self.is_held = true;
         self.sent = self.sent.min(index);
         self.held_until_ms = self.held_until_ms.max(now_ms.saturating_add(wait_ms));
         true
@@ -88,7 +95,7 @@ impl<P> Unanswered<P> {
 
     /// The connection is gone: everything is to be sent again.
     pub(super) fn handle_disconnect(&mut self) {
-        self.sent = 0;
+        (self.sent, self.is_held) = (0, false);
         for entry in &mut self.entries {
             entry.request = None;
         }
@@ -96,7 +103,18 @@ impl<P> Unanswered<P> {
 
     /// When something can be sent; `None` when nothing waits.
     pub(super) fn wake_ms(&self) -> Option<u64> {
-        self.has_unsent().then_some(self.held_until_ms)
+        let is_held = self.is_held && self.is_on_its_way();
+        (self.has_unsent() && !is_held).then_some(self.held_until_ms)
+    }
+
+    /// Whether one was sent on this connection and is not answered.
+    fn is_on_its_way(&self) -> bool {
+        self.entries.iter().any(|entry| entry.request.is_some())
+    }
+
+    /// Whether the next one is sent behind others that are not answered.
+    pub(super) fn has_sent(&self) -> bool {
+        self.sent > 0
     }
 
     /// Whether there is something that has not been sent.
@@ -186,24 +204,30 @@ mod tests {
         assert!(rig.queue.retry(sent[1].0, 1_000, 50));
         rig.queue.push('f');
         assert_eq!(rig.send(1_049), [], "nothing is sent while waiting, new ones neither");
-        assert_eq!(rig.queue.wake_ms(), Some(1_050));
         // Those behind it were on the way: one came through, one failed too.
         assert_eq!(rig.queue.answer(sent[2].0), Some('c'));
         assert!(rig.queue.retry(sent[3].0, 1_010, 10));
-        assert_eq!(payloads(&rig.send(1_050)), "bdef");
+        assert_eq!(rig.send(1_050), [], "one is on its way, and would be passed or pass");
+        assert_eq!(rig.queue.wake_ms(), None, "its answer is waited for");
+        assert!(rig.queue.retry(sent[4].0, 1_060, 10));
+        assert_eq!(rig.queue.wake_ms(), Some(1_070));
+        assert_eq!(payloads(&rig.send(1_070)), "bdef");
         assert_eq!(rig.queue.wake_ms(), None);
     }
 
     #[test]
-    fn an_answer_that_comes_late_counts_once() {
+    fn what_has_failed_waits_for_all_before_it_too() {
         let mut rig = Rig::with("ab");
         let sent = rig.send(0);
-        rig.queue.retry(sent[0].0, 0, 0);
+        assert!(rig.queue.is_on_its_way());
+        rig.queue.retry(sent[1].0, 0, 0);
+        assert!(!rig.queue.retry(sent[1].0, 0, 0), "it has been answered");
+        assert_eq!(rig.send(0), []);
+        assert_eq!(rig.queue.answer(sent[0].0), Some('a'));
+        assert!(!rig.queue.is_on_its_way());
         let again = rig.send(0);
-        assert_eq!(payloads(&again), "ab");
-        assert_eq!(rig.queue.answer(sent[1].0), None, "it was sent again under a new number");
-        assert_eq!(rig.queue.answer(again[1].0), Some('b'));
-        assert_eq!(rig.queue.answer(again[0].0), Some('a'));
+        assert_eq!(payloads(&again), "b");
+        assert_eq!(rig.queue.answer(again[0].0), Some('b'));
         assert!(rig.queue.is_empty());
     }
 

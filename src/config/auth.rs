@@ -39,7 +39,7 @@ impl KeyFiles {
     /// What the options are with the files as they are now.
     ///
     /// # Errors
-    /// When one cannot be read, or has no secret in it.
+    /// When one cannot be read, or has no secret in it, or one that is too short.
     pub fn read(&self, options: &auth::Options) -> Result<auth::Options, ConfigError> {
         let mut read = options.clone();
         if let Some(path) = &self.hs256_secret {
@@ -160,7 +160,8 @@ impl Values {
             return Ok((Some(secret_of(&file)?), Some(file)));
         }
         let secret = self.text("auth.hs256_secret");
-        Ok(((!secret.is_empty()).then(|| secret_from(&secret)), None))
+        let secret = (!secret.is_empty()).then(|| secret_from(&secret, "auth.hs256_secret".into()));
+        Ok((secret.transpose()?, None))
     }
 }
 
@@ -168,16 +169,23 @@ impl Values {
 fn secret_of(path: &Path) -> Result<Secret, ConfigError> {
     let text = Zeroizing::new(read_text(path)?);
     match text.trim_end_matches(['\r', '\n']) {
-        "" => Err(ConfigError::NoSecret { path: path.display().to_string() }),
-        secret => Ok(secret_from(secret)),
+        // One that is all blanks is none either, as where it is given itself.
+        text if text.trim().is_empty() => {
+            Err(ConfigError::NoSecret { path: path.display().to_string() })
+        }
+        secret => secret_from(secret, format!("auth.hs256_secret_file: {}", path.display())),
     }
 }
 
-fn secret_from(text: &str) -> Secret {
-    if text.len() < 32 {
-        tracing::warn!("the HS256 secret is shorter than 32 bytes, which RFC 7518 §3.2 asks for");
+/// A secret, and what named it.
+fn secret_from(text: &str, origin: String) -> Result<Secret, ConfigError> {
+    match text.len() {
+        // Also a file that is only half written when it is read anew.
+        bytes if bytes < auth::HS256_SECRET_BYTES_MIN => {
+            Err(ConfigError::ShortSecret { origin, bytes })
+        }
+        _ => Ok(Secret::new(text.as_bytes().to_vec())),
     }
-    Secret::new(text.as_bytes().to_vec())
 }
 
 /// The address of a server with keys. Without TLS only on this machine: keys that come over a network so are anybody's.

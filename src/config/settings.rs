@@ -88,7 +88,7 @@ pub const SETTINGS: [Setting; 68] = [
         "auth.hs256_secret",
         "",
         "text",
-        "secret of HS256 tokens; without it and the keys below the broker runs open",
+        "secret of HS256 tokens, of 32 bytes or more; without it and the keys below the broker runs open",
     ),
     setting("auth.hs256_secret_file", "", "path", "the same, read from a file"),
     setting(

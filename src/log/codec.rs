@@ -20,13 +20,15 @@ use uuid::Uuid;
 
 use super::commit::Draft;
 
-/// What an event adds to a batch beside its body, about. Bytes.
-pub const BATCH_ENVELOPE_BYTES: usize = 160;
+/// What an event adds to a batch beside its body, its topic and its key, about. Bytes.
+pub const BATCH_ENVELOPE_BYTES: usize = 150;
 
 /// A committed event in memory: its record, and its encodings once somebody has asked for them.
 #[derive(Debug)]
 pub struct Stored {
     record: Record,
+    /// How many bytes it has in JSON beside those that are stored and its envelope.
+    growth_bytes: usize,
     /// Whether its data is left out, and where it is to be had said instead.
     is_referred: bool,
     /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
@@ -45,8 +47,14 @@ struct Encoded {
 impl Stored {
     /// Takes a record as it was appended or read.
     pub fn new(record: Record) -> Stored {
+        let growth_bytes = growth_of(&record);
+        Stored::sized(record, growth_bytes)
+    }
+
+    fn sized(record: Record, growth_bytes: usize) -> Stored {
         Stored {
             record,
+            growth_bytes,
             is_referred: false,
             durable_at: None,
             json: OnceLock::new(),
@@ -55,9 +63,15 @@ impl Stored {
         }
     }
 
+    /// What a draft becomes at this offset.
+    pub(super) fn of(draft: Draft, offset: Offset, time: Timestamp) -> Stored {
+        let growth_bytes = draft.growth_bytes;
+        Stored::sized(record(draft, offset, time), growth_bytes)
+    }
+
     /// The same, durable since this moment of the monotonic clock.
-    pub(crate) fn durable(record: Record, at: Duration) -> Stored {
-        Stored { durable_at: Some(at), ..Stored::new(record) }
+    pub(crate) fn durable_since(self, at: Duration) -> Stored {
+        Stored { durable_at: Some(at), ..self }
     }
 
     /// When it became durable, on the monotonic clock; `None` where it was read from the disk.
@@ -98,7 +112,7 @@ impl Stored {
 
     /// Its key.
     pub fn key(&self) -> Option<&str> {
-        std::str::from_utf8(&self.record.key).ok().filter(|key| !key.is_empty())
+        str::from_utf8(&self.record.key).ok().filter(|key| !key.is_empty())
     }
 
     /// What its body says.
@@ -181,15 +195,21 @@ impl Stored {
         Some(Stored { durable_at: self.durable_at, is_referred: true, ..Stored::new(record) })
     }
 
-    /// What it adds to a batch, about: a read stops at so many bytes.
+    /// What it adds to a batch, about, in the encoding in which it is largest: a read stops at so many bytes.
     pub fn batch_bytes(&self) -> usize {
-        self.record.body.len() + BATCH_ENVELOPE_BYTES
+        self.content_bytes() + BATCH_ENVELOPE_BYTES
+    }
+
+    /// The same without what is around an event: what storage counts as it is stored.
+    pub(super) fn content_bytes(&self) -> usize {
+        let Record { topic, key, body, .. } = &self.record;
+        topic.as_str().len() + key.len() + body.len() + self.growth_bytes
     }
 
     /// How many bytes of memory it takes, about, once it is encoded; up to twice that in all encodings.
     pub fn cost_bytes(&self) -> usize {
         const ENVELOPE_BYTES: usize = 512;
-        ENVELOPE_BYTES + 2 * (self.record.body.len() + self.record.key.len())
+        ENVELOPE_BYTES + 2 * (self.record.body.len() + self.record.key.len()) + self.growth_bytes
     }
 
     fn encoded(&self) -> Result<&Encoded, StoredError> {
@@ -227,6 +247,27 @@ impl Stored {
     }
 }
 
+/// How many bytes an event has in JSON beside those that are stored and its envelope. Of ids, keys and subjects that is not
+/// counted: they are short and have no control characters. In a topic nothing is escaped.
+fn growth_bytes<'a>(
+    texts: [Option<&'a str>; 4],
+    headers: impl Iterator<Item = (&'a str, &'a str)>,
+    content_type: Option<&str>,
+    data: Option<&[u8]>,
+) -> usize {
+    let headers = headers.map(|(name, value)| json::escape_bytes(name) + json::escape_bytes(value));
+    texts.into_iter().flatten().map(json::escape_bytes).sum::<usize>()
+        + headers.sum::<usize>()
+        + data.map_or(0, |data| json::data_growth_bytes(content_type, data))
+}
+
+fn growth_of(record: &Record) -> usize {
+    let Ok(body) = stored::decode(&record.body) else { return 0 };
+    let content_type = body.datacontenttype;
+    let texts = [Some(body.kind), Some(&body.source), content_type, body.correlation];
+    growth_bytes(texts, body.headers, content_type, body.data)
+}
+
 /// What is written, in memory of just that size: it may stay as long as the log's tail reaches back.
 fn exactly(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     const KEEP_BYTES: usize = 64 * 1024;
@@ -261,9 +302,19 @@ pub fn draft(
     // Of its size exactly: it becomes shared memory as it is, and stays as long as the tail reaches back.
     let body = exactly(|out| stored::encode(&draft, out));
     let dedupe = event.id.as_ref().map(|id| dedupe_hash(subject, id.as_str()));
+    let content_type = event.datacontenttype.as_deref();
+    let texts = [
+        Some(event.kind.as_str()),
+        event.source.as_deref(),
+        content_type,
+        event.correlation.as_deref(),
+    ];
+    let headers = event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let growth_bytes = growth_bytes(texts, headers, content_type, event.data.as_deref());
     Draft {
         topic: event.topic.clone(),
         key: event.key.as_deref().unwrap_or_default().as_bytes().into(),
+        growth_bytes,
         flags: Flags::EMPTY.with_priority(event.priority.to_bits()).with_receipts(receipts),
         dedupe,
         expect_last: None,
@@ -451,7 +502,7 @@ pub(super) fn id(draft: &Draft) -> String {
 }
 
 /// A record as the commit thread appended it.
-pub(super) fn record(draft: Draft, offset: Offset, time: Timestamp) -> Record {
+fn record(draft: Draft, offset: Offset, time: Timestamp) -> Record {
     Record {
         offset,
         time_ms: time.as_millis(),

@@ -49,6 +49,8 @@ pub struct Draft {
     pub expect_last: Option<u64>,
     /// The encoded rest.
     pub body: Vec<u8>,
+    /// How many bytes it will have in JSON beside those that are stored and its envelope: so the commit thread does not count.
+    pub growth_bytes: usize,
 }
 
 impl Draft {
@@ -411,8 +413,7 @@ impl Committer {
         let mut next = first;
         let mut events = Vec::with_capacity(drafts.len());
         for draft in drafts {
-            let record = codec::record(draft, next, time);
-            events.push(Arc::new(Stored::durable(record, durable_at)));
+            events.push(Arc::new(Stored::of(draft, next, time).durable_since(durable_at)));
             next = next.cursor().next();
         }
         self.publish(&events, cursor);

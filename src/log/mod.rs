@@ -9,6 +9,7 @@
 //!
 //! The log never knows what a subscription is; the broker hands it [`Controls`] and is told of commits.
 
+mod batch;
 pub mod codec;
 pub mod commit;
 mod error;
@@ -40,6 +41,7 @@ pub use tidings_storage::{Error as StorageError, Record, TopicInfo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 pub use self::{
+    batch::{Batch, ReadLimit, Several, batch_bytes},
     codec::{Stored, draft},
     commit::{Controls, Draft, Drafts},
     error::{AppendError, ReadError},
@@ -359,11 +361,13 @@ impl LogHandle {
                 _ => None,
             };
             let (Err(error), Some(offset)) = (&scanned, offset) else {
-                return Ok(Batch { events, cursor: scanned?, damaged: None });
+                let batch = Batch { events, cursor: scanned?, damaged: None };
+                return Ok(batch.within(limit.bytes));
             };
             if !events.is_empty() {
                 // What is before it first: the next read meets it again.
-                return Ok(Batch { events, cursor: offset.before(), damaged: None });
+                let batch = Batch { events, cursor: offset.before(), damaged: None };
+                return Ok(batch.within(limit.bytes));
             }
             tracing::error!(%error, "events cannot be read; their readers get a gap");
             metrics::storage_failed("read", faults::kind(error));
@@ -386,7 +390,7 @@ impl LogHandle {
             self.shared.reader.scan_cached(after, until, filters, limit, &mut |record| {
                 events.push(Arc::new(Stored::new(record)));
             })?;
-        Some(Batch { events, cursor, damaged: None })
+        Some(Batch { events, cursor, damaged: None }.within(limit.bytes))
     }
 
     /// The events at these offsets, in this order, until they have `bytes_max` together.
@@ -521,71 +525,6 @@ impl LogHandle {
             }),
             Err(_) => Err(ReadError::Closed),
         }
-    }
-}
-
-/// Where a read stops.
-#[derive(Clone, Copy, Debug)]
-pub struct ReadLimit {
-    /// After this many events.
-    pub events: usize,
-    /// Once this many bytes are reached.
-    pub bytes: usize,
-}
-
-/// What a read found and how far it has looked.
-#[derive(Debug)]
-pub struct Batch {
-    /// The events, by offset.
-    pub events: Vec<Arc<Stored>>,
-    /// Everything up to here has been looked at.
-    pub cursor: Cursor,
-    /// What is behind the cursor up to here is damaged and cannot be read. `events` is empty then.
-    pub damaged: Option<Cursor>,
-}
-
-/// What a read of single events found.
-#[derive(Debug, Default)]
-pub struct Several {
-    /// The events that are there, in the order they were asked for.
-    pub events: Vec<Arc<Stored>>,
-    /// Those that are there and cannot be read.
-    pub damaged: Vec<Offset>,
-    /// Those that were not looked at: the limit was reached.
-    pub left: Vec<Offset>,
-    bytes: usize,
-}
-
-impl Several {
-    fn push(&mut self, event: Arc<Stored>) {
-        self.bytes += event.batch_bytes();
-        self.events.push(event);
-    }
-
-    /// The same, and these.
-    fn read(
-        mut self,
-        reader: &Reader,
-        offsets: Vec<Offset>,
-        bytes_max: usize,
-    ) -> Result<Several, StorageError> {
-        for offset in offsets {
-            if self.bytes >= bytes_max {
-                self.left.push(offset);
-                continue;
-            }
-            match reader.get(offset) {
-                Ok(Some(record)) => self.push(Arc::new(Stored::new(record))),
-                Ok(None) => {}
-                Err(error @ StorageError::Corrupt { .. }) => {
-                    tracing::error!(%offset, %error, "an event cannot be read");
-                    metrics::storage_failed("read", faults::kind(&error));
-                    self.damaged.push(offset);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self)
     }
 }
 

@@ -155,7 +155,11 @@ async fn route(
     check_host(&request)?;
     check_framing(request.headers())?;
     check_name(door, &caller, request.headers())?;
-    let (route, name) = find(&door.routes, request.uri().path())?;
+    let found = find(&door.routes, request.uri().path());
+    let is_socket = found.as_ref().is_ok_and(|(route, _)| route.is_socket());
+    let caller = behind_proxy(door, caller, request.headers(), is_socket)?;
+    caller.guest.asks()?;
+    let (route, name) = found?;
     let method = request.method();
     if method == Method::OPTIONS {
         return cors::preflight(request.headers(), standing, &route.allowed());
@@ -164,13 +168,12 @@ async fn route(
     let is_safe = [Method::GET, Method::HEAD].contains(method);
     let changes = !is_safe || route.changes_by_reading(request.uri().query());
     if *standing == Standing::Foreign && changes {
-        if route.is_socket() {
+        if is_socket {
             metrics::handshake_rejected("origin");
         }
         return Err(cors::refused(request.headers()));
     }
-    let caller = behind_proxy(door, caller, request.headers(), route)?;
-    if route.is_socket() {
+    if is_socket {
         return upgrade::answer(door, caller, request, route, &name).inspect_err(|refusal| {
             match refusal.code() {
                 // It may come again to a broker that does not stop.
@@ -190,14 +193,14 @@ fn behind_proxy(
     door: &Door,
     caller: Caller,
     headers: &HeaderMap,
-    route: Route,
+    is_socket: bool,
 ) -> Result<Caller, Refusal> {
     let proxies = &door.options.proxies;
     if !proxies.has(caller.peer.ip()) {
         return Ok(caller);
     }
     let Some(client) = proxies.client(headers) else { return Ok(caller) };
-    match caller.guest.bring(client, route.is_socket()) {
+    match caller.guest.bring(client, is_socket) {
         Ok(guest) => Ok(Caller { guest, ..caller }),
         Err(turned) => {
             metrics::handshake_rejected("limit");
@@ -269,12 +272,14 @@ fn check_host<B>(request: &Request<B>) -> Result<(), Refusal> {
 
 /// A body that is coded for its way here is not decoded: what is in it would be taken for what was sent (RFC 9112 §6.1).
 fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
-    let mut codings = headers::elements(headers, &header::TRANSFER_ENCODING);
-    let Some(coding) = codings.find(|coding| !coding.eq_ignore_ascii_case("chunked")) else {
+    // `chunked` is there once, and last (§7.1): another one would be left in the body.
+    let codings = headers::elements(headers, &header::TRANSFER_ENCODING);
+    let is_first = |(n, coding): &(usize, &str)| *n == 0 && coding.eq_ignore_ascii_case("chunked");
+    let Some((_, coding)) = codings.enumerate().find(|coding| !is_first(coding)) else {
         return Ok(());
     };
     let text = format!(
-        "transfer-encoding: {} is not understood, only chunked: say content-encoding",
+        "transfer-encoding: {} is not understood, only one chunked: say content-encoding",
         shown(coding)
     );
     let error = WireError::invalid(text);

@@ -24,7 +24,8 @@ use crate::broker::{Durable, Ready, Token};
 use tidings_proto::{
     Code, SubscribeOptions, WireError,
     message::{
-        Ack, Acked, Connect, Nack, Publish, Push, Receipts, Reply, Request, RequestId, Subscribed,
+        Ack, Acked, Connect, Head, Nack, Publish, Push, Receipts, Reply, Request, RequestId,
+        Subscribed,
     },
     wire::{BadRequest, Incoming},
 };
@@ -60,6 +61,8 @@ pub struct Conversation {
     controls: u32,
     /// Publishes that have come and are not queued yet.
     run: Run,
+    /// Why the publish before was refused, where it may be tried again: what follows it is refused too.
+    refused: Option<Box<WireError>>,
     by_itself: Option<Box<SubscribeOptions>>,
     /// When the token's end is to be announced, on the monotonic clock; `None`: it has been, or does not come.
     warns_ms: Option<u64>,
@@ -89,7 +92,7 @@ pub enum Verdict {
 pub struct Taken(What);
 
 enum What {
-    Request(Option<RequestId>, Request),
+    Request(Head, Request),
     /// A publish that is not allowed.
     Refused(Option<RequestId>, WireError),
     Bad(BadRequest),
@@ -114,6 +117,7 @@ impl Conversation {
             bad_in_a_row: 0,
             controls: 0,
             run: Run::default(),
+            refused: None,
             by_itself,
             warns_ms: None,
         }
@@ -178,17 +182,21 @@ impl Conversation {
 
     /// A publish waits for those that come with it, until [`Conversation::flush`]; all else does not wait.
     fn take(&mut self, decoded: Result<Incoming, BadRequest>) -> Option<Taken> {
-        let Incoming { id, request } = match decoded {
+        let Incoming { head, request } = match decoded {
             Ok(incoming) => incoming,
             Err(bad) => return Some(Taken(What::Bad(bad))),
         };
         self.bad_in_a_row = 0;
+        if is_publish(&request) && !head.follows {
+            self.refused = None;
+        }
+        let is_held_up = self.is_held_up(head);
         match (request, &self.session) {
-            (Request::Publish(publish), Some(session)) if Run::takes(&publish) => {
-                let refused = session.add(&mut self.run, id, *publish).err()?;
-                Some(Taken(What::Refused(id, refused)))
+            (Request::Publish(publish), Some(session)) if Run::takes(&publish) && !is_held_up => {
+                let refused = session.add(&mut self.run, head.id, *publish).err()?;
+                Some(Taken(What::Refused(head.id, refused)))
             }
-            (request, _) => Some(Taken(What::Request(id, request))),
+            (request, _) => Some(Taken(What::Request(head, request))),
         }
     }
 
@@ -214,7 +222,9 @@ impl Conversation {
         if run.is_empty() {
             return Verdict::GoOn;
         }
-        let pending = Pending::run(session.publish_run(run).await);
+        let run = session.publish_run(run).await;
+        self.note_refusal(run.refusal());
+        let pending = Pending::run(run);
         verdict(self.send(Item::Pending(None, pending)).await)
     }
 
@@ -225,11 +235,21 @@ impl Conversation {
             other => return other,
         }
         let (id, error) = match taken.0 {
-            What::Request(id, request) => match self.request(id, request).await {
-                Ok(verdict) => return verdict,
-                Err(error) => (id, error),
-            },
-            What::Refused(id, error) => (id, error),
+            What::Request(head, request) => {
+                let ends_anew = is_publish(&request) && !self.is_held_up(head);
+                let carried_out = self.request(head, request).await;
+                if ends_anew {
+                    self.note_refusal(carried_out.as_ref().err());
+                }
+                match carried_out {
+                    Ok(verdict) => return verdict,
+                    Err(error) => (head.id, error),
+                }
+            }
+            What::Refused(id, error) => {
+                self.note_refusal(Some(&error));
+                (id, error)
+            }
             What::Bad(bad) => {
                 self.bad_in_a_row += 1;
                 (bad.id, bad.error)
@@ -245,6 +265,28 @@ impl Conversation {
             }
             true => Verdict::GoOn,
         }
+    }
+
+    /// How a publish has ended before it was queued: what follows it does not go before it.
+    fn note_refusal(&mut self, error: Option<&WireError>) {
+        self.refused = error.filter(|error| error.retryable).cloned().map(Box::new);
+    }
+
+    /// Whether a publish with this head would go before one that is to be tried again.
+    fn is_held_up(&self, head: Head) -> bool {
+        head.follows && self.refused.is_some()
+    }
+
+    /// # Errors
+    /// That of the publish before, which this one is not to go before.
+    fn check_follows(&self, head: Head) -> Result<(), WireError> {
+        let Some(refused) = self.refused.as_ref().filter(|_| self.is_held_up(head)) else {
+            return Ok(());
+        };
+        let text = format!("it follows a publish that was refused: {}", refused.message);
+        let error = WireError { message: text, ..WireError::clone(refused) };
+        self.session()?.refuse_publish(&error);
+        Err(error)
     }
 
     async fn enter(&mut self, session: Session) -> Verdict {
@@ -279,11 +321,8 @@ impl Conversation {
         }
     }
 
-    async fn request(
-        &mut self,
-        id: Option<RequestId>,
-        request: Request,
-    ) -> Result<Verdict, WireError> {
+    async fn request(&mut self, head: Head, request: Request) -> Result<Verdict, WireError> {
+        let id = head.id;
         let names_itself =
             matches!(request, Request::Connect(_) | Request::Ping | Request::Refresh { .. });
         if self.session.is_none() && !names_itself && !self.greeting.needs_token() {
@@ -294,19 +333,22 @@ impl Conversation {
                 other => return Ok(other),
             }
         }
-        if let Some(session) = &self.session {
-            session.take(Kind::Requests, 1)?;
+        match &self.session {
+            Some(session) => session.take(Kind::Requests, 1)?,
+            None => self.greeting.guest().asks()?,
         }
         match request {
             Request::Connect(connect) => self.connect(id, connect).await,
             Request::Ping => Ok(self.pong(id).await),
             Request::Publish(publish) => {
+                self.check_follows(head)?;
                 let waits = publish.deliver_at.is_some();
                 let form = if waits { Form::Scheduled } else { Form::One };
                 self.publish(id, vec![*publish], form).await
             }
             Request::PublishBatch(batch) => {
                 check_batch(&batch)?;
+                self.check_follows(head)?;
                 self.publish(id, batch, Form::Batch).await
             }
             Request::Subscribe(options) => self.subscribe(id, &options).await,
@@ -514,6 +556,10 @@ impl Conversation {
             () = self.over() => false,
         }
     }
+}
+
+fn is_publish(request: &Request) -> bool {
+    matches!(request, Request::Publish(_) | Request::PublishBatch(_))
 }
 
 fn verdict(sent: bool) -> Verdict {

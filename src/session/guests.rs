@@ -15,6 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tidings_proto::WireError;
 
 use super::rates::{Kind, Limiter, Wait, network};
 
@@ -172,6 +173,14 @@ impl Guest {
     /// Where it comes from.
     pub fn ip(&self) -> IpAddr {
         self.ip
+    }
+
+    /// A request has come, whoever it is of.
+    ///
+    /// # Errors
+    /// `rate_limited`: too many a second come from there.
+    pub fn asks(&self) -> Result<(), WireError> {
+        self.guests.limiter.take_request_of_ip(self.ip)
     }
 
     /// A session has begun: it is no stranger's any more.

@@ -300,6 +300,11 @@ impl Greeting {
         self.house.needs_token()
     }
 
+    /// Where it comes from.
+    pub fn guest(&self) -> &Guest {
+        &self.guest
+    }
+
     /// Whether a token makes a difference.
     pub fn takes_token(&self) -> bool {
         !self.house.authenticator.is_open()
@@ -347,7 +352,7 @@ impl Greeting {
         let granted = Granted::of(limiter, &identity);
         let stay = match self.transport {
             Transport::Http => {
-                meter.take(Kind::Requests, 1)?;
+                meter.take_request()?;
                 None
             }
             Transport::WebSocket | Transport::Sse => {
@@ -407,6 +412,15 @@ impl Drop for Counted {
 }
 
 impl Session {
+    /// What is known of a durable subscription, for who asks for nothing else.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub async fn shown_durable(&self, name: &str) -> Result<DurableInfo, WireError> {
+        self.take(Kind::ReplayBytes, 1)?;
+        self.durable(name).await
+    }
+
     /// Looks at up to `limit` durable subscriptions by name, after the name `after`: gives those
     /// they may use, and the name to go on after where there are more.
     ///
@@ -418,8 +432,11 @@ impl Session {
         limit: usize,
     ) -> Result<(Vec<DurableInfo>, Option<String>), WireError> {
         let wanted = |name: &str| self.identity.grants.may_use_durable(name);
+        self.take(Kind::ReplayBytes, 1)?;
         let found = self.broker().durable_infos(after, limit, wanted).await;
-        found.map_err(|error| of_read(&error))
+        let (infos, more) = found.map_err(|error| of_read(&error))?;
+        self.replayed(infos.iter().map(|info| info.replayed_bytes).sum());
+        Ok((infos, more))
     }
 }
 

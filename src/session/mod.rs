@@ -34,8 +34,8 @@ use std::{
 pub use crate::auth::shown;
 pub(crate) use crate::broker::replayed_bytes;
 pub use crate::broker::{
-    Delivery, DurableInfo, DurablesMax, Erased, Fetched, From as ReadFrom, PlacedLetter,
-    PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription,
+    Delivery, DurableInfo, DurablesMax, Erased, FetchReader, Fetched, From as ReadFrom,
+    PlacedLetter, PresenceOptions, PutOutcome, Read, Ready, RuleInfo, Subscription, Wanted,
 };
 pub use crate::log::{ReadError, ReadLimit, Stored, TopicInfo, retention::parse_age};
 pub use access::{KeyWish, RevocationWish, TicketGiven};
@@ -338,6 +338,7 @@ impl Session {
         self.check_read(&options.filters)?;
         let of_sessions = [
             ("presence", options.presence.is_some()),
+            ("lost_reader", options.lost_reader.is_some()),
             ("batch_max", options.batch_max != SubscribeOptions::BATCH_MAX),
         ];
         if let Some((name, _)) = of_sessions.into_iter().find(|(_, given)| *given) {
@@ -353,14 +354,16 @@ impl Session {
         put.map_err(|error| of_subscribe(&error, self.broker().log().id()))
     }
 
-    /// What is known of a durable subscription.
+    /// What is known of a durable subscription, also where it is the answer to what was done.
     ///
     /// # Errors
     /// As the protocol says.
     pub async fn durable(&self, name: &str) -> Result<DurableInfo, WireError> {
         self.check_durable(name)?;
         let info = self.broker().durable_info(name).await.map_err(|error| of_read(&error))?;
-        info.ok_or_else(|| no_durable(name))
+        let info = info.ok_or_else(|| no_durable(name))?;
+        self.replayed(info.replayed_bytes);
+        Ok(info)
     }
 
     /// Forgets a durable subscription.
@@ -383,20 +386,17 @@ impl Session {
     ///
     /// # Errors
     /// As the protocol says.
-    pub async fn fetch(
-        &self,
-        name: &str,
-        limit: usize,
-        wait: Duration,
-    ) -> Result<Fetched, WireError> {
+    pub async fn fetch(&self, name: &str, wanted: &Wanted) -> Result<Fetched, WireError> {
         self.check_durable(name)?;
+        self.check_log(wanted.after.as_ref().and_then(|after| after.log.as_deref()))?;
         // Rights may have changed since it was made.
         let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
         self.check_read(&filters)?;
         self.take(Kind::ReplayBytes, 1)?;
-        let wait = wait.min(self.left());
+        let wait = wanted.wait.min(self.left());
+        let wanted = Wanted { wait, ..wanted.clone() };
         let fetching = async {
-            let fetched = self.broker().fetch(name, limit, wait).await;
+            let fetched = self.broker().fetch_by(name, &wanted).await;
             fetched.map_err(|error| of_subscribe(&error, self.broker().log().id()))
         };
         let fetched = match wait.is_zero() {
@@ -450,6 +450,10 @@ impl Session {
         let text = match gap.reason {
             GapReason::Corrupt => format!(
                 "the events after {requested} and before {first} are damaged on the disk and cannot be read; {advice}"
+            ),
+            GapReason::LogChanged => format!(
+                "after: {requested} is not of this log, {}, which begins at {first} and ends at {last}; {advice}",
+                gap.log
             ),
             _ => format!(
                 "the events after {requested} are gone: the log begins at {first} and ends at {last}; {advice}"

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::{
     broker::Broker,
     clock,
-    log::{ReadError, Stored},
+    log::{ReadError, Stored, batch_bytes},
 };
 
 /// What a batch may have without a place.
@@ -90,11 +90,7 @@ impl Drop for Held {
 
 /// Whether a batch needs a place.
 pub fn is_large(events: &[Arc<Stored>]) -> bool {
-    bytes(events) > FREE_BYTES
-}
-
-fn bytes(events: &[Arc<Stored>]) -> usize {
-    events.iter().map(|event| event.batch_bytes()).sum()
+    batch_bytes(events) > FREE_BYTES
 }
 
 impl Outputs {

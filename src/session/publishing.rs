@@ -11,10 +11,12 @@ use smallvec::SmallVec;
 use tidings_proto::{
     Code, WireError,
     message::{Publish, Published, RequestId},
+    wire::stored::SUBJECT_SOURCE,
 };
 
-use super::{Session, Transport, of_publish, rates::Kind};
+use super::{Session, Transport, of_publish, rates::Kind, shown};
 use crate::{
+    auth::Identity,
     broker::{self, PublishTicket, RunTicket},
     metrics::{self, Outcome},
 };
@@ -90,6 +92,11 @@ pub struct PublishingRun {
 }
 
 impl PublishingRun {
+    /// Why none of it was accepted.
+    pub fn refusal(&self) -> Option<&WireError> {
+        self.ticket.as_ref().err()
+    }
+
     /// How many publishes it holds.
     pub fn publishes(&self) -> usize {
         self.requests.len()
@@ -186,7 +193,27 @@ impl Session {
         if !self.identity.grants.may_publish(topic) {
             return Err(self.denied("publish to", topic.as_str()));
         }
+        self.check_source(publish.event.source.as_deref())?;
         Ok(data_bytes)
+    }
+
+    /// Nobody publishes in the name of another subject: only who may do everything, and so passes on what others have
+    /// published elsewhere.
+    fn check_source(&self, source: Option<&str>) -> Result<(), WireError> {
+        // Scheme and namespace of a URN have no case (RFC 8141 §3.1).
+        let split =
+            source.and_then(|source| source.trim_start().split_at_checked(SUBJECT_SOURCE.len()));
+        let named = split.filter(|(prefix, _)| prefix.eq_ignore_ascii_case(SUBJECT_SOURCE));
+        let Some((_, named)) = named else { return Ok(()) };
+        let Identity { subject, grants, .. } = &*self.identity;
+        if named == subject || grants.is_admin() {
+            return Ok(());
+        }
+        let text = format!(
+            "source: {SUBJECT_SOURCE}{} is another subject: leave it out, it is yours then",
+            shown(named)
+        );
+        Err(WireError::new(Code::PermissionDenied, text))
     }
 
     /// Adds a publish that a run [takes](Run::takes); it is not published yet.
@@ -205,6 +232,11 @@ impl Session {
         self.broker().add(&mut publishes.events, &self.identity.subject, publish);
         publishes.requests.push(id);
         Ok(())
+    }
+
+    /// A publish is refused for what is not said here.
+    pub(super) fn refuse_publish(&self, error: &WireError) {
+        refused(self.counted.transport, error);
     }
 
     /// Queues the events of a run. In the order of the calls, also of those of [`Session::publish`].

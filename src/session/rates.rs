@@ -230,6 +230,16 @@ impl Limiter {
         let taken = self.ips.take(self.ips.key(network(ip)), kind, rate, now_ns(), 1);
         taken.inspect_err(|_| metrics::rate_limited(Scope::Ip.as_str(), kind.as_str()))
     }
+
+    /// Takes a request of an address when it comes, before it is known whose it is.
+    ///
+    /// # Errors
+    /// `rate_limited`, with when to come again.
+    pub fn take_request_of_ip(&self, ip: IpAddr) -> Result<(), WireError> {
+        let kind = Kind::Requests;
+        let Some(rate) = self.options.ip.get(kind) else { return Ok(()) };
+        self.take_of_ip(ip, kind).map_err(|wait| too_fast(Scope::Ip, kind, rate, wait))
+    }
 }
 
 /// What one session has taken.
@@ -264,6 +274,8 @@ struct Bucket<'a> {
     kind: Kind,
     rate: Rate,
     of: Of<'a>,
+    /// It was taken of before, when the request came.
+    is_taken: bool,
 }
 
 /// Where a bucket is.
@@ -278,6 +290,7 @@ enum Of<'a> {
 impl Bucket<'_> {
     fn take(&self, now_ns: u64, cost: u64) -> Result<(), Wait> {
         match self.of {
+            _ if self.is_taken => Ok(()),
             Of::Session(full) => {
                 let taken = bucket::take(self.rate, full.load(Ordering::Relaxed), now_ns, cost)?;
                 full.store(taken, Ordering::Relaxed);
@@ -344,7 +357,28 @@ impl Meter {
         if self.limiter.is_off && granted.is_none() {
             return Ok(());
         }
-        let refused = match self.refused(kind, cost, granted) {
+        self.take_of(&self.buckets(kind, granted), kind, cost)
+    }
+
+    /// Takes a request whose address has [given](Limiter::take_request_of_ip) its share when it came: it has that back where
+    /// the request is refused.
+    ///
+    /// # Errors
+    /// As [`Meter::take`].
+    pub fn take_request(&self) -> Result<(), WireError> {
+        let mut buckets = self.buckets(Kind::Requests, None);
+        let of_ip = buckets.iter_mut().flatten().filter(|bucket| bucket.scope == Scope::Ip);
+        of_ip.for_each(|bucket| bucket.is_taken = true);
+        self.take_of(&buckets, Kind::Requests, 1)
+    }
+
+    fn take_of(
+        &self,
+        buckets: &[Option<Bucket<'_>>; 4],
+        kind: Kind,
+        cost: u64,
+    ) -> Result<(), WireError> {
+        let refused = match refused(buckets, cost) {
             Some(refused) => refused,
             None => {
                 self.refused_in_a_row.store(0, Ordering::Relaxed);
@@ -355,10 +389,7 @@ impl Meter {
         self.last_refused.store(kind as u32, Ordering::Relaxed);
         let (scope, rate, wait) = refused;
         metrics::rate_limited(scope.as_str(), kind.as_str());
-        let (scope, kind) = (scope.as_str(), kind.as_str());
-        let text =
-            format!("{kind}: more than {} a second, as much as this {scope} may", rate.per_second);
-        Err(WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms()))
+        Err(too_fast(scope, kind, rate, wait))
     }
 
     /// Gives back what [`Meter::take_granted`] took, and for which nothing was done.
@@ -382,32 +413,11 @@ impl Meter {
         Kind::ALL.get(kind).copied().filter(|_| is_beyond)
     }
 
-    fn refused(
-        &self,
-        kind: Kind,
-        cost: u64,
-        granted: Option<Granted>,
-    ) -> Option<(Scope, Rate, Wait)> {
-        let buckets = self.buckets(kind, granted);
-        if buckets.iter().all(Option::is_none) {
-            return None;
-        }
-        let now_ns = now_ns();
-        for (at, bucket) in buckets.iter().flatten().enumerate() {
-            if let Err(wait) = bucket.take(now_ns, cost) {
-                // Who is refused has taken nothing of the others.
-                buckets.iter().flatten().take(at).for_each(|before| before.give_back(cost));
-                return Some((bucket.scope, bucket.rate, wait));
-            }
-        }
-        None
-    }
-
     /// Those that something of this kind is taken of.
     fn buckets(&self, kind: Kind, granted: Option<Granted>) -> [Option<Bucket<'_>>; 4] {
         let Limiter { options, ips, subjects, .. } = &*self.limiter;
         let bucket = |scope, kind, rate: Option<Rate>, of: Option<_>| {
-            rate.zip(of).map(|(rate, of)| Bucket { scope, kind, rate, of })
+            rate.zip(of).map(|(rate, of)| Bucket { scope, kind, rate, of, is_taken: false })
         };
         let granted = granted.filter(|_| kind == Kind::Publishes);
         let of_token = granted.map(|Granted(key, _)| Of::Table(subjects, key));
@@ -422,6 +432,31 @@ impl Meter {
             bucket(Scope::Ip, kind, options.ip.get(kind), of_ip),
         ]
     }
+}
+
+/// Takes of all, or of none: then whose limit it was.
+fn refused(buckets: &[Option<Bucket<'_>>; 4], cost: u64) -> Option<(Scope, Rate, Wait)> {
+    if buckets.iter().all(Option::is_none) {
+        return None;
+    }
+    let now_ns = now_ns();
+    for (at, bucket) in buckets.iter().flatten().enumerate() {
+        if let Err(wait) = bucket.take(now_ns, cost) {
+            // Who is refused has taken nothing of the others.
+            let taken = buckets.iter().flatten().enumerate();
+            let taken = taken.filter(|(n, bucket)| *n < at || bucket.is_taken);
+            taken.for_each(|(_, bucket)| bucket.give_back(cost));
+            return Some((bucket.scope, bucket.rate, wait));
+        }
+    }
+    None
+}
+
+fn too_fast(scope: Scope, kind: Kind, rate: Rate, wait: Wait) -> WireError {
+    let (scope, kind) = (scope.as_str(), kind.as_str());
+    let text =
+        format!("{kind}: more than {} a second, as much as this {scope} may", rate.per_second);
+    WireError::new(Code::RateLimited, text).retry_after_ms(wait.ms())
 }
 
 /// What of an address is one: all of IPv4, of IPv6 what a customer is given at least.
@@ -528,6 +563,30 @@ mod tests {
         held::set(Some(2000));
         meter.take(Kind::Acks, 1).unwrap();
         assert_eq!(meter.beyond_reason(), None);
+        held::set(None);
+    }
+
+    #[test]
+    fn s7_what_is_refused_to_a_subject_takes_nothing_of_its_address() {
+        held::set(Some(1000));
+        let mut options = Options::default();
+        options.ip.set(Kind::Requests, Some(RATE));
+        options.subject.set(Kind::Requests, Some(Rate { per_second: 1, burst: 1 }));
+        let limiter = Limiter::new(options);
+        let here = ip("10.0.0.1");
+        let ask = |subject| {
+            limiter.take_request_of_ip(here)?;
+            Meter::new(&limiter, here, &identity(subject)).take_request()
+        };
+        ask("alice").unwrap();
+        for _ in 0..10 {
+            let error = ask("alice").unwrap_err();
+            assert!(error.message.contains("subject"), "{error}");
+        }
+        ask("bob").unwrap();
+        ask("carol").unwrap();
+        let error = ask("dave").unwrap_err();
+        assert!(error.message.contains("this ip"), "{error}");
         held::set(None);
     }
 

@@ -857,9 +857,9 @@ async fn s2_keys_in_files_are_read_anew_and_the_last_good_ones_stay() {
         "auth.jwks_refresh=24h".to_owned(),
     ];
     let broker = Broker::with(&set_all(&settings));
-    let reads = async |result: &str| {
+    let reads = async |result: &str, times: u32| {
         let metrics = http::get(&broker.admin, "/metrics").await.text();
-        metrics.contains(&format!("tidings_auth_key_reads_total{{result=\"{result}\"}} 1"))
+        metrics.contains(&format!("tidings_auth_key_reads_total{{result=\"{result}\"}} {times}\n"))
     };
     let (old, new) = (admin(), {
         let claims = json!({"sub": "root", "exp": now_s() + 3600, "tidings": everything()});
@@ -869,16 +869,20 @@ async fn s2_keys_in_files_are_read_anew_and_the_last_good_ones_stay() {
     let ed = of_set(Algorithm::EdDSA, "ed");
     let mut session = Socket::open(&broker.public).await;
     session.call("connect", json!({ "token": old })).await;
+    // A file that is only half written has a secret that is too short.
+    std::fs::write(file("secret"), "another secret").unwrap();
+    broker.signal(Signal::HUP);
+    eventually("it is refused", async || reads("refused", 1).await).await;
     // One of them is no good: none is taken.
     std::fs::write(file("secret"), "another secret, of thirty-two bytes\n").unwrap();
     std::fs::write(file("pem"), "no PEM").unwrap();
     broker.signal(Signal::HUP);
-    eventually("they are refused", async || reads("refused").await).await;
+    eventually("they are refused", async || reads("refused", 2).await).await;
     assert!(is_let_in(&broker, &old).await && !is_let_in(&broker, &new).await);
     std::fs::write(file("pem"), include_str!("../keys/rsa.pub.pem")).unwrap();
     std::fs::write(file("set"), SET).unwrap();
     broker.signal(Signal::HUP);
-    eventually("they are read", async || reads("ok").await).await;
+    eventually("they are read", async || reads("ok", 1).await).await;
     assert!(!is_let_in(&broker, &old).await && is_let_in(&broker, &new).await);
     assert!(is_let_in(&broker, &of_pem).await);
     eventually("the set too", async || is_let_in(&broker, &ed).await).await;

@@ -346,6 +346,35 @@ async fn s1_grants_are_checked_at_every_call_and_alike_over_both_doors() {
 }
 
 #[tokio::test]
+async fn s1_nobody_publishes_in_the_name_of_another_subject() {
+    let guarded = guarded(&[]);
+    let named =
+        |subject: &str| json!({"topic": "a", "source": format!("urn:tidings:subject:{subject}")});
+    let alice = token("alice", json!({"publish": ["a"], "subscribe": ["a"]}));
+    let mut socket = guarded.open(&alice).await;
+    for subject in ["bob", "alice2", "", "anonymous"] {
+        let refused = socket.refused("publish", named(subject)).await;
+        assert_eq!(refused["code"], "permission_denied", "{refused}");
+        assert!(refused["message"].as_str().unwrap().starts_with("source: "), "{refused}");
+        let later = json!({"topic": "a", "deliver_at": "2999-01-01T00:00:00Z", "source": named(subject)["source"]});
+        assert_eq!(socket.refused("publish", later).await["code"], "permission_denied");
+        let event = named(subject).to_string();
+        let answer = guarded.request(&alice, Method::POST, "/v1/events", &event).await;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+    }
+    for source in ["URN:Tidings:subject:bob", " urn:tidings:SUBJECT:bob"] {
+        let refused = socket.refused("publish", json!({"topic": "a", "source": source})).await;
+        assert_eq!(refused["code"], "permission_denied", "{refused}");
+    }
+    socket.publish(named("alice")).await;
+    socket.publish(json!({"topic": "a", "source": "urn:sensor:7"})).await;
+    guarded.open(&admin()).await.publish(named("bob")).await;
+    socket.subscribe(json!({"filters": ["a"], "after": 0})).await;
+    let sources: Vec<_> = socket.take(3).await.iter().map(|it| it["source"].clone()).collect();
+    assert_eq!(sources, ["urn:tidings:subject:alice", "urn:sensor:7", "urn:tidings:subject:bob"]);
+}
+
+#[tokio::test]
 async fn s8_nobody_learns_what_is_there_from_what_is_refused() {
     let guarded = guarded(&[]);
     let mut root = guarded.open(&admin()).await;
@@ -685,10 +714,19 @@ fn s11_an_open_broker_listens_on_loopback_only_unless_told_otherwise() {
 fn s9_settings_that_are_wrong_stop_the_start_and_show_no_secret() {
     let empty = tempfile::NamedTempFile::new().unwrap();
     let empty = empty.path().to_str().unwrap();
+    let blank = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(blank.path(), "  \t \n").unwrap();
+    let blank = blank.path().to_str().unwrap();
+    let short = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(short.path(), format!("{}\n", "s".repeat(31))).unwrap();
+    let short = short.path().to_str().unwrap();
     let secret = format!("auth.hs256_secrt={SECRET}");
     for (args, word) in [
         (&["--auth-jwt-hs256-secret-file", "/nonexistent/secret"][..], "/nonexistent/secret"),
         (&["--auth-jwt-hs256-secret-file", empty], "hs256_secret_file"),
+        (&["--auth-jwt-hs256-secret-file", blank], "hs256_secret_file"),
+        (&["--auth-jwt-hs256-secret-file", short], "31 bytes, at least 32"),
+        (&["--set", "auth.hs256_secret=too short a secret"], "auth.hs256_secret: "),
         (&["--set", "limits.ping_intervall=5s"], "limits.ping_interval"),
         (&["--set", "limits.ping_interval=soon"], "limits.ping_interval"),
         (&["--set", &secret], "auth.hs256_secret"),

@@ -181,13 +181,19 @@ async fn what_a_durable_does_not_take_is_refused_by_its_name_on_both_doors() {
         assert_eq!(put(&broker, &name, &json!({"filters": [own]})).await.status, 201, "{own}");
     }
     // Who makes or resets one is not told of how to subscribe.
-    for (method, path, body) in [
-        (Method::PUT, "/v1/subscriptions/d", json!({"filters": ["a"], "start": 99})),
-        (Method::POST, "/v1/subscriptions/audit/reset", json!({"to": 99})),
+    let reset = "/v1/subscriptions/audit/reset";
+    for (method, path, body, advice) in [
+        (
+            Method::PUT,
+            "/v1/subscriptions/d",
+            json!({"filters": ["a"], "start": 99}),
+            "let start be",
+        ),
+        (Method::POST, reset, json!({"to": 99}), "let to be"),
     ] {
         let (status, code, detail) = problem(&send(&broker, method, path, &body).await);
         assert_eq!((status, code.as_str()), (410, "offset_gone"));
-        assert!(detail.contains("begin with") && !detail.contains("subscribe"), "{detail}");
+        assert!(detail.contains(advice) && !detail.contains("subscribe"), "{detail}");
     }
 }
 

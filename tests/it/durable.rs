@@ -383,6 +383,39 @@ async fn g3_what_a_lost_session_had_comes_to_the_next_at_once() {
 }
 
 #[tokio::test]
+async fn what_a_fetch_of_a_mirror_has_no_room_for_is_behind_what_it_gave() {
+    let broker = Broker::start();
+    let (mut socket, _) = attach(&broker, json!({"mode": "mirror"})).await;
+    for n in 1..=5 {
+        socket.publish(json!({"topic": "a", "data": n})).await;
+    }
+    let page = async |body: Value| {
+        let fetched = fetch(&broker, body).await;
+        offsets(fetched["events"].as_array().unwrap())
+    };
+    let first = page(json!({"limit": 2})).await;
+    assert_eq!(page(json!({"limit": 2})).await, first, "each gives all that is open");
+    let second = page(json!({"limit": 2, "after": first[1]})).await;
+    let log = http::get(&broker.public, "/v1/topics/a/events").await.json()["log"].clone();
+    let placed = format!("{}@{}", second[1], &log.as_str().unwrap()[..8]);
+    let third = page(json!({"limit": 2, "after": placed})).await;
+    let all = [&first[..], &second[..], &third[..]].concat();
+    assert_eq!(all.len(), 5, "{all:?}");
+    assert!(all.is_sorted(), "{all:?}");
+    assert!(page(json!({"after": third[0]})).await.is_empty());
+    assert!(page(json!({"after": 1_000_000})).await.is_empty());
+    // Nor is what is acknowledged given again, wherever it begins.
+    assert_eq!(post(&broker, "ack", json!({"offset": second[0]})).await.status, 200);
+    assert_eq!(page(json!({"after": first[0]})).await, [second[1], third[0]]);
+    // What others are given once has no such page.
+    socket.subscribe(json!({"durable": "e", "filters": ["a"]})).await;
+    let path = "/v1/subscriptions/e/fetch";
+    let refused = http::post_json(&broker.public, path, &json!({"after": 1})).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("after: only a mirror"), "{}", refused.text());
+}
+
+#[tokio::test]
 async fn g10_a_mirror_shows_all_to_all_and_has_one_floor() {
     let (mut broker, mut publisher) = broker_with(4).await;
     let mirror = json!({"mode": "mirror"});
@@ -608,6 +641,106 @@ async fn a_fetch_waits_for_the_next_event_and_an_answer_lost_comes_again() {
     let empty = fetch(&broker, json!({"wait": "300ms"})).await;
     assert_eq!(empty["events"], json!([]));
     assert!(asked.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test]
+async fn a_fetch_whose_answer_was_lost_is_given_again_at_once_to_who_says_so() {
+    for mode in ["exclusive", "shared"] {
+        let (broker, mut publisher) = broker_with(6).await;
+        let options = json!({"filters": ["a"], "start": "first", "mode": mode});
+        assert_eq!(put(&broker, options).await.status, 201);
+        let by = |reader: &str, lost: bool| json!({"limit": 2, "reader": reader, "lost": lost});
+        let of = |fetched: &Value| offsets(fetched["events"].as_array().unwrap());
+        // Of one that is not known nothing comes again.
+        assert_eq!(of(&fetch(&broker, by("one", true)).await), [1, 2]);
+        assert_eq!(of(&fetch(&broker, by("other", false)).await), [3, 4]);
+        assert_eq!(of(&fetch(&broker, by("one", false)).await), [5, 6]);
+        let again = fetch(&broker, by("one", true)).await;
+        assert_eq!(of(&again), [5, 6], "not what it had before, nor another's");
+        assert_eq!(again["attempts"], json!({"5": 2, "6": 2}));
+        // One that still waits is ended by the next of the same name, and takes nothing.
+        let waiting = {
+            let address = broker.public.clone();
+            let body = json!({"limit": 2, "reader": "one", "wait": "30s"});
+            let path = "/v1/subscriptions/d/fetch";
+            tokio::spawn(async move { http::post_json(&address, path, &body).await.json() })
+        };
+        eventually("it waits", async || state(&broker).await["sessions"] == 1).await;
+        let lost = tokio::spawn({
+            let address = broker.public.clone();
+            let body = json!({"limit": 2, "reader": "one", "lost": true, "wait": "30s"});
+            let path = "/v1/subscriptions/d/fetch";
+            async move { http::post_json(&address, path, &body).await.json() }
+        });
+        assert!(of(&waiting.await.unwrap()).is_empty(), "{mode}");
+        let next = publisher.publish(json!({"topic": "a"})).await;
+        assert_eq!(of(&lost.await.unwrap()), [next], "{mode}");
+        assert_eq!(state(&broker).await["in_flight"], 7, "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_answer_had_leased_comes_again_at_once_over_a_socket_or_stream() {
+    for (mode, door) in
+        ["exclusive", "shared"].into_iter().flat_map(|mode| [(mode, "socket"), (mode, "stream")])
+    {
+        let (broker, _publisher) = broker_with(6).await;
+        let options = json!({"filters": ["a"], "start": "first", "mode": mode});
+        assert_eq!(put(&broker, options).await.status, 201);
+        for (reader, offsets_of) in [("one", [1, 2]), ("other", [3, 4])] {
+            let fetched = fetch(&broker, json!({"limit": 2, "reader": reader})).await;
+            assert_eq!(offsets(fetched["events"].as_array().unwrap()), offsets_of);
+        }
+        let mut given = Vec::new();
+        if door == "stream" {
+            let path = "/v1/subscriptions/d/events?lost_reader=other";
+            let mut stream = Sse::open(&broker.public, path, &[]).await;
+            for _ in 0..4 {
+                given.push(stream.event().await.unwrap().json()["offset"].as_u64().unwrap());
+            }
+        } else {
+            let (mut socket, _) =
+                attach(&broker, json!({"mode": mode, "lost_reader": "other"})).await;
+            given = offsets(&socket.take(4).await);
+        }
+        assert_eq!(given, [3, 4, 5, 6], "{mode} over a {door}, and not what another has");
+    }
+}
+
+#[tokio::test]
+async fn who_has_lost_an_answer_says_its_name_and_the_durable() {
+    let (broker, mut socket) = broker_with(0).await;
+    let durable = json!({"filters": ["a"], "durable": "d", "lost_reader": "x".repeat(65)});
+    for words in [durable, json!({"filters": ["a"], "lost_reader": "one"})] {
+        let refused = socket.refused("subscribe", words).await;
+        assert_eq!(refused["code"], "invalid_argument", "{refused}");
+        assert!(refused["message"].as_str().unwrap().starts_with("lost_reader: "), "{refused}");
+    }
+    let path = "/v1/subscriptions/d/events?lost_reader=";
+    let refused = http::get(&broker.public, path).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("lost_reader: it has 1 to 64 bytes"), "{}", refused.text());
+    let kept = put(&broker, json!({"filters": ["a"], "lost_reader": "one"})).await;
+    assert_eq!(kept.status, 400);
+    assert!(kept.text().contains("lost_reader: it belongs to a socket"), "{}", kept.text());
+}
+
+#[tokio::test]
+async fn a_start_that_is_none_is_refused_by_its_name() {
+    let (broker, _) = broker_with(3).await;
+    let place = "start: \\\"yesterday\\\" is no position: give an offset";
+    for (start, status, text) in [
+        (json!("yesterday"), 400, place),
+        (
+            json!(99),
+            410,
+            "99 is above the last event: the log begins at 1 and ends at 3; let start be",
+        ),
+    ] {
+        let answer = put(&broker, json!({"filters": ["a"], "start": start})).await;
+        assert_eq!(answer.status, status);
+        assert!(answer.text().contains(text), "{}", answer.text());
+    }
 }
 
 #[tokio::test]

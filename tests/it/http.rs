@@ -275,7 +275,7 @@ async fn sse_names_no_event_like_one_of_the_browsers_own() {
 
 #[tokio::test]
 async fn sse_begins_now_has_one_line_a_data_and_moves_its_id_over_what_does_not_match() {
-    let broker = Broker::with(&["--set", "limits.ping_interval=200ms"]);
+    let broker = Broker::with(&["--set", "limits.ping_interval=500ms"]);
     let mut socket = Socket::open(&broker.public).await;
     socket.publish(json!({"topic": "a", "data": "before"})).await;
     let mut stream = Sse::open(&broker.public, "/v1/topics/a/events", &[]).await;

@@ -158,7 +158,7 @@ async fn the_linter_of_prometheus_finds_nothing() {
 
 #[tokio::test]
 async fn a_ping_is_timed() {
-    let broker = Broker::with(&["--set", "limits.ping_interval=200ms"]);
+    let broker = Broker::with(&["--set", "limits.ping_interval=1s"]);
     let mut socket = Socket::open(&broker.public).await;
     let timed = eventually("a pong has been timed", async || {
         let text = http::get(&broker.admin, "/metrics").await.text();

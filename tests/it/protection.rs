@@ -1,6 +1,9 @@
 //! Limits: how often something may be done, who is told, who is cut off, and whom a proxy is believed to speak for.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -75,6 +78,66 @@ async fn s7_publishes_over_the_rate_are_refused_and_told_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn what_follows_a_publish_that_is_to_be_sent_again_does_not_go_before_it() {
+    let bounds = ["--set", "limits.message_bytes_max=1024", "--set", "limits.per_session=bytes=1"];
+    let broker = Broker::with(&bounds);
+    let mut socket = Socket::open(&broker.public).await;
+    let message = |id: u32, follows: bool, bytes: usize| {
+        let data = "x".repeat(bytes);
+        json!({"id": id, "follows": follows, "publish": {"topic": "a", "data": data}})
+    };
+    let batch = json!({"id": 4, "follows": true, "publish_batch": {"events": [{"topic": "a"}]}});
+    // The second is too large for what is left; all others are not.
+    let messages = [message(1, false, 900), message(2, true, 900), message(3, true, 1)];
+    let later = [batch, message(5, true, 1), message(6, false, 1), message(7, true, 1)];
+    socket.send_together(&[&messages[..], &later[..]].concat()).await;
+    let mut refused = BTreeMap::new();
+    for _ in 1..=7 {
+        let answer = socket.next().await.unwrap();
+        let id = answer["reply"].as_u64().unwrap();
+        refused.insert(id, answer["error"]["code"].as_str().map(str::to_owned));
+        if let 3..=5 = id {
+            let text = answer["error"]["message"].as_str().unwrap();
+            assert!(text.starts_with("it follows a publish that was refused: "), "{answer}");
+            assert_eq!(text.matches("it follows").count(), 1, "{answer}");
+            assert!(answer["error"]["retry_after_ms"].is_u64(), "{answer}");
+        }
+    }
+    let limited = Some("rate_limited".to_owned());
+    let expected = [None, limited.clone(), limited.clone(), limited.clone(), limited, None, None];
+    assert_eq!(refused.into_values().collect::<Vec<_>>(), expected);
+    // What is refused for good holds up nothing.
+    let wrong = json!({"id": 8, "publish": {"topic": "$audit"}});
+    socket.send_together(&[wrong, message(9, true, 1)]).await;
+    assert_eq!(socket.next().await.unwrap()["error"]["code"], "permission_denied");
+    assert!(socket.next().await.unwrap()["published"].is_object());
+}
+
+#[tokio::test]
+async fn publishes_of_a_client_keep_their_order_where_some_are_refused_for_a_while() {
+    let bounds = ["limits.message_bytes_max=1024", "limits.per_session=bytes=20000/1024"];
+    let broker = Broker::with(&["--set", bounds[0], "--set", bounds[1]]);
+    let client = Client::connect(Options::to(broker.url())).await.unwrap();
+    let mut handles = Vec::new();
+    for n in 0..60 {
+        let mut event = NewEvent::on(Topic::parse("a").unwrap());
+        event.key = Some(n.to_string());
+        // Each large one is refused again and again, where a small one is not.
+        event.data = Some("1".repeat(if n % 2 == 0 { 800 } else { 10 }).into());
+        handles.push(client.publish(Publish::of(event)).await.unwrap());
+    }
+    let mut last = 0;
+    for handle in handles {
+        let offset = handle.await.unwrap().offset.get();
+        assert!(offset > last, "{offset} behind {last}");
+        last = offset;
+    }
+    let metrics = http::get(&broker.admin, "/metrics").await.text();
+    let limited = "tidings_rate_limited_total{scope=\"session\",kind=\"bytes\"}";
+    assert!(metrics.contains(limited), "nothing was refused: {metrics}");
+}
+
+#[tokio::test]
 async fn s7_a_subject_is_limited_over_every_door_together_and_answered_429() {
     let guarded = guarded(&["--set", "limits.per_subject=publishes=1/3"]);
     let broker = &guarded.broker;
@@ -123,13 +186,48 @@ async fn s7_a_proxy_is_believed_only_where_that_is_configured() {
 }
 
 #[tokio::test]
+async fn s7_who_shows_no_token_is_limited_by_address_on_every_path() {
+    let guarded = guarded(&["--set", "limits.per_ip=requests=1/3"]);
+    let broker = &guarded.broker;
+    for (method, path) in [
+        (Method::GET, "/v1/subscriptions"),
+        (Method::GET, "/v1/capabilities"),
+        (Method::GET, "/v1/openapi.json"),
+        (Method::GET, "/nowhere"),
+        (Method::PATCH, "/v1/events"),
+        (Method::OPTIONS, "/v1/events"),
+        (Method::GET, "/v1/ws"),
+    ] {
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            let answer = http::request(&broker.public, method.clone(), path, &[], b"").await;
+            assert!(answer.status != LIMITED || answer.header("retry-after") == "1");
+            statuses.push(answer.status);
+        }
+        assert!(statuses.contains(&LIMITED), "{method} {path}: {statuses:?}");
+    }
+    eventually("there is room for a handshake", async || {
+        let opened = Socket::try_open(&broker.public, "/v1/ws", &[]).await;
+        let Ok(mut socket) = opened else { return false };
+        for _ in 0..6 {
+            socket.send(&json!({"id": 1, "ping": {}})).await;
+        }
+        socket.close_code().await == Some(4429)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn s7_a_token_bounds_publishes_and_sessions_of_its_subject() {
     let guarded = guarded(&[]);
     let limits = json!({"publish": ["a"], "limits": {"publish_per_second": 2, "sessions": 2}});
     let alice = token("alice", limits);
     let mut one = guarded.open(&alice).await;
-    let _two = guarded.open(&alice).await;
-    assert!(one.call("ping", json!({})).await["pong"].is_object());
+    let mut two = guarded.open(&alice).await;
+    // An upgrade that is answered is no session yet.
+    for socket in [&mut one, &mut two] {
+        assert!(socket.call("ping", json!({})).await["pong"].is_object());
+    }
     let mut three = guarded.open(&alice).await;
     assert_eq!(three.close_code().await, Some(4429));
     let outcomes = [(); 3].map(|()| json!({"topic": "a"}));
@@ -430,6 +528,9 @@ async fn s7_who_has_the_past_searched_for_nothing_waits_too() {
         let made =
             http::request(&broker.public, Method::PUT, path, &headers, body.as_bytes()).await;
         assert_eq!(made.status, 201, "{}", made.text());
+        // Its lag was counted, which is charged, too.
+        broker.terminate();
+        broker.restart();
         let fetch = async || {
             http::post_json(&broker.public, "/v1/subscriptions/none/fetch", &json!({})).await
         };
@@ -607,6 +708,82 @@ async fn s5_a_page_of_durables_is_bounded_in_bytes() {
     }
     let all: Vec<_> = (0..COUNT).map(|n| format!("d{n:03}")).collect();
     assert_eq!((names, pages), (all, 3));
+}
+
+#[tokio::test]
+async fn s5_a_page_of_durables_ends_where_much_was_read_for_it_and_that_is_charged() {
+    let limits = "limits.per_subject=replay_bytes=1/1";
+    let guarded = guarded(&["--set", limits, "--set", "log.tail_bytes=65536"]);
+    let token = |name| token(name, json!({"durable": ["*"], "subscribe": ["a"]}));
+    let (root, alice, bob) = (admin(), token("alice"), token("bob"));
+    let mut socket = guarded.open(&root).await;
+    let events = vec![json!({"topic": "a", "type": "b"}); 2500];
+    for _ in 0..4 {
+        let answer = socket.call("publish_batch", json!({ "events": events })).await;
+        assert!(answer["published_batch"].is_object(), "{answer}");
+    }
+    for n in 0..15 {
+        let path = format!("/v1/subscriptions/d{n:02}");
+        let body = json!({"filters": ["a"], "types": ["b"], "start": "first"}).to_string();
+        let put = guarded.request(&bob, Method::PUT, &path, &body).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+    }
+    let page = guarded.get(&root, "/v1/subscriptions").await.json();
+    let of_page = page["subscriptions"].as_array().unwrap();
+    assert!(of_page.len() == 10 && of_page.iter().all(|it| it["lag"] == 10_000), "{page}");
+    assert_eq!(page["cursor"], "d09");
+    for path in ["/v1/subscriptions", "/v1/subscriptions/d00"] {
+        assert_eq!(guarded.get(&root, path).await.status, LIMITED, "{path}");
+    }
+    let rest = guarded.get(&alice, "/v1/subscriptions?cursor=d09").await.json();
+    assert_eq!(rest["subscriptions"].as_array().unwrap().len(), 5, "{rest}");
+    assert!(rest["cursor"].is_null(), "{rest}");
+    assert_eq!(guarded.get(&alice, "/v1/subscriptions/d00").await.status, LIMITED);
+}
+
+#[tokio::test]
+async fn s5_batches_and_answers_are_bounded_by_what_they_are_in_json() {
+    const EVENTS: usize = 300;
+    const DATA: usize = 4_000;
+    let (memory, disk) = ("log.tail_bytes=25165824", "log.tail_bytes=65536");
+    // In JSON they have six times as many bytes, and a third more.
+    let (text, binary) = (("text/plain", 1, 6 * DATA), ("image/png", 255, DATA / 3 * 4));
+    for (tail, (content_type, byte, grown)) in
+        [(memory, text), (disk, text), (memory, binary), (disk, binary)]
+    {
+        let broker = Broker::with(&["--set", tail]);
+        for _ in 0..EVENTS {
+            let headers = [("content-type", content_type)];
+            let data = [byte; DATA];
+            let path = "/v1/topics/a/events";
+            let answer = http::request(&broker.public, Method::POST, path, &headers, &data).await;
+            assert_eq!(answer.status, 201, "{}", answer.text());
+        }
+        let is_right = |bytes: usize, max: usize| {
+            let whole = EVENTS * grown < max;
+            // What fills it comes in steps of a batch.
+            assert!(bytes < max + 50_000 + grown && (whole || bytes > max / 2), "{bytes} of {max}");
+        };
+        let read = http::get(&broker.public, "/v1/topics/a/events?limit=1000").await;
+        is_right(read.body.len(), 1 << 20);
+        let options = json!({"filters": ["a"], "start": "first", "max_in_flight": 1000});
+        let put = http::put_json(&broker.public, "/v1/subscriptions/d", &options).await;
+        assert_eq!(put.status, 201, "{}", put.text());
+        let path = "/v1/subscriptions/d/fetch";
+        let fetched = http::post_json(&broker.public, path, &json!({"limit": 1000})).await;
+        is_right(fetched.body.len(), 1 << 20);
+        let mut socket = Socket::open(&broker.public).await;
+        socket.subscribe(json!({"filters": ["a"], "after": 0})).await;
+        let mut taken = 0;
+        while taken < EVENTS {
+            let text = socket.next_text().await;
+            let message: Value = serde_json::from_str(&text).unwrap();
+            let events = message["events"]["events"].as_array().map_or(0, Vec::len);
+            taken += events;
+            assert!(text.len() < 35_000 + grown, "a batch of {} bytes", text.len());
+            assert!(events < 2 || taken == EVENTS || text.len() > 16_000, "{} bytes", text.len());
+        }
+    }
 }
 
 #[tokio::test]
@@ -844,6 +1021,8 @@ async fn s6_a_body_that_is_coded_for_its_way_is_not_taken_as_it_came() {
         "transfer-encoding: gzip, chunked\r\n",
         "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
         "Transfer-Encoding: Identity,Chunked\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "transfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n",
     ] {
         assert_eq!(post(codings).await, (501, true), "{codings}");
     }

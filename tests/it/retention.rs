@@ -634,6 +634,11 @@ async fn rules_are_shown_set_and_deleted_and_topics_erased_by_commands() {
         "{shown}"
     );
     assert_eq!(run(&["retention", "show", "chat.>", "--json"]).0, Some(0));
+    let all = run(&["retention", "set", "chat.>"]);
+    assert_eq!(all, (Some(0), "chat.>  keeps all\n".to_owned()));
+    let unit = broker.cli(&["retention", "set", "chat.>", "--max-bytes", "1GB"]).output().unwrap();
+    let said = String::from_utf8(unit.stderr).unwrap();
+    assert!(said.contains("give a whole number, without a unit"), "{said}");
     assert_eq!(run(&["retention", "delete", "chat.>"]).0, Some(0));
     assert_eq!(run(&["retention", "delete", "chat.>"]).0, Some(3), "it is not there any more");
     let mut socket = Socket::open(&broker.public).await;

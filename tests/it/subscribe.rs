@@ -312,7 +312,7 @@ async fn g4_a_cursor_of_another_log_or_above_the_last_event_is_a_gap() {
 
 #[tokio::test]
 async fn g3_an_idle_cursor_moves_over_what_does_not_match() {
-    let broker = Broker::with(&["--set", "limits.ping_interval=200ms"]);
+    let broker = Broker::with(&["--set", "limits.ping_interval=500ms"]);
     let mut socket = Socket::open(&broker.public).await;
     let mut reader = Socket::open(&broker.public).await;
     let subscribed = reader.subscribe(json!({"filters": ["a"]})).await;

@@ -13,7 +13,8 @@ import { openSocket } from './core/socket.js'
 import { createSubscription, type LiveSubscription } from './core/subscription.js'
 import { createTokens } from './core/tokens.js'
 import { uuidv7 } from './core/uuid.js'
-import { abortable, within } from './core/wait.js'
+import { ended } from './core/verdict.js'
+import { abortable, unless, within } from './core/wait.js'
 import { placeWords, publishWords, queryOf, toEvent } from './core/words.js'
 import { memoryCursors } from './cursors.js'
 import { failure, toError } from './errors.js'
@@ -49,7 +50,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
   const base = baseOf(url)
   const settings = settingsOf(options)
   const transports = settings.transports.filter((name) => name !== 'websocket' || settings.WebSocket)
-  if (transports.length === 0) throw failure('invalid_argument', 'transports: none is available here')
+  if (transports.length === 0) throw failure('invalid_argument', 'no transport')
   const { cursors = 'memory', logger } = settings
   const subscriptions = new Set<LiveSubscription>()
   const own = new Set<string>()
@@ -157,7 +158,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
           const look = (): void => {
             const { state, error } = client.status
             if (state === 'connected') resolve()
-            else if (closed) reject(failure('closed', 'the client is closed'))
+            else if (closed) reject(ended())
             else if (state === 'disconnected' && error) reject(error)
           }
           look()
@@ -169,11 +170,13 @@ export function createClient<S extends object = AnySchema>(url: string, options:
       if (closed) return
       closed = true
       for (const subscription of subscriptions) subscription._close()
-      await saver._flush()
+      // All else is closed whatever becomes of a store that hangs.
+      const saved = within(settings.requestTimeoutMs, (limit) => unless(limit, saver._flush())).catch(failed)
       const done = outbox._close()
       disconnect()
-      end.abort(failure('closed', 'the client is closed'))
+      end.abort(ended())
       await done
+      await saved
       emitter._clear()
     },
     on: emitter._on,

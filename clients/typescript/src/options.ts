@@ -9,7 +9,7 @@ export type TokenReason = 'initial' | 'expiring' | 'rejected'
 
 /** What decides about the next try. */
 export interface RetryContext {
-  /** How many tries have failed in a row; 1 for the first. */
+  /** How many tries have failed in a row, the loss of a connection as the first: 1 or more. */
   readonly attempt: number
   /** How long it has been tried, in milliseconds. */
   readonly elapsedMs: number
@@ -29,9 +29,12 @@ export interface ReconnectOptions {
   factor?: number
   /** `full`: a random wait between 0 and the bound, so that many clients do not come back at once. Default `full`. */
   jitter?: 'full' | 'none'
-  /** How long a connection must last for the waits to be short again. Default 60,000; the first retry is early anyway. */
+  /** How long a connection must last for the waits to be short again. Default 60,000. */
   resetAfterMs?: number
-  /** After how many tries in a row the client gives up and is `disconnected`. Default `Infinity`. */
+  /**
+   * After how many failed tries in a row the client gives up and is `disconnected`. A connection ends the row, however
+   * soon it is lost. Default `Infinity`.
+   */
   maxAttempts?: number
   /** Says how long to wait, or `null` to give up. Default none. */
   nextDelay?: (context: RetryContext) => number | null

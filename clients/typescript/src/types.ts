@@ -39,7 +39,7 @@ export interface Status {
   readonly transport: TransportName | undefined
   /** Since when `state` and `transport` are what they are, in milliseconds since 1970. */
   readonly since: number
-  /** How many tries have failed since the last good connection. */
+  /** How many tries have failed in a row, the loss of a connection as the first; 0 while connected. */
   readonly attempt: number
   /** When the next try begins, in milliseconds since 1970; `undefined` while none is planned. */
   readonly nextRetryAt: number | undefined
@@ -64,6 +64,13 @@ export type SubscriptionState = 'subscribing' | 'catching-up' | 'live' | 'paused
 export interface SubscriptionEvents {
   /** Its state has changed. */
   state: [state: SubscriptionState]
+  /** The broker has subscribed us, anew after each lost connection: what comes is behind this cursor. */
+  subscribed: [cursor: number]
+  /**
+   * This event has come again, and is not handed over twice. Of a mirrored durable everything that is open comes again
+   * between `subscribed` and `caught_up`: what does not was acknowledged meanwhile, or is gone.
+   */
+  again: [offset: number]
   /** All that was there when it subscribed has been handed over, up to this cursor. */
   caught_up: [cursor: number]
   /** Events are gone; told in its place between events. */
@@ -72,7 +79,7 @@ export interface SubscriptionEvents {
   acked: [cursor: number]
   /** Another session has taken the durable over, or it was deleted. The subscription is closed. */
   superseded: []
-  /** It was refused or its handler threw. */
+  /** It was refused or its handler threw; told on the client too. */
   error: [error: TidingsError]
 }
 
@@ -108,7 +115,10 @@ export interface Subscription<Data = unknown> extends AsyncIterable<TidingsEvent
   pause(): void
   /** Goes on after `pause`. */
   resume(): void
-  /** Ends it. Resolved when the broker has been told; iterators end after what is here. */
+  /**
+   * Ends it. Resolved when the broker has been told; iterators end after what is here. Of a durable that is not a mirror
+   * they end at once: what is here could not be acknowledged any more, and comes again to who subscribes next.
+   */
   unsubscribe(): Promise<void>
 }
 
@@ -130,7 +140,7 @@ export interface ClientEvents {
   event: [event: TidingsEvent, subscription: Subscription]
   /** Events of a subscription are gone. */
   gap: [gap: Gap, subscription: Subscription]
-  /** Something failed that no caller waits for. */
+  /** Something failed that no caller waits for; what ends a subscription too. */
   error: [error: TidingsError]
   /** The number of events in the outbox has changed. */
   outbox: [events: number]
@@ -171,7 +181,7 @@ export interface Client<S = AnySchema> {
   disconnect(): void
   /** Resolved when connected. Rejected: `timeout`, `aborted`, or why the client has given up. */
   ready(options?: number | CallOptions): Promise<void>
-  /** Ends it for good. Saves cursors; what is in a persistent outbox stays there for the next client. */
+  /** Ends it for good. Saves cursors, for `requestTimeoutMs` at most; what is in a persistent outbox stays there for the next client. */
   close(): Promise<void>
   /** Listens; the function that is returned stops it. */
   on<K extends keyof ClientEvents>(name: K, listener: (...args: ClientEvents[K]) => void): () => void

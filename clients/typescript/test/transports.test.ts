@@ -41,6 +41,71 @@ async function proxied(): Promise<TcpProxy> {
   return proxy
 }
 
+test('a durable over long poll whose answers are lost gets every event once and in order, at once', async () => {
+  // The broker has leased what is in an answer that does not come, for half a minute.
+  let fetches = 0
+  let lost = 0
+  const losing: typeof fetch = async (url, init) => {
+    const response = await fetch(url, init)
+    if (!`${url}`.endsWith('/fetch') || ++fetches % 3 === 0) return response
+    lost++
+    throw new TypeError('the answer is lost')
+  }
+  const client = connect(broker.url, { transports: ['poll'], fetch: losing })
+  const steady = connect(broker.url)
+  const got: unknown[] = []
+  // Slow, so that events wait in the client while answers are lost.
+  const take = async ({ data }: TidingsEvent): Promise<void> => {
+    await new Promise((resolve) => setTimeout(resolve, 2))
+    got.push(data)
+  }
+  await client.subscribe('lossy', { durable: 'lossy', start: 'first' }, take).ready()
+  for (let n = 0; n < 100; n++) await steady.publish('lossy', n)
+  await until(() => got.length >= 100)
+  expect(got).toEqual([...Array(100).keys()])
+  expect(lost).toBeGreaterThan(5)
+})
+
+test.each(['websocket', 'sse'] as const)(
+  'what a lost answer had leased comes first over the next, a %s',
+  async (next) => {
+    const proxy = await proxied()
+    proxy.blocked.add('websocket').add('stream')
+    let lost = 0
+    const losing: typeof fetch = async (url, init) => {
+      const response = await fetch(url, init)
+      if (`${url}`.endsWith('/fetch') && (await response.clone().json()).events.length > 0) {
+        lost++
+        proxy.blocked.clear()
+        throw new TypeError('the answer is lost')
+      }
+      return response
+    }
+    const client = connect(proxy.url, {
+      transports: [next, 'poll'],
+      fetch: losing,
+      upgradeEveryMs: 20,
+      connectTimeoutMs: 500,
+    })
+    const steady = connect(broker.url)
+    const got: unknown[] = []
+    const name = `left-${next}`
+    const durable = client.subscribe(
+      name,
+      { durable: name, start: 'first', maxInFlight: 10 },
+      ({ data }) => void got.push(data),
+    )
+    await durable.ready()
+    expect(client.status.transport).toBe('poll')
+    for (let n = 0; n < 5; n++) await steady.publish(name, n)
+    await until(() => client.status.transport === next)
+    for (let n = 5; n < 10; n++) await steady.publish(name, n)
+    await until(() => got.length >= 10)
+    expect(got).toEqual([...Array(10).keys()])
+    expect(lost).toBeGreaterThan(0)
+  },
+)
+
 test('WebSocket blocked → SSE → long poll → WebSocket again, with every event once and in order', async () => {
   const proxy = await proxied()
   const client = connect(proxy.url, { upgradeEveryMs: 100, connectTimeoutMs: 500 })
@@ -151,6 +216,19 @@ test.each(['websocket', 'sse', 'poll'] as const)(
     await publisher.publish(topic, 'next', { key: 'k0' })
     await until(() => got.includes('next'))
     expect(got).toEqual([...keys.map(() => 'new'), 'next'])
+  },
+)
+
+test.each(['websocket', 'sse', 'poll'] as const)(
+  'over %s publishes keep their order where some are refused for a while',
+  async (transport) => {
+    // A large one is refused where a small one behind it would not be.
+    const limits = ['limits.message_bytes_max=2048', 'limits.per_session=bytes=20000/2048']
+    const limited = await startBroker({ flags: limits.flatMap((limit) => ['--set', limit]) })
+    const client = connect(limited.url, { transports: [transport] })
+    const published = Array.from({ length: 40 }, (_, n) => client.publish('t.a', n % 2 ? n : 'x'.repeat(1_000)))
+    const offsets = (await Promise.all(published)).map(({ offset }) => offset)
+    expect(offsets).toEqual(offsets.toSorted((a, b) => a - b))
   },
 )
 

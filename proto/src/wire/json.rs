@@ -40,6 +40,7 @@ pub use {
         decode_compressed, decode_server_message, encode_array, encode_events, encode_push,
         encode_reply,
     },
+    write::{data_growth_bytes, escape_bytes},
 };
 
 /// Reads a `T` that is written as an object. Errors say where: `path` is where the object stands, and goes before the

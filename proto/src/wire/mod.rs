@@ -11,7 +11,7 @@
 use crate::{
     Code, Cursor, Offset, WireError,
     event::{EventError, JSON_DEPTH_MAX},
-    message::{Request, RequestId},
+    message::{Head, Request, RequestId},
 };
 
 pub mod cloudevents;
@@ -39,10 +39,20 @@ const EVENTS_MAX: usize = 4096;
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Incoming {
-    /// What the answer is to carry; without it only an error is answered.
-    pub id: Option<RequestId>,
+    /// What stands beside it.
+    pub head: Head,
     /// What is asked for.
     pub request: Request,
+}
+
+impl Incoming {
+    fn checked(head: Head, request: Request) -> Result<Incoming, WireError> {
+        let is_publish = matches!(request, Request::Publish(_) | Request::PublishBatch(_));
+        if head.follows && !is_publish {
+            return Err(invalid("follows", "is said of publishes only: leave it out"));
+        }
+        Ok(Incoming { head, request })
+    }
 }
 
 /// A message that is no request.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Code, Cursor, Event, NewEvent, Offset, Timestamp, Topic, WireError,
     event::JSON as JSON_TYPE,
-    message::{Events, Publish, Push, Reply, Request, RequestId, ServerMessage},
+    message::{Events, Head, Publish, Push, Reply, Request, RequestId, ServerMessage},
 };
 
 /// An encoding.
@@ -21,7 +21,7 @@ pub(super) struct Codec {
     encode_event: fn(&Place<'_>, &Body<'_>, &mut Vec<u8>),
     write_event: fn(&Event, &mut Vec<u8>),
     decode_event: fn(&[u8]) -> Result<Event, WireError>,
-    encode_request: fn(Option<RequestId>, &Request, &mut Vec<u8>),
+    encode_request: fn(Head, &Request, &mut Vec<u8>),
     decode_request: fn(&[u8]) -> Result<Incoming, BadRequest>,
     encode_reply: fn(Option<RequestId>, &Reply, &mut Vec<u8>),
     encode_push: fn(&Push, &mut Vec<u8>),
@@ -132,7 +132,7 @@ fn data_stays_as_it_is_byte_for_byte() {
     (new.datacontenttype, new.data) = (Some(JSON_TYPE.to_owned()), Some(Bytes::from(data)));
     let request = Request::Publish(Box::new(Publish::of(new.clone())));
     for codec in CODECS {
-        let bytes = bytes_of(|out| (codec.encode_request)(Some(1), &request, out));
+        let bytes = bytes_of(|out| (codec.encode_request)(Some(1).into(), &request, out));
         assert_eq!((codec.decode_request)(&bytes).unwrap().request, request, "{}", codec.name);
         let (bytes, event) = delivered(codec, &new, Offset::FIRST, Timestamp::from_millis(1));
         assert!(bytes.windows(data.len()).any(|part| part == data.as_bytes()), "{}", codec.name);
@@ -167,10 +167,13 @@ proptest! {
     }
 
     #[test]
-    fn a_request_comes_back(id in option::of(any::<u32>()), request in samples::request()) {
-        let incoming = Incoming { id, request };
+    fn a_request_comes_back(
+        id in option::of(any::<u32>()), follows in any::<bool>(), request in samples::request(),
+    ) {
+        let is_publish = matches!(request, Request::Publish(_) | Request::PublishBatch(_));
+        let incoming = Incoming { head: Head { id, follows: follows && is_publish }, request };
         for codec in CODECS {
-            let bytes = bytes_of(|out| (codec.encode_request)(id, &incoming.request, out));
+            let bytes = bytes_of(|out| (codec.encode_request)(incoming.head, &incoming.request, out));
             let read = (codec.decode_request)(&bytes);
             prop_assert_eq!(read.as_ref(), Ok(&incoming), "{}", codec.name);
         }
@@ -228,7 +231,7 @@ proptest! {
         noise in any::<Vec<u8>>(),
     ) {
         for codec in CODECS {
-            let request = bytes_of(|out| (codec.encode_request)(Some(5), &request, out));
+            let request = bytes_of(|out| (codec.encode_request)(Some(5).into(), &request, out));
             let reply = bytes_of(|out| (codec.encode_reply)(Some(5), &reply, out));
             let event = delivered(codec, &new, Offset::FIRST, Timestamp::from_millis(1)).0;
             let header =

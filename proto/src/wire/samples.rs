@@ -217,6 +217,7 @@ fn options() -> impl Strategy<Value = SubscribeOptions> {
             SubscribeOptions {
                 after: after.map(After),
                 since,
+                lost_reader: log.clone(),
                 log,
                 durable: flags[0].then(|| "alice-inbox".to_owned()),
                 start,

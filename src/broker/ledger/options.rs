@@ -91,6 +91,7 @@ struct Asked {
     durable: Option<String>,
     start: Start,
     presence: Option<Presence>,
+    lost_reader: Option<String>,
 }
 
 /// These options as bytes.
@@ -127,8 +128,9 @@ pub(super) fn to_bytes(options: &SubscribeOptions) -> Vec<u8> {
         max_data_bytes,
         on_gap,
         presence,
+        lost_reader,
     } = options.clone();
-    let asked = Asked { after, since, log, durable, start, presence };
+    let asked = Asked { after, since, log, durable, start, presence, lost_reader };
     let asked = match asked == Asked::default() {
         true => String::new(),
         false => serde_json::to_string(&asked).unwrap_or_default(),
@@ -199,6 +201,7 @@ pub(super) fn from_bytes(bytes: &[u8], filters: Filters) -> Result<SubscribeOpti
         max_data_bytes: stored.max_data_bytes,
         on_gap: word_of("on_gap", &ON_GAP, stored.on_gap)?,
         presence: asked.presence,
+        lost_reader: asked.lost_reader,
     })
 }
 

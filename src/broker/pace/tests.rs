@@ -24,9 +24,10 @@ fn found(events: &[(u64, Option<u64>, bool)]) -> Batch {
             dedupe: None,
             body: vec![0; 10].into(),
         };
+        let stored = Stored::new(record);
         Arc::new(match at_ms {
-            Some(at) => Stored::durable(record, Duration::from_millis(at)),
-            None => Stored::new(record),
+            Some(at) => stored.durable_since(Duration::from_millis(at)),
+            None => stored,
         })
     });
     let events: Vec<_> = events.collect();

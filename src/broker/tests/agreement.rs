@@ -289,8 +289,14 @@ impl Test {
         self.world.as_mut().unwrap()
     }
 
-    /// A commit has been: the events stand where the tickets say, and the newest state where the ledger says.
+    /// A commit has been.
     fn committed(&mut self) {
+        self.saved();
+        self.published();
+    }
+
+    /// The newest state stands where the ledger says.
+    fn saved(&mut self) {
         let place = self.place();
         let is_saved = std::mem::replace(&mut self.saved_at, place) != place;
         assert!(is_saved || !self.is_dirty, "what was said is not in the log");
@@ -300,6 +306,10 @@ impl Test {
             self.model.commit(floor, cursor);
             self.is_dirty = false;
         }
+    }
+
+    /// The events stand where the tickets say.
+    fn published(&mut self) {
         for (mut ticket, item) in std::mem::take(&mut self.tickets) {
             let offset = outcome(&mut ticket).unwrap().unwrap()[0].offset.get();
             let item = Item { offset, at: self.now, ..item };
@@ -446,6 +456,7 @@ impl Test {
         match delivery {
             None if !is_its => return Ok(false),
             None => {
+                self.find_dying();
                 self.model.nothing(owner, now)?;
                 let due = session.subscription.next_due_ms();
                 ensure!(due.is_none_or(|due| due > now), "{owner} would look again at once");
@@ -543,6 +554,7 @@ impl Test {
             return Box::pin(self.fetch(limit)).await;
         }
         if given.is_empty() {
+            self.find_dying();
             self.model.nothing(owner, self.now)?;
         }
         Ok(())
@@ -695,8 +707,9 @@ impl Test {
         }
         let world = self.world();
         let broker = world.broker.clone();
+        let was_in_use = broker.durables.lock().contains_key(NAME);
         world.drive(broker.put_durable(NAME, &options, "alice")).await.unwrap();
-        self.committed();
+        self.published();
         self.sessions.values_mut().for_each(|session| session.is_old = true);
         if (&options.filters, options.min_priority)
             != (&self.model.options.filters, self.model.options.min_priority)
@@ -705,6 +718,9 @@ impl Test {
         }
         let durable = self.world().broker.durable_by_name(NAME).unwrap();
         self.model.change(options, |offset| durable.lock().state.is_acked(offset));
+        // What became of what was out goes into a commit of its own before the answer.
+        self.is_dirty |= was_in_use;
+        self.saved();
         Ok(())
     }
 
@@ -928,16 +944,17 @@ impl Test {
         }
     }
 
-    /// It may also die before it is found to be void, and never where lanes pass it, because it is gone.
+    /// It may also die before it is found to be void, and takes room until its letter is written; and never where lanes pass
+    /// it, because it is gone.
     fn find_dying(&mut self) {
         let durable = self.world().broker.durable_by_name(NAME).unwrap();
         let dying: Vec<u64> = durable.lock().state.dying().collect();
         let max = self.model.options.max_deliveries;
         for item in self.model.items.iter_mut().filter(|item| max > 0 && item.attempts >= max) {
             let is_dying = dying.contains(&item.offset);
-            let is_left = item.maybe && item.status == Status::Open;
+            let is_left = (item.maybe || !item.taken) && item.status == Status::Open;
             if is_dying && item.void && (item.status == Status::Done || is_left) {
-                item.status = Status::Dying;
+                (item.status, item.taken) = (Status::Dying, true);
             } else if item.gone && item.status == Status::Dying && !is_dying {
                 (item.status, item.taken) = (Status::Open, false);
             }

@@ -198,28 +198,32 @@ impl Model {
     pub(super) fn reset(&mut self, floor: u64) {
         for item in &mut self.items {
             let taken = item.offset <= floor;
-            let skipped = taken && (item.skipped || item.status != Done);
+            // Of what was gone a letter may be in the log that a kill came before.
+            let skipped = taken && (item.skipped || item.gone || item.status != Done);
             *item = Item { status: if taken { Done } else { Open }, taken, skipped, ..item.anew() };
         }
         (self.state_until, self.told, self.life) = (0, 0, Life::default());
     }
 
-    /// Other options hold, for all that was not passed: what was not wanted is `done` where it had its turn.
+    /// Other options hold, for all that was not passed: what was not wanted is `done` where it had its turn. Of what is gone
+    /// whoever looks now is told, as other filters may have found more.
     pub(super) fn change(&mut self, options: SubscribeOptions, done: impl Fn(u64) -> bool) {
         // Nobody has failed: what came for the last time comes once more.
         let out = self.items.iter_mut().filter(|item| item.status == Leased);
         out.for_each(|item| item.status = Sending);
         self.end(|item| item.owner().is_some());
         let old = std::mem::replace(&mut self.options, options);
-        self.life = Life::default();
+        (self.told, self.life) = (0, Life::default());
         for at in 0..self.items.len() {
             let was = wants(&old, &self.items[at]);
             let is_wanted = self.wants(&self.items[at]);
             // Given for the last time before a kill: its turn finds that, and lanes are not told apart by what came next.
             let was_last = self.is_last(&self.items[at]) && !self.items[at].gone;
             let dies = was_last && self.options.order == Order::Priority;
+            let is_mirror = self.options.mode == Mode::Mirror;
             let item = &mut self.items[at];
-            if !item.taken && item.is_open() && done(item.offset) {
+            // What the floor of a mirror has passed is over, also where a kill came since.
+            if (!item.taken || is_mirror) && item.is_open() && done(item.offset) {
                 (item.status, item.taken) = (if dies { Dead } else { Done }, true);
             }
             // What was known of it may be known no more, or has waited all the while.

@@ -316,7 +316,7 @@ mod tests {
                 assert!(out.ends_with(&message));
                 decoded(speech, &message)
             });
-            assert_eq!(read[0].id, Some(id));
+            assert_eq!(read[0].head.id, Some(id));
             let Request::Publish(event) = &read[0].request else { panic!("{:?}", read[0]) };
             assert_eq!(event.event.topic.as_str(), "bench.7");
             assert_eq!(event.event.data.as_ref().unwrap(), &format!("\"sent:1{filler}\""));

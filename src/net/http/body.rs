@@ -141,8 +141,8 @@ pub(super) async fn take(call: &Call, body: Incoming) -> Result<Taken, Refusal> 
             Some(coding) => inflated(call, coding, taken?).await,
         },
         Err(_) => {
-            let seconds = call.door.options.body_timeout.as_secs();
-            let text = format!("body: it did not come within {seconds} seconds: send it faster");
+            let limit = humantime::format_duration(call.door.options.body_timeout);
+            let text = format!("body: it did not come within {limit}: send it faster");
             let error = WireError { retryable: true, ..WireError::invalid(text) };
             Err(Refusal::with_status(StatusCode::REQUEST_TIMEOUT, error).closing())
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hyper::{Response, StatusCode, body::Incoming};
 use serde::{Deserialize, Serialize};
 use tidings_proto::{
-    Cursor, SubscribeOptions, WireError,
+    Cursor, Placed, SubscribeOptions, WireError,
     message::{Acked, Request},
 };
 
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics,
     net::{problem::Refusal, sse},
-    session::{DurableInfo, Fetched, PutOutcome, Transport, internal},
+    session::{DurableInfo, FetchReader, Fetched, PutOutcome, Transport, Wanted, internal},
 };
 
 /// What is told of a durable subscription.
@@ -64,12 +64,18 @@ struct Page<'a> {
     cursor: Option<String>,
 }
 
+/// Of a stream: whose last fetch was not answered, as far as they know.
+const LOST_READER: &str = "lost_reader";
+
 /// The body of a fetch; all of it may be left out.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
     limit: Limit,
     wait: Wait,
+    reader: Option<String>,
+    lost: bool,
+    after: Option<Placed>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +114,7 @@ pub(super) async fn list(call: &Call) -> Result<Response<Body>, Refusal> {
 pub(super) async fn show(call: &Call) -> Result<Response<Body>, Refusal> {
     let session = call.session(Transport::Http)?;
     call.query(&[])?;
-    let info = session.durable(&call.name).await?;
+    let info = session.shown_durable(&call.name).await?;
     Ok(respond::of(StatusCode::OK, &State::of(&info))?)
 }
 
@@ -151,16 +157,16 @@ pub(super) async fn delete(call: &Call) -> Result<Response<Body>, Refusal> {
 pub(super) async fn fetch(call: &Call, body: Incoming) -> Result<Response<Body>, Refusal> {
     let session = call.session(Transport::Http)?;
     call.query(&[])?;
-    let (limit, wait) = wish(body::take(call, body).await?.text()?)?;
+    let wanted = wish(body::take(call, body).await?.text()?)?;
     let log = call.house().broker.log().id();
-    let _waits = match wait.is_zero() {
+    let _waits = match wanted.wait.is_zero() {
         true => None,
         false => Some(call.door.polls.enter(&session, call.caller.guest.ip())?),
     };
     // Given up with the connection: what it had begun to lease is free again then.
     let fetched = tokio::select! {
         biased;
-        fetched = session.fetch(&call.name, limit, wait) => fetched?,
+        fetched = session.fetch(&call.name, &wanted) => fetched?,
         () = call.house().stop.cancelled() => return Err(stopping().into()),
     };
     let mut response = respond::json(StatusCode::OK, fetched_json(&fetched)?);
@@ -168,9 +174,10 @@ pub(super) async fn fetch(call: &Call, body: Incoming) -> Result<Response<Body>,
     Ok(response)
 }
 
-fn wish(text: &str) -> Result<(usize, Duration), WireError> {
+fn wish(text: &str) -> Result<Wanted, WireError> {
     if text.is_empty() {
-        return Ok((LIMIT_DEFAULT, Duration::ZERO));
+        let (limit, wait) = (LIMIT_DEFAULT, Duration::ZERO);
+        return Ok(Wanted { limit, wait, reader: None, after: None });
     }
     let wish: Wish = body::object(text, "{\"limit\":5}")?;
     let limit = limit_of(Some(wish.limit.0), &wish.limit.0.to_string())?;
@@ -178,7 +185,21 @@ fn wish(text: &str) -> Result<(usize, Duration), WireError> {
         Wait::Seconds(seconds) => wait_of(&seconds.to_string())?,
         Wait::Text(text) => wait_of(&text)?,
     };
-    Ok((limit, wait))
+    Ok(Wanted { limit, wait, reader: reader_of(wish.reader, wish.lost)?, after: wish.after })
+}
+
+fn reader_of(name: Option<String>, lost: bool) -> Result<Option<FetchReader>, WireError> {
+    let Some(name) = name else {
+        let text = "lost: say with reader whose last answer did not come";
+        return if lost { Err(WireError::invalid(text)) } else { Ok(None) };
+    };
+    check_reader("reader", &name)?;
+    Ok(Some(FetchReader { name, lost }))
+}
+
+fn check_reader(field: &str, name: &str) -> Result<(), WireError> {
+    let wrong = |problem| Err(WireError::invalid(format!("{field}: {problem}")));
+    FetchReader::problem(name).map_or(Ok(()), wrong)
 }
 
 fn fetched_json(fetched: &Fetched) -> Result<Vec<u8>, WireError> {
@@ -234,12 +255,17 @@ pub(super) async fn nack(call: &Call, body: Incoming) -> Result<Response<Body>, 
 
 /// `GET /v1/subscriptions/{name}/events`.
 pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
-    let asked = || presence(&call.query(&[TICKET, PRESENCE])?);
+    let asked = || {
+        let query = call.query(&[TICKET, PRESENCE, LOST_READER])?;
+        let lost_reader = query.get(LOST_READER).map(str::to_owned);
+        lost_reader.as_deref().map_or(Ok(()), |name| check_reader(LOST_READER, name))?;
+        Ok((presence(&query)?, lost_reader))
+    };
     let session = call.stream_session(|| asked().map(|_| ()))?;
-    let presence = asked()?;
+    let (presence, lost_reader) = asked()?;
     let info = session.durable(&call.name).await?;
     let durable = Some(call.name.clone());
-    let options = SubscribeOptions { durable, presence, ..info.spec.options.clone() };
+    let options = SubscribeOptions { durable, presence, lost_reader, ..info.spec.options.clone() };
     // It does not end by itself: what was given and is not acknowledged would come again.
     Ok(sse::answer(session, &options, None).await?)
 }
@@ -257,8 +283,13 @@ mod tests {
             (r#" {"limit":5,"wait":"10s"}"#, (5, 10 * second)),
             (r#"{"wait":3}"#, (LIMIT_DEFAULT, 3 * second)),
         ] {
-            assert_eq!(wish(text).unwrap(), want, "{text}");
+            let wanted = wish(text).unwrap();
+            assert_eq!((wanted.limit, wanted.wait), want, "{text}");
+            assert_eq!(wanted.reader, None);
         }
+        let named = wish(r#"{"reader":"a","lost":true}"#).unwrap();
+        assert_eq!(named.reader, Some(FetchReader { name: "a".to_owned(), lost: true }));
+        let long = format!(r#"{{"reader":"{}"}}"#, "x".repeat(65));
         for (text, name) in [
             (r#"{"limit":0}"#, "limit: "),
             (r#"{"limit":1001}"#, "limit: "),
@@ -268,6 +299,10 @@ mod tests {
             (r#"{"wait":31}"#, "wait: "),
             (r#"{"wait":null}"#, "wait: it must be"),
             (r#"{"limt":1}"#, "limt: unknown field"),
+            (r#"{"lost":true}"#, "lost: "),
+            (r#"{"reader":""}"#, "reader: "),
+            (r#"{"reader":"\n"}"#, "reader: "),
+            (long.as_str(), "reader: "),
             ("[5]", "body: "),
             (" ", "body: "),
         ] {

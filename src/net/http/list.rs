@@ -46,7 +46,7 @@ impl Found {
     }
 
     fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.cost_bytes()).sum()
+        self.events.iter().map(|event| event.batch_bytes()).sum()
     }
 }
 

@@ -111,7 +111,7 @@ pub(super) fn status(call: &Call) -> Result<Response<Body>, Refusal> {
 }
 
 /// What a broker of this protocol may do without, by the words of the protocol: one on another log may have less.
-const FEATURES: [&str; 25] = [
+const FEATURES: [&str; 26] = [
     "atomic_batches",
     "cloudevents",
     "compaction",
@@ -122,6 +122,7 @@ const FEATURES: [&str; 25] = [
     "durable",
     "erasure",
     "expect_last",
+    "fetch_lost",
     "headers",
     "idle_expiry_ms",
     "last_per_key",

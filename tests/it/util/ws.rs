@@ -149,7 +149,9 @@ impl Socket {
 
     /// Reads to the end and gives the close code.
     pub async fn close_code(&mut self) -> Option<u16> {
-        while self.next().await.is_some() {}
+        // The broker's pings would keep it waiting for ever.
+        let end = async { while self.next().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, end).await.expect("the broker closes it in time");
         self.closed.as_ref().map(|frame| u16::from(frame.code))
     }
 }

@@ -49,9 +49,8 @@ export async function serveRun<S = AnySchema>(
   )
   try {
     if (command.attempts > 1) {
-      const { events } = await any.read(topic, { limit: 1_000 })
-      if (events.some(({ type }) => type === 'RUN_FINISHED' || type === 'RUN_ERROR')) return
-      if (events.length > 0)
+      if (await said(any, topic, ['RUN_FINISHED', 'RUN_ERROR'])) return
+      if (await said(any, topic))
         return await say(EventType.RUN_ERROR, { message: 'the agent was interrupted', code: 'interrupted' })
     }
     await say(EventType.RUN_STARTED, { threadId, runId })
@@ -65,5 +64,15 @@ export async function serveRun<S = AnySchema>(
   } finally {
     options.signal?.removeEventListener('abort', stop)
     await control.unsubscribe()
+  }
+}
+
+/** Whether something of these types is there, however much of others. */
+async function said(client: Client, topic: string, types?: string[]): Promise<boolean> {
+  for (let after = 0; ; ) {
+    const { events, cursor, last } = await client.read(topic, { after, limit: 1, ...(types && { types }) })
+    if (events.length > 0) return true
+    if (cursor >= last || cursor <= after) return false
+    after = cursor
   }
 }

@@ -10,12 +10,12 @@
 // - What is said while an answer is awaited is gathered: many acks become one request, of 4,096 events at most.
 // - After a lost connection they are said again; that changes nothing where they had arrived.
 
-import { failure, type TidingsError } from '../errors.js'
+import type { TidingsError } from '../errors.js'
 import type { Acknowledged, SubscribeOptions } from '../types.js'
 import type { Words } from '../wire.js'
 import type { Feed } from './link.js'
 import { errorOf, isFinal } from './verdict.js'
-import { abortable, alarm } from './wait.js'
+import { alarm, unless } from './wait.js'
 
 /** How long a redelivery may be on its way behind the answer to its ack. */
 const LATE_MS = 10_000
@@ -169,7 +169,7 @@ export function createAcks(
           throw error
         },
       )
-      return abortable<void>(signal, (resolve, reject) => void said.then(resolve, reject))
+      return unless(signal, said)
     },
     _attach(to) {
       // What was said over it is on its way still.
@@ -207,8 +207,4 @@ export function createAcks(
 
 export function offsetsOf(events: Acknowledged | readonly Acknowledged[]): number[] {
   return [events].flat().map((event) => (typeof event === 'number' ? event : (event as { offset: number }).offset))
-}
-
-export function ended(): TidingsError {
-  return failure('closed', 'the subscription has ended')
 }

@@ -5,7 +5,7 @@
 import { failure } from '../errors.js'
 import type { Client, RequestOptions, TidingsEvent } from '../types.js'
 import { uuidv7 } from './uuid.js'
-import { aborted, within } from './wait.js'
+import { late, within } from './wait.js'
 
 /** The header that names where the answer is to go. */
 const REPLY_TO = 'reply-to'
@@ -19,7 +19,7 @@ export async function ask(
   options: RequestOptions,
 ): Promise<TidingsEvent> {
   const { timeoutMs = 30_000, replyTo = from, correlation = uuidv7(), signal, headers, ...rest } = options
-  const asked = async (limit: AbortSignal): Promise<TidingsEvent | undefined> => {
+  const asked = async (limit: AbortSignal): Promise<TidingsEvent> => {
     const answers = client.subscribe(replyTo, { signal: limit })
     try {
       await answers.ready({ signal: limit })
@@ -36,11 +36,9 @@ export async function ask(
     } finally {
       void answers.unsubscribe()
     }
-    return undefined
+    throw late(timeoutMs)
   }
-  const answer = await within(timeoutMs, asked, signal).catch((error) => {
-    if (error.code !== 'timeout') throw error
+  return within(timeoutMs, asked, signal).catch((error) => {
+    throw error.code === 'timeout' ? failure('no_reply', error.message) : error
   })
-  if (answer) return answer
-  throw signal?.aborted ? aborted(signal) : failure('no_reply', `no answer on ${replyTo} within ${timeoutMs} ms`)
 }

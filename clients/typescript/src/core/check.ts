@@ -17,7 +17,7 @@ export function isOffset(value: unknown): value is number {
 
 /** What came is not what a broker of this version says. */
 export function unreadable(what: string, cause?: unknown): TidingsError {
-  return failure('protocol', `the broker's message cannot be read: ${what}`, cause)
+  return failure('protocol', `it cannot be read: ${what}`, cause)
 }
 
 /** The cause of the error where a whole message is a push of a kind that only a later version knows. */
@@ -38,7 +38,7 @@ export function checked(message: unknown): WireMessage {
   const kind = isWords(message) && kindOf(message)
   if (!kind) {
     const isLater = isWords(message) && !message.reply && !KINDS.some((name) => isWords(message[name]))
-    throw unreadable('nothing known, or two things', isLater ? LATER : undefined)
+    throw unreadable('nothing known', isLater ? LATER : undefined)
   }
   const { events, offset } = message[kind] as Words
   if (kind === 'events') checkEvents(events)
@@ -48,7 +48,7 @@ export function checked(message: unknown): WireMessage {
 
 /** Throws where these are not events. */
 export function checkEvents(events: unknown): asserts events is Words[] {
-  if (!Array.isArray(events)) throw unreadable('events.events')
+  if (!Array.isArray(events)) throw unreadable('an event')
   for (const event of events) {
     if (!isWords(event) || !isOffset(event.offset) || typeof event.topic !== 'string') throw unreadable('an event')
   }

@@ -64,9 +64,11 @@ export function createConnection(
   /** Cuts the wait short. */
   let hurry: AbortController | undefined
   let was = false
-  /** Tries that have failed in a row, and since when. */
+  /** Tries that have failed in a row, and since when; a connection that was lost is the first. */
   let attempt = 0
   let firstMs = 0
+  /** How often there was a wait: connections that do not last count too. */
+  let waits = 0
   /** The transport in use or to try next, and how often it has failed in a row. */
   let step = 0
   let failures = 0
@@ -158,10 +160,11 @@ export function createConnection(
     link = next
     linkedMs = Date.now()
     was = true
+    attempt = 0
     const at = transports.indexOf(transport)
     if (at !== step) failures = 0
     step = at
-    become('connected', { transport, attempt: 0, error: undefined })
+    become('connected', { transport, attempt, error: undefined })
     // What hangs on the link before lets go of it while it is open still.
     attach(next)
     before?._close()
@@ -172,7 +175,7 @@ export function createConnection(
     const mine = wanted
     const lastedMs = Date.now() - linkedMs
     unlink()
-    if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) attempt = 0
+    if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) waits = 0
     if (!mine) return
     if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
     if (!mine.signal.aborted) await strive(mine, error)
@@ -204,7 +207,7 @@ export function createConnection(
     if (!attempt) firstMs = nowMs
     // Of those that are not retryable only a token that another one can replace is worth a try.
     if (isFinal(error) || (!error.retryable && !tokens._renewable) || ++attempt > maxAttempts) return null
-    const boundMs = Math.min(maxMs, minMs * factor ** Math.min(attempt - 1, 64))
+    const boundMs = Math.min(maxMs, minMs * factor ** Math.min(waits++, 64))
     const ownMs = jitter === 'none' ? boundMs : Math.random() * boundMs
     const delayMs = error.retryAfterMs == null ? ownMs : Math.min(error.retryAfterMs, 300_000)
     try {
@@ -241,7 +244,7 @@ export function createConnection(
     _link: () => link,
     _open() {
       if (wanted) return hurry?.abort()
-      attempt = 0
+      attempt = waits = 0
       wanted = new AbortController()
       void strive(wanted)
     },

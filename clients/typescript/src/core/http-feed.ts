@@ -25,12 +25,14 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   const { signal } = stop
   const { _http: http, _settings: settings } = link
   const durable = sink._request().durable as string | undefined
-  const path = `/v1/subscriptions/${encodeURIComponent(durable ?? '')}`
+  const path = durable ? `/v1/subscriptions/${encodeURIComponent(durable)}` : '/v1'
   const abort = (): void => stop.abort()
   /** Told once a feed: all that was there has been sent. */
   let caughtUp = false
   let subscribed = false
   let state: unknown
+  /** Of a mirror: the last event that was fetched, where there may be more behind it. */
+  let after: unknown
   /** How often events were delivered, said before them. */
   let attempts: Record<string, number> | undefined
 
@@ -50,20 +52,41 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 
   // ---- Polls.
 
-  /** What a poll has brought; all that was there where it has no more than it says, up to `last`. */
-  const take = ({ events, cursor, gap, attempts }: ReadWords, limit: number, last: number): void => {
+  /** What a poll has brought, and whether that was all there was. */
+  const take = ({ events, cursor, gap, attempts }: ReadWords, all: boolean): void => {
     if (signal.aborted) return
     if (gap) sink._told('gap', gap)
-    if (sink._batch({ events: fromJsonEvents(events), cursor, attempts }) && events.length < limit && cursor >= last)
-      caught(cursor)
+    if (sink._batch({ events: fromJsonEvents(events), cursor, attempts }) && all) caught(cursor)
   }
 
   const fetchOpen = async (from: number): Promise<void> => {
     if (!subscribed) begin(from)
     const limit = Math.min(sink._room(), LIMIT)
-    if (limit === 0) return sleep(ROOM_MS, signal)
-    const poll = (wait: number): Promise<ReadWords> => call('POST', `${path}/fetch`, { limit, wait: `${wait}s` }, wait)
-    take(await link._turn(poll), limit, 0)
+    if (!limit) return sleep(ROOM_MS, signal)
+    const reader = sink._reader
+    const poll = async (wait: number): Promise<ReadWords> => {
+      const waits = after || !caughtUp ? 0 : wait
+      const { lost } = reader
+      const body = { limit, after, wait: waits, ...reader }
+      // Until there is an answer: whatever feed is next may begin before this one hears that it is over.
+      reader.lost = true
+      const answer = await call<ReadWords>('POST', `${path}/fetch`, body, waits).catch((error) => {
+        // A refusal is an answer: nothing was leased.
+        reader.lost = signal.aborted || isOfLink(error) || lost
+        throw error
+      })
+      // Nobody takes what came too late.
+      if (!signal.aborted) reader.lost = false
+      return answer
+    }
+    const answer = await link._turn(poll)
+    // A fetch has no more than 1 MiB either: only one without any says that there are none.
+    const last = answer.events.at(-1)?.offset
+    take(answer, !last)
+    if (sink._request().mode !== 'mirror') return
+    // All that is open comes anew, at once, and what has no room comes behind it.
+    after = last
+    if (!last) await sleep(1_000, signal)
   }
 
   const poll = async (): Promise<void> => {
@@ -77,14 +100,14 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     const query = queryOf({ on_gap: 'skip', ...words, limit })
     const answer = await link._turn((wait) => {
       const waits = subscribed ? wait : 0
-      return call<ReadWords>('GET', `/v1/events?${query}&wait=${waits}s`, undefined, waits)
+      return call<ReadWords>('GET', `${path}/events?${query}&wait=${waits}`, undefined, waits)
     })
     if (signal.aborted) return
     const { log, last } = answer
     link._log(log)
     if (!subscribed) begin(fromNow ? last : Number.parseInt(`${words.after ?? 0}`, 10), log)
     if (fromNow) caught(last)
-    else take(answer, limit, last)
+    else take(answer, answer.cursor >= last)
   }
 
   // ---- Streams.
@@ -107,7 +130,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         if (signal.aborted || !deliver(parse(text.decode(piece, { stream: true })))) return
         listen()
       }
-      if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended too soon')
+      if (!signal.aborted && Date.now() - beganMs < STREAM_MIN_MS) throw lost('the stream ended')
     }
     // It has its time until it begins, and then from piece to piece.
     return within(settings.connectTimeoutMs, read, signal)
@@ -132,7 +155,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
         continue
       }
       if (words) events.push(words)
-      cursor = Number.parseInt(id ?? '', 10) || cursor
+      cursor = Number.parseInt(`${id}`, 10) || cursor
     }
     return flush()
   }
@@ -163,18 +186,18 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       let from = 0
       if (durable) {
         const { after, since, log, batch_max, presence, durable: name, ...options } = sink._request()
-        const { cursor } = await call('GET', path).catch((error) => {
+        const { cursor, paused } = await call('GET', path).catch((error) => {
           if (error.code !== 'not_found') throw error
           return call('PUT', path, options)
         })
         from = cursor as number
+        // That nothing comes does not say then that nothing is there.
+        caughtUp = !!paused
       }
       while (!signal.aborted) {
         const { batch_max, ...words } = sink._request()
-        const { presence } = words
-        if (!streams) await (durable ? fetchOpen(from) : poll())
-        else if (!durable) await stream(`/v1/events?${queryOf(words)}`)
-        else await stream(`${path}/events?${queryOf({ presence })}`)
+        const query = queryOf(durable ? { presence: words.presence, ...sink._answerLost() } : words)
+        await (streams ? stream(`${path}/events?${query}`) : durable ? fetchOpen(from) : poll())
       }
     } catch (cause) {
       if (signal.aborted) return
@@ -190,6 +213,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
   void run()
 
   return {
+    _leases: !streams,
     _say: async (kind, words) => (await link._json('POST', `${path}/${kind}`, words)).cursor as number | undefined,
     _close: async () => abort(),
   }
@@ -198,5 +222,5 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
 function parsed(data: string): Words {
   const words = parse(data)
   if (isWords(words)) return words
-  throw unreadable('an event of a stream')
+  throw unreadable('an event')
 }

@@ -30,10 +30,9 @@ export interface HttpLink extends Core, LinkHooks {
   _turn<T>(poll: (waitSeconds: number) => Promise<T>): Promise<T>
 }
 
-/** Asks what the broker can do, and with that whether it can be reached; its ping interval. */
-export async function capabilities(http: Http, timeoutMs: number, signal?: AbortSignal): Promise<number> {
-  const words = await http._json<Words | undefined>('GET', '/v1/capabilities', { timeoutMs, signal })
-  return pingIntervalMs(words?.limits as Words | undefined)
+/** Asks what the broker can do, and with that whether it can be reached. */
+export function capabilities(http: Http, timeoutMs: number, signal?: AbortSignal): Promise<Words | undefined> {
+  return http._json('GET', '/v1/capabilities', { timeoutMs, signal })
 }
 
 /**
@@ -65,7 +64,7 @@ export async function openHttp(
     close()
     const why = errorOf(error)
     // Whoever answers nonsense is not the broker, which may be back the next time.
-    hooks._lost(why.code === 'protocol' ? lost('what answers is not the broker', why) : why)
+    hooks._lost(why.code === 'protocol' ? lost('no broker', why) : why)
   }
 
   const inner: HttpLink = {
@@ -78,7 +77,7 @@ export async function openHttp(
         return await http._json(method, path, { body, timeoutMs, signal: by })
       } catch (error) {
         // Closing the link is what aborted it; its caller did not.
-        if (signal.aborted) throw lost('the connection was lost', error)
+        if (signal.aborted) throw lost(undefined, error)
         // A portal or a proxy that refuses in the place of the broker says nothing of what was asked.
         if (isOfLink(error as TidingsError)) fail(error)
         throw error
@@ -102,20 +101,20 @@ export async function openHttp(
   }
 
   const beat = createBeat(() => capabilities(http, settings.pingGraceMs, signal), hooks, fail)
-  const intervalMs = await beat._timed(capabilities(http, settings.connectTimeoutMs, opening))
+  const able = await beat._timed(capabilities(http, settings.connectTimeoutMs, opening))
   if (transport === 'sse' && filters) {
     try {
       const pieces = http._stream(`/v1/events?${queryOf({ filters })}`, opening)
       const { done } = await pieces.next()
       void pieces.return(0)
-      if (done) throw lost('the stream ended too soon')
+      if (done) throw lost('the stream ended')
     } catch (cause) {
       const error = errorOf(opening.reason ?? cause)
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
       if (isOfLink(error)) throw error
     }
   }
-  beat._set(intervalMs)
+  beat._set(pingIntervalMs(able?.limits as Words | undefined))
 
   return {
     _transport: transport,
@@ -126,7 +125,7 @@ export async function openHttp(
     _subscribe(sink) {
       const stream = transport === 'sse' && streams < STREAMS_MAX
       // A request stays nowhere, so that the broker has nobody to list.
-      if (!stream && sink._request().presence) core._failed(failure('unavailable', 'not listed over long poll'))
+      if (!stream && sink._request().presence) core._failed(failure('unavailable', 'not listed by polls'))
       if (stream) streams++
       return openFeed(inner, sink, stream, () => {
         if (stream) streams--

@@ -25,8 +25,6 @@ export interface Http {
   _stream(path: string, signal: AbortSignal, begun?: (headers: Headers) => void): AsyncGenerator<Uint8Array>
 }
 
-const JSON_TYPE = 'application/json'
-
 /** `end` ends all calls. */
 export function createHttp(base: string, settings: Settings, tokens: Tokens, end: AbortSignal): Http {
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
@@ -35,7 +33,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens, end
     const token = await tokens._get()
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
-    if (request.body) headers['content-type'] = JSON_TYPE
+    if (request.body) headers['content-type'] = 'application/json'
     const response = await fetcher(base + path, { ...request, headers, cache: 'no-store' })
     if (response.ok) return response
     const error = await refused(response)
@@ -49,7 +47,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens, end
     async _json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
       const sent = body === undefined ? null : JSON.stringify(body)
       const call = async (signal: AbortSignal): Promise<never> => {
-        const text = await (await send(path, JSON_TYPE, { method, signal, body: sent })).text()
+        const text = await (await send(path, 'application/json', { method, signal, body: sent })).text()
         return (text ? JSON.parse(text) : undefined) as never
       }
       return within(timeoutMs, call, caller, end).catch((cause) => {
@@ -83,7 +81,7 @@ async function refused(response: Response): Promise<TidingsError> {
   const code = known[status] ?? (status < 500 ? 'protocol' : 'unavailable')
   return refusal({
     code,
-    message: `HTTP status ${status}`,
+    message: `status ${status}`,
     retryable: code === 'protocol' || undefined,
     retry_after_ms: after,
   })

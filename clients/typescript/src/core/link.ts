@@ -9,8 +9,12 @@ import type { Batch } from './track.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
+  /** Who fetches, by a name of its own, and whether the answer to its last fetch did not come. */
+  readonly _reader: { readonly reader: string; lost: boolean }
   /** The subscribe to send now. */
   _request(): Words
+  /** What a feed that is no poll says beside it where the answer to the last fetch did not come. */
+  _answerLost(): Words | false
   /** How many more events there is room for. */
   _room(): number
   _subscribed(cursor: number, log: string | undefined): void
@@ -24,6 +28,8 @@ export interface Sink {
 
 /** A subscription on one connection. */
 export interface Feed {
+  /** What it has brought stays leased to us when it ends. */
+  readonly _leases?: boolean
   /** An `ack` or `nack`; the durable's floor, where the answer says it. Only after `subscribed`. */
   _say(kind: 'ack' | 'nack', words: Words): Promise<number | undefined>
   /** Nothing more comes. Resolved when the broker knows, or cannot be told. */
@@ -46,8 +52,8 @@ export interface Link {
   /** How many publishes may wait for their answers. Over HTTP it is one: nothing else would keep their order. */
   readonly _window: number
   _subscribe(sink: Sink): Feed
-  /** Rejected with `disconnected` when the connection is lost first. */
-  _publish(entry: OutboxEntry): Promise<Published[]>
+  /** Rejected with `disconnected` when the connection is lost first. `follows`: others are on their way. */
+  _publish(entry: OutboxEntry, follows: true | undefined): Promise<Published[]>
   /** Another token for the same subject. */
   _refresh(token: string): void
   /** Asks now whether the broker is there. */

@@ -2,13 +2,14 @@
 //
 // - An entry is stored, then sent, then answered, then forgotten. It is sent again, under the same ids, on every new
 //   connection until it is answered: the broker appends it once.
-// - Entries are sent in their order. Where one is to be tried later, nothing is sent meanwhile.
+// - Entries are sent in their order. Where one is to be tried later, nothing is sent before then, nor before all that is on
+//   its way is answered: the broker refuses what follows it too.
 
 import { failure, type TidingsError } from '../errors.js'
 import type { OutboxEntry, OutboxEvent, OutboxOptions, OutboxStorage } from '../options.js'
 import type { Published } from '../types.js'
 import type { Link } from './link.js'
-import { errorOf, isFinal, isOfLink } from './verdict.js'
+import { ended, errorOf, isFinal, isOfLink } from './verdict.js'
 import { abortable, alarm } from './wait.js'
 import { weight } from './weight.js'
 
@@ -54,6 +55,8 @@ export function createOutbox(
   let link: Link | undefined
   let flight = 0
   let flightBytes = 0
+  /** One was refused for now. */
+  let held = false
   let open: Promise<unknown> | undefined
   /** The storage is open. Where it cannot be had, what is published is kept in memory, which is told. */
   let stores = false
@@ -66,7 +69,7 @@ export function createOutbox(
       },
       (cause) => {
         stores = false
-        failed(failure('internal', 'the outbox cannot open its storage', cause))
+        failed(failure('internal', 'the outbox cannot open', cause))
       },
     )
   }
@@ -100,7 +103,7 @@ export function createOutbox(
       if (stores && !items.includes(item)) await to.remove([item._entry.id])
     } catch (cause) {
       remove(item)
-      item._reject(failure('outbox_full', 'the outbox cannot store the event', cause))
+      item._reject(failure('outbox_full', 'the outbox cannot store it', cause))
     }
     pump()
   }
@@ -112,7 +115,7 @@ export function createOutbox(
     if (item._stored && stores) {
       storage?.remove([item._entry.id]).catch((cause) => {
         // It is sent once more by whoever finds it, which changes nothing.
-        failed(failure('internal', 'the outbox cannot forget the event', cause))
+        failed(failure('internal', 'the outbox cannot forget it', cause))
       })
     }
     count(item._entry, -1)
@@ -127,37 +130,38 @@ export function createOutbox(
   const pump = (): void => {
     expire()
     const by = link
-    if (!by || hold._on()) return
+    // What is on its way behind one that was refused is refused too: all of it is waited for.
+    if (!by || hold._on() || (held && flight)) return
+    held = false
     for (const item of items) {
       if (item._sent) continue
       const size = item._entry.bytes
-      const full = flight >= by._window || (flight > 0 && flightBytes + size > FLIGHT_BYTES)
-      if (!item._stored || full || by !== link) return
+      if (!item._stored || by !== link || flight >= by._window || (flight && flightBytes + size > FLIGHT_BYTES)) return
       item._sent = true
       flight++
       flightBytes += size
-      // An answer of a connection that is gone is as good as any, and a failure of it says nothing.
-      const answered = (act: () => void): void => {
-        const current = by === link
-        if (current) {
-          flight--
-          flightBytes -= size
-        }
-        act()
-        if (current) pump()
-      }
-      by._publish(item._entry).then(
-        (published) => answered(() => remove(item) && item._resolve(published)),
-        (cause) =>
-          answered(() => {
+      by._publish(item._entry, flight > 1 || undefined)
+        .then(
+          (published) => () => remove(item) && item._resolve(published),
+          (cause) => () => {
             const error = errorOf(cause)
             if (isFinal(error)) return refuse(item, error)
             // The connection is about to be lost, and comes again.
             if (by !== link || isOfLink(error)) return
             item._sent = false
-            if (!hold._on()) hold._set(error.retryAfterMs ?? RETRY_MS)
-          }),
-      )
+            held = true
+            hold._set(error.retryAfterMs ?? RETRY_MS)
+          },
+        )
+        .then((act) => {
+          // An answer of a connection that is gone is as good as any, and a failure of it says nothing.
+          if (by === link) {
+            flight--
+            flightBytes -= size
+          }
+          act()
+          pump()
+        })
     }
   }
   const hold = alarm(pump)
@@ -170,12 +174,13 @@ export function createOutbox(
       if (!oldest) return
       const leftMs = oldest._entry.at + maxAgeMs - Date.now()
       if (leftMs > 0) return expiry._set(leftMs)
-      refuse(oldest, failure('outbox_expired', `the outbox has had it for ${maxAgeMs} ms`))
+      refuse(oldest, failure('outbox_expired', `no answer within ${maxAgeMs} ms`))
     }
   }
   const expiry = alarm(pump)
 
-  const outbox: Outbox = {
+  resume()
+  return {
     _open: resume,
     _suspend: async () => storage?.close(),
     async _publish(those, batch, signal) {
@@ -184,11 +189,11 @@ export function createOutbox(
       if (!first) return []
       const size = weight(those)
       const entry: OutboxEntry = { id: first.id, at: Date.now(), bytes: size, batch, events: those }
-      if (ids.has(entry.id)) throw failure('conflict', `${entry.id} is in the outbox already`)
+      if (ids.has(entry.id)) throw failure('conflict', `${entry.id} is there already`)
       while (events + those.length > maxEvents || bytes + size > maxBytes) {
         const oldest = overflow === 'drop-oldest' && items.find(({ _sent: sent }) => !sent)
-        if (!oldest) throw failure('outbox_full', `the outbox has room for ${maxEvents} events, ${maxBytes} bytes`)
-        refuse(oldest, failure('outbox_full', 'the outbox has newer events in its place'))
+        if (!oldest) throw failure('outbox_full', `at most ${maxEvents} events, ${maxBytes} bytes`)
+        refuse(oldest, failure('outbox_full', 'newer ones came'))
       }
       return abortable<Published[]>(signal, (resolve, reject) => {
         const item: Item = { _entry: entry, _stored: !storage, _sent: false, _resolve: resolve, _reject: reject }
@@ -208,7 +213,7 @@ export function createOutbox(
     },
     async _close() {
       closed = true
-      outbox._attach(undefined)
+      link = undefined
       hold._clear()
       expiry._clear()
       for (const { _reject: reject } of items.splice(0)) reject(ended())
@@ -216,10 +221,4 @@ export function createOutbox(
       await storage?.close()
     },
   }
-  resume()
-  return outbox
-}
-
-function ended(): TidingsError {
-  return failure('closed', 'the client is closed')
 }

@@ -30,10 +30,10 @@ const MESSAGES: Record<string, string> = {
   Event: `1!offset:u 2!topic:s 3!id:s 4!time:t 5?key:s 6!type:s 7!source:s 8?datacontenttype:s 9?data:d 10-priority:${PRIORITY} 11?expires:t 12?correlation:s 13-headers:h`,
   Publish: `2!topic:s 3?id:s 5?key:s 6?type:s 7?source:s 8?datacontenttype:s 9?data:d 10-priority:${PRIORITY} 11?expires:t 14?ttl_ms:u 12?correlation:s 13-headers:h 15?expect_last:u 16?deliver_at:t 17-receipts:b`,
   Request:
-    '1?id:u 2?connect:Connect 3?publish:Publish 4?publish_batch:PublishBatch 5?subscribe:Subscribe 6?ack:Ack 7?nack:Nack 8?unsubscribe:Unsubscribe 9?refresh:Refresh 10?presence:Topic 11?receipts:Offset 12?ping:Empty 13?cancel:Offset',
+    '1?id:u 2?connect:Connect 3?publish:Publish 4?publish_batch:PublishBatch 5?subscribe:Subscribe 6?ack:Ack 7?nack:Nack 8?unsubscribe:Unsubscribe 9?refresh:Refresh 10?presence:Topic 11?receipts:Offset 12?ping:Empty 13?cancel:Offset 14-follows:b',
   Connect: '1?token:s 2?client:s 3*compress:s',
   PublishBatch: '1*events:Publish',
-  Subscribe: `1*filters:s 2?after:p 3?since:t 4?log:s 5?durable:s 6?start_at:now,first 7?start_after:p 8?start_since:t 9-last_per_key:b 10*types:s 11?min_priority:${PRIORITY} 12*content_types:s 13-mode:exclusive,shared,mirror 14-order:log,priority 15?max_in_flight:u 16?ack_wait_ms:u 17-max_deliveries:u 18*backoff_ms:u 19-conflate_ms:u 20-linger_ms:u 21?batch_max:u 22-on_gap:skip,error 23?presence:Presence 24-headers:h 25-partition_by:nothing,key 26-idle_expiry_ms:u 27-max_bytes_per_second:u 28?max_data_bytes:u`,
+  Subscribe: `1*filters:s 2?after:p 3?since:t 4?log:s 5?durable:s 6?start_at:now,first 7?start_after:p 8?start_since:t 9-last_per_key:b 10*types:s 11?min_priority:${PRIORITY} 12*content_types:s 13-mode:exclusive,shared,mirror 14-order:log,priority 15?max_in_flight:u 16?ack_wait_ms:u 17-max_deliveries:u 18*backoff_ms:u 19-conflate_ms:u 20-linger_ms:u 21?batch_max:u 22-on_gap:skip,error 23?presence:Presence 24-headers:h 25-partition_by:nothing,key 26-idle_expiry_ms:u 27-max_bytes_per_second:u 28?max_data_bytes:u 29?lost_reader:s`,
   Place: '1!cursor:u 2?log:s',
   Presence: '1?data:j',
   Ack: '1?subscription:u 2?offset:u 3?offsets:o 4?log:s',

@@ -42,7 +42,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   /** Asks; `at` has the answer before the next message is read. */
   const ask = (request: Words, timeoutMs = requestTimeoutMs, at?: (answer: Words) => void): Promise<Words> =>
     new Promise((resolve, reject) => {
-      if (over) throw lost('the connection was lost')
+      if (over) throw lost()
       // A number that no open request has: far fewer than 2^32 are open at a time.
       lastId = (lastId % 0xffff_ffff) + 1
       const id = lastId
@@ -53,7 +53,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
           ? new TextEncoder().encode(message).length
           : message.length
       if (bytes > bytesMax) {
-        throw failure('too_large', `the message has ${bytes} bytes, at most ${bytesMax} are allowed`)
+        throw failure('too_large', `${bytes} bytes, at most ${bytesMax}`)
       }
       socket.send(typeof message === 'string' ? message : framed(message))
       const timer = alarm(() => settle(undefined, late(timeoutMs)))
@@ -74,8 +74,8 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
     if (why && isRejected(why)) tokens._reject(shown)
     beat._clear()
     socket.close(1000)
-    for (const settle of asked.values()) settle(undefined, lost('the connection was lost', why))
-    refuse(why ?? lost('the connection was lost'))
+    for (const settle of asked.values()) settle(undefined, lost(undefined, why))
+    refuse(why ?? lost())
     if (why) hooks._lost(why)
   }
 
@@ -114,17 +114,17 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
   const beat = createBeat(
     () => ask({ ping: {} }, settings.pingGraceMs),
     hooks,
-    (error) => end(lost('the broker is silent', error)),
+    (error) => end(lost('no answer', error)),
   )
 
   const decode = (frame: string | Uint8Array): WireMessage => {
     if (typeof frame === 'string') return codec.decode(frame)
     // A binary frame begins with 0 where nothing is compressed.
-    if (frame[0]) throw unreadable(`a frame that begins with ${frame[0]}`)
+    if (frame[0]) throw unreadable('a frame')
     return codec.decode(frame.subarray(1))
   }
   const broken = (cause: unknown): void => {
-    const error = toError(cause, 'protocol', 'the message cannot be read')
+    const error = toError(cause, 'protocol', 'it cannot be read')
     // What only a later version says is passed over.
     if (error.cause !== LATER) end(error)
   }
@@ -155,7 +155,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       let number: number | undefined
       let closed = false
       // It has no time of its own: a state of many keys takes long, and pings find a connection that is dead.
-      const answered = ask({ subscribe: sink._request() }, Infinity, (words) => {
+      const answered = ask({ subscribe: { ...sink._request(), ...sink._answerLost() } }, Infinity, (words) => {
         // At once, and not a microtask later: what follows in the stream may be for it.
         number = words.subscription as number
         if (closed) return
@@ -174,10 +174,10 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
         },
       }
     },
-    async _publish({ batch, events }) {
-      if (goodbyeMs !== undefined) throw lost('the broker closes the connection')
+    async _publish({ batch, events }, follows) {
+      if (goodbyeMs !== undefined) throw lost()
       const answer = await ask(
-        batch ? { publish_batch: { events } } : { publish: events[0] },
+        batch ? { follows, publish_batch: { events } } : { follows, publish: events[0] },
         PUBLISH_TIMEOUTS * requestTimeoutMs,
       ).catch((error) => {
         if (error.code === 'timeout') end(error)

@@ -16,12 +16,14 @@ import type {
   TidingsEvent,
 } from '../types.js'
 import type { Words } from '../wire.js'
-import { createAcks, ended, offsetsOf } from './acks.js'
+import { createAcks, offsetsOf } from './acks.js'
 import { createBuffer } from './buffer.js'
 import type { Core } from './core.js'
 import { createEmitter } from './emitter.js'
 import type { Feed, Link, Sink } from './link.js'
 import { createTrack } from './track.js'
+import { uuidv7 } from './uuid.js'
+import { ended } from './verdict.js'
 import { abortable, alarm, isPromise, onAbort } from './wait.js'
 import { subscribeWords, toEvent, wordsOf } from './words.js'
 
@@ -54,9 +56,9 @@ export function createSubscription(
   // A mirror leases nothing.
   const leased = !!durable && mode !== 'mirror'
   const words = subscribeWords(filters, options)
-  const track = createTrack(words, options)
-  const buffer = createBuffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
   const emitter = createEmitter<SubscriptionEvents>(failed)
+  const track = createTrack(words, options, (offset) => emitter._emit('again', offset))
+  const buffer = createBuffer(options.bufferEvents ?? 1_000, options.bufferBytes ?? 1 << 20)
   /** To which log an event of a durable belongs: in another one its offset is that of another event. */
   const logs = new WeakMap<object, number>()
   let logNumber = 0
@@ -87,7 +89,7 @@ export function createSubscription(
   }
   const retry = alarm(sync)
 
-  /** Closes the feed; what a lease brings again is taken out of the buffer. */
+  /** Closes the feed; what a lease that ends with it brings again is taken out of the buffer. */
   const drop = (tell: boolean): void => {
     const before = feed
     feed = undefined
@@ -95,13 +97,18 @@ export function createSubscription(
     acks._attach(undefined)
     if (!before) return
     if (tell) void before._close()
-    if (leased) acks._lost(buffer._forget())
+    if (leased) acks._lost(before._leases ? [] : buffer._forget())
   }
 
   const become = (state: SubscriptionState): void => {
     if (state === shown.state) return
     shown.state = state
     emitter._emit('state', state)
+  }
+
+  const tell = (error: TidingsError): void => {
+    failed(error)
+    emitter._emit('error', error)
   }
 
   const wake = (): void => {
@@ -119,9 +126,8 @@ export function createSubscription(
         if (isPromise(result)) await result
         settle(event)
       } catch (cause) {
-        const error = failure('internal', 'the handler of a subscription threw', cause)
-        failed(error)
-        emitter._emit('error', error)
+        const error = failure('internal', 'a handler threw', cause)
+        tell(error)
         settle(event, 'nack')
       }
     }
@@ -156,7 +162,7 @@ export function createSubscription(
     signal?: AbortSignal,
   ): Promise<void> => {
     if (shown.state === 'closed') throw shown.error ?? ended()
-    if (!durable) throw failure('invalid_argument', 'only durables are acknowledged')
+    if (!durable) throw failure('invalid_argument', 'it is no durable')
     // What was not made here is believed.
     if ([events].flat().some((event) => (logs.get(Object(event)) ?? logNumber) !== logNumber))
       throw failure('offset_gone', 'its log is gone')
@@ -178,12 +184,17 @@ export function createSubscription(
     acks._forget()
   }
 
-  /** The broker wants no more of it: what is here can still be pulled. */
+  /** It ends: what is here can still be pulled, but for what could not be acknowledged any more. */
+  const release = (): void => {
+    if (handler || leased) buffer._clear()
+  }
+
+  /** The broker wants no more of it. */
   const end = (error: TidingsError): void => {
     if (shown.state === 'closed') return
-    if (handler || leased) buffer._clear()
+    release()
     drop(true)
-    emitter._emit('error', error)
+    tell(error)
     close(error)
   }
 
@@ -209,8 +220,11 @@ export function createSubscription(
 
   // ---- What the connection calls.
 
+  const reader = { reader: uuidv7(), lost: false }
   const sink: Sink = {
+    _reader: reader,
     _request: track._request,
+    _answerLost: () => reader.lost && { lost_reader: reader.reader },
     _room: buffer._room,
     _subscribed(cursor, log) {
       const before = track._log()
@@ -225,6 +239,7 @@ export function createSubscription(
       live = true
       acks._attach(feed)
       sync()
+      emitter._emit('subscribed', cursor)
     },
     _batch(batch) {
       const events = track._batch(batch)
@@ -278,7 +293,7 @@ export function createSubscription(
         if (leased) buffer._forget()
         later(() => {
           emitter._emit(kind)
-          close(failure(kind, 'another session has it now'))
+          close(failure(kind, 'another has it'))
         })
       }
       wake()
@@ -332,7 +347,7 @@ export function createSubscription(
       if (shown.state === 'closed') return
       const before = feed
       feed = undefined
-      buffer._clear()
+      release()
       // What was acknowledged before arrives first, where there is a connection.
       const said = live ? acks._flush() : undefined
       close()
@@ -348,7 +363,7 @@ export function createSubscription(
           // Whoever took it has come back for more.
           if (pulled) settle(pulled)
           for (;;) {
-            if (handler) throw failure('invalid_argument', 'its events go to its handler')
+            if (handler) throw failure('invalid_argument', 'it has a handler')
             pulled = paused ? undefined : next()
             if (pulled) return { value: pulled, done: false }
             if (shown.state === 'closed') {
@@ -360,6 +375,7 @@ export function createSubscription(
         },
         // The event at which the loop was left is not done: whoever comes next gets it again.
         async return() {
+          buffer._clear()
           await shown.unsubscribe()
           return over
         },

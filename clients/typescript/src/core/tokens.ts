@@ -1,7 +1,7 @@
 import { toError } from '../errors.js'
 import type { TokenReason } from '../options.js'
 import type { Settings } from './settings.js'
-import { abortable, within } from './wait.js'
+import { unless, within } from './wait.js'
 
 /** The token in use. It is asked for once and kept; several who want it at a time share one call of `getToken`. */
 export interface Tokens {
@@ -25,11 +25,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
       held = await within(
         requestTimeoutMs,
         // One that does not listen to its signal is not waited for either.
-        (signal) =>
-          abortable(
-            signal,
-            (resolve, reject) => void Promise.resolve(getToken?.({ reason: why, signal })).then(resolve, reject),
-          ),
+        (signal) => unless(signal, getToken?.({ reason: why, signal })),
         end,
       )
       return held

@@ -33,7 +33,12 @@ export interface Track {
   _lost(gap: Gap): void
 }
 
-export function createTrack(words: Words, { durable, mode }: SubscribeOptions & { mode?: string }): Track {
+/** `again` is told of events that are dropped. */
+export function createTrack(
+  words: Words,
+  { durable, mode }: SubscribeOptions & { mode?: string },
+  again: (offset: number) => void,
+): Track {
   /** Everything up to here was received. */
   let at: SavedCursor | undefined
   /** After a gap the next batch says where we are. */
@@ -68,9 +73,10 @@ export function createTrack(words: Words, { durable, mode }: SubscribeOptions & 
       if (cursor !== undefined && at) at = { ...at, cursor }
       adrift = false
       begun = true
-      const fresh = events.filter((event) => (event.offset as number) > covered)
-      for (const event of fresh) highest = Math.max(highest, event.offset as number)
-      return fresh
+      return (events as { offset: number }[]).filter(({ offset }) => {
+        highest = Math.max(highest, offset)
+        return offset > covered || again(offset)
+      })
     },
     _lost({ first, log, reason }) {
       const cursor = Math.max(0, first - 1)

@@ -14,7 +14,7 @@ export function refusal({ code, message, retryable, retry_after_ms }: Words): Ti
   })
 }
 
-export function lost(message: string, cause?: unknown): TidingsError {
+export function lost(message = 'the connection was lost', cause?: unknown): TidingsError {
   return failure('disconnected', message, cause)
 }
 
@@ -25,6 +25,11 @@ export function errorOf(cause: unknown): TidingsError {
 /** Whether an error says something of the connection, and not of what was asked. */
 export function isOfLink({ code }: TidingsError): boolean {
   return ['disconnected', 'timeout', 'unauthenticated', 'protocol'].includes(code)
+}
+
+/** Why nothing more can be asked of a client, or of a subscription. */
+export function ended(): TidingsError {
+  return failure('closed', 'it is closed')
 }
 
 /** Whether another token is needed. */
@@ -39,10 +44,10 @@ export function isFinal(error: TidingsError): boolean {
 
 /** What a close code means: those that say that we do wrong end it, else the range decides (docs/protocol.md). */
 export function closeError(code: number, reason: string, retryAfterMs?: number): TidingsError {
-  const wrong = (code >= 4500 && code < 5000) || [1002, 1003, 1007, 1008, 1009].includes(code)
+  const wrong = /^(4[5-9]..|100[23789])$/.test(`${code}`)
   return new TidingsError(
     code === 4401 || code === 4503 ? 'unauthenticated' : wrong ? 'protocol' : 'disconnected',
-    `the connection was closed, code ${code}${reason && `: ${reason}`}`,
+    `it was closed, code ${code}${reason && `: ${reason}`}`,
     { retryAfterMs, cause: code === 4503 ? REVOKED : undefined },
   )
 }

@@ -42,7 +42,7 @@ export function onAbort(signal: AbortSignal | undefined, act: () => void): () =>
 
 /** Why it was aborted: a time that was over, or else the caller. */
 export function aborted({ reason }: AbortSignal): TidingsError {
-  return toError(reason, 'aborted', 'the call was aborted')
+  return toError(reason, 'aborted', 'it was aborted')
 }
 
 /** A promise that a signal ends. `start` returns what is to be undone when it is settled, where there is something. */
@@ -59,6 +59,11 @@ export function abortable<T>(
     unlisten?.()
     undo?.()
   })
+}
+
+/** What is under way, that a signal need not end: then it is not waited for. */
+export function unless<T>(signal: AbortSignal | undefined, value: T | PromiseLike<T>): Promise<T> {
+  return abortable(signal, (resolve, reject) => void Promise.resolve(value).then(resolve, reject))
 }
 
 /** Waits; ends early, without an error, by the signal. */

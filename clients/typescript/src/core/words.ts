@@ -32,12 +32,12 @@ function snapshot(data: unknown, contentType = ''): unknown {
     return new Uint8Array(buffer ?? data, byteOffset, byteLength).slice()
   }
   if (/^text\//i.test(contentType) && typeof data !== 'string' && data !== undefined) {
-    throw failure('invalid_argument', `data of ${contentType} is a string or bytes`)
+    throw failure('invalid_argument', `${contentType} is a string or bytes`)
   }
   try {
     return data === undefined ? data : JSON.parse(JSON.stringify(data))
   } catch (cause) {
-    throw failure('invalid_argument', 'data is no JSON', cause)
+    throw failure('invalid_argument', 'no JSON', cause)
   }
 }
 

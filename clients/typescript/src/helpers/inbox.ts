@@ -3,6 +3,8 @@
 // - The inbox is a durable subscription in mode `mirror`: every device gets what is not read, reading is an ack.
 // - The broker tells other devices when the floor moves: when there is nothing unread below. What is read above it, and
 //   whoever polls, is told by an event on a topic beside the notifications, where this client may publish there.
+// - Who was away has missed both. The broker brings all that is open once more to who comes back, up to `caught_up`:
+//   what has not come by then is read.
 
 import type { TidingsError } from '../errors.js'
 import type { AnySchema, Client, Priority, Subscription, TidingsEvent } from '../types.js'
@@ -103,6 +105,8 @@ class Box<Data> implements Inbox<Data> {
   /** Taken for read, since it was in the log and had not come. What comes after all is not. */
   readonly #past = new Set<number>()
   #floor = 0
+  /** Of what was not read when the broker subscribed us, what has not come again. */
+  #missing = new Set<number>()
 
   constructor(client: Client, name: string, options: InboxOptions) {
     const any = anyClient(client)
@@ -118,6 +122,10 @@ class Box<Data> implements Inbox<Data> {
     this.close = life.close
     const wish = { durable, mode: 'mirror', start: options.start ?? 'first', ack: 'manual' } as const
     this.#sub = any.subscribe(filter, wish, (event) => this.#take(event as TidingsEvent<Data>))
+    this.#sub.on('subscribed', () => {
+      this.#missing = new Set(this.#unread)
+    })
+    this.#sub.on('again', (offset) => this.#missing.delete(offset))
     this.#sub.on('acked', (floor) => this.#raise(floor))
     this.#sub.on('state', () => this.#store.changed())
     this.#sub.on('gap', (gap) => {
@@ -139,7 +147,7 @@ class Box<Data> implements Inbox<Data> {
         this.#history(filter, historyMs, abort.signal).catch(() => undefined)
       })
     }
-    this.#sub.on('caught_up', () => this.#store.changed())
+    this.#sub.on('caught_up', () => this.#settle())
   }
 
   async markRead(offsets: number | readonly number[]): Promise<void> {
@@ -180,6 +188,13 @@ class Box<Data> implements Inbox<Data> {
     this.#store.changed()
   }
 
+  /** What has not come was read while this device was away. */
+  #settle(): void {
+    for (const offset of this.#missing) if (this.#unread.has(offset)) this.#mark(offset, true)
+    this.#missing.clear()
+    this.#store.changed()
+  }
+
   /** Keeps it in the order of offsets; the oldest go, those that are read before the others. */
   #keep(item: InboxItem<Data>): void {
     const inOrder = item.offset > this.#newest
@@ -200,7 +215,7 @@ class Box<Data> implements Inbox<Data> {
   #raise(floor: number): void {
     if (floor <= this.#floor) return
     this.#floor = floor
-    for (const offset of [...this.#unread]) if (offset <= floor) this.#mark(offset, true)
+    for (const offset of this.#unread) if (offset <= floor) this.#mark(offset, true)
     for (const offset of this.#readAhead) if (offset <= floor) this.#readAhead.delete(offset)
     this.#store.changed()
   }
@@ -249,6 +264,7 @@ class Box<Data> implements Inbox<Data> {
     this.#unread.clear()
     this.#readAhead.clear()
     this.#past.clear()
+    this.#missing.clear()
     this.#floor = 0
     this.#newest = 0
     this.#store.changed()

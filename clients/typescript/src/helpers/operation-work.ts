@@ -1,7 +1,7 @@
 // The producer's side of an operation: says what it does, and hears when somebody wants it to stop.
 
 import { TidingsError } from '../errors.js'
-import type { Published } from '../types.js'
+import type { Published, Subscription } from '../types.js'
 import { type AnyClient, failure, fields, given, messageOf, text } from './data.js'
 
 /** What may be said when an operation starts. */
@@ -102,7 +102,7 @@ class Work implements OperationWork {
   readonly #options: StartOptions
   readonly #abort = new AbortController()
   readonly #handlers = new Set<(request: CancelRequest) => unknown>()
-  readonly #control: { unsubscribe(): Promise<void> }
+  readonly #control: Subscription
   #deadline: ReturnType<typeof setTimeout> | undefined
   #pause: ReturnType<typeof setTimeout> | undefined
   /** Progress that waits for its turn. */
@@ -128,6 +128,10 @@ class Work implements OperationWork {
     const wish = { after: since, types: ['operation.cancel'] }
     this.#control = client.subscribe(`${topic}.control`, wish, (event) => {
       void this.#cancel({ reason: text(fields(event.data).reason), source: event.source })
+    })
+    // Its client is closed: nothing can be said any more. Where the broker refused it there is still a deadline.
+    this.#control.on('state', (state) => {
+      if (state === 'closed' && this.#control.error === undefined) this.#still()
     })
     if (due !== undefined) this.#wait(due)
   }
@@ -200,6 +204,11 @@ class Work implements OperationWork {
     this.#deadline = setTimeout(look, Math.min(left, 2 ** 31 - 1))
   }
 
+  #still(): void {
+    clearTimeout(this.#deadline)
+    clearTimeout(this.#pause)
+  }
+
   #tooLate(): void {
     if (this.#end !== undefined) return
     this.#abort.abort(new TidingsError('timeout', 'the operation has passed its deadline'))
@@ -213,8 +222,7 @@ class Work implements OperationWork {
     const { done, of } = progress
     // Whoever comes late is given the end in the place of the start.
     const { title } = this.#options
-    clearTimeout(this.#deadline)
-    clearTimeout(this.#pause)
+    this.#still()
     this.#handlers.clear()
     void this.#control.unsubscribe().catch(() => undefined)
     this.#end = this.#client.publish(this.#topic, given({ attempt: this.attempt, title, done, of, ...said }), { type })

@@ -4,6 +4,7 @@ import { type BaseEvent, EventType, type Message } from '@ag-ui/client'
 import { expect, test, vi } from 'vitest'
 import { localRuns, type RunContext, type RunStore, serveRun, TidingsAgent } from '../../src/ag-ui/index.js'
 import { agent } from '../../src/helpers/index.js'
+import type { TidingsEvent } from '../../src/index.js'
 import { world } from '../helpers/world.js'
 import { until } from '../support/wait.js'
 
@@ -207,6 +208,26 @@ test('an abort stops the agent, and where there is none it is over here', async 
   await waiting
   expect(nobody.isRunning).toBe(false)
   expect(nobody.clone()).toBeInstanceOf(TidingsAgent)
+})
+
+test.each([true, false])('a long run whose command comes again: over %s', async (over) => {
+  const client = here.connect()
+  const runId = here.fresh()
+  // More than one page of a read.
+  const chunks = Array.from({ length: 1_100 }, (_, value) => ({
+    topic: `runs.${runId}`,
+    type: 'CUSTOM',
+    data: { name: 'x', value },
+  }))
+  await client.publish(`runs.${runId}`, { runId, threadId: 't' }, { type: 'RUN_STARTED' })
+  for (let at = 0; at < chunks.length; at += 550) await client.publishBatch(chunks.slice(at, at + 550))
+  if (over) await client.publish(`runs.${runId}`, { runId, threadId: 't' }, { type: 'RUN_FINISHED' })
+  const run = vi.fn()
+  const command = { offset: 0, attempts: 2, data: { runId, threadId: 't', messages: [] } } as unknown as TidingsEvent
+  await serveRun(client, command, run)
+  expect(run).not.toHaveBeenCalled()
+  const { events } = await client.read(`runs.${runId}`, { types: ['RUN_FINISHED', 'RUN_ERROR'] })
+  expect(events.map(({ type }) => type)).toEqual([over ? 'RUN_FINISHED' : 'RUN_ERROR'])
 })
 
 test('what a store cannot read is no run', () => {

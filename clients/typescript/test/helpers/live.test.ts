@@ -1,6 +1,6 @@
 // Helpers against the real broker, over real sockets and lost connections.
 
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import {
   assemble,
   chat,
@@ -23,6 +23,42 @@ import { world } from './world.js'
 
 describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
   const here = world(transport)
+
+  test('an inbox with something unread asks no more than it must', async () => {
+    const user = here.fresh()
+    const sender = here.connect()
+    const topic = `users.${user}.notifications`
+    await sender.publish(topic, { title: 'Lunch?' })
+    const asked = vi.spyOn(globalThis, 'fetch')
+    const box = inbox<{ title: string }>(here.connect(), user)
+    await until(() => box.snapshot().unread === 1 && box.snapshot().caughtUp)
+    asked.mockClear()
+    // How often it asks in a while, which is what this is about.
+    await new Promise((resolve) => setTimeout(resolve, 1_500))
+    const fetches = asked.mock.calls.filter(([url]) => `${url}`.endsWith('/fetch'))
+    expect(fetches.length > 0).toBe(transport === 'poll')
+    expect(fetches.length).toBeLessThan(5)
+    asked.mockRestore()
+    await box.close()
+  })
+
+  test('an inbox of more than a fetch has room for has all of it', async () => {
+    const user = here.fresh()
+    const sender = here.connect()
+    // A fetch has 1 MiB.
+    const text = 'x'.repeat(40_000)
+    const publish = (n: number) => sender.publish(`users.${user}.notifications`, { n, text })
+    for (let n = 0; n < 60; n++) await publish(n)
+    const box = inbox(here.connect(), user)
+    await until(() => box.snapshot().caughtUp && box.snapshot().unread === 60)
+    // Nothing of it is taken for read by what is fetched later.
+    await publish(60)
+    await until(() => box.snapshot().unread === 61)
+    const [newest] = box.snapshot().items
+    await box.markRead(newest?.offset ?? 0)
+    await until(() => box.snapshot().unread === 60)
+    await box.close()
+  })
 
   test('an inbox waits while nobody looks, and two windows are in step', async () => {
     const user = here.fresh()
@@ -79,6 +115,32 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     expect(late.snapshot()).toMatchObject({ unread: 4 })
     expect(late.snapshot().items[0]).toMatchObject({ offset: newest, read: true })
     await Promise.all([first, late].map((box) => box.close()))
+  })
+
+  test('what was read while a device was away is read there when it is back', async () => {
+    const user = here.fresh()
+    const sender = here.connect()
+    const away = here.connect()
+    // Nobody tells it on the side: what is said there is gone after a minute.
+    const [laptop, phone] = [here.connect(), away].map((client) => inbox(client, user, { syncTopic: false }))
+    if (!laptop || !phone) throw new Error('there are two')
+    const publish = (n: number) => sender.publish(`users.${user}.notifications`, { n })
+    for (let n = 0; n < 5; n++) await publish(n)
+    await until(() => [laptop, phone].every((box) => box.snapshot().unread === 5 && box.snapshot().caughtUp))
+    const [, fourth, , second] = laptop.snapshot().items.map(({ offset }) => offset)
+    away.disconnect()
+    await laptop.markRead([fourth ?? 0, second ?? 0])
+    await publish(5)
+    await until(() => laptop.snapshot().unread === 4)
+    away.connect()
+    await until(() => phone.snapshot().unread === 4)
+    expect(phone.snapshot().items.map(({ read }) => read)).toEqual([false, false, true, false, true, false])
+    // And all of it.
+    away.disconnect()
+    await laptop.markAllRead()
+    away.connect()
+    await until(() => phone.snapshot().unread === 0)
+    await Promise.all([laptop, phone].map((box) => box.close()))
   })
 
   test('a streamed message is whole for who was there, who comes late, and who missed its beginning', async () => {

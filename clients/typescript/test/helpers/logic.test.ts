@@ -168,6 +168,50 @@ test('what comes again is not unread again, and what comes while the past is rea
   await box.close()
 })
 
+test('what does not come again up to caught_up was read elsewhere', async () => {
+  const { fake } = it
+  const box = inbox(fake.client, 'alice', { historyMs: 0, notifyMs: 0 })
+  const sub = fake.subs[0]
+  const topic = 'users.alice.notifications'
+  for (let n = 1; n <= 5; n++) fake.other({ topic, data: n })
+  const reads = () => box.snapshot().items.map(({ offset, read }) => [offset, read])
+  // Cut off before all has come: nothing is known yet.
+  sub?.tell('subscribed', 0)
+  sub?.tell('again', 2)
+  expect(box.snapshot().unread).toBe(5)
+  sub?.tell('subscribed', 0)
+  sub?.tell('again', 1)
+  sub?.tell('again', 4)
+  fake.other({ topic, data: 6 })
+  // It is on its way when the connection is lost, comes again, and cannot be said.
+  if (sub) sub.ack = () => Promise.reject(new TidingsError('permission_denied', 'no'))
+  const marking = box.markRead(5)
+  sub?.tell('again', 5)
+  await expect(marking).rejects.toMatchObject({ code: 'permission_denied' })
+  sub?.tell('caught_up', 6)
+  expect(reads()).toEqual([
+    [6, false],
+    [5, false],
+    [4, false],
+    [3, true],
+    [2, true],
+    [1, false],
+  ])
+  expect(box.snapshot().unread).toBe(4)
+  // What comes later is no part of it.
+  fake.other({ topic, data: 7 })
+  sub?.tell('caught_up', 7)
+  expect(box.snapshot().unread).toBe(5)
+  // In another log an offset is that of another event.
+  sub?.tell('subscribed', 0)
+  if (sub) fake.gap(sub, 'log_changed')
+  const [first] = fake.log
+  sub?.offer({ ...first, id: 'another' } as TidingsEvent)
+  sub?.tell('caught_up', 1)
+  expect(box.snapshot().unread).toBe(1)
+  await box.close()
+})
+
 test('of notifications with one tag the newest is shown', async () => {
   const { fake } = it
   const box = inbox(fake.client, 'alice', { historyMs: 0, notifyMs: 0 })

@@ -7,6 +7,21 @@ import { timed } from './timed.js'
 
 const it = timed()
 
+test('a client that is closed leaves no timer of an operation, one that may not hear of cancels has its deadline', async () => {
+  const { fake } = it
+  const work = await operation(fake.client, '7').start({ deadlineMs: 60_000 })
+  work.progress(1)
+  expect(vi.getTimerCount()).toBe(2)
+  const { sub } = fake
+  sub.state = 'closed'
+  sub.tell('state', 'closed')
+  expect(vi.getTimerCount()).toBe(0)
+  const other = await operation(fake.client, '8').start({ deadlineMs: 1_000 })
+  fake.sub.refuse(new TidingsError('permission_denied', 'no'))
+  await vi.advanceTimersByTimeAsync(1_000)
+  expect(other.signal.reason).toMatchObject({ code: 'timeout' })
+})
+
 test('progress is published so often and not more often, the newest of it, and the end has the last word', async () => {
   const { fake } = it
   const work = await operation(fake.client, '7').start({ of: 1_000, progressEveryMs: 100 })

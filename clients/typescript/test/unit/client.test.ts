@@ -2,7 +2,7 @@
 
 import { getEventListeners } from 'node:events'
 import { beforeEach, describe, expect, test, vi } from 'vitest'
-import { createClient, type Status, type TidingsEvent } from '../../src/index.js'
+import { createClient, type Status, type TidingsEvent, type Words } from '../../src/index.js'
 import { connect, connected, heldClients, settle } from '../support/clients.js'
 import { asWebSocket, batch, FakeSocket, LOG } from '../support/fake-socket.js'
 
@@ -66,6 +66,37 @@ describe('the connection', () => {
     }
     expect(waits).toEqual([100, 200, 400, 800, 1_000, 1_000])
     expect(client.status).toMatchObject({ state: 'disconnected', error: { code: 'disconnected' } })
+  })
+
+  test('connections that are lost soon are waited for longer each time, and never given up', async () => {
+    const client = await connected({ reconnect: { minMs: 100, maxMs: 1_000, jitter: 'none', maxAttempts: 2 } })
+    const waits: number[] = []
+    for (let n = 0; n < 6; n++) {
+      FakeSocket.last.drop()
+      await settle()
+      expect(client.status.attempt).toBe(1)
+      waits.push((client.status.nextRetryAt ?? 0) - Date.now())
+      await vi.advanceTimersByTimeAsync(1_000)
+      FakeSocket.last.accept()
+      await settle()
+      expect(client.status).toMatchObject({ state: 'connected', attempt: 0 })
+    }
+    expect(waits).toEqual([100, 200, 400, 800, 1_000, 1_000])
+    // One that lasts makes them short again.
+    for (let n = 0; n < 3; n++) {
+      await vi.advanceTimersByTimeAsync(20_000)
+      FakeSocket.last.say({ pong: {} })
+    }
+    FakeSocket.last.drop()
+    await settle()
+    expect((client.status.nextRetryAt ?? 0) - Date.now()).toBe(100)
+    // Tries that fail are counted.
+    for (let n = 0; n < 2; n++) {
+      await vi.advanceTimersByTimeAsync(1_000)
+      FakeSocket.last.drop()
+      await settle()
+    }
+    expect(client.state).toBe('disconnected')
   })
 
   test('a goodbye is told and its wait followed', async () => {
@@ -395,6 +426,41 @@ describe('publishes', () => {
     expect(sent.map((request) => (request.publish as { data: number }).data)).toEqual([1, 2])
     for (const request of sent) socket.say({ reply: request.id as number, published: { offset: 1, id: 'x' } })
     await Promise.all([first, second])
+  })
+
+  test('what is on its way behind a publish that is refused for now is waited for, and sent again behind it', async () => {
+    const client = await connected()
+    const socket = FakeSocket.last
+    const sent = (): Words[] => socket.sent.filter((request) => 'publish' in request)
+    const said = (from: number): unknown[] =>
+      sent()
+        .slice(from)
+        .map(({ follows, publish }) => [(publish as Words).data, follows])
+    const error = { code: 'rate_limited', message: 'slow', retryable: true, retry_after_ms: 10 }
+    const done = [1, 2, 3].map((n) => client.publish('a', n))
+    await settle()
+    expect(said(0)).toEqual([
+      [1, undefined],
+      [2, true],
+      [3, true],
+    ])
+    socket.say({ reply: sent()[1]?.id as number, error })
+    await vi.advanceTimersByTimeAsync(1_000)
+    socket.say({ reply: sent()[0]?.id as number, published: { offset: 1, id: 'x' } })
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(sent()).toHaveLength(3)
+    done.push(client.publish('a', 4))
+    socket.say({ reply: sent()[2]?.id as number, error })
+    await vi.advanceTimersByTimeAsync(9)
+    expect(sent()).toHaveLength(3)
+    await vi.advanceTimersByTimeAsync(1)
+    expect(said(3)).toEqual([
+      [2, undefined],
+      [3, true],
+      [4, true],
+    ])
+    for (const { id } of sent().slice(3)) socket.say({ reply: id as number, published: { offset: 2, id: 'x' } })
+    await Promise.all(done)
   })
 
   test('no more than the window is on its way, also after a connection was lost', async () => {

@@ -18,6 +18,67 @@ afterEach(() => {
 const count = (kind: string): number => FakeSocket.last.sent.filter((request) => kind in request).length
 
 describe('subscriptions', () => {
+  test.each([
+    ['of the log, or of a mirror, end after what is here', { durable: 'd', mode: 'mirror', ack: 'manual' }, [1, 2, 3]],
+    ['of the log end after what is here', { after: 'first' }, [1, 2, 3]],
+    ['of what is leased end at once', { durable: 'd' }, [1]],
+  ] as const)('iterators %s', async (_, options, expected) => {
+    const client = await connected()
+    const subscription = client.subscribe('a.*', options)
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 3, [1, 2, 3]))
+    const got: unknown[] = []
+    for await (const event of subscription) {
+      got.push(event.offset)
+      // Nobody waits for the answer: the broker does not give it.
+      if (got.length === 1) void subscription.unsubscribe()
+    }
+    expect(got).toEqual(expected)
+  })
+
+  test('who leaves the loop has left what is here', async () => {
+    const client = await connected()
+    const subscription = client.subscribe('a.*', { after: 'first' })
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, ...durable } })
+    FakeSocket.last.say(batch(0, 3, [1, 2, 3]))
+    const leaving = (async () => {
+      for await (const event of subscription) if (event.offset === 1) break
+    })()
+    await settle()
+    FakeSocket.last.reply('unsubscribe', { unsubscribed: {} })
+    await leaving
+    expect(await subscription[Symbol.asyncIterator]().next()).toMatchObject({ done: true })
+  })
+
+  test('one that the broker refuses is told on the client too', async () => {
+    const client = await connected()
+    const told: unknown[] = []
+    client.on('error', (error) => told.push(error))
+    const subscription = client.subscribe('a.*', () => {})
+    subscription.on('error', (error) => told.push(error))
+    FakeSocket.last.reply('subscribe', { error: { code: 'invalid_argument', message: 'no', retryable: false } })
+    await settle()
+    expect(subscription.error).toMatchObject({ code: 'invalid_argument' })
+    expect(told).toEqual([subscription.error, subscription.error])
+  })
+
+  test('a store of cursors that hangs keeps nothing open', async () => {
+    const cursors = { get: () => undefined, set: () => new Promise<void>(() => {}) }
+    const client = await connected({ cursors, requestTimeoutMs: 1_000 })
+    client.subscribe('a.*', { key: 'k' }, () => {})
+    await settle()
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, cursor: 7 } })
+    const closed = vi.fn()
+    const closing = client.close().then(closed)
+    await settle()
+    expect([FakeSocket.last.closed, client.state]).toEqual([true, 'disconnected'])
+    await expect(client.publish('a.b')).rejects.toMatchObject({ code: 'closed' })
+    await vi.advanceTimersByTimeAsync(999)
+    expect(closed).not.toHaveBeenCalled()
+    await vi.advanceTimersByTimeAsync(1)
+    await closing
+  })
+
   test('one that was taken over does not take it back', async () => {
     const client = await connected()
     const handled = client.subscribe('a.*', { durable: 'd' }, () => {})
@@ -239,7 +300,31 @@ describe('others in the way', () => {
     expect(errors).toEqual([])
     client.subscribe('a', { presence: {} }, () => {})
     await settle()
-    expect(errors).toEqual(['unavailable: not listed over long poll'])
+    expect(errors).toEqual(['unavailable: not listed by polls'])
+  })
+
+  test('a fetch says that the answer to the one before was lost', async () => {
+    const refused = { code: 'rate_limited', detail: 'slower', retryable: true, retry_after_ms: 10 }
+    const nothing = { events: [], cursor: 0 }
+    const answers = [nothing, refused, 'lost', refused, nothing, nothing]
+    const asked: unknown[] = []
+    const answered: typeof fetch = async (url, init) => {
+      const path = `${url}`
+      if (path.endsWith('/capabilities')) return Response.json({})
+      if (!path.endsWith('/fetch')) return Response.json({ cursor: 0 })
+      const { reader, lost } = JSON.parse(`${init?.body}`)
+      asked.push(lost)
+      expect(reader).toMatch(/^[0-9a-f-]{36}$/)
+      const answer = answers.shift()
+      if (answer === 'lost') throw new TypeError('no answer')
+      if (answer) return Response.json(answer, { status: answer === refused ? 429 : 200 })
+      return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
+    }
+    const client = connect({ transports: ['poll'], fetch: answered, reconnect: { minMs: 1, maxMs: 1 } })
+    const subscription = client.subscribe('a', { durable: 'd' }, () => {})
+    await vi.advanceTimersByTimeAsync(5_000)
+    expect(asked.slice(0, 7)).toEqual([false, false, false, true, true, false, false])
+    await subscription.unsubscribe()
   })
 
   test('what the broker itself refuses at the beginning ends it', async () => {

@@ -71,6 +71,6 @@ test('where there is none the outbox is in memory, which is told once', async ()
     FakeSocket.last.reply('publish', { published: { offset: 1, id } })
     await published
   }
-  expect(errors).toEqual(['the outbox cannot open its storage'])
+  expect(errors).toEqual(['the outbox cannot open'])
   await client.close()
 })

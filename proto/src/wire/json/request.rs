@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{BadRequest, Incoming, read, write::Json};
 use crate::{
-    message::{Request, RequestId},
+    message::{Head, Request, RequestId},
     wire::{
         LEVELS_MAX,
         objects::request::{self, Envelope},
@@ -28,8 +28,8 @@ pub fn decode_request(text: &str) -> Result<Incoming, BadRequest> {
 }
 
 /// Appends a request.
-pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8>) {
-    request::write::<Json>(id, request, out);
+pub fn encode_request(head: impl Into<Head>, request: &Request, out: &mut Vec<u8>) {
+    request::write::<Json>(head.into(), request, out);
 }
 
 /// The id in a message that is wrong otherwise, read up to where the text stops being JSON.

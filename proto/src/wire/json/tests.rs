@@ -9,6 +9,34 @@ use crate::{
     wire::{LEVELS_MAX, round_trips, samples},
 };
 
+proptest! {
+    #[test]
+    fn how_large_a_text_and_data_are_is_known_before_they_are_written(
+        text in any::<String>(),
+        data in proptest::collection::vec(any::<u8>(), 0..99),
+        datacontenttype in proptest::sample::select(vec!["text/plain", "image/png", JSON]),
+    ) {
+        for text in [text.as_str(), "a\"b\\c\u{1}\u{8}\t\n\u{b}\u{c}\r\u{1f} \u{7f}ä"] {
+            let mut out = Vec::new();
+            write::push_text(text, &mut out);
+            prop_assert_eq!(out.len(), text.len() + 2 + escape_bytes(text));
+            let mut object = Vec::new();
+            let mut of = write::Object::begin(&mut object);
+            of.data(Some("text/plain"), text.as_bytes());
+            of.end();
+            let growth = data_growth_bytes(Some("text/plain"), text.as_bytes());
+            prop_assert_eq!(object.len(), r#"{"data":""}"#.len() + text.len() + growth);
+        }
+        let mut object = Vec::new();
+        let mut of = write::Object::begin(&mut object);
+        of.data(Some(datacontenttype), &data);
+        of.end();
+        let known = data.len() + data_growth_bytes(Some(datacontenttype), &data);
+        let around = object.len() - known;
+        prop_assert!(around <= r#"{"data_base64":""}"#.len(), "{} of {}", known, object.len());
+    }
+}
+
 fn text_of(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::new();
     write(&mut out);

@@ -63,17 +63,11 @@ impl Syntax for Json {
 
     /// As `data` or `data_base64`.
     fn data(datacontenttype: Option<&str>, data: &[u8], object: &mut Object<'_>) {
-        match Data::of(datacontenttype.unwrap_or(JSON)) {
-            // No bytes at all are no JSON value; they would break the object around them.
-            Data::Json if !data.is_empty() => return object.raw("data", data),
-            Data::Text => {
-                if let Ok(text) = str::from_utf8(data) {
-                    return object.text("data", text);
-                }
-            }
-            Data::Json | Data::Binary => {}
+        match Form::of(datacontenttype, data) {
+            Form::Json => object.raw("data", data),
+            Form::Text(text) => object.text("data", text),
+            Form::Base64 => base64(data, object),
         }
-        base64(data, object);
     }
 
     fn payload(event: &NewEvent, object: &mut Object<'_>) {
@@ -94,6 +88,25 @@ impl Syntax for Json {
     }
 }
 
+/// How an event's data stands in JSON.
+enum Form<'a> {
+    /// As it is.
+    Json,
+    Text(&'a str),
+    Base64,
+}
+
+impl Form<'_> {
+    fn of<'a>(datacontenttype: Option<&str>, data: &'a [u8]) -> Form<'a> {
+        match Data::of(datacontenttype.unwrap_or(JSON)) {
+            // No bytes at all are no JSON value; they would break the object around them.
+            Data::Json if !data.is_empty() => Form::Json,
+            Data::Text => str::from_utf8(data).map_or(Form::Base64, Form::Text),
+            Data::Json | Data::Binary => Form::Base64,
+        }
+    }
+}
+
 fn base64(data: &[u8], object: &mut Object<'_>) {
     object.plain("data_base64", Base64Display::new(data, &STANDARD));
 }
@@ -111,6 +124,26 @@ pub(in crate::wire) fn push_text(text: &str, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(rest);
     out.push(b'"');
+}
+
+/// How many bytes a text takes in JSON beside its own and its two quotes.
+pub fn escape_bytes(text: &str) -> usize {
+    let escaped = |byte: u8| {
+        let is_short = (0x08..=0x0d).contains(&byte) && byte != 0x0b;
+        usize::from(matches!(byte, b'"' | b'\\')) + 5 * usize::from(byte < 0x20)
+            - 4 * usize::from(is_short)
+    };
+    text.bytes().map(escaped).sum()
+}
+
+/// How many bytes an event's data takes in JSON beside its own and its quotes: as `data_base64` a third more, and where it is
+/// a text [those](escape_bytes) of its escapes.
+pub fn data_growth_bytes(datacontenttype: Option<&str>, data: &[u8]) -> usize {
+    match Form::of(datacontenttype, data) {
+        Form::Json => 0,
+        Form::Text(text) => escape_bytes(text),
+        Form::Base64 => data.len().div_ceil(3) * 4 - data.len(),
+    }
 }
 
 fn push_escape(byte: u8, out: &mut Vec<u8>) {

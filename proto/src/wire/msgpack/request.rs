@@ -2,7 +2,7 @@
 
 use super::{BadRequest, Incoming, check, data::Given, read, write::MessagePack};
 use crate::{
-    message::{Request, RequestId},
+    message::{Head, Request},
     wire::objects::request::{self, Envelope},
 };
 
@@ -18,6 +18,6 @@ pub fn decode_request(bytes: &[u8]) -> Result<Incoming, BadRequest> {
 }
 
 /// Appends a request.
-pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8>) {
-    request::write::<MessagePack>(id, request, out);
+pub fn encode_request(head: impl Into<Head>, request: &Request, out: &mut Vec<u8>) {
+    request::write::<MessagePack>(head.into(), request, out);
 }

@@ -11,20 +11,19 @@ use super::{
 };
 use crate::{
     Placed, SubscribeOptions, Topic, WireError,
-    message::{Ack, Connect, Nack, Request, RequestId},
+    message::{Ack, Connect, Head, Nack, Request, RequestId},
     strict::{self, given, object},
     wire::{Incoming, invalid},
 };
 
 /// Appends a request.
-pub(in crate::wire) fn write<S: Syntax>(
-    id: Option<RequestId>,
-    request: &Request,
-    out: &mut Vec<u8>,
-) {
+pub(in crate::wire) fn write<S: Syntax>(head: Head, request: &Request, out: &mut Vec<u8>) {
     let mut message = Object::<S>::begin(out);
-    if let Some(id) = id {
+    if let Some(id) = head.id {
         message.number("id", id);
+    }
+    if head.follows {
+        message.serde("follows", &true);
     }
     match request {
         Request::Connect(connect) => message.serde("connect", connect),
@@ -64,6 +63,8 @@ pub(in crate::wire) fn write<S: Syntax>(
 pub(in crate::wire) struct Envelope<D> {
     #[serde(default, deserialize_with = "given")]
     id: Option<RequestId>,
+    #[serde(default)]
+    follows: bool,
     #[serde(default, deserialize_with = "object")]
     connect: Option<Connect>,
     #[serde(default, deserialize_with = "object")]
@@ -132,8 +133,8 @@ struct Ping {}
 
 impl<D: Payload> Envelope<D> {
     pub(in crate::wire) fn into_incoming(self) -> Result<Incoming, WireError> {
-        let id = self.id;
-        self.into_request().map(|request| Incoming { id, request })
+        let head = Head { id: self.id, follows: self.follows };
+        Incoming::checked(head, self.into_request()?)
     }
 
     fn into_request(self) -> Result<Request, WireError> {

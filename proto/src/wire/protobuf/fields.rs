@@ -38,6 +38,7 @@ pub(super) const REQUEST: &[Field] = &[
     one_of(11, "receipts", Kind::Message(&[field(1, "offset", U64)]), REQUESTS),
     one_of(12, "ping", Kind::Message(&[]), REQUESTS),
     one_of(13, "cancel", Kind::Message(&[field(1, "offset", U64)]), REQUESTS),
+    field(14, "follows", Kind::Number(1)),
 ];
 
 const CONNECT: &[Field] = &[
@@ -102,6 +103,7 @@ const SUBSCRIBE: &[Field] = &[
     field(26, "idle_expiry_ms", U64),
     field(27, "max_bytes_per_second", U64),
     field(28, "max_data_bytes", U64),
+    field(29, "lost_reader", Kind::Text),
 ];
 
 const POSITION: &[Field] = &[field(1, "cursor", U64), field(2, "log", Kind::Text)];

@@ -46,6 +46,8 @@ pub enum Priority {
 pub struct Request {
     #[prost(uint32, optional, tag = "1")]
     pub id: ::core::option::Option<u32>,
+    #[prost(bool, tag = "14")]
+    pub follows: bool,
     #[prost(oneof = "request::Request", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub request: ::core::option::Option<request::Request>,
 }
@@ -192,6 +194,8 @@ pub struct Subscribe {
     pub max_bytes_per_second: u64,
     #[prost(uint64, optional, tag = "28")]
     pub max_data_bytes: ::core::option::Option<u64>,
+    #[prost(string, optional, tag = "29")]
+    pub lost_reader: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(oneof = "subscribe::Start", tags = "6, 7, 8")]
     pub start: ::core::option::Option<subscribe::Start>,
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Offset, Topic, WireError,
-    message::{Ack, Connect, Nack, Request, RequestId},
+    message::{Ack, Connect, Head, Nack, Request},
     wire::{Fault, invalid},
 };
 
@@ -29,12 +29,12 @@ pub fn decode_request(bytes: &[u8]) -> Result<Incoming, BadRequest> {
     let Some(request) = message.request else {
         return Err(bad(invalid("message", "has no request: give one")));
     };
-    let request = request_of(request).map_err(bad)?;
-    Ok(Incoming { id: message.id, request })
+    let head = Head { id: message.id, follows: message.follows };
+    request_of(request).and_then(|request| Incoming::checked(head, request)).map_err(bad)
 }
 
 /// Appends a request.
-pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8>) {
+pub fn encode_request(head: impl Into<Head>, request: &Request, out: &mut Vec<u8>) {
     let request = match request {
         Request::Connect(connect) => Wire::Connect(generated::Connect {
             token: connect.token.clone(),
@@ -71,7 +71,8 @@ pub fn encode_request(id: Option<RequestId>, request: &Request, out: &mut Vec<u8
         }
         Request::Ping => Wire::Ping(generated::Ping {}),
     };
-    push(&generated::Request { id, request: Some(request) }, out);
+    let Head { id, follows } = head.into();
+    push(&generated::Request { id, follows, request: Some(request) }, out);
 }
 
 impl From<&Ack> for generated::Ack {

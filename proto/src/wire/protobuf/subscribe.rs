@@ -72,6 +72,7 @@ impl From<&SubscribeOptions> for generated::Subscribe {
             presence: options.presence.as_ref().map(|Presence { data }| generated::Presence {
                 data: (!data.is_null()).then(|| data.to_string().into()),
             }),
+            lost_reader: options.lost_reader.clone(),
         }
     }
 }
@@ -129,6 +130,7 @@ pub(super) fn options_of(given: generated::Subscribe) -> Result<SubscribeOptions
             WireOnGap::Error => OnGap::Error,
         },
         presence: given.presence.map(presence).transpose()?,
+        lost_reader: given.lost_reader,
         ..defaults
     })
 }

@@ -119,6 +119,7 @@ fn an_error_names_the_field() {
             "publish.expires_ms: is 18446744073709551615: give milliseconds",
         ),
         (publish(&[topic, vec![0x88, 0x01, 2]]), "publish.receipts: is 2: at most 1"),
+        (vec![0x62, 0, 0x70, 1], "follows: is said of publishes only"),
         (within(4, &within(1, &text(2, "a.*"))), "publish_batch.events[0].topic: has a wildcard"),
         (
             within(4, &[within(1, &text(2, "a")), within(1, &[0x08, 1])].concat()),

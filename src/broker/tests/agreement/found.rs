@@ -783,3 +783,96 @@ fn what_is_wanted_again_after_a_kill_may_die_where_nothing_replaces_it_any_more(
     ];
     agrees_from_disk(options, 0, &ops);
 }
+
+#[test]
+fn what_died_in_its_turn_though_it_is_replaced_takes_room_until_its_letter_is_written() {
+    let conflating = SubscribeOptions { conflate_ms: 20, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 1, max_deliveries: 2, ..conflating };
+    let options = SubscribeOptions { batch_max: 1, ..options };
+    let given_twice =
+        [publish(2, 0), COMMIT, publish(0, 0), attach(1), publish(2, 0), unsent(1, 1)];
+    let killed = [fetch(1), COMMIT, Op::Advance { ms: 20 }, KILL];
+    for looks in [vec![fetch(1)], vec![attach(1), unsent(1, 2)]] {
+        let ops = given_twice.iter().chain(&killed).chain(&looks);
+        agrees_from_disk(options.clone(), 0, &ops.cloned().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_came_for_the_last_time_before_a_change_comes_once_more_also_over_a_kill() {
+    let options = SubscribeOptions { max_deliveries: 2, ..exclusive_on(1) };
+    let twice = [publish(0, 0), COMMIT, fetch(1), attach(0), fetch(1), SAVE, COMMIT];
+    let changed = [change(1, None, 2), KILL, fetch(1), COMMIT];
+    agrees(options, twice.into_iter().chain(changed).collect());
+}
+
+#[test]
+fn a_letter_that_was_written_before_a_kill_about_what_is_gone_is_there_behind_a_reset() {
+    let options = SubscribeOptions { max_deliveries: 1, ack_wait_ms: 10, ..exclusive_on(3) };
+    let lanes = SubscribeOptions { order: Order::Priority, max_in_flight: 5, ..options };
+    let ops = [
+        fetch(1),
+        attach(0),
+        attach(0),
+        Op::Retain { topic: Some(2), events: 0 },
+        SAVE,
+        COMMIT,
+        KILL,
+        fetch(1),
+        Op::Reset { to: None },
+    ];
+    agrees_from_disk(SubscribeOptions { batch_max: 1, ..lanes }, 24, &ops);
+}
+
+#[test]
+fn what_a_mirror_was_told_is_gone_holds_its_floor_again_behind_a_change_of_its_filters() {
+    let options = SubscribeOptions { mode: Mode::Mirror, batch_max: 1, ..exclusive_on(2) };
+    let ops = [
+        publish(0, 0),
+        attach(0),
+        Op::Erase { topic: 0 },
+        unsent(0, 1),
+        change(1, None, 3),
+        Op::Ack { slot: 3, events: vec![1], up_to: false },
+    ];
+    agrees(options, ops.to_vec());
+}
+
+#[test]
+fn a_nacked_state_that_was_replaced_takes_room_until_its_time_also_over_a_kill() {
+    let states = SubscribeOptions { start: Start::Now, last_per_key: true, ..exclusive_on(2) };
+    let shared = SubscribeOptions { mode: Mode::Shared, max_in_flight: 2, ..states };
+    let ops = [
+        fetch(2),
+        Op::Nack { slot: 3, events: vec![1], delay_ms: Some(1) },
+        COMMIT,
+        KILL,
+        attach(0),
+        fetch(1),
+        attach(1),
+        Op::Publish { topic: 1, key: 1, priority: 0, ttl_ms: None },
+        COMMIT,
+        unsent(0, 1),
+    ];
+    agrees_from_disk(SubscribeOptions { batch_max: 1, ..shared }, 6, &ops);
+}
+
+#[test]
+fn what_a_mirror_has_passed_before_a_kill_is_told_no_more_after_a_change() {
+    let options = SubscribeOptions { mode: Mode::Mirror, max_in_flight: 1, ..exclusive_on(1) };
+    let told = [publish(0, 0), Op::Erase { topic: 0 }, attach(0), Op::PutAway, KILL];
+    agrees(options, told.into_iter().chain([change(2, None, 1), attach(0)]).collect());
+}
+
+#[test]
+fn the_floor_of_lanes_waits_for_what_is_not_wanted_behind_what_there_is_no_room_for() {
+    let lanes = SubscribeOptions { mode: Mode::Shared, order: Order::Priority, ..exclusive_on(1) };
+    let options = SubscribeOptions { max_in_flight: 5, max_deliveries: 1, batch_max: 1, ..lanes };
+    let narrowed =
+        Op::Change { topics: 2, min_priority: Some(1), max_in_flight: 4, ack_wait_ms: 10 };
+    let known = [narrowed, Op::Reset { to: None }, publish(0, 1), publish_on(1), publish(0, 1)];
+    // The two that are given are the share of one member, the second behind what is not wanted.
+    let ops =
+        [COMMIT, attach(1), attach(0), pull(0), Op::Advance { ms: 10 }, Op::Erase { topic: 0 }];
+    agrees_from_disk(options, 0, &[known.to_vec(), ops.to_vec()].concat());
+}

@@ -65,7 +65,9 @@ impl Model {
     /// How many more this one may be given. What is void takes room until that is found: `all` counts it.
     fn room(&self, owner: Owner, is_new: bool, all: bool) -> usize {
         let max = self.options.max_in_flight as usize;
-        let out = self.open(all).filter(|item| item.taken && item.status != Held).count();
+        // Also what waits for its time since before a kill, and is passed on the way.
+        let is_out = |item: &&Item| item.taken || all && item.void && item.due > 0;
+        let out = self.open(all).filter(is_out).filter(|item| item.status != Held).count();
         let room = if is_new { max.saturating_sub(out) } else { usize::MAX };
         let room = if self.paused { 0 } else { room };
         if self.options.mode != Mode::Shared {
@@ -185,7 +187,10 @@ impl Model {
 
     /// There is nothing for this one now.
     pub(in super::super) fn nothing(&mut self, owner: Owner, now: u64) -> Judged {
-        self.life.looked = self.items.last().map_or(0, |item| item.offset);
+        // Who has no room does not look further.
+        if self.room(owner, true, true) > 0 {
+            self.life.looked = self.items.last().map_or(0, |item| item.offset);
+        }
         if self.options.mode != Mode::Mirror || self.paused {
             return self.passes(owner, u64::MAX, true, now);
         }
