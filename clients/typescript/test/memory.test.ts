@@ -27,7 +27,7 @@ test.each(['websocket', 'sse', 'poll'] as const)(
   'hours of events, lost connections, acks, publishes and timers over %s leave nothing behind',
   async (transport) => {
     const { figures, left } = await heaps(HOURS, transport)
-    expectNothingLeft(transport, figures, left)
+    expectNothingLeft(figures, left)
   },
   1_200_000,
 )

@@ -42,10 +42,10 @@ class Clock {
       this.#timers.delete(next[0])
       this.nowMs = Math.max(this.nowMs, next[1].atMs)
       next[1].act()
-      await turn()
+      await settle()
     }
     this.nowMs = endMs
-    await turn()
+    await settle()
   }
 
   stop(): void {
@@ -64,6 +64,32 @@ function turn(): Promise<void> {
     turns.push(resolve)
     channel.port2.postMessage(0)
   })
+}
+
+/** How many requests are on their way to the broker, or their answers to the client; none of those that wait. */
+let onTheirWay = 0
+
+/** Turns until nothing is on its way: a browser reads answers beside its loop, in a time that the clock knows nothing of. */
+async function settle(): Promise<void> {
+  do await turn()
+  while (onTheirWay > 0)
+}
+
+/** Counts what is on its way until it has come. */
+async function come<T>(what: Promise<T>): Promise<T> {
+  onTheirWay++
+  try {
+    return await what
+  } finally {
+    onTheirWay--
+  }
+}
+
+/** An answer with JSON, counted while it is read. */
+function answer(words: Words, init?: ResponseInit): Response {
+  const response = Response.json(words, init)
+  const [json, text] = [response.json.bind(response), response.text.bind(response)]
+  return Object.assign(response, { json: () => come(json()), text: () => come(text()) })
 }
 
 interface Stream {
@@ -258,7 +284,7 @@ class Door {
   }
 
   readonly fetch = async (url: string, init: RequestInit): Promise<Response> => {
-    await turn()
+    await come(turn())
     if (this.down) throw new TypeError('there is no network')
     const { pathname, searchParams } = new URL(url)
     const signal = init.signal ?? new AbortController().signal
@@ -266,8 +292,8 @@ class Door {
     const { accept } = init.headers as Record<string, string>
     const [, , what, name = '', act] = pathname.split('/')
     const last = this.#broker.offset
-    if (what === 'capabilities') return Response.json({ limits: { ping_interval_ms: 25_000 } })
-    if (what === 'events' && init.method === 'POST') return Response.json(this.#broker.publish(body))
+    if (what === 'capabilities') return answer({ limits: { ping_interval_ms: 25_000 } })
+    if (what === 'events' && init.method === 'POST') return answer(this.#broker.publish(body))
     if (what === 'events') {
       const filter = searchParams.get('topic') ?? ''
       const after = Number.parseInt(searchParams.get('after') ?? `${last}`, 10)
@@ -277,11 +303,11 @@ class Door {
       const limit = Number(searchParams.get('limit'))
       const events = (await this.#waitFor(found, searchParams.get('wait'), signal)).slice(0, limit)
       const cursor = events.length === limit ? (events.at(-1)?.offset as number) : this.#broker.offset
-      return Response.json({ events, cursor, log: LOG, first: 1, last: this.#broker.offset })
+      return answer({ events, cursor, log: LOG, first: 1, last: this.#broker.offset })
     }
     const filter = `${name}.*`
     if (init.method === 'GET' && !act && !this.#broker.open.has(filter))
-      return Response.json({ code: 'not_found', detail: 'no such durable', retryable: false }, { status: 404 })
+      return answer({ code: 'not_found', detail: 'no such durable', retryable: false }, { status: 404 })
     const open = this.#broker.open.get(filter) ?? new Map<number, Words>()
     this.#broker.open.set(filter, open)
     const given = this.#given.get(filter) ?? new Set<number>()
@@ -296,13 +322,13 @@ class Door {
       }
       this.wake()
     }
-    if (act !== 'fetch') return Response.json({ cursor: last })
+    if (act !== 'fetch') return answer({ cursor: last })
     const found = (): Words[] => [...open.values()].filter(({ offset }) => !given.has(offset as number))
     const events = (await this.#waitFor(found, body.wait as string, signal)).slice(0, body.limit as number)
     for (const { offset } of events) given.add(offset as number)
     // Whoever polls is told with the second delivery, and here with the first, so that one refusal is enough.
     const attempts = Object.fromEntries(events.map(({ offset }) => [offset, 2]))
-    return Response.json({ events, attempts, cursor: this.#broker.offset })
+    return answer({ events, attempts, cursor: this.#broker.offset })
   }
 
   #stream(filter: string, cursor: number, first: Words[], signal: AbortSignal, act?: string): Response {

@@ -1,7 +1,6 @@
 // What a day of a client may leave behind, in Node and in a page.
 
 import { expect } from 'vitest'
-import type { TransportName } from '../../src/index.js'
 import { type Figures, slope } from './day.js'
 
 /** How many hours pass; a day on request. */
@@ -21,7 +20,6 @@ export async function heapsOf(hours: number, pass: (minutes: number) => Promise<
 
 /** The client was at work for so many hours, and nothing of it is left. */
 export function expectNothingLeft(
-  transport: TransportName,
   { events, published, connections, questions, errors }: Figures,
   { heaps, growth }: { heaps: number[]; growth: number },
 ): void {
@@ -33,10 +31,8 @@ export function expectNothingLeft(
   expect(events).toBeGreaterThan(HOURS * 3_600 * 12.9)
   // The last one may be on its way.
   expect(published).toBeGreaterThan(HOURS * 3_600 - 10)
-  // What is made of requests takes time that the clock knows nothing of: a question may be late, a break not be met.
-  const socket = transport === 'websocket'
-  expect(questions).toBeGreaterThanOrEqual(HOURS * (socket ? 60 : 6))
-  expect(connections).toBeGreaterThan(HOURS * (socket ? 6 : 1))
+  expect(questions).toBe(HOURS * 60)
+  expect(connections).toBeGreaterThanOrEqual(HOURS * 6)
   expect(errors).toEqual([])
   expect(growth).toBeLessThan(GROWTH_MAX)
 }
