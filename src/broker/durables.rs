@@ -433,9 +433,9 @@ impl Broker {
         self.durable(name).map_err(|_| AckError::Unknown(name.to_owned()))
     }
 
-    /// The filters a durable has, for whoever must check rights to them.
-    pub fn durable_filters(&self, name: &str) -> Option<Filters> {
-        self.controls.find(name).map(|entry| entry.spec.options.filters.clone())
+    /// The options of the durable of this name.
+    pub fn durable_options(&self, name: &str) -> Option<SubscribeOptions> {
+        self.controls.find(name).map(|entry| entry.spec.options.clone())
     }
 
     /// Durables without sessions, leases and waiting acks are with the ledger alone. What was put away is

@@ -94,9 +94,11 @@ impl Proxies {
             .map(|line| String::from_utf8_lossy(line.as_bytes()))
             .collect();
         let mut found = None;
-        for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let hops = lines.iter().rev().flat_map(|line| line.rsplit(',')).map(str::trim);
+        // An empty element of a list says nothing (RFC 9110 §5.6.1.2).
+        for hop in hops.filter(|hop| !hop.is_empty()) {
             let address = match self.header {
-                ProxyHeader::XForwardedFor => address(hop.trim()),
+                ProxyHeader::XForwardedFor => address(hop),
                 ProxyHeader::Forwarded => forwarded_for(hop).and_then(address),
             };
             // Who hides is where the one is who has last been seen.
@@ -176,6 +178,7 @@ mod tests {
         assert_eq!(x(&["192.0.2.1:443"]).as_deref(), Some("192.0.2.1"));
         assert_eq!(x(&["[2001:db8::1]:443, ::1"]).as_deref(), Some("2001:db8::1"));
         assert_eq!(x(&["1.1.1.1, nonsense, 10.0.0.7"]).as_deref(), Some("10.0.0.7"));
+        assert_eq!(x(&["192.0.2.1, , 10.0.0.7,"]).as_deref(), Some("192.0.2.1"));
         let mut headers = HeaderMap::new();
         let line = HeaderValue::from_bytes(b"\xe9, 192.0.2.1, 10.0.0.7").unwrap();
         headers.append("x-forwarded-for", line);

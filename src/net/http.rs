@@ -355,22 +355,24 @@ impl Call {
         Greeting::new(self.house().clone(), transport, self.caller.guest.clone()).connect(token)
     }
 
-    /// Lets the caller of a stream in, who may show a ticket in the place of a token. A ticket is good once: `check` says
-    /// before whether the rest of the request holds, so that a misspelled parameter does not use it up.
-    fn stream_session(
+    /// Lets the caller of a stream in, who may show a ticket in the place of a token, and gives what is `asked` for. A
+    /// ticket is good once: what is asked is looked at before, so that a misspelled parameter does not use it up.
+    fn stream_session<T>(
         &self,
-        check: impl FnOnce() -> Result<(), WireError>,
-    ) -> Result<Session, WireError> {
+        asked: impl FnOnce() -> Result<T, WireError>,
+    ) -> Result<(Session, T), WireError> {
         let Some(ticket) = query::ticket(self.head.uri.query()) else {
-            return self.session(Transport::Sse);
+            let session = self.session(Transport::Sse)?;
+            return Ok((session, asked()?));
         };
         if headers::bearer(&self.head.headers)?.is_some() {
             return Err(query::two_proofs());
         }
-        check()?;
+        let asked = asked()?;
         let redeemed = self.house().redeem(ticket, &self.caller.guest)?;
-        Greeting::new(self.house().clone(), Transport::Sse, self.caller.guest.clone())
-            .admit(redeemed)
+        let greeting =
+            Greeting::new(self.house().clone(), Transport::Sse, self.caller.guest.clone());
+        Ok((greeting.admit(redeemed)?, asked))
     }
 
     /// The parameters of the query, which must be among these.

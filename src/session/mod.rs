@@ -366,6 +366,15 @@ impl Session {
         Ok(info)
     }
 
+    /// The options of a durable subscription.
+    ///
+    /// # Errors
+    /// As the protocol says.
+    pub fn durable_options(&self, name: &str) -> Result<SubscribeOptions, WireError> {
+        self.check_durable(name)?;
+        self.broker().durable_options(name).ok_or_else(|| no_durable(name))
+    }
+
     /// Forgets a durable subscription.
     ///
     /// # Errors
@@ -387,10 +396,9 @@ impl Session {
     /// # Errors
     /// As the protocol says.
     pub async fn fetch(&self, name: &str, wanted: &Wanted) -> Result<Fetched, WireError> {
-        self.check_durable(name)?;
+        let filters = self.durable_options(name)?.filters;
         self.check_log(wanted.after.as_ref().and_then(|after| after.log.as_deref()))?;
         // Rights may have changed since it was made.
-        let filters = self.broker().durable_filters(name).ok_or_else(|| no_durable(name))?;
         self.check_read(&filters)?;
         self.take(Kind::ReplayBytes, 1)?;
         let wait = wanted.wait.min(self.left());

@@ -107,11 +107,11 @@ export interface Logger {
 
 /** Options of `createClient`. */
 export interface ClientOptions {
-  /** A token that does not change. Not with `getToken`. */
+  /** A token. With `getToken`, the one to begin with: the next one is asked for when it ends or is refused. */
   token?: string
   /**
    * Gives a token whenever one is wanted. What it throws counts as a failed try, and so does one that takes longer than
-   * `requestTimeoutMs`: its signal is aborted then. Not with `token`.
+   * `requestTimeoutMs`: its signal is aborted then.
    */
   getToken?: (context: { reason: TokenReason; signal: AbortSignal }) => string | Promise<string>
   /**

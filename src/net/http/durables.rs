@@ -261,11 +261,10 @@ pub(super) async fn stream(call: &Call) -> Result<Response<Body>, Refusal> {
         lost_reader.as_deref().map_or(Ok(()), |name| check_reader(LOST_READER, name))?;
         Ok((presence(&query)?, lost_reader))
     };
-    let session = call.stream_session(|| asked().map(|_| ()))?;
-    let (presence, lost_reader) = asked()?;
-    let info = session.durable(&call.name).await?;
+    let (session, (presence, lost_reader)) = call.stream_session(asked)?;
     let durable = Some(call.name.clone());
-    let options = SubscribeOptions { durable, presence, lost_reader, ..info.spec.options.clone() };
+    let options = session.durable_options(&call.name)?;
+    let options = SubscribeOptions { durable, presence, lost_reader, ..options };
     // It does not end by itself: what was given and is not acknowledged would come again.
     Ok(sse::answer(session, &options, None).await?)
 }

@@ -80,11 +80,10 @@ async fn read(
             Form::Json | Form::CloudEvents => Ok((options, query)),
         }
     };
-    let session = match form {
-        Form::Stream => call.stream_session(|| asked().map(|_| ()))?,
-        Form::Json | Form::CloudEvents => call.session(Transport::Http)?,
+    let (session, (options, query)) = match form {
+        Form::Stream => call.stream_session(asked)?,
+        Form::Json | Form::CloudEvents => (call.session(Transport::Http)?, asked()?),
     };
-    let (options, query) = asked()?;
     match form {
         Form::Stream => Ok(sse::answer(session, &options, call.door.options.stream_max).await?),
         Form::Json | Form::CloudEvents => list(call, &session, &query, &options, form).await,
