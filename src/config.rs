@@ -560,6 +560,19 @@ pub fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
         .map_err(|cause| ConfigError::File { path: path.display().to_string(), cause })
 }
 
+/// The same of one that is read again and again, which a pipe could hold up for good.
+///
+/// # Errors
+/// [`ConfigError::File`], also where it is no regular file.
+#[expect(clippy::disallowed_methods, reason = "a file the operator names, not one of the log's")]
+pub fn read_regular(path: &std::path::Path) -> Result<String, ConfigError> {
+    let error = |cause| ConfigError::File { path: path.display().to_string(), cause };
+    match std::fs::metadata(path).map_err(error)?.is_file() {
+        true => read_text(path),
+        false => Err(error(std::io::Error::other("it is no regular file"))),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -608,6 +621,7 @@ mod tests {
             ("auth.jwks_url=ftp://127.0.0.1/set", "auth.jwks_url"),
             ("limits.profile=open", "limits.profile"),
             ("auth.jwks_file=/nonexistent/set", "/nonexistent/set"),
+            ("auth.jwks_file=/dev/null", "no regular file"),
             ("auth.public_key_file=/nonexistent/key", "/nonexistent/key"),
             ("auth.leeway=61s", "auth.leeway"),
             ("auth.anonymous.subscribe=a", "auth.anonymous"),

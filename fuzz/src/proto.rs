@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use tidings_proto::{
-    Event, Filter, Filters, LogId, NewEvent, Offset, Position, Priority, Timestamp, Topic,
+    Data, Event, Filter, Filters, LogId, NewEvent, Offset, Position, Priority, Timestamp, Topic,
     WireError,
     control::{AckStates, AuthChange, RetentionChange, ScheduleChange, SubscriptionChange},
     message::{Events, Head, Push, Reply, Request, ServerMessage},
@@ -129,7 +129,9 @@ fn messages(codec: &Codec, data: &[u8]) {
             for codec in CODECS {
                 let out =
                     written(|out| (codec.encode_request)(incoming.head, &incoming.request, out));
-                assert_eq!((codec.decode_request)(&out).unwrap(), incoming);
+                let mut want = incoming.clone();
+                hand_out_request(codec, &mut want.request);
+                assert_eq!((codec.decode_request)(&out).unwrap(), want);
             }
         }
         Err(bad) => is_refusal(&bad.error),
@@ -142,7 +144,11 @@ fn messages(codec: &Codec, data: &[u8]) {
             };
             for codec in CODECS.into_iter().filter(|codec| is_sound || !codec.reads_data) {
                 let out = written(|out| write_message(codec, &message, out));
-                assert_eq!((codec.decode_server_message)(&out).unwrap(), message);
+                let mut want = message.clone();
+                if let ServerMessage::Events(batch) = &mut want {
+                    batch.events.iter_mut().for_each(|event| hand_out(codec, event));
+                }
+                assert_eq!((codec.decode_server_message)(&out).unwrap(), want);
             }
         }
         Err(error) => is_refusal(&error),
@@ -152,10 +158,34 @@ fn messages(codec: &Codec, data: &[u8]) {
             let is_sound = is_sound(&event);
             for codec in CODECS.into_iter().filter(|codec| is_sound || !codec.reads_data) {
                 let out = written(|out| (codec.write_event)(&event, out));
-                assert_eq!((codec.decode_event)(&out).unwrap(), event);
+                let mut want = event.clone();
+                hand_out(codec, &mut want);
+                assert_eq!((codec.decode_event)(&out).unwrap(), want);
             }
         }
         Err(error) => is_refusal(&error),
+    }
+}
+
+/// The event as an encoding hands it out: where data is read as JSON, blanks around a value are no part of it.
+fn hand_out(codec: &Codec, event: &mut Event) {
+    hand_out_data(codec, event.datacontenttype.as_deref(), &mut event.data);
+}
+
+fn hand_out_request(codec: &Codec, request: &mut Request) {
+    if let Request::Publish(publish) = request {
+        let event = &mut publish.event;
+        hand_out_data(codec, event.datacontenttype.as_deref(), &mut event.data);
+    }
+}
+
+fn hand_out_data(codec: &Codec, content_type: Option<&str>, data: &mut Option<Bytes>) {
+    let Some(bytes) = data else { return };
+    if codec.reads_data && Data::of(content_type.unwrap_or("application/json")) == Data::Json {
+        let is_value = |byte: &u8| !b" \t\r\n".contains(byte);
+        let start = bytes.iter().position(is_value).unwrap_or(bytes.len());
+        let end = bytes.iter().rposition(is_value).map_or(start, |last| last + 1);
+        *bytes = bytes.slice(start..end);
     }
 }
 
@@ -202,7 +232,9 @@ pub fn bodies(data: &[u8]) {
     // What no broker would take is not stored, and no name of a header stands there twice.
     if is_sound(&event) && body.headers.count() == event.headers.len() {
         for (codec, bytes) in encoded {
-            assert_eq!((codec.decode_event)(&bytes).unwrap(), event);
+            let mut want = event.clone();
+            hand_out(codec, &mut want);
+            assert_eq!((codec.decode_event)(&bytes).unwrap(), want);
         }
     }
 }
@@ -260,7 +292,9 @@ fn is_publishable(publish: &tidings_proto::message::Publish) {
     let request = Request::Publish(Box::new(publish.clone()));
     for codec in CODECS {
         let out = written(|out| (codec.encode_request)(Some(1).into(), &request, out));
-        assert_eq!((codec.decode_request)(&out).unwrap().request, request);
+        let mut want = request.clone();
+        hand_out_request(codec, &mut want);
+        assert_eq!((codec.decode_request)(&out).unwrap().request, want);
     }
 }
 

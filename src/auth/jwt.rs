@@ -182,14 +182,17 @@ fn check_signature(
     message: &[u8],
     signature: &str,
 ) -> Result<(), JwtError> {
-    let mut result = Err(JwtError::Key);
-    for key in keys.candidates(head.algorithm, head.kid.as_deref()) {
+    let kid = head.kid.as_deref();
+    let mut is_held = false;
+    for key in keys.candidates(head.algorithm, kid) {
         if key.holds(signature, message) {
             return Ok(());
         }
-        result = Err(JwtError::Signature);
+        is_held = true;
     }
-    result
+    // One whose key is named and not known may be signed with a new key, whatever it was held against.
+    let is_of_ours = is_held && kid.is_none_or(|kid| keys.has(kid));
+    Err(if is_of_ours { JwtError::Signature } else { JwtError::Key })
 }
 
 impl Rules {

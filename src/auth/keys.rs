@@ -2,7 +2,8 @@
 //!
 //! - Each key has one algorithm, which a token never chooses: HS256, RS256, ES256 or EdDSA (Ed25519).
 //! - A set is replaced as a whole by one that is good; what is wrong with a new one changes nothing.
-//! - A key set has public keys only: a symmetric key in it is refused, since whoever reads it could sign.
+//! - A key set has public keys only: one with a symmetric or private key is refused, since whoever reads it could sign. What
+//!   else cannot be used in it is passed over (RFC 7517 §5): one odd key must not hold up the rotation of the others.
 
 use base64::Engine;
 use jsonwebtoken::{Algorithm, DecodingKey};
@@ -47,7 +48,7 @@ pub enum KeyError {
     #[error("key {0} is none of RSA (2048 to 4096 bits), P-256 or Ed25519")]
     Unusable(usize),
     /// Nothing in it can be used.
-    #[error("it has no key for RS256, ES256 or EdDSA")]
+    #[error("it has no key for RS256 (2048 to 4096 bits), ES256 or EdDSA")]
     None,
 }
 
@@ -107,6 +108,13 @@ impl Key {
     }
 }
 
+/// The keys of a key set.
+pub(super) struct Set {
+    pub(super) keys: Vec<Key>,
+    /// How many others are of our kinds, and too weak, or wrong.
+    pub(super) unusable: usize,
+}
+
 /// All keys of a broker.
 #[derive(Default)]
 pub(super) struct Keys {
@@ -117,6 +125,11 @@ pub(super) struct Keys {
 }
 
 impl Keys {
+    /// Whether a key has this name.
+    pub(super) fn has(&self, kid: &str) -> bool {
+        self.fixed.iter().chain(&self.set).any(|key| key.kid.as_deref() == Some(kid))
+    }
+
     /// Those that may have signed a token with this algorithm and `kid`. Where a key has that `kid`, it alone does.
     pub(super) fn candidates(
         &self,
@@ -124,7 +137,7 @@ impl Keys {
         kid: Option<&str>,
     ) -> impl Iterator<Item = &Key> {
         let all = || self.fixed.iter().chain(&self.set);
-        let is_named = kid.is_some() && all().any(|key| key.kid.as_deref() == kid);
+        let is_named = kid.is_some_and(|kid| self.has(kid));
         all()
             .filter(move |key| match (kid, &key.kid) {
                 (Some(_), Some(_)) => key.kid.as_deref() == kid,
@@ -176,7 +189,7 @@ fn of_spki(der: &[u8]) -> Option<Key> {
 }
 
 /// The keys of a key set that are for signatures we know; others are passed over.
-pub(super) fn of_set(text: &str) -> Result<Vec<Key>, KeyError> {
+pub(super) fn of_set(text: &str) -> Result<Set, KeyError> {
     if text.len() > KEYS_BYTES_MAX {
         return Err(KeyError::TooMany);
     }
@@ -185,17 +198,19 @@ pub(super) fn of_set(text: &str) -> Result<Vec<Key>, KeyError> {
     if list.len() > KEYS_MAX {
         return Err(KeyError::TooMany);
     }
-    let mut keys = Vec::new();
-    for (n, jwk) in list.iter().enumerate() {
+    let mut set = Set { keys: Vec::new(), unusable: 0 };
+    for jwk in list {
         let Value::Object(jwk) = jwk else { return Err(KeyError::NoSet) };
         if jwk.contains_key("d") || jwk.contains_key("k") {
             return Err(KeyError::Private);
         }
-        if let Some(known) = of_jwk(jwk) {
-            keys.push(known.ok_or(KeyError::Unusable(n + 1))?);
+        match of_jwk(jwk) {
+            Some(Some(key)) => set.keys.push(key),
+            Some(None) => set.unusable += 1,
+            None => {}
         }
     }
-    if keys.is_empty() { Err(KeyError::None) } else { Ok(keys) }
+    if set.keys.is_empty() { Err(KeyError::None) } else { Ok(set) }
 }
 
 /// `None` for a key that is for something else; `Some(None)` for one that should be ours and cannot be.
@@ -247,15 +262,15 @@ pub(super) mod tests {
     const WEAK: &str = include_str!("../../tests/keys/weak.pub.pem");
     const OTHER_CURVE: &str = include_str!("../../tests/keys/p384.pub.pem");
 
-    fn algorithms(keys: Result<Vec<Key>, KeyError>) -> Vec<Algorithm> {
-        keys.unwrap().iter().map(|key| key.algorithm).collect()
+    fn algorithms(keys: &[Key]) -> Vec<Algorithm> {
+        keys.iter().map(|key| key.algorithm).collect()
     }
 
     #[test]
     fn a_pem_file_says_which_algorithm_each_key_is_for() {
         let all = [RSA_PUBLIC, EC_PUBLIC, ED_PUBLIC].join("\n");
         let want = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-        assert_eq!(algorithms(of_pem(&all)), want);
+        assert_eq!(algorithms(&of_pem(&all).unwrap()), want);
         let flipped = EC_PUBLIC.replacen('E', "F", 20);
         for (text, error) in [
             ("", KeyError::NoPem),
@@ -273,7 +288,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_set_gives_its_keys_for_signatures() {
-        let keys = of_set(SET).unwrap();
+        let keys = of_set(SET).unwrap().keys;
         let named: Vec<_> =
             keys.iter().map(|key| (key.kid.as_deref().unwrap(), key.algorithm)).collect();
         let (rs, es, ed) = (Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA);
@@ -282,24 +297,24 @@ pub(super) mod tests {
         let with = |n: usize, name: &str, value: Value| {
             let mut set = set.clone();
             set["keys"][n][name] = value;
-            of_set(&set.to_string()).map(|keys| keys.len())
+            of_set(&set.to_string()).map(|set| (set.keys.len(), set.unusable))
         };
         for (n, name, value, want) in [
-            (0, "use", json!("enc"), Ok(2)),
-            (0, "alg", json!("RS512"), Ok(2)),
-            (0, "alg", json!("HS256"), Ok(2)),
-            (2, "alg", json!("Ed25519"), Ok(3)),
-            (1, "crv", json!("P-384"), Ok(2)),
-            (1, "kty", json!("oct"), Ok(2)),
-            (0, "kty", json!(null), Ok(2)),
+            (0, "use", json!("enc"), Ok((2, 0))),
+            (0, "alg", json!("RS512"), Ok((2, 0))),
+            (0, "alg", json!("HS256"), Ok((2, 0))),
+            (2, "alg", json!("Ed25519"), Ok((3, 0))),
+            (1, "crv", json!("P-384"), Ok((2, 0))),
+            (1, "kty", json!("oct"), Ok((2, 0))),
+            (0, "kty", json!(null), Ok((2, 0))),
             (0, "k", json!("c2VjcmV0"), Err(KeyError::Private)),
             (1, "d", json!("AQ"), Err(KeyError::Private)),
-            (0, "n", json!("AQAB"), Err(KeyError::Unusable(1))),
-            (0, "e", json!("AQ"), Err(KeyError::Unusable(1))),
-            (1, "x", json!("AQ"), Err(KeyError::Unusable(2))),
-            (1, "y", set["keys"][1]["x"].clone(), Err(KeyError::Unusable(2))),
-            (2, "x", json!("AQ"), Err(KeyError::Unusable(3))),
-            (2, "x", json!(5), Err(KeyError::Unusable(3))),
+            (0, "n", json!("AQAB"), Ok((2, 1))),
+            (0, "e", json!("AQ"), Ok((2, 1))),
+            (1, "x", json!("AQ"), Ok((2, 1))),
+            (1, "y", set["keys"][1]["x"].clone(), Ok((2, 1))),
+            (2, "x", json!("AQ"), Ok((2, 1))),
+            (2, "x", json!(5), Ok((2, 1))),
         ] {
             assert_eq!(with(n, name, value.clone()), want, "{n} {name} {value}");
         }
@@ -318,7 +333,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_kid_that_a_key_has_is_that_keys_alone() {
-        let keys = Keys { fixed: of_pem(RSA_PUBLIC).unwrap(), set: of_set(SET).unwrap() };
+        let keys = Keys { fixed: of_pem(RSA_PUBLIC).unwrap(), set: of_set(SET).unwrap().keys };
         let count = |algorithm, kid| keys.candidates(algorithm, kid).count();
         assert_eq!(count(Algorithm::RS256, Some("rsa")), 1, "that of the set");
         assert_eq!(count(Algorithm::RS256, Some("other")), 1, "the one without a name");

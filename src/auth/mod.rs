@@ -258,15 +258,22 @@ impl Authenticator {
         Ok(Arc::new(verified?))
     }
 
-    /// Takes the keys of a JSON Web Key Set in the place of those of the set before; says how many.
+    /// Takes the keys of a JSON Web Key Set in the place of those of the set before; says how many. Operators are told of
+    /// keys that were passed over and should not have been.
     ///
     /// # Errors
     /// See [`KeyError`]; then those of before stay.
     pub fn replace_set(&self, text: &str) -> Result<usize, KeyError> {
-        let set = keys::of_set(text)?;
-        let count = set.len();
+        let keys::Set { keys, unusable } = keys::of_set(text)?;
+        if unusable > 0 {
+            tracing::warn!(
+                unusable,
+                "the key set of tokens has keys that are none of RSA (2048 to 4096 bits), P-256 or Ed25519: they are passed over"
+            );
+        }
+        let count = keys.len();
         if let Authenticator::Guarded(guard) = self {
-            guard.keys.write().set = set;
+            guard.keys.write().set = keys;
         }
         Ok(count)
     }

@@ -376,8 +376,13 @@ fn of_signatures() -> Vectors {
         ),
         (
             "of another header",
-            with_signature(&hs256(&json!({"alg": "HS256", "kid": "x"})), signature),
+            with_signature(&hs256(&json!({"alg": "HS256"})), signature),
             wrong.clone(),
+        ),
+        (
+            "of a header that names another key",
+            with_signature(&hs256(&json!({"alg": "HS256", "kid": "x"})), signature),
+            JwtError::Key,
         ),
     ];
     // A public key is no secret: whoever knows it could sign.
@@ -415,7 +420,7 @@ fn of_signatures() -> Vectors {
         let header = json!({"alg": "HS256", "kid": kid}).to_string();
         let key = EncodingKey::from_secret(b"");
         let token = signed_by(&key, Algorithm::HS256, header, good().to_string());
-        vectors.push(("a kid that leads elsewhere", token, wrong.clone()));
+        vectors.push(("a kid that leads elsewhere", token, JwtError::Key));
     }
     // A key is for its own algorithm.
     for (algorithm, header) in [
@@ -434,18 +439,21 @@ fn of_signatures() -> Vectors {
         ));
     }
     for (algorithm, says, kid) in [
-        (Algorithm::HS256, "RS256", "rsa"),
-        (Algorithm::HS256, "ES256", "ec"),
-        (Algorithm::HS256, "EdDSA", "ed"),
-        (Algorithm::HS384, "HS256", "x"),
-        (Algorithm::HS512, "HS256", "x"),
-        (Algorithm::RS512, "RS256", "rsa"),
-        (Algorithm::PS256, "RS256", "rsa"),
-        (Algorithm::ES256, "EdDSA", "ed"),
-        (Algorithm::EdDSA, "ES256", "ec"),
-        (Algorithm::RS256, "HS256", "x"),
+        (Algorithm::HS256, "RS256", Some("rsa")),
+        (Algorithm::HS256, "ES256", Some("ec")),
+        (Algorithm::HS256, "EdDSA", Some("ed")),
+        (Algorithm::HS384, "HS256", None),
+        (Algorithm::HS512, "HS256", None),
+        (Algorithm::RS512, "RS256", Some("rsa")),
+        (Algorithm::PS256, "RS256", Some("rsa")),
+        (Algorithm::ES256, "EdDSA", Some("ed")),
+        (Algorithm::EdDSA, "ES256", Some("ec")),
+        (Algorithm::RS256, "HS256", None),
     ] {
-        let header = json!({"alg": says, "kid": kid});
+        let mut header = json!({ "alg": says });
+        if let Some(kid) = kid {
+            header["kid"] = json!(kid);
+        }
         vectors.push((
             "signed otherwise than it says",
             signed(algorithm, &header, &good()),
@@ -668,6 +676,25 @@ fn s2_a_key_set_is_replaced_by_a_good_one_only() {
     assert_eq!(authenticator.replace_set(&renamed), Ok(3));
     assert_eq!(refusal(&authenticator, &token("ec2")), None);
     assert_eq!(refusal(&authenticator, &token("ec")), Some(JwtError::Key), "the old one is gone");
+    let mut set: Value = serde_json::from_str(public::SET).unwrap();
+    set["keys"][0]["n"] = json!("AQAB");
+    assert_eq!(authenticator.replace_set(&set.to_string()), Ok(2), "a weak key holds up no other");
+    assert_eq!(refusal(&authenticator, &token("ec")), None);
+}
+
+#[test]
+fn s2_a_name_that_no_key_has_asks_for_the_set_whatever_else_was_tried() {
+    let authenticator = authenticator();
+    // The key without a name is held against both; only the one that nobody knows may be of a set that is newer.
+    for (kid, error) in [("new", JwtError::Key), ("rsa", JwtError::Signature)] {
+        let header = json!({"alg": "RS256", "kid": kid});
+        let other = signed(Algorithm::RS256, &header, &with("sub", json!("bob")));
+        let (_, signature) = other.rsplit_once('.').unwrap();
+        let token = with_signature(&signed(Algorithm::RS256, &header, &good()), signature);
+        assert_eq!(refusal(&authenticator, &token), Some(error), "{kid}");
+    }
+    let header = json!({"alg": "RS256", "kid": "new"});
+    assert_eq!(refusal(&authenticator, &signed(Algorithm::RS256, &header, &good())), None);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use hyper::Uri;
 use zeroize::Zeroizing;
 
-use super::{ConfigError, Values, read_text};
+use super::{ConfigError, Values, read_regular, read_text};
 use crate::auth::{self, Authenticator, Rules, Secret};
 
 /// Who may come in. Its secrets are not shown.
@@ -112,7 +112,7 @@ impl Values {
         }
         let authenticator = Authenticator::new(&options)?;
         if let Some(KeySet { source: KeySource::File(path), .. }) = &key_set {
-            let replaced = authenticator.replace_set(&read_text(path)?);
+            let replaced = authenticator.replace_set(&read_regular(path)?);
             let path = path.display().to_string();
             replaced.map_err(|cause| ConfigError::KeySet { path, cause })?;
         }

@@ -97,7 +97,12 @@ pub const SETTINGS: [Setting; 68] = [
         "path",
         "PEM file of public keys: of RS256 (RSA), ES256 (P-256) and EdDSA (Ed25519) tokens",
     ),
-    setting("auth.jwks_file", "", "path", "JSON Web Key Set of such keys"),
+    setting(
+        "auth.jwks_file",
+        "",
+        "path",
+        "JSON Web Key Set of such keys; those that cannot be used are passed over with a warning, and one with a private or symmetric key is refused",
+    ),
     setting(
         "auth.jwks_url",
         "",

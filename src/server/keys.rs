@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::fetch::fetch;
 use crate::{
     auth,
-    config::{ConfigError, KeyFiles, KeySet, KeySource, read_text},
+    config::{ConfigError, KeyFiles, KeySet, KeySource, read_regular},
     metrics,
     session::House,
 };
@@ -89,7 +89,7 @@ pub(super) async fn refresh(house: &House, source: &KeySource) -> bool {
     let text = match source {
         KeySource::File(path) => {
             let path = path.clone();
-            let read = tokio::task::spawn_blocking(move || read_text(&path)).await;
+            let read = tokio::task::spawn_blocking(move || read_regular(&path)).await;
             read.map_err(anyhow::Error::from).and_then(|text| Ok(text?))
         }
         KeySource::Server(server) => fetch(server).await,

@@ -1,4 +1,4 @@
-//! The protocol in JSON, as `PROTOCOL.md` shows it.
+//! The protocol in JSON, as `docs/protocol.md` shows it.
 //!
 //! - JSON data is embedded and handed out byte for byte: no key moves, no number changes. (Blanks
 //!   around a value are no part of it, so they do not come back.)
