@@ -219,7 +219,7 @@ impl Model {
             let is_wanted = self.wants(&self.items[at]);
             // Given for the last time before a kill: its turn finds that, and lanes are not told apart by what came next.
             let was_last = self.is_last(&self.items[at]) && !self.items[at].gone;
-            let dies = was_last && self.options.order == Order::Priority;
+            let dies = was && was_last && self.options.order == Order::Priority;
             let is_mirror = self.options.mode == Mode::Mirror;
             let item = &mut self.items[at];
             // What the floor of a mirror has passed is over, also where a kill came since.

@@ -876,3 +876,37 @@ fn the_floor_of_lanes_waits_for_what_is_not_wanted_behind_what_there_is_no_room_
         [COMMIT, attach(1), attach(0), pull(0), Op::Advance { ms: 10 }, Op::Erase { topic: 0 }];
     agrees_from_disk(options, 0, &[known.to_vec(), ops.to_vec()].concat());
 }
+
+#[test]
+fn what_came_for_the_last_time_and_is_unwanted_when_lanes_pass_it_is_no_dead() {
+    let change = |topics, ack_wait_ms| Op::Change {
+        topics,
+        min_priority: None,
+        max_in_flight: 1,
+        ack_wait_ms,
+    };
+    agrees_from_disk(
+        SubscribeOptions {
+            order: Order::Priority,
+            max_in_flight: 5,
+            max_deliveries: 3,
+            batch_max: 1,
+            ..exclusive_on(3)
+        },
+        24,
+        &[
+            Op::Retain { topic: None, events: 0 },
+            publish_on(2),
+            attach(0),
+            Op::Commit,
+            unsent(0, 1),
+            attach(0),
+            fetch(1),
+            Op::Commit,
+            Op::Kill { seed: 0 },
+            change(1, 0),
+            attach(0),
+            change(1, 10),
+        ],
+    );
+}
