@@ -181,7 +181,8 @@ async fn answer(
     // The pulse is finer than hyper's header timeout, which cannot tell a slow head from an idle
     // connection.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
-    builder.max_buf_size(BUFFER_BYTES).keep_alive(true);
+    // Who closes the writing side is gone: answered still, a long poll of somebody who went would lease events to nobody.
+    builder.max_buf_size(BUFFER_BYTES).keep_alive(true).half_close(false);
     let mut connection =
         pin!(builder.serve_connection(TokioIo::new(voice), service).with_upgrades());
     let header_timeout = door.options.header_timeout;

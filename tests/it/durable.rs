@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::util::{
     Broker, eventually,
@@ -591,6 +595,30 @@ async fn g15_a_durable_goes_on_over_http_where_the_socket_left_it() {
     }
     assert_eq!(post(&broker, "ack", json!({"offset": 9})).await.json()["cursor"], 9);
     assert_eq!(state(&broker).await["lag"], 0);
+}
+
+#[tokio::test]
+async fn who_closes_the_writing_side_of_a_fetch_is_gone_and_is_given_nothing() {
+    let (broker, mut socket) = broker_with(0).await;
+    assert_eq!(put(&broker, json!({"filters": ["a"], "start": "first"})).await.status, 201);
+    let mut waiting = TcpStream::connect(&broker.public).await.unwrap();
+    let body = r#"{"wait":"30s"}"#;
+    let request = format!(
+        "POST /v1/subscriptions/d/fetch HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        broker.public,
+        body.len()
+    );
+    waiting.write_all(request.as_bytes()).await.unwrap();
+    eventually("it waits", async || state(&broker).await["sessions"] == 1).await;
+    waiting.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    waiting.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "");
+    assert_eq!(state(&broker).await["sessions"], 0);
+    let published = socket.publish(json!({"topic": "a"})).await;
+    let fetched = fetch(&broker, json!({})).await;
+    assert_eq!(offsets(fetched["events"].as_array().unwrap()), [published]);
+    assert!(fetched.get("attempts").is_none(), "leased to nobody: {fetched}");
 }
 
 #[tokio::test]
