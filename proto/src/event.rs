@@ -36,7 +36,7 @@ pub const JSON: &str = "application/json";
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The latest moment: 9999-12-30T22:00:00Z, the last that jiff can write.
+    /// The latest moment: 9999-12-30T22:00:00Z, the last that jiff can write. What is later becomes this one.
     pub const MAX: Timestamp = Timestamp(253_402_207_200_000);
 
     /// The moment this many milliseconds after the epoch; later than [`Timestamp::MAX`] becomes that.
@@ -81,13 +81,26 @@ impl FromStr for Timestamp {
 
     fn from_str(text: &str) -> Result<Timestamp, TimeError> {
         let wrong = || TimeError(text.chars().take(64).collect());
-        let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
         if is_offset_a_day(text) {
             return Err(wrong());
         }
-        let ms = u64::try_from(time.as_millisecond()).map_err(|_| wrong())?;
-        Ok(Timestamp::from_millis(ms))
+        match text.parse::<jiff::Timestamp>() {
+            Ok(time) => {
+                let ms = u64::try_from(time.as_millisecond()).map_err(|_| wrong())?;
+                Ok(Timestamp::from_millis(ms))
+            }
+            Err(_) if is_behind_the_last(text) => Ok(Timestamp::MAX),
+            Err(_) => Err(wrong()),
+        }
     }
+}
+
+/// Whether it is one of the last hours of 9999, which jiff reads and does not count: 9999-12-31 stands for "never" in many places.
+fn is_behind_the_last(text: &str) -> bool {
+    let last_day = jiff::civil::date(9999, 12, 30);
+    jiff::fmt::temporal::Pieces::parse(text).is_ok_and(|time| {
+        time.date() >= last_day && time.time().is_some() && time.offset().is_some()
+    })
 }
 
 /// Whether a time that parses is said to be a day or more off UTC, as no clock is (RFC 3339 §5.6: 23 hours at most).
@@ -582,6 +595,16 @@ mod tests {
         }
         assert_eq!(Timestamp::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Timestamp::MAX.to_string(), "9999-12-30T22:00:00.000Z");
+        for late in
+            ["9999-12-30T22:00:00.001Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59.999-08:00"]
+        {
+            assert_eq!(late.parse(), Ok(Timestamp::MAX), "{late}");
+        }
+        for wrong in
+            ["9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z", "10000-01-01T00:00:00Z"]
+        {
+            assert!(wrong.parse::<Timestamp>().is_err(), "{wrong}");
+        }
         assert!("1969-01-01T00:00:00Z".parse::<Timestamp>().is_err());
     }
 }
