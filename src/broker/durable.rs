@@ -29,6 +29,7 @@ use crate::log::Stored;
 
 mod dead;
 mod due;
+mod in_flight;
 mod keys;
 mod order;
 mod ranges;
@@ -152,31 +153,6 @@ impl DurableState {
         self.outstanding.len().saturating_sub(above + self.dead.held_back())
     }
 
-    /// How many of them are with a session.
-    pub fn in_flight(&self) -> usize {
-        self.outstanding.values().filter(|event| event.phase.is_with_session()).count()
-    }
-
-    /// How many of them are with this one.
-    pub fn in_flight_of(&self, owner: Token) -> usize {
-        let is_its = |event: &&Outstanding| event.owner == owner && event.phase.is_with_session();
-        self.outstanding.values().filter(is_its).count()
-    }
-
-    /// How many of them are with none of these, which rise.
-    pub fn in_flight_but(&self, owners: &[Token]) -> usize {
-        let is_others = |event: &&Outstanding| {
-            event.phase.is_with_session() && owners.binary_search(&event.owner).is_err()
-        };
-        self.outstanding.values().filter(is_others).count()
-    }
-
-    /// Whether this event is with another.
-    pub fn is_elsewhere(&self, offset: u64, owner: Token) -> bool {
-        let event = self.outstanding.get(&offset);
-        event.is_some_and(|event| event.phase.is_with_session() && event.owner != owner)
-    }
-
     /// How many deliveries were not the first.
     pub fn redelivered(&self) -> u64 {
         self.redelivered
@@ -193,11 +169,6 @@ impl DurableState {
     /// When the oldest of these that is not acknowledged was first delivered.
     pub fn delivered_ms(&self, offsets: impl std::ops::RangeBounds<u64>) -> Option<u64> {
         self.outstanding.range(offsets).next().and_then(|(_, event)| event.delivered)
-    }
-
-    /// Whether this event is with a session.
-    pub fn is_in_flight(&self, offset: u64) -> bool {
-        self.outstanding.get(&offset).is_some_and(|event| event.phase.is_with_session())
     }
 
     /// Everything up to `cursor` has been looked at; of it these events go out for the first time.

@@ -208,7 +208,7 @@ impl Broker {
         let acks = durable.to_ack_state();
         let held = durable.lock();
         info.cursor = acks.floor;
-        info.in_flight = count(held.state.in_flight());
+        info.in_flight = count(held.state.in_flight_at(clock::monotonic_ms()));
         info.redelivered = held.state.redelivered();
         info.dead = count(held.state.dead().len());
         info.sessions = count(held.sessions());

@@ -146,7 +146,10 @@ impl Broker {
         let in_use = in_use.filter(|durable| durable.spec.number == entry.spec.number);
         // In use it may have looked at more than it has acknowledged.
         let (acks, in_flight) = match &in_use {
-            Some(durable) => (Arc::new(durable.to_ack_state()), durable.lock().state.in_flight()),
+            Some(durable) => {
+                let now = clock::monotonic_ms();
+                (Arc::new(durable.to_ack_state()), durable.lock().state.in_flight_at(now))
+            }
             None => (entry.acks.clone(), 0),
         };
         let (events, oldest) = self.open_events(entry, &acks)?;

@@ -69,7 +69,7 @@ async fn a_lease_that_ends_while_it_is_paused_comes_again_when_it_goes_on() {
     let only = publisher.publish(json!({"topic": "a"})).await;
     assert_eq!(offsets(&socket.take(1).await), [only]);
     done(&broker, "pause", json!({})).await;
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    eventually("the lease is over", async || state(&broker).await["in_flight"] == 0).await;
     let _ = socket.so_far().await;
     done(&broker, "resume", json!({})).await;
     let batch = socket.events().await;
