@@ -910,3 +910,38 @@ fn what_came_for_the_last_time_and_is_unwanted_when_lanes_pass_it_is_no_dead() {
         ],
     );
 }
+
+#[test]
+fn what_waited_for_its_moment_before_it_was_put_away_may_be_found_replaced_when_that_has_come() {
+    agrees_from_disk(
+        SubscribeOptions {
+            mode: Mode::Shared,
+            max_in_flight: 1,
+            backoff_ms: vec![1],
+            conflate_ms: 20,
+            batch_max: 1,
+            idle_expiry_ms: 0,
+            ..exclusive_on(1)
+        },
+        0,
+        &[
+            Op::Redrive { event: None },
+            publish_on(2),
+            Op::Commit,
+            Op::Reset { to: None },
+            change(3, None, 2),
+            Op::Erase { topic: 0 },
+            Op::Publish { topic: 0, key: 2, priority: 0, ttl_ms: None },
+            publish_on(2),
+            Op::Erase { topic: 2 },
+            fetch(1),
+            Op::Nack { slot: 3, events: vec![8], delay_ms: None },
+            publish_on(1),
+            publish_on(0),
+            Op::Publish { topic: 0, key: 2, priority: 0, ttl_ms: None },
+            Op::PutAway,
+            attach(1),
+            unsent(1, 1),
+        ],
+    );
+}

@@ -138,12 +138,14 @@ impl Model {
             ensure!(is_told, "nobody was told that it is gone: {item:?}");
             let is_found = !item.taken || is_all && is_free && has_room;
             let dies = is_last && (item.taken || !item.void || has_lanes);
+            // What is void and waits for its moment may be found to be so when that has come.
+            let is_over = item.void && !item.maybe && item.is_due(now);
             let item =
                 self.items.iter_mut().find(|it| it.offset == item.offset).expect("it is there");
             item.taken = true;
             item.status = match is_found {
                 true if dies => Dying,
-                true if item.void && !item.maybe => Done,
+                true if is_over => Done,
                 _ => item.status,
             };
         }
