@@ -85,7 +85,7 @@ fn name(path: &Path) -> String {
     path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string()
 }
 
-/// The production code of a file: what comes before its inline tests, without comments.
+/// The production part of a file: what comes before its inline tests, comments and all.
 fn production(path: &Path) -> Vec<(usize, String)> {
     let text = fs::read_to_string(path).unwrap();
     if path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests") {
