@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde_json::Value;
 
 use crate::{
     Cursor, Filters, Position, Priority, Timestamp,
+    event::JSON_DEPTH_MAX,
     strict::{given, given_word, object, some_texts, word},
 };
 
@@ -103,8 +105,25 @@ pub struct SubscribeOptions {
 #[serde(deny_unknown_fields)]
 pub struct Presence {
     /// Anything, 1 KiB at most.
-    #[serde(default)]
-    pub data: serde_json::Value,
+    #[serde(default, deserialize_with = "shallow")]
+    pub data: Value,
+}
+
+/// Any value of at most [`JSON_DEPTH_MAX`] levels, in every encoding.
+fn shallow<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    // The decoders have bounded what this recurses into.
+    fn depth(value: &Value) -> usize {
+        match value {
+            Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+            Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+            _ => 0,
+        }
+    }
+    let value = Value::deserialize(deserializer)?;
+    match depth(&value) > JSON_DEPTH_MAX {
+        true => Err(de::Error::custom(format!("is nested deeper than {JSON_DEPTH_MAX} levels"))),
+        false => Ok(value),
+    }
 }
 
 impl SubscribeOptions {

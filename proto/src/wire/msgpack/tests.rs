@@ -4,7 +4,7 @@ use serde_json::json;
 use super::{write::push_serde, *};
 use crate::{
     Code, NewEvent, Offset, Timestamp, Topic,
-    event::JSON,
+    event::{JSON, JSON_DEPTH_MAX},
     message::{Reply, Request, ServerMessage},
     wire::{
         EVENTS_MAX, LEVELS_MAX,
@@ -251,7 +251,11 @@ fn nesting_is_bounded_and_lengths_are_not_believed() {
             &map(&[("filters", &filters), ("presence", &map(&[("data", &data)]))]),
         )])
     };
-    assert!(decode_request(&presence(LEVELS_MAX - 3)).is_ok());
+    assert!(decode_request(&presence(JSON_DEPTH_MAX)).is_ok());
+    assert_eq!(
+        refused(&presence(JSON_DEPTH_MAX + 1)),
+        "subscribe.presence.data: is nested deeper than 32 levels"
+    );
     assert_eq!(refused(&presence(LEVELS_MAX - 2)), "message: is nested deeper than 36 levels");
     for first in 0..=0xff_u8 {
         survives(&MSGPACK, &vec![first; 1 << 16]);
