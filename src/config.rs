@@ -564,7 +564,6 @@ pub fn read_text(path: &std::path::Path) -> Result<String, ConfigError> {
 ///
 /// # Errors
 /// [`ConfigError::File`], also where it is no regular file.
-#[expect(clippy::disallowed_methods, reason = "a file the operator names, not one of the log's")]
 pub fn read_regular(path: &std::path::Path) -> Result<String, ConfigError> {
     let error = |cause| ConfigError::File { path: path.display().to_string(), cause };
     match std::fs::metadata(path).map_err(error)?.is_file() {
