@@ -92,7 +92,7 @@ export interface OutboxOptions {
   maxAgeMs?: number
   /**
    * What happens where there is no room: `reject` refuses the new event as `outbox_full`, `drop-oldest` the oldest that
-   * is not on its way. Default `reject`.
+   * is not on its way. What is more than the whole outbox is refused as `too_large`. Default `reject`.
    */
   overflow?: 'reject' | 'drop-oldest'
 }

@@ -188,10 +188,10 @@ export interface Client<S = AnySchema> {
   /**
    * Publishes an event. Resolved when it is durable at the broker; while there is no connection it waits in the
    * outbox, under an id that makes it safe to send again. Rejected with what the broker refuses, or `outbox_full`,
-   * `outbox_expired`, `aborted`, `closed`.
+   * `outbox_expired`, `too_large` (for the broker, or for the outbox as a whole), `aborted`, `closed`.
    */
   publish<T extends string>(topic: T, data?: DataOf<S, T>, options?: PublishOptions): Promise<Published>
-  /** Publishes up to 4,096 events, all or none; otherwise as `publish`. */
+  /** Publishes up to 4,096 events, and no more than the outbox holds, all or none; otherwise as `publish`. */
   publishBatch(events: readonly PublishRequest[], options?: { signal?: AbortSignal }): Promise<Published[]>
   /**
    * Publishes a question and waits for the first event on its reply topic with the same correlation. Rejected with
@@ -228,8 +228,8 @@ export interface Client<S = AnySchema> {
   /** Takes back an event that waits for its `deliverAt`. `conflict` when it is too late. */
   cancel(event: Acknowledged, options?: CallOptions): Promise<void>
   /**
-   * A call of the broker's HTTP API, with the token: a path such as `/v1/subscriptions/inbox`. Rejected with what a
-   * refusal says; resolved with the answer's JSON, `undefined` where it has no body.
+   * A call of the broker's HTTP API, with the token: a path such as `/v1/subscriptions/inbox`, its `/` first, since it is
+   * put behind the broker's address as it is. Rejected with what a refusal says; resolved with the answer's JSON, `undefined` where it has no body.
    */
   call<T = unknown>(method: string, path: string, body?: unknown, options?: CallOptions): Promise<T>
 }

@@ -102,8 +102,7 @@ export function createOutbox(
       // It was taken back while it was written.
       if (stores && !items.includes(item)) await to.remove([item._entry.id])
     } catch (cause) {
-      remove(item)
-      item._reject(failure('outbox_full', 'the outbox cannot store it', cause))
+      refuse(item, failure('outbox_full', 'the outbox cannot store it', cause))
     }
     pump()
   }
@@ -191,9 +190,12 @@ export function createOutbox(
       const entry: OutboxEntry = { id: first.id, at: Date.now(), bytes: size, batch, events: those }
       if (ids.has(entry.id)) throw failure('conflict', `${entry.id} is there already`)
       while (events + those.length > maxEvents || bytes + size > maxBytes) {
-        const oldest = overflow === 'drop-oldest' && items.find(({ _sent: sent }) => !sent)
-        if (!oldest) throw failure('outbox_full', `at most ${maxEvents} events, ${maxBytes} bytes`)
-        refuse(oldest, failure('outbox_full', 'newer ones came'))
+        // What never has room would drop all others, and be refused nevertheless.
+        const never = those.length > maxEvents || size > maxBytes
+        const error = failure(never ? 'too_large' : 'outbox_full', `at most ${maxEvents} events, ${maxBytes} bytes`)
+        const oldest = !never && overflow === 'drop-oldest' && items.find(({ _sent: sent }) => !sent)
+        if (!oldest) throw error
+        refuse(oldest, error)
       }
       return abortable<Published[]>(signal, (resolve, reject) => {
         const item: Item = { _entry: entry, _stored: !storage, _sent: false, _resolve: resolve, _reject: reject }

@@ -499,6 +499,12 @@ describe('publishes', () => {
     const second = dropping.publish('a', 2)
     second.catch(() => {})
     await expect(first).rejects.toMatchObject({ code: 'outbox_full' })
+    // What is more than it ever holds costs nobody a place.
+    const never = { code: 'too_large', retryable: false }
+    const both = [{ topic: 'a' }, { topic: 'a' }]
+    await expect(dropping.publishBatch(both)).rejects.toMatchObject(never)
+    await expect(dropping.publish('a', 'x'.repeat(5_000_000))).rejects.toMatchObject(never)
+    expect(dropping.status.outboxEvents).toBe(1)
   })
 
   test('one that was taken back is never sent', async () => {
