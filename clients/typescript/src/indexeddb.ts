@@ -23,10 +23,12 @@ interface Row {
 }
 
 const STORE = 'outbox'
+/** How long opening may take. There have been versions of browsers in which it is never answered (WebKit bug 226547). */
+const OPEN_MS = 10_000
 
 /**
  * Keeps the outbox in IndexedDB: `createClient(url, { outbox: { storage: indexedDb() } })`. A storage belongs to one
- * client.
+ * client. Where the browser does not open it, within 10 s, the outbox is in memory, and the client's `error` says so.
  */
 export function indexedDb(options: IndexedDbOptions = {}): OutboxStorage {
   return new IndexedDbOutbox(options.name ?? 'tidings', options.adoptEveryMs ?? 5_000)
@@ -171,8 +173,15 @@ function locks(): LockManager | undefined {
 function openDatabase(name: string, gone: () => void): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(name, 1)
+    let isLate = false
+    const timer = setTimeout(() => {
+      isLate = true
+      reject(new DOMException(`no answer within ${OPEN_MS} ms`, 'TimeoutError'))
+    }, OPEN_MS)
     request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: ['owner', 'seq'] })
     request.onsuccess = () => {
+      clearTimeout(timer)
+      if (isLate) return request.result.close()
       // Another version of the page wants to change it: it is not held up.
       request.result.onversionchange = () => {
         request.result.close()
@@ -181,7 +190,10 @@ function openDatabase(name: string, gone: () => void): Promise<IDBDatabase> {
       request.result.onclose = gone
       resolve(request.result)
     }
-    request.onerror = () => reject(request.error)
+    request.onerror = () => {
+      clearTimeout(timer)
+      reject(request.error)
+    }
   })
 }
 

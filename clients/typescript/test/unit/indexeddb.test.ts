@@ -53,6 +53,23 @@ test('a page that comes back writes under another name where its own was taken o
   await other.close()
 })
 
+test('one that never opens is given up, and closed where it opens later', async () => {
+  vi.useFakeTimers()
+  const close = vi.fn()
+  const request = { result: { close } } as unknown as IDBOpenDBRequest
+  vi.stubGlobal('indexedDB', { open: () => request })
+  try {
+    const opened = indexedDb({ name: 'never' }).open(() => {})
+    const refused = expect(opened).rejects.toMatchObject({ name: 'TimeoutError' })
+    await vi.advanceTimersByTimeAsync(10_000)
+    await refused
+    request.onsuccess?.(new Event('success'))
+    expect(close).toHaveBeenCalledOnce()
+  } finally {
+    vi.useRealTimers()
+  }
+})
+
 test('where there is none the outbox is in memory, which is told once', async () => {
   FakeSocket.made = []
   const none = vi.fn(() => Promise.reject(new DOMException('private', 'InvalidStateError')))
