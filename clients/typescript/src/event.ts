@@ -21,7 +21,10 @@ export interface TidingsEvent<Data = unknown> {
   readonly time: string
   /** How the publisher meant `data` to be read. */
   readonly datacontenttype?: string
-  /** JSON as a value, `text/*` as a string, other bytes as `Uint8Array`; absent where the event has none. */
+  /**
+   * JSON as a value, `text/*` as a string, other bytes as `Uint8Array`; absent where the event has none, or where it is
+   * more than `maxDataBytes` of the subscription.
+   */
   readonly data?: Data
   /** The entity it is about. */
   readonly key?: string
