@@ -230,9 +230,7 @@ export function createClient<S extends object = AnySchema>(url: string, options:
     },
     topics: (filter = '>', { limit, cursor, ...options } = {}) =>
       get(`topics?${queryOf({ filter, limit, cursor })}`, options),
-    async cancel(event, options) {
-      await call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options)
-    },
+    cancel: (event, options) => call('DELETE', `/v1/scheduled/${offsetsOf(event)}`, undefined, options),
     call,
   }
   if (settings.autoConnect) connect()

@@ -9,8 +9,8 @@
 // ```
 // - One try at a time. A wait is cut short by `connect()`, by the network coming back and by a page that is looked at.
 // - Two failures in a row lead one transport down. Only those count behind which the broker can be reached: where it
-//   cannot, the transport is not to blame, nor for what failed before the broker came back. From the lowest it goes on
-//   at the top.
+//   cannot, the transport is not to blame, nor for what failed before the broker came back, nor where a token is refused.
+//   From the lowest it goes on at the top.
 // - While a lower transport is in use the better ones are tried beside it; the first that opens takes its place.
 
 import { failure, type TidingsError } from '../errors.js'
@@ -129,7 +129,7 @@ export function createConnection(
         return take(await open(transports[step] as TransportName, signal))
       } catch (cause) {
         error = errorOf(cause)
-        if (!signal.aborted && !isFinal(error)) await stepDown(0, signal)
+        if (error.retryable && !signal.aborted) await stepDown(0, signal)
         if (signal.aborted) return
       }
     }
@@ -177,7 +177,7 @@ export function createConnection(
     unlink()
     if (lastedMs >= (reconnect.resetAfterMs ?? 60_000)) waits = 0
     if (!mine) return
-    if (!isFinal(error) && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
+    if (error.retryable && error.retryAfterMs == null) await stepDown(lastedMs, mine.signal)
     if (!mine.signal.aborted) await strive(mine, error)
   }
 

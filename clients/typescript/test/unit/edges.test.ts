@@ -286,6 +286,26 @@ describe('others in the way', () => {
     expect(client.status).toMatchObject({ state: 'connected', transport: 'websocket' })
   })
 
+  test('a token that is refused says nothing of the transport', async () => {
+    const client = connect({
+      transports: ['websocket', 'poll'],
+      fetch: async () => Response.json({}),
+      getToken: async () => 'refused',
+      reconnect: { minMs: 1, maxMs: 1 },
+    })
+    for (let tries = 0; tries < 5; tries++) {
+      await settle()
+      FakeSocket.last.onopen?.()
+      await settle()
+      const refused = { code: 'unauthenticated', message: 'it is over', retryable: false }
+      FakeSocket.last.reply('connect', { error: refused })
+      await vi.advanceTimersByTimeAsync(10)
+    }
+    expect(client.status).toMatchObject({ state: 'connecting', transport: undefined })
+    expect(FakeSocket.made.length).toBeGreaterThan(4)
+    await client.close()
+  })
+
   test('who would be listed and is not, since requests stay nowhere, is told', async () => {
     const answered: typeof fetch = async (url, init) => {
       if (`${url}`.endsWith('/v1/capabilities')) return Response.json({})
