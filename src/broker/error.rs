@@ -99,6 +99,14 @@ pub enum SubscribeError {
         /// Which option differs.
         differs: &'static str,
     },
+    /// A fetch by the name of a reader that reads over a socket or a stream by now.
+    #[error(
+        "reader: {reader:?} has gone on over a socket or a stream (lost_reader), which this fetch does not supersede: fetch by another name"
+    )]
+    GoneOn {
+        /// The name.
+        reader: String,
+    },
     /// There is no such durable.
     #[error("there is no durable subscription \"{0}\"")]
     Unknown(String),

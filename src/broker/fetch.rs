@@ -83,7 +83,7 @@ impl Broker {
     /// The same for who says more.
     ///
     /// # Errors
-    /// As [`Broker::fetch`].
+    /// As [`Broker::fetch`], and [`SubscribeError::GoneOn`] when its reader reads over a socket or a stream by now.
     pub async fn fetch_by(&self, name: &str, wanted: &Wanted) -> Result<Fetched, SubscribeError> {
         let Wanted { limit, wait, .. } = *wanted;
         let reader = wanted.reader.as_ref();
@@ -96,7 +96,7 @@ impl Broker {
         let ready = Ready::new();
         let registration = self.interest.register(&durable.spec.options.filters, ready.clone(), 0);
         let snapshot = self.state_of(&durable).await?;
-        let token = durable.attach_reader(registration.entry().clone(), reader);
+        let token = durable.attach_fetch(registration.entry().clone(), reader)?;
         let _fetcher = Fetcher { durable: durable.clone(), token };
         let deadline = tokio::time::Instant::now() + wait;
         let gone = self.pass_trimmed_once(&durable).await?;

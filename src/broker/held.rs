@@ -368,21 +368,6 @@ impl Durable {
         self.tell_graves();
     }
 
-    /// Somebody fetches over HTTP: a socket that held it is superseded, other fetchers are not.
-    pub fn attach_fetch(&self, entry: Arc<Entry>) -> Token {
-        let mut held = self.lock();
-        if held.holder != Holder::Fetch && self.spec.options.mode == Mode::Exclusive {
-            held.state.release();
-            held.holder = Holder::Fetch;
-            held.wake_all();
-        }
-        let token = held.next_token();
-        held.members.add(token, entry, true);
-        drop(held);
-        self.tell_graves();
-        token
-    }
-
     /// Everything up to `passed` has been looked at, and these of it are wanted: gives those that go to this
     /// session, with the number of the delivery.
     pub(super) fn deliver_new(

@@ -41,6 +41,12 @@ impl Members {
         sockets.map(|member| member.token).collect()
     }
 
+    /// Whether this one is here, and does not fetch.
+    pub(super) fn is_socket(&self, token: Token) -> bool {
+        let at = self.0.binary_search_by_key(&token, |member| member.token);
+        at.ok().and_then(|at| self.0.get(at)).is_some_and(|member| !member.is_fetcher)
+    }
+
     /// All of them have something to look at.
     pub(super) fn wake_all(&self) {
         self.0.iter().for_each(|member| member.entry.wake());

@@ -64,7 +64,9 @@ pub(crate) fn of_read(error: &ReadError) -> WireError {
 pub(crate) fn of_subscribe(error: &SubscribeError, log: LogId) -> WireError {
     match error {
         SubscribeError::Invalid { .. } => WireError::invalid(error.to_string()),
-        SubscribeError::Conflict { .. } => WireError::new(Code::Conflict, error.to_string()),
+        SubscribeError::Conflict { .. } | SubscribeError::GoneOn { .. } => {
+            WireError::new(Code::Conflict, error.to_string())
+        }
         SubscribeError::TooMany { .. } | SubscribeError::TooManyMembers { .. } => {
             WireError::new(Code::TooLarge, error.to_string())
         }

@@ -736,6 +736,48 @@ async fn what_a_lost_answer_had_leased_comes_again_at_once_over_a_socket_or_stre
 }
 
 #[tokio::test]
+async fn a_fetch_that_its_reader_has_left_behind_supersedes_nothing() {
+    for (mode, door) in
+        ["exclusive", "shared"].into_iter().flat_map(|mode| [(mode, "socket"), (mode, "stream")])
+    {
+        let (broker, mut publisher) = broker_with(2).await;
+        let options = json!({"filters": ["a"], "start": "first", "mode": mode});
+        assert_eq!(put(&broker, options).await.status, 201);
+        fetch(&broker, json!({"limit": 2, "reader": "one"})).await;
+        let late = async || {
+            let body = json!({"limit": 9, "reader": "one", "lost": true});
+            http::post_json(&broker.public, "/v1/subscriptions/d/fetch", &body).await
+        };
+        let refused = if door == "stream" {
+            let path = "/v1/subscriptions/d/events?lost_reader=one";
+            let mut stream = Sse::open(&broker.public, path, &[]).await;
+            for offset in [1, 2] {
+                assert_eq!(stream.event().await.unwrap().json()["offset"], offset);
+            }
+            let refused = late().await;
+            let next = publisher.publish(json!({"topic": "a"})).await;
+            assert_eq!(stream.event().await.unwrap().json()["offset"], next, "{mode}");
+            refused
+        } else {
+            let (mut socket, _) =
+                attach(&broker, json!({"mode": mode, "lost_reader": "one"})).await;
+            assert_eq!(offsets(&socket.take(2).await), [1, 2]);
+            let refused = late().await;
+            let next = publisher.publish(json!({"topic": "a"})).await;
+            assert_eq!(offsets(&socket.take(1).await), [next], "{mode}");
+            refused
+        };
+        assert_eq!(refused.status, 409, "{mode} over a {door}: {}", refused.text());
+        assert_eq!(refused.json()["code"], "conflict");
+        assert!(refused.text().contains("fetch by another name"), "{}", refused.text());
+        // Once that one is gone it may fetch again.
+        eventually("it has gone", async || state(&broker).await["sessions"] == 0).await;
+        let fetched = fetch(&broker, json!({"limit": 9, "reader": "one", "lost": true})).await;
+        assert_eq!(fetched["events"].as_array().unwrap().len(), 3, "{mode} {door}");
+    }
+}
+
+#[tokio::test]
 async fn who_has_lost_an_answer_says_its_name_and_the_durable() {
     let (broker, mut socket) = broker_with(0).await;
     let durable = json!({"filters": ["a"], "durable": "d", "lost_reader": "x".repeat(65)});

@@ -3,8 +3,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Durable, Held, Token};
-use crate::broker::interest::Entry;
+use tidings_proto::Mode;
+
+use super::{Durable, Held, Holder, Token};
+use crate::broker::{error::SubscribeError, interest::Entry};
 
 /// The most bytes the name of one may have.
 const NAME_BYTES_MAX: usize = 64;
@@ -60,16 +62,41 @@ impl Held {
         // That fetch may wait still, and ends then.
         self.wake_all();
     }
+
+    /// Whether who fetched by this name now reads over a socket or a stream.
+    fn has_gone_on(&self, name: &str) -> bool {
+        self.readers.last_of(name).is_some_and(|token| self.members.is_socket(token))
+    }
 }
 
 impl Durable {
-    /// A fetch by this reader begins.
-    pub fn attach_reader(&self, entry: Arc<Entry>, reader: Option<&FetchReader>) -> Token {
-        let token = self.attach_fetch(entry);
-        let Some(reader) = reader else { return token };
-        self.lock().reads_by(token, &reader.name, reader.lost);
+    /// Somebody fetches over HTTP, maybe by this name: a socket that held it is superseded, other fetchers are not.
+    ///
+    /// # Errors
+    /// [`SubscribeError::GoneOn`] where this reader has gone on over a socket or a stream, which still reads: then the
+    /// request was on its way meanwhile, and nobody waits for its answer.
+    pub fn attach_fetch(
+        &self,
+        entry: Arc<Entry>,
+        reader: Option<&FetchReader>,
+    ) -> Result<Token, SubscribeError> {
+        let mut held = self.lock();
+        if let Some(reader) = reader.filter(|reader| held.has_gone_on(&reader.name)) {
+            return Err(SubscribeError::GoneOn { reader: reader.name.clone() });
+        }
+        if held.holder != Holder::Fetch && self.spec.options.mode == Mode::Exclusive {
+            held.state.release();
+            held.holder = Holder::Fetch;
+            held.wake_all();
+        }
+        let token = held.next_token();
+        held.members.add(token, entry, true);
+        if let Some(reader) = reader {
+            held.reads_by(token, &reader.name, reader.lost);
+        }
+        drop(held);
         self.tell_graves();
-        token
+        Ok(token)
     }
 
     /// Whether its reader has begun another fetch since: then what this one has leased is given back, since nobody waits for

@@ -6,6 +6,7 @@ import { isOffset, isWords, unreadable } from './check.js'
 import type { HttpLink, ReadWords } from './http-link.js'
 import type { Feed, Sink } from './link.js'
 import { type SseEvent, sseParser } from './sse.js'
+import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost, refusal } from './verdict.js'
 import { onAbort, sleep, within } from './wait.js'
 import { queryOf } from './words.js'
@@ -63,20 +64,21 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
     if (!subscribed) begin(from)
     const limit = Math.min(sink._room(), LIMIT)
     if (!limit) return sleep(ROOM_MS, signal)
+    sink._reader ??= uuidv7()
     const reader = sink._reader
     const poll = async (wait: number): Promise<ReadWords> => {
       const waits = after || !caughtUp ? 0 : wait
-      const { lost } = reader
-      const body = { limit, after, wait: waits, ...reader }
+      const before = sink._answerLost
+      const body = { limit, after, wait: waits, reader, lost: !!before }
       // Until there is an answer: whatever feed is next may begin before this one hears that it is over.
-      reader.lost = true
+      sink._answerLost = { lost_reader: reader }
       const answer = await call<ReadWords>('POST', `${path}/fetch`, body, waits).catch((error) => {
         // A refusal is an answer: nothing was leased.
-        reader.lost = signal.aborted || isOfLink(error) || lost
+        if (!signal.aborted && !isOfLink(error)) sink._answerLost = before
         throw error
       })
       // Nobody takes what came too late.
-      if (!signal.aborted) reader.lost = false
+      if (!signal.aborted) sink._answerLost = undefined
       return answer
     }
     const answer = await link._turn(poll)
@@ -196,7 +198,7 @@ export function openFeed(link: HttpLink, sink: Sink, streams: boolean, ended: ()
       }
       while (!signal.aborted) {
         const { batch_max, ...words } = sink._request()
-        const query = queryOf(durable ? { presence: words.presence, ...sink._answerLost() } : words)
+        const query = queryOf(durable ? { presence: words.presence, ...sink._answerLost } : words)
         await (streams ? stream(`${path}/events?${query}`) : durable ? fetchOpen(from) : poll())
       }
     } catch (cause) {

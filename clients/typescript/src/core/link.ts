@@ -9,12 +9,12 @@ import type { Batch } from './track.js'
 
 /** Takes what comes for one subscription. Called in the order of the stream. */
 export interface Sink {
-  /** Who fetches, by a name of its own, and whether the answer to its last fetch did not come. */
-  readonly _reader: { readonly reader: string; lost: boolean }
+  /** Who fetches, by a name of its own. */
+  _reader: string | undefined
+  /** What a feed that is no poll says beside its subscribe where the answer to the last fetch did not come. */
+  _answerLost: { readonly lost_reader: string } | undefined
   /** The subscribe to send now. */
   _request(): Words
-  /** What a feed that is no poll says beside it where the answer to the last fetch did not come. */
-  _answerLost(): Words | false
   /** How many more events there is room for. */
   _room(): number
   _subscribed(cursor: number, log: string | undefined): void

@@ -155,7 +155,7 @@ export async function openSocket(url: string, core: Core, hooks: LinkHooks, sign
       let number: number | undefined
       let closed = false
       // It has no time of its own: a state of many keys takes long, and pings find a connection that is dead.
-      const answered = ask({ subscribe: { ...sink._request(), ...sink._answerLost() } }, Infinity, (words) => {
+      const answered = ask({ subscribe: { ...sink._request(), ...sink._answerLost } }, Infinity, (words) => {
         // At once, and not a microtask later: what follows in the stream may be for it.
         number = words.subscription as number
         if (closed) return

@@ -22,7 +22,6 @@ import type { Core } from './core.js'
 import { createEmitter } from './emitter.js'
 import type { Feed, Link, Sink } from './link.js'
 import { createTrack } from './track.js'
-import { uuidv7 } from './uuid.js'
 import { ended } from './verdict.js'
 import { abortable, alarm, isPromise, onAbort } from './wait.js'
 import { subscribeWords, toEvent, wordsOf } from './words.js'
@@ -220,11 +219,10 @@ export function createSubscription(
 
   // ---- What the connection calls.
 
-  const reader = { reader: uuidv7(), lost: false }
   const sink: Sink = {
-    _reader: reader,
+    _reader: undefined,
     _request: track._request,
-    _answerLost: () => reader.lost && { lost_reader: reader.reader },
+    _answerLost: undefined,
     _room: buffer._room,
     _subscribed(cursor, log) {
       const before = track._log()
@@ -237,6 +235,8 @@ export function createSubscription(
       if (durable || shown.log === undefined) move(cursor, known)
       subscribedOnce = true
       live = true
+      // Not by polls. A fetch that is still on its way has been left behind: what fetches next has another name.
+      if (log) sink._reader = sink._answerLost = undefined
       acks._attach(feed)
       sync()
       emitter._emit('subscribed', cursor)

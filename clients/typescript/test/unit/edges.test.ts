@@ -347,6 +347,38 @@ describe('others in the way', () => {
     await subscription.unsubscribe()
   })
 
+  test('a reader that has gone on over a socket fetches by another name afterwards', async () => {
+    const asked: { reader: string; lost: boolean }[] = []
+    const answered: typeof fetch = async (url, init) => {
+      if (`${url}`.endsWith('/capabilities')) return Response.json({})
+      if (!`${url}`.endsWith('/fetch')) return Response.json({ cursor: 0 })
+      asked.push(JSON.parse(`${init?.body}`))
+      return new Promise((_, reject) => init?.signal?.addEventListener('abort', () => reject(init.signal?.reason)))
+    }
+    const reconnect = { minMs: 1, maxMs: 1 }
+    const client = connect({ transports: ['websocket', 'poll'], fetch: answered, reconnect, upgradeEveryMs: 100 })
+    client.subscribe('a', { durable: 'd' }, () => {})
+    const stepDown = async (fetches: number): Promise<void> => {
+      while (asked.length < fetches) {
+        FakeSocket.last.drop()
+        await vi.advanceTimersByTimeAsync(5)
+      }
+      await vi.advanceTimersByTimeAsync(200)
+    }
+    await settle()
+    await stepDown(1)
+    FakeSocket.last.accept()
+    await settle()
+    // The fetch is on its way still, and may come to the broker behind this.
+    expect(FakeSocket.last.asked('subscribe')).toMatchObject({ lost_reader: asked[0]?.reader })
+    FakeSocket.last.reply('subscribe', { subscribed: { subscription: 1, cursor: 0 } })
+    await settle()
+    await stepDown(2)
+    expect(asked.map(({ lost }) => lost)).toEqual([false, false])
+    expect(asked[1]?.reader).not.toBe(asked[0]?.reader)
+    await client.close()
+  })
+
   test('what the broker itself refuses at the beginning ends it', async () => {
     const refused = { code: 'permission_denied', detail: 'not you', retryable: false }
     const client = connect({ transports: ['poll'], fetch: async () => Response.json(refused, { status: 403 }) })
