@@ -2,7 +2,16 @@
 
 import { useInsertionEffect, useRef, useState } from 'react'
 import type { TidingsError } from '../errors.js'
-import type { Client, EventHandler, Gap, SubscribeOptions, Subscription, SubscriptionState } from '../types.js'
+import type {
+  Client,
+  DurableOptions,
+  EphemeralOptions,
+  EventHandler,
+  Gap,
+  SubscribeOptions,
+  Subscription,
+  SubscriptionState,
+} from '../types.js'
 import { Listeners, type Source, useShared } from './shared.js'
 
 /** How a subscription stands. */
@@ -83,7 +92,7 @@ let components = 0
  */
 export function useSubscription<Data = unknown>(
   filter: string | readonly string[] | null,
-  options: Omit<SubscribeOptions, 'signal'> = {},
+  options: Omit<EphemeralOptions, 'signal'> | Omit<DurableOptions, 'signal'> = {},
   handler?: EventHandler<Data>,
 ): SubscriptionView {
   // Its handler is its own, so the subscription is not shared with other components.

@@ -109,6 +109,26 @@ describe('useSubscription', () => {
     expect(client.opened).toHaveLength(1)
   })
 
+  it('takes what `subscribe` takes, of events that are kept and of durables', async () => {
+    const Both = () => {
+      useSubscription('tasks.*', { after: 'first', key: 'tasks' })
+      useSubscription('tasks.*', { durable: 'inbox', start: 'first', ack: 'manual' }, (event, subscription) => {
+        subscription.ack(event)
+      })
+      // @ts-expect-error: a durable knows its place itself.
+      useSubscription(null, { durable: 'inbox', after: 'first' })
+      // @ts-expect-error: it ends with the component.
+      useSubscription(null, { signal: new AbortController().signal })
+      return null
+    }
+    const { client } = show(<Both />)
+    await act(frame)
+    expect(client.opened.map(({ options }) => options)).toEqual([
+      { after: 'first', key: 'tasks' },
+      { durable: 'inbox', start: 'first', ack: 'manual' },
+    ])
+  })
+
   it('tells state, gap and error', async () => {
     const { client } = show(<Reader />)
     const subscription = client.opened[0]
