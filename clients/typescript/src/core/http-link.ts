@@ -1,8 +1,9 @@
 // A connection over plain HTTP: events by server-sent events or by long poll, all else by requests.
 //
 // - There is no session: it is there while requests are answered. The broker is asked every ping interval.
-// - A browser has six connections to a host over HTTP/1.1: three streams at most, further subscriptions are polled, and
-//   two polls at a time beside streams, four without.
+// - A browser has six connections to a host over HTTP/1.1: three streams at most, or five where one is to be listed,
+//   which takes a stream. Further subscriptions are polled: four polls at a time, two beside streams, and beside more
+//   than three streams a short one, so that a connection is free for all else, or soon.
 
 import { failure, type TidingsError } from '../errors.js'
 import { toJsonEvent } from '../json.js'
@@ -16,8 +17,6 @@ import { type Link, type LinkHooks, pingIntervalMs, publishedOf } from './link.j
 import { uuidv7 } from './uuid.js'
 import { errorOf, isOfLink, lost } from './verdict.js'
 import { queryOf } from './words.js'
-
-const STREAMS_MAX = 3
 
 /** What feeds need of their link. */
 export interface HttpLink extends Core, LinkHooks {
@@ -88,7 +87,7 @@ export async function openHttp(
       session = { ...session, log }
     },
     async _turn(poll) {
-      const max = streams > 0 ? 2 : 4
+      const max = streams > 3 ? 1 : streams ? 2 : 4
       while (polls >= max && !signal.aborted) await new Promise<void>((resolve) => waiting.push(resolve))
       polls++
       try {
@@ -105,9 +104,8 @@ export async function openHttp(
   if (transport === 'sse' && filters) {
     try {
       const pieces = http._stream(`/v1/events?${queryOf({ filters })}`, opening)
-      const { done } = await pieces.next()
+      if ((await pieces.next()).done) throw lost('the stream ended')
       void pieces.return(0)
-      if (done) throw lost('the stream ended')
     } catch (cause) {
       const error = errorOf(opening.reason ?? cause)
       // What the broker refuses has reached it: that is the subscription's business, and not the transport's.
@@ -123,12 +121,14 @@ export async function openHttp(
     },
     _window: 1,
     _subscribe(sink) {
-      const stream = transport === 'sse' && streams < STREAMS_MAX
+      const { presence } = sink._request()
+      const stream = transport === 'sse' && streams < (presence ? 5 : 3)
       // A request stays nowhere, so that the broker has nobody to list.
-      if (!stream && sink._request().presence) core._failed(failure('unavailable', 'not listed by polls'))
-      if (stream) streams++
+      if (!stream && presence) core._failed(failure('unavailable', 'not listed by polls'))
+      const one = Number(stream)
+      streams += one
       return openFeed(inner, sink, stream, () => {
-        if (stream) streams--
+        streams -= one
       })
     },
     async _publish({ batch, events }) {

@@ -17,7 +17,7 @@ const silent: readonly Typist[] = []
 
 /**
  * Who is listed on `topic`. With `data` (1 KiB of JSON; `{}` will do) this client is listed there, too, as long as the
- * component is mounted; that takes a socket. `topic` `null` gives nobody.
+ * component is mounted; that takes a socket or a stream. `topic` `null` gives nobody.
  */
 export function usePresence<Data = unknown>(topic: string | null, data?: unknown): MembersSnapshot<Data> {
   const [snapshot] = useShared<MembersSnapshot<Data>, Watched<MembersSnapshot<Data>>>(

@@ -269,8 +269,8 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     await Promise.all([ours, theirs].map((watched) => watched.close()))
   })
 
-  // One is listed as long as one has a socket.
-  test.runIf(transport === 'websocket')('who is there is listed, over a lost connection too', async () => {
+  // One is listed as long as one has a socket or a stream.
+  test.runIf(transport !== 'poll')('who is there is listed, over a lost connection too', async () => {
     const topic = here.fresh()
     const looking = members<{ name: string }>(here.connect(), topic)
     const there = members(here.connect(), topic, { join: { data: { name: 'Bob' } } })

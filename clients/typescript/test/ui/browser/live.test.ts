@@ -126,6 +126,8 @@ it('the parts go on over every transport, and say which', async () => {
   }
   await over('sse')
   await ann.page.getByText('event stream').waitFor()
+  // Which takes a stream, of which there are few, whatever else the page follows.
+  await bob.page.getByRole('list', { name: 'People' }).getByText('Ann').waitFor()
   await say(ann.page, 'from the stream')
   await say(bob.page, 'to the stream')
 

@@ -34,11 +34,11 @@ function Everything() {
       <ConnectionStatus />
       <OutboxBadge afterMs={50} />
       <NotificationCenter name="team" />
-      <PresenceList topic="rooms.1" data={{ name }} />
       <OperationProgress operation="import" />
       <ChatThread topic="chat.1" name={name} />
       <Terminal id="t1" />
       <Toaster filter="toasts.1" lostAfterMs={50} />
+      <PresenceList topic="rooms.1" data={{ name }} />
     </>
   )
 }
