@@ -25,8 +25,8 @@ export interface TerminalProps extends Omit<PartProps, 'id'> {
 }
 
 /**
- * What a terminal shows, drawn by @xterm/xterm. Until that is loaded, and where it cannot be, the lines are shown as
- * plain text. Give it a height by CSS.
+ * What a terminal shows, drawn by @xterm/xterm, whose stylesheet the page loads: `import '@xterm/xterm/css/xterm.css'`.
+ * Until that is loaded, and where it cannot be, the lines are shown as plain text. Give it a height by CSS; 20rem else.
  */
 export function Terminal(props: TerminalProps): ReactElement {
   const { id, options, onInput, nonce, screenReader = true } = props

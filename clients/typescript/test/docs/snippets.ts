@@ -103,7 +103,7 @@ export function scriptsOf(page: Page, url: string): Snippet[] {
 function placed(code: string, folder: string): string {
   const up = '../'.repeat(folder.split('/').filter(Boolean).length)
   return code
-    .replace(/^import 'tidings\/ui\.css'$/gm, '')
+    .replace(/^import '.*\.css'$/gm, '')
     .replace(/from '(tidings(?:\/[a-z-]+)?)'/g, (whole, name: string) => {
       const entry = ENTRIES[name]
       return entry ? `from '${up}${entry.source.replace(/\.tsx?$/, '.js')}'` : whole
