@@ -1,5 +1,7 @@
 // `tidings/react`: the client in React components. Nothing here runs while rendering but reading.
 
+'use client'
+
 export type { AgentsView } from './agents.js'
 export { useAgents } from './agents.js'
 export type { ChatView } from './chat.js'

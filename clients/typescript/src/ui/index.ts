@@ -1,6 +1,8 @@
 // `tidings/ui`: parts for pages, made of the hooks. Their looks are in `tidings/ui.css`, which is optional: without it
 // they are plain HTML with `data-state`, `data-priority`, `data-level` and `data-transport` to style by.
 
+'use client'
+
 export type { AgentListProps } from './agents.js'
 export { AgentList } from './agents.js'
 export type { NotificationCenterProps } from './center.js'

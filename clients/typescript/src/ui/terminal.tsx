@@ -1,6 +1,8 @@
 // `tidings/terminal`: a terminal on a page. An entry of its own, so that only who shows terminals needs @xterm/xterm,
 // which is loaded when the first one is shown. Its stylesheet, `@xterm/xterm/css/xterm.css`, is the page's to load.
 
+'use client'
+
 import { type ReactElement, useEffect, useRef, useState } from 'react'
 import { useTerminal } from '../react/index.js'
 import { useLabels } from './labels.js'

@@ -21,3 +21,9 @@ test('what else an error carries can be named', () => {
   const details: ErrorDetails = { retryAfterMs: 50, cause: new Error('full') }
   expect(new TidingsError('unavailable', 'later', details)).toMatchObject({ ...details, retryable: true })
 })
+
+// A server component that imports them gets a reference to what runs in the browser.
+test.each(['react/index.ts', 'ui/index.ts', 'ui/terminal.tsx'])('%s says that it is of the client', (path) => {
+  const code = readFileSync(new URL(`../../src/${path}`, import.meta.url), 'utf8')
+  expect(code.replace(/^(\/\/.*)?\n/gm, '')).toMatch(/^'use client'\n/)
+})
