@@ -26,7 +26,7 @@ export default [
   entry('msgpack', 'msgpack', '6.5 kB'),
   entry('protobuf', 'protobuf', '9 kB'),
   entry('indexeddb', 'indexeddb', '2.5 kB'),
-  entry('helpers, all of them', 'helpers/index', '15 kB'),
+  entry('helpers, all of them', 'helpers/index', '16 kB'),
   entry('react', 'react/index', '3 kB', { ignore: [...peers, '../helpers/index.js'] }),
   entry('ui', 'ui/index', '8 kB', { ignore: [...peers, '../react/index.js', '../helpers/index.js'] }),
   entry('terminal', 'ui/terminal', '3 kB', { ignore: [...peers, '../react/index.js', '../helpers/index.js'] }),

@@ -5,6 +5,7 @@
 // - Where there are no Web Locks, all that is found is taken: two tabs may send the same, and the broker appends it once.
 // - What is added in the same turn is written in one transaction.
 
+import { uuidv7 } from './core/uuid.js'
 import type { OutboxEntry, OutboxStorage } from './options.js'
 
 /** Options of `indexedDb`. */
@@ -37,7 +38,7 @@ export function indexedDb(options: IndexedDbOptions = {}): OutboxStorage {
 class IndexedDbOutbox implements OutboxStorage {
   readonly #name: string
   readonly #everyMs: number
-  #owner = crypto.randomUUID()
+  #owner = uuidv7()
   readonly #keys = new Map<string, [owner: string, seq: number]>()
   /** Absent when the browser, or another version of the page, has closed it: it is opened again where it is needed. */
   #db: Promise<IDBDatabase> | undefined
@@ -58,7 +59,7 @@ class IndexedDbOutbox implements OutboxStorage {
     if (!(await this.#hold(this.#owner))) {
       // Another tab has taken over what stood under this name while the page was away.
       this.#adopted.delete(this.#owner)
-      this.#owner = crypto.randomUUID()
+      this.#owner = uuidv7()
       this.#adopted.add(this.#owner)
       await this.#hold(this.#owner)
     }

@@ -12,10 +12,16 @@ type Run = ReturnType<AbstractAgent['run']>
 /** A run that is followed here. */
 interface Followed {
   id: string
+  /** Whether the agent has been asked to do it: before that there is nothing to stop. */
+  asked: boolean
+  /** Whether it has ended here. */
+  over: boolean
   /** Ends it here. */
   abort: () => void
   timer?: ReturnType<typeof setTimeout>
 }
+
+type Subscribe = (after: 'now' | SavedCursor) => Subscription
 
 /** Options of `TidingsAgent`. */
 export interface TidingsAgentConfig<S = AnySchema> extends AgentConfig {
@@ -37,6 +43,8 @@ export interface TidingsAgentConfig<S = AnySchema> extends AgentConfig {
 export class TidingsAgent extends AbstractAgent {
   #config: { client: Client; agent: string; runs: RunStore; abortMs: number }
   #run: Followed | undefined
+  /** Whether the run that is about to begin was aborted. */
+  #early = false
 
   /** An agent that speaks through `client`; `agentId` is the name of the agent unless the config says another. */
   constructor({ client, agent, runs = memoryRuns(), abortMs = 5_000, ...config }: TidingsAgentConfig<never>) {
@@ -46,46 +54,79 @@ export class TidingsAgent extends AbstractAgent {
 
   /** Asks for a run and gives its events. For the class above it: a program calls `runAgent`. */
   run(input: RunAgentInput): Run {
-    return this.#follow(input.runId, async (subscribe) => {
-      // The place before the first event is known before the run is asked for.
-      const subscription = subscribe('now')
-      await subscription.ready()
-      const { log, cursor } = subscription.saved ?? { log: '', cursor: 0 }
-      const { runId, messages, state } = input
-      const run: StoredRun = { runId, log, cursor, messageIds: messages.map(({ id }) => id), state }
-      this.#config.runs.set(input.threadId, { ...run, unsent: input })
-      await this.#ask(input)
-      this.#config.runs.set(input.threadId, run)
+    return this.#follow(input.runId, (subscribe, followed) => this.#begin(input, subscribe, followed))
+  }
+
+  async #begin(input: RunAgentInput, subscribe: Subscribe, followed: Followed): Promise<void> {
+    const { runs } = this.#config
+    const { runId, threadId, messages, state } = input
+    const run: StoredRun = { runId, log: '', cursor: 0, messageIds: messages.map(({ id }) => id), state }
+    // A page that is loaded anew before there is a connection begins it once more.
+    runs.set(threadId, { ...run, unsent: input })
+    // The place before the first event is known before the run is asked for.
+    const subscription = subscribe('now')
+    await subscription.ready().catch((error: unknown) => {
+      if (!followed.over) throw error
     })
+    if (followed.over) return runs.set(threadId, run)
+    const sent = { ...run, ...subscription.saved }
+    runs.set(threadId, { ...sent, unsent: input })
+    followed.asked = true
+    await this.#ask(input)
+    runs.set(threadId, sent)
   }
 
   protected override connect(input: RunAgentInput): Run {
     const run = this.#config.runs.get(input.threadId)
-    if (run === undefined) return new Observable((observer) => observer.complete()) as unknown as Run
-    return this.#follow(run.runId, async (subscribe) => {
+    // One that was aborted before it was asked for has no place.
+    if (run === undefined || (run.log === '' && run.unsent === undefined))
+      return new Observable((observer) => observer.complete()) as unknown as Run
+    return this.#follow(run.runId, async (subscribe, followed) => {
+      const { unsent, ...sent } = run
+      if (unsent !== undefined && run.log === '') return this.#begin(unsent, subscribe, followed)
       subscribe({ log: run.log, cursor: run.cursor })
-      if (run.unsent === undefined) return
-      await this.#ask(run.unsent)
-      const { unsent: _, ...sent } = run
+      followed.asked = true
+      if (unsent === undefined) return
+      await this.#ask(unsent)
       this.#config.runs.set(input.threadId, sent)
     })
   }
 
+  override runAgent(...args: Parameters<AbstractAgent['runAgent']>): ReturnType<AbstractAgent['runAgent']> {
+    this.#early = false
+    return super.runAgent(...args)
+  }
+
   /** Finds the last run of the thread again and follows it; nothing comes where there was none. */
-  override connectAgent(...args: Parameters<AbstractAgent['connectAgent']>): ReturnType<AbstractAgent['connectAgent']> {
+  override async connectAgent(
+    ...args: Parameters<AbstractAgent['connectAgent']>
+  ): ReturnType<AbstractAgent['connectAgent']> {
     const run = this.#config.runs.get(this.threadId)
+    const { messages, state } = this
+    this.#early = false
     if (run !== undefined) {
       const before = new Set(run.messageIds)
-      this.messages = this.messages.filter(({ id }) => before.has(id))
+      this.messages = messages.filter(({ id }) => before.has(id))
       this.state = run.state as typeof this.state
     }
-    return super.connectAgent(...args)
+    try {
+      return await super.connectAgent(...args)
+    } catch (error) {
+      // Nothing takes the place of what the program has kept.
+      if (error instanceof TidingsError && error.code === 'offset_gone') Object.assign(this, { messages, state })
+      throw error
+    }
   }
 
   /** Asks the agent to stop. Where it does not say that it has, the run is over here after `abortMs`. */
   override abortRun(): void {
     const run = this.#run
-    if (run === undefined) return
+    // It is said to run before it is asked for its events.
+    if (run === undefined) {
+      this.#early = this.isRunning
+      return
+    }
+    if (!run.asked) return run.abort()
     const control = `operations.${run.id}.control`
     // The agent may be beyond hearing: the run ends here all the same.
     this.#config.client.publish(control, {}, { type: 'operation.cancel' }).catch(() => undefined)
@@ -109,7 +150,7 @@ export class TidingsAgent extends AbstractAgent {
     })
   }
 
-  #follow(runId: string, begin: (subscribe: (after: 'now' | SavedCursor) => Subscription) => Promise<void>): Run {
+  #follow(runId: string, begin: (subscribe: Subscribe, followed: Followed) => Promise<void>): Run {
     return new Observable<BaseEvent>((observer) => {
       let subscription: Subscription | undefined
       const end = (error?: unknown) => (error === undefined ? observer.complete() : observer.error(error))
@@ -131,10 +172,12 @@ export class TidingsAgent extends AbstractAgent {
         subscription = made
         return made
       }
-      const run: Followed = { id: runId, abort }
+      const run: Followed = { id: runId, asked: false, over: false, abort }
       this.#run = run
-      begin(subscribe).catch(end)
+      if (this.#early) abort()
+      else begin(subscribe, run).catch(end)
       return () => {
+        run.over = true
         clearTimeout(run.timer)
         if (this.#run === run) this.#run = undefined
         void subscription?.unsubscribe()

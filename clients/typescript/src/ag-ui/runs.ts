@@ -6,7 +6,7 @@ import type { RunAgentInput } from '@ag-ui/client'
 export interface StoredRun {
   /** The run: its events are on `runs.<runId>`. */
   readonly runId: string
-  /** The log that `cursor` belongs to. */
+  /** The log that `cursor` belongs to; empty until its place is known. */
   readonly log: string
   /** The place before its first event. */
   readonly cursor: number

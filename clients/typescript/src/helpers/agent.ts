@@ -2,6 +2,7 @@
 //
 // - Commands wait in the durable `agent-<id>`, whatever happens to the agent; the one it died with comes again.
 // - That queue has one place, which the running command has. So interrupts are also heard beside it, at once.
+// - An interrupt of what waits is looked for when its turn comes: whoever was this agent then may be gone since.
 
 import { TidingsError } from '../errors.js'
 import type { AnySchema, Client, DurableOptions, Subscription, TidingsEvent } from '../types.js'
@@ -192,13 +193,15 @@ class Worker implements Agent {
     now.abort.abort(interrupted(text(reason)))
   }
 
-  /** Whether somebody has interrupted it while this agent was dead, or all before it began. */
+  /** Whether somebody has interrupted it while it waited: by its id, or with all; or as what ran, when the agent died. */
   async #wasInterrupted(event: TidingsEvent): Promise<boolean> {
     if (event.offset < this.#cleared) return true
-    if (event.attempts < 2) return false
     try {
       const { events } = await this.#client.read(event.topic, { after: event.offset, types: [INTERRUPT], limit: 1_000 })
-      return events.some(({ data }) => [undefined, event.id].includes(text(fields(data).command)))
+      return events.some(({ data }) => {
+        const { command, all } = fields(data)
+        return text(command) === event.id || all === true || (command === undefined && event.attempts > 1)
+      })
     } catch (error) {
       this.#failed(error)
       return false

@@ -3,7 +3,7 @@
 import { TidingsError } from '../errors.js'
 import type { Client, SubscribeOptions, Subscription } from '../types.js'
 import { type AssembledMessage, Assembly, type AssemblyBounds, CHUNK } from './assembly.js'
-import { type AnyClient, anyClient } from './data.js'
+import { type AnyClient, anyClient, failure } from './data.js'
 import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
 
 export type { AssembledMessage, AssemblyBounds } from './assembly.js'
@@ -49,14 +49,31 @@ export function assemble<S>(subscription: Subscription, options: AssembleOptions
     const message = assembly.get(correlation)
     if (client === undefined || !message?.missing || message.error !== undefined || recovering.has(correlation)) return
     recovering.add(correlation)
-    recoveries = recoveries
-      .then(() => recover(client, assembly, message, options.recoverMax ?? 10_000, life))
-      .catch(() => undefined)
-      .then(() => {
-        recovering.delete(correlation)
-        if (!life.closed) store.changed()
-      })
+    const read = async (): Promise<void> => {
+      for (let waitMs = 500; !life.closed; waitMs = Math.min(2 * waitMs, 30_000)) {
+        try {
+          return await recover(client, assembly, message, options.recoverMax ?? 10_000, life)
+        } catch (cause) {
+          const error = failure(cause)
+          if (!error.retryable) return void assembly.giveUp(error, [correlation])
+          await new Promise<void>((resolve) => {
+            const timer = setTimeout(resolve, error.retryAfterMs ?? waitMs)
+            wake = () => {
+              clearTimeout(timer)
+              resolve()
+            }
+          })
+        }
+      }
+    }
+    recoveries = recoveries.then(read).then(() => {
+      recovering.delete(correlation)
+      if (!life.closed) store.changed()
+    })
   }
+  /** Ends a wait for the next try to read. */
+  let wake = () => {}
+  life.add(() => wake())
   life.add(
     subscription.on('gap', (gap) => {
       if (gap.reason === 'log_changed') assembly.clear()

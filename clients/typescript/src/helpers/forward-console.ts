@@ -67,6 +67,9 @@ export function forwardConsole<S = AnySchema>(
   return { close: life.close }
 }
 
+/** The most characters of one batch. */
+const BATCH_CHARS = 100_000
+
 class Forwarder {
   readonly #client: AnyClient
   readonly #topic: string
@@ -180,7 +183,13 @@ class Forwarder {
 
   async #send(): Promise<void> {
     if (this.#client.state !== 'connected' || this.#waiting.length === 0) return
-    const entries = this.#waiting.splice(0)
+    // As many as one message takes, however they are written; the others come behind.
+    let chars = 0
+    const more = this.#waiting.findIndex(({ message, stack = '' }, at) => {
+      chars += message.length + stack.length + 200
+      return at > 0 && chars > BATCH_CHARS
+    })
+    const entries = this.#waiting.splice(0, more < 0 ? Infinity : more)
     const first = entries[0]
     if (first !== undefined && this.#leftOut > 0) entries[0] = { ...first, left_out: this.#leftOut }
     this.#leftOut = 0
@@ -191,6 +200,7 @@ class Forwarder {
     await sent?.catch(() => {
       this.#leftOut += entries.length
     })
+    return this.#send()
   }
 
   #guarded<T>(work: () => T): T | undefined {

@@ -39,7 +39,7 @@ export interface InboxItem<Data = unknown> {
 export interface InboxSnapshot<Data = unknown> {
   /** The newest first. */
   readonly items: readonly InboxItem<Data>[]
-  /** How many are not read, also of those that are not kept here; 10,000 at most. */
+  /** How many are not read, also of those that are not kept here, of several with one tag one; 10,000 at most. */
   readonly unread: number
   /** Whether all that was there has been handed over. */
   readonly caughtUp: boolean
@@ -65,7 +65,7 @@ export interface InboxOptions extends WatchOptions {
 
 /** An inbox. */
 export interface Inbox<Data = unknown> extends Watched<InboxSnapshot<Data>> {
-  /** This one, or these, are read. Resolved when the broker knows; shown at once, and taken back where it fails. */
+  /** This one, or these, are read, with what they have replaced. Resolved when the broker knows; shown at once, and taken back where it fails. */
   markRead(offsets: number | readonly number[]): Promise<void>
   /** All that is here is read. What comes while it is on its way is not. */
   markAllRead(): Promise<void>
@@ -151,7 +151,13 @@ class Box<Data> implements Inbox<Data> {
   }
 
   async markRead(offsets: number | readonly number[]): Promise<void> {
-    const wanted = (typeof offsets === 'number' ? [offsets] : [...offsets]).filter((offset) => this.#unread.has(offset))
+    const these = new Set(typeof offsets === 'number' ? [offsets] : offsets)
+    // What one has replaced is read with it.
+    const newest = new Map<string, number>()
+    for (const { offset, tag } of this.#items.values())
+      if (tag !== undefined && these.has(offset)) newest.set(tag, offset)
+    for (const { offset, tag = '' } of this.#items.values()) if (offset < (newest.get(tag) ?? 0)) these.add(offset)
+    const wanted = [...these].filter((offset) => this.#unread.has(offset))
     for (let at = 0; at < wanted.length; at += ACK_MAX) await this.#ack(wanted.slice(at, at + ACK_MAX))
   }
 
@@ -273,12 +279,13 @@ class Box<Data> implements Inbox<Data> {
   #show(): InboxSnapshot<Data> {
     const tags = new Set<string>()
     const items: InboxItem<Data>[] = []
+    let unread = this.#unread.size
     for (const item of [...this.#items.values()].reverse()) {
-      if (item.tag !== undefined && tags.has(item.tag)) continue
+      if (item.tag === undefined || !tags.has(item.tag)) items.push(item)
+      else if (!item.read) unread--
       if (item.tag !== undefined) tags.add(item.tag)
-      items.push(item)
     }
-    return { items, unread: this.#unread.size, caughtUp: this.#sub?.caughtUp ?? false, error: this.#sub?.error }
+    return { items, unread, caughtUp: this.#sub?.caughtUp ?? false, error: this.#sub?.error }
   }
 }
 

@@ -12,7 +12,7 @@ export interface StartOptions {
   message?: string
   /** How much there is to do; `done` is counted in the same unit. */
   of?: number
-  /** The number of the try. Default: one more than the last one that was started here, 1 for the first. */
+  /** The number of the try. Default: one more than the last one, here or of whoever did it before; 1 for the first. */
   attempt?: number
   /** So many milliseconds from now on, by this machine's clock, it is `timed_out`, and `signal` says so. Default: never. */
   deadlineMs?: number
@@ -63,7 +63,7 @@ export interface OperationWork {
   fail(error: unknown): Promise<Published>
   /** It was stopped. Said by itself when the handlers of `onCancel` have ended and nobody has said otherwise. */
   cancelled(reason?: string): Promise<Published>
-  /** Called when somebody wants it to stop, once; the function that is returned takes it back. */
+  /** Called when somebody wants it to stop, or has, once; the function that is returned takes it back. */
   onCancel(handler: (request: CancelRequest) => unknown): () => void
 }
 
@@ -103,6 +103,8 @@ class Work implements OperationWork {
   readonly #abort = new AbortController()
   readonly #handlers = new Set<(request: CancelRequest) => unknown>()
   readonly #control: Subscription
+  /** That it is to stop, once somebody has said so. */
+  #request: CancelRequest | undefined
   #deadline: ReturnType<typeof setTimeout> | undefined
   #pause: ReturnType<typeof setTimeout> | undefined
   /** Progress that waits for its turn. */
@@ -159,7 +161,11 @@ class Work implements OperationWork {
   }
 
   onCancel(handler: (request: CancelRequest) => unknown): () => void {
-    this.#handlers.add(handler)
+    if (this.#request === undefined) this.#handlers.add(handler)
+    else
+      void Promise.resolve(this.#request)
+        .then(handler)
+        .catch(() => undefined)
     return () => void this.#handlers.delete(handler)
   }
 
@@ -190,6 +196,7 @@ class Work implements OperationWork {
 
   async #cancel(request: CancelRequest): Promise<void> {
     if (this.#end !== undefined || this.#abort.signal.aborted) return
+    this.#request = request
     this.#abort.abort(new TidingsError('aborted', request.reason ?? 'the operation was cancelled'))
     const handlers = [...this.#handlers]
     this.#handlers.clear()

@@ -2,7 +2,7 @@
 
 import type { TidingsError } from '../errors.js'
 import type { AnySchema, CallOptions, Client, Published, Subscription, TidingsEvent } from '../types.js'
-import { type AnyClient, anyClient, given, topicOf, trim } from './data.js'
+import { type AnyClient, anyClient, fields, finite, given, topicOf, trim } from './data.js'
 import {
   isOverdue,
   newOperation,
@@ -53,13 +53,20 @@ export function operation<S = AnySchema>(client: Client<S>, id: string): Operati
     watch: (options = {}) => watchOne(any, id, topic, options),
     cancel: (reason, options) =>
       any.publish(`${topic}.control`, given({ reason }), { type: 'operation.cancel', ...options }),
-    start(options = {}) {
-      attempts = options.attempt ?? attempts + 1
+    async start(options = {}) {
       // A retry is called what it was called before.
       title = options.title ?? title
+      attempts = options.attempt ?? (attempts || (await lastAttempt(any, topic, options.signal))) + 1
       return startWork(any, topic, attempts, given({ ...options, title }))
     },
   }
+}
+
+/** The try that somebody else has begun, who may be gone; 0 where there is none, or where it cannot be read. */
+async function lastAttempt(client: AnyClient, topic: string, signal: AbortSignal | undefined): Promise<number> {
+  const wish = { lastPerKey: true, types: OPERATION_TYPES, ...(signal && { signal }) }
+  const { events } = await client.read(topic, wish).catch(() => ({ events: [] }))
+  return Math.max(0, ...events.map(({ data }) => finite(fields(data).attempt) ?? 0))
 }
 
 /** Options of `operations`. */

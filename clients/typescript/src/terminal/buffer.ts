@@ -18,14 +18,19 @@ export interface TerminalOutput {
   readonly reset: boolean
 }
 
+/** A line is kept in pieces of so many characters or a few more: what adds to it copies one of them. */
+const PIECE_CHARS = 4_096
+
 /** A bounded text that grows at its end. */
 export class TerminalBuffer {
   readonly #maxLines: number
   readonly #maxChars: number
-  /** Whole lines, with their ends; the last one may have none. */
-  #lines: string[] = []
-  /** Lines before this one are gone; they are taken out in bulk. */
+  /** Lines with their ends, long ones in several pieces; the last one may have none. */
+  #pieces: string[] = []
+  /** Pieces before this one are gone; they are taken out in bulk. */
   #head = 0
+  /** How many lines have their end here. */
+  #ends = 0
   #chars = 0
   /** How many characters went before the first that is here. */
   #before = 0
@@ -62,9 +67,11 @@ export class TerminalBuffer {
       const end = text.indexOf('\n', at)
       const piece = end < 0 ? text.slice(at) : text.slice(at, end + 1)
       at += piece.length
-      const last = this.#lines.at(-1)
-      if (last === undefined || this.#lines.length === this.#head || last.endsWith('\n')) this.#lines.push(piece)
-      else this.#lines[this.#lines.length - 1] = last + piece
+      if (end >= 0) this.#ends++
+      const last = this.#pieces.at(-1) ?? ''
+      const isOver = this.#pieces.length === this.#head || last.endsWith('\n') || last.length >= PIECE_CHARS
+      if (isOver) this.#pieces.push(piece)
+      else this.#pieces[this.#pieces.length - 1] = last + piece
     }
     this.#bound()
   }
@@ -73,8 +80,9 @@ export class TerminalBuffer {
   clear(): void {
     // A place that no reader has: one that has drawn all must notice it too.
     this.#before += this.#chars + 1
-    this.#lines = []
+    this.#pieces = []
     this.#head = 0
+    this.#ends = 0
     this.#chars = 0
     this.#dropped = 0
     this.#shown = undefined
@@ -90,7 +98,17 @@ export class TerminalBuffer {
 
   /** The lines, without their ends; the last one is what is being written. The same list until something is written. */
   lines(): readonly string[] {
-    this.#shown ??= this.#lines.slice(this.#head).map((line) => line.replace(/\r?\n$/, ''))
+    if (this.#shown !== undefined) return this.#shown
+    const shown: string[] = []
+    let line = ''
+    for (const piece of this.#pieces.slice(this.#head)) {
+      line += piece
+      if (!piece.endsWith('\n')) continue
+      shown.push(line.replace(/\r?\n$/, ''))
+      line = ''
+    }
+    if (line !== '') shown.push(line)
+    this.#shown = shown
     return this.#shown
   }
 
@@ -98,8 +116,8 @@ export class TerminalBuffer {
     // From the end: readers are seldom far behind.
     const found: string[] = []
     let at = this.end
-    for (let line = this.#lines.length - 1; line >= this.#head && at > position; line--) {
-      const text = this.#lines[line] ?? ''
+    for (let piece = this.#pieces.length - 1; piece >= this.#head && at > position; piece--) {
+      const text = this.#pieces[piece] ?? ''
       at -= text.length
       found.push(at < position ? text.slice(position - at) : text)
     }
@@ -107,26 +125,26 @@ export class TerminalBuffer {
   }
 
   #bound(): void {
-    while (
-      this.#lines.length - this.#head > this.#maxLines ||
-      (this.#chars > this.#maxChars && this.#lines.length - this.#head > 1)
-    ) {
-      const gone = this.#lines[this.#head] ?? ''
-      this.#lines[this.#head++] = ''
+    const lines = (): number => this.#ends + (this.#pieces.at(-1)?.endsWith('\n') ? 0 : 1)
+    while (lines() > this.#maxLines || (this.#chars > this.#maxChars && this.#pieces.length - this.#head > 1)) {
+      const gone = this.#pieces[this.#head] ?? ''
+      this.#pieces[this.#head++] = ''
       this.#chars -= gone.length
       this.#before += gone.length
+      if (!gone.endsWith('\n')) continue
+      this.#ends--
       this.#dropped++
     }
-    // One line that is longer than everything keeps its end.
-    const only = this.#lines[this.#head]
+    // One piece that is longer than everything keeps its end.
+    const only = this.#pieces[this.#head]
     if (this.#chars > this.#maxChars && only !== undefined) {
       const gone = this.#chars - this.#maxChars
-      this.#lines[this.#head] = only.slice(gone)
+      this.#pieces[this.#head] = only.slice(gone)
       this.#chars -= gone
       this.#before += gone
     }
-    if (this.#head > 1_000 && this.#head * 2 > this.#lines.length) {
-      this.#lines = this.#lines.slice(this.#head)
+    if (this.#head > 1_000 && this.#head * 2 > this.#pieces.length) {
+      this.#pieces = this.#pieces.slice(this.#head)
       this.#head = 0
     }
   }

@@ -31,6 +31,11 @@ export interface ChatThreadProps extends PartProps {
 
 /** A conversation on a topic. Enter sends, Shift and Enter begins a line. */
 export function ChatThread(props: ChatThreadProps): ReactElement {
+  // What is written for one topic must not go to another, and each begins at its bottom.
+  return <Thread key={props.topic} {...props} />
+}
+
+function Thread(props: ChatThreadProps): ReactElement {
   const chat = useChat(props.topic, props.options)
   const say = useLabels(props.labels)
   const last = chat.messages.at(-1)

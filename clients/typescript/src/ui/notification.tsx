@@ -90,8 +90,9 @@ export function NotificationText(props: { event: Shown; labels: Labels } & Actio
       {priority && <span className="tidings-tag">{priority}</span>}
       {link ? <a href={link}>{title}</a> : <strong>{title}</strong>}
       {body && <p>{body}</p>}
-      {allowed.map((action) => (
-        <ActionButton key={`${action.topic} ${action.label}`} action={action} event={event} />
+      {allowed.map((action, at) => (
+        // By their places: they never change, and two may say the same.
+        <ActionButton key={at} action={action} event={event} />
       ))}
     </div>
   )

@@ -148,25 +148,25 @@ test('a page that is loaded anew in the middle goes on, whatever it has kept', a
   await worker.close()
 })
 
-test('a run that was not sent before the page went is sent by the next one, once', async () => {
+// Before there is a connection, and before the command is sent.
+test.each([1, 2])('a run that was not sent before the page went is sent by the next one, once (%s)', async (stage) => {
   const id = here.fresh()
   const kept = localRuns('', storage())
   const before = page(id, kept)
   // The store has it, and the broker not: the page went in between.
-  let stored = false
+  let stored = 0
   const said = vi.spyOn(console, 'error').mockImplementation(() => {})
   const cut: RunStore = {
     get: kept.get,
     set(thread, run) {
       kept.set(thread, run)
-      stored = true
-      throw new Error('the page is gone')
+      if (++stored === stage) throw new Error('the page is gone')
     },
   }
   await page(id, cut)
     .runAgent({ runId: `${id}-1` })
     .catch(() => undefined)
-  expect(stored).toBe(true)
+  expect(stored).toBe(stage)
   said.mockRestore()
   const { say, worker } = talker(id)
   const after = page(id, kept, before.messages)
@@ -208,6 +208,44 @@ test('an abort stops the agent, and where there is none it is over here', async 
   await waiting
   expect(nobody.isRunning).toBe(false)
   expect(nobody.clone()).toBeInstanceOf(TidingsAgent)
+})
+
+test('a run that is aborted before the agent is asked is not asked for, then or later', async () => {
+  const id = here.fresh()
+  for (const [connected, begun] of [
+    [true, true],
+    [true, false],
+    [false, true],
+  ]) {
+    const kept = localRuns('', storage())
+    const client = here.connect()
+    if (!connected) client.disconnect()
+    const asking = new TidingsAgent({ client, agent: id, threadId: 't1', runs: kept, initialMessages: [hello] })
+    const codes: unknown[] = []
+    const running = asking.runAgent({}, { onRunErrorEvent: ({ event }) => void codes.push(event.code) })
+    if (begun) await until(() => kept.get('t1') !== undefined)
+    asking.abortRun()
+    await running
+    expect(codes).toEqual(['aborted'])
+    client.connect()
+    await client.ready()
+    expect(await page(id, kept).connectAgent()).toMatchObject({ newMessages: [] })
+  }
+  expect((await here.connect().read(`agents.${id}.commands`)).events).toEqual([])
+})
+
+test('what a page has kept of a run stays where the run is gone', async () => {
+  const id = here.fresh()
+  const kept = localRuns('', storage())
+  const log = '9f3c21d0-5a3e-4c1b-8f00-0123456789ab'
+  kept.set('t1', { runId: `${id}-1`, log, cursor: 7, messageIds: ['u1'], state: { runs: [] } })
+  const answer: Message = { id: 'a1', role: 'assistant', content: 'Events are kept.' }
+  const after = page(id, kept, [hello, answer], { runs: [`${id}-1`] })
+  const said = vi.spyOn(console, 'error').mockImplementation(() => {})
+  await expect(after.connectAgent()).rejects.toMatchObject({ code: 'offset_gone' })
+  said.mockRestore()
+  expect(textOf(after)).toEqual(['Tell me', 'Events are kept.'])
+  expect(after.state).toEqual({ runs: [`${id}-1`] })
 })
 
 test.each([true, false])('a long run whose command comes again: over %s', async (over) => {

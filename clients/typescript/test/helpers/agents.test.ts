@@ -96,6 +96,37 @@ test('commands are answered, one after the other, and what fails says so', async
   await board.close()
 })
 
+test('an interrupt that names a command which waits stops that one, also where the agent is away', async () => {
+  const id = here.fresh()
+  const board = agents(here.connect())
+  const runs: unknown[] = []
+  let finish = () => {}
+  const run = async (command: { data?: unknown }): Promise<void> => {
+    runs.push(command.data)
+    if (command.data === 'a') await new Promise<void>((resolve) => (finish = resolve))
+  }
+  const first = agent(here.connect(), id, { run })
+  await board.command(id, 'a')
+  await until(() => runs.length === 1)
+  const behind = await board.command(id, 'b', { id: `${id}-b` })
+  await board.interrupt(id, { command: behind.id, reason: 'no more' })
+  const next = board.ask(id, 'c')
+  finish()
+  await next
+  expect(runs).toEqual(['a', 'c'])
+  await first.close()
+
+  const away = await board.command(id, 'd', { id: `${id}-d` })
+  // Of the next two one is stopped, and what names none means what runs, not what waits.
+  await board.interrupt(id, { command: away.id })
+  await board.interrupt(id)
+  const last = agent(here.connect(), id, { run })
+  expect((await board.ask(id, 'e')).type).toBe('command.done')
+  expect(runs).toEqual(['a', 'c', 'e'])
+  await last.close()
+  await board.close()
+})
+
 test('a command that an agent died with comes again, and does not where it was interrupted meanwhile', async () => {
   const id = here.fresh()
   const board = agents(here.connect())
@@ -110,9 +141,8 @@ test('a command that an agent died with comes again, and does not where it was i
     }
   const dying = agent(first, id, { run: run('first') })
   const asked = board.ask(id, 'a')
-  await until(() => dying.running !== undefined)
+  await until(() => runs.length === 1)
   await board.command(id, 'b')
-  await until(() => dying.running !== undefined)
   await dying.close()
   const second = agent(here.connect(), id, { run: run('second') })
   await until(() => runs.length === 3)
@@ -129,7 +159,7 @@ test('a command that an agent died with comes again, and does not where it was i
   runs.length = 0
   const again = agent(here.connect(), id, { run: run('first') })
   await board.command(id, 'c')
-  await until(() => again.running !== undefined)
+  await until(() => runs.length === 1)
   await again.close()
   await board.interrupt(id)
   const last = agent(here.connect(), id, { run: run('second') })

@@ -54,6 +54,26 @@ test('lines are what was written between line ends, and the list stays the same 
   expect(buffer.read(buffer.end + 5)).toMatchObject({ text: 'new', position: buffer.end, reset: true })
 })
 
+test('a line that is written without an end for long is one line, and costs no more the longer it is', () => {
+  const buffer = new TerminalBuffer({ maxChars: 100_000 })
+  buffer.write('first\n')
+  let all = 'first\n'
+  for (let n = 0; n < 5_000; n++) {
+    const step = `\r${n} %`
+    buffer.write(step)
+    all += step
+  }
+  expect(buffer.lines()).toEqual(all.split('\n'))
+  buffer.write('\nlast')
+  expect(buffer.lines()).toEqual(`${all}\nlast`.split('\n'))
+  for (let n = 0; n < 50_000; n++) buffer.write(`\r${n} %`)
+  expect(buffer.chars).toBeLessThanOrEqual(100_000)
+  expect(buffer.chars).toBeGreaterThan(90_000)
+  expect(buffer.lines()).toHaveLength(1)
+  expect(buffer.lines()[0]?.endsWith('\r49999 %')).toBe(true)
+  expect(buffer.dropped).toBe(2)
+})
+
 test('a million lines cost as much as five thousand', () => {
   const buffer = new TerminalBuffer({ maxChars: 1e9 })
   for (let n = 0; n < 200_000; n++) buffer.write(`line ${n}\n`)

@@ -106,6 +106,26 @@ test('without a connection the newest wait here and not in the outbox', async ()
   await forwarding.close()
 })
 
+test('what has waited goes in as many batches as it takes', async () => {
+  fake.state = 'reconnecting'
+  const batches: number[] = []
+  const { publishBatch } = fake.client
+  fake.client.publishBatch = (events, ...more) => {
+    batches.push(JSON.stringify(events).length)
+    return publishBatch.call(fake.client, events, ...more)
+  }
+  const forwarding = forwardConsole(fake.client, 'logs.1', { console: target, maxPerSecond: 1_000 })
+  const stack = `Error: x\n${'    at somewhere (file.ts:1:1)\n'.repeat(200)}`
+  for (let n = 0; n < 200; n++)
+    target.error(`e${n} ${'\u2028'.repeat(1_900)}`, Object.assign(new Error('x'), { stack }))
+  fake.state = 'connected'
+  await vi.advanceTimersByTimeAsync(2_000)
+  expect(entries().map(({ message }) => message.split(' ')[0])).toEqual(Array.from({ length: 200 }, (_, n) => `e${n}`))
+  expect(batches.length).toBeGreaterThan(5)
+  expect(Math.max(...batches)).toBeLessThan(1 << 18)
+  await forwarding.close()
+})
+
 test('samples and hooks decide, and what they get wrong is left out', async () => {
   const forwarding = forwardConsole(fake.client, 'logs.1', {
     console: target,

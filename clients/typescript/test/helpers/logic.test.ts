@@ -221,6 +221,21 @@ test('of notifications with one tag the newest is shown', async () => {
   await box.close()
 })
 
+test('what a notification of the same tag has replaced counts as one with it, and is read with it', async () => {
+  const { fake } = it
+  const box = inbox(fake.client, 'alice', { historyMs: 0, notifyMs: 0 })
+  for (const key of ['ci', 'build', 'ci', 'ci'])
+    fake.other({ topic: 'users.alice.notifications', key, data: { title: key } })
+  expect(box.snapshot()).toMatchObject({ unread: 2, items: [{ offset: 4 }, { offset: 2 }] })
+  await box.markRead(4)
+  expect(fake.subs[0]?.acked.toSorted()).toEqual([1, 3, 4])
+  expect(box.snapshot()).toMatchObject({ unread: 1, items: [{ read: true }, { read: false }] })
+  // A newer one is unread again; what was said of those that are read stands between.
+  fake.other({ topic: 'users.alice.notifications', key: 'ci', data: { title: 'again' } })
+  expect(box.snapshot()).toMatchObject({ unread: 2, items: [{ offset: 6, read: false }, { offset: 2 }] })
+  await box.close()
+})
+
 test('what is heard while the list is on its way is not lost in it', async () => {
   const { fake } = it
   let answer = (_: object[]) => {}

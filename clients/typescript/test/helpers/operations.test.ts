@@ -197,6 +197,38 @@ test('a cancel is said by itself when the handlers have ended, unless they say o
   await watched.close()
 })
 
+test('who takes the work over begins with the next try, also where it was not here before', async () => {
+  const { fake } = it
+  const topic = 'operations.7'
+  const watched = operation(fake.client, '7').watch({ notifyMs: 0 })
+  fake.other({ topic, type: 'operation.started', data: { attempt: 2 } })
+  const work = await operation(fake.client, '7').start()
+  expect(work.attempt).toBe(3)
+  await work.complete()
+  expect(watched.snapshot()).toMatchObject({ status: 'completed', attempt: 3 })
+  // Where nothing can be read, it is the first.
+  fake.client.read = () => Promise.reject(new TidingsError('permission_denied', 'no'))
+  const other = await operation(fake.client, '7').start()
+  expect(other.attempt).toBe(1)
+  await other.complete()
+  await watched.close()
+})
+
+test('who listens for a cancel behind it is told at once', async () => {
+  const { fake } = it
+  const work = await operation(fake.client, '7').start()
+  await operation(fake.client, '7').cancel('enough')
+  await it.settle()
+  const heard = vi.fn()
+  work.onCancel(heard)
+  work.onCancel(() => {
+    throw new Error('in vain')
+  })
+  await it.settle()
+  expect(heard).toHaveBeenCalledExactlyOnceWith(expect.objectContaining({ reason: 'enough' }))
+  await work.cancelled()
+})
+
 test('who was declared dead is not listened to, a retry begins anew, another log is another story', async () => {
   const { fake } = it
   const topic = 'operations.7'

@@ -150,6 +150,7 @@ describe('Toaster', () => {
       actions: [
         { label: 'Retry it', topic: 'tasks.1', data: { again: true } },
         { label: 'Answer it', topic: 'users.me.notifications' },
+        { label: 'Answer it', topic: 'users.me.notifications', data: 'otherwise' },
         { label: 'Delete all', topic: 'tasks.2' },
       ],
     }
@@ -159,7 +160,7 @@ describe('Toaster', () => {
     })
     // Others wrote it: its buttons publish where the page lets them, and on its own topic.
     expect(screen.queryByRole('button', { name: 'Delete all' })).toBeNull()
-    screen.getByRole('button', { name: 'Answer it' })
+    expect(screen.getAllByRole('button', { name: 'Answer it' })).toHaveLength(2)
     expect(screen.getAllByRole('link').map((link) => link.getAttribute('href'))).toEqual(['/tasks/1'])
     await userEvent.click(screen.getByRole('button', { name: 'Retry it' }))
     expect(client.published[0]).toMatchObject({
@@ -337,6 +338,15 @@ describe('ChatThread', () => {
     await userEvent.click(screen.getByRole('button', { name: 'Dismiss' }))
     await inAct(() => {})
     expect(screen.queryAllByRole('listitem')).toHaveLength(0)
+  })
+
+  it('takes no draft from one topic to another', async () => {
+    const { rerender } = show(<ChatThread topic="chat.1" />)
+    await userEvent.type(screen.getByRole('textbox'), 'for these alone')
+    rerender(<ChatThread topic="chat.2" />)
+    await inAct(() => {})
+    expect(screen.getByRole('textbox')).toHaveProperty('value', '')
+    expect(log().parentElement?.dataset.state).toBe('latest')
   })
 
   it('sticks to the bottom until the reader scrolls up, and leads back', async () => {

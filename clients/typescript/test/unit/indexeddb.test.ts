@@ -27,6 +27,16 @@ async function rows(name: string): Promise<{ owner: string; entry: OutboxEntry }
   }
 }
 
+test('it is there where the page came without TLS', async () => {
+  // As in a browser for a page of another host by plain HTTP: no locks either.
+  vi.stubGlobal('crypto', { getRandomValues: crypto.getRandomValues.bind(crypto) })
+  const storage = indexedDb({ name: 'insecure' })
+  await storage.open(() => {})
+  await storage.add(entry('a'))
+  expect((await rows('insecure')).map((row) => row.entry.id)).toEqual(['a'])
+  await storage.close()
+})
+
 test('it is opened again where another version of the page has had it closed', async () => {
   const storage = indexedDb({ name: 'gone' })
   await storage.open(() => {})
