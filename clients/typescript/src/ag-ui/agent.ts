@@ -92,6 +92,7 @@ export class TidingsAgent extends AbstractAgent {
     })
   }
 
+  /** Asks for a run as the class above it does; an `abortRun` that came before it counts for no more. */
   override runAgent(...args: Parameters<AbstractAgent['runAgent']>): ReturnType<AbstractAgent['runAgent']> {
     this.#early = false
     return super.runAgent(...args)
