@@ -46,11 +46,14 @@ export interface CommonSubscribeOptions extends Selection {
     /** What others see of us: at most 1 KiB of JSON. Sessions with the same data cannot be told apart. */
     data?: unknown
   }
-  /** How many events may wait here before the broker is told to stop. Default 1,000. */
+  /**
+   * How many events may wait here before the broker is told to stop. Default 1,000. Of a durable that leases (all but a
+   * mirror) over a socket or a stream its `maxInFlight` alone says so: to stop it would be a delivery more for each.
+   */
   bufferEvents?: number
-  /** How many bytes may wait here before the broker is told to stop. Default 1 MiB. */
+  /** How many bytes may wait here before the broker is told to stop; of which durables not, as there. Default 1 MiB. */
   bufferBytes?: number
-  /** Unsubscribes. */
+  /** Unsubscribes. What has come before, and was not leased, can still be pulled. */
   signal?: AbortSignal
 }
 
@@ -79,7 +82,7 @@ export interface DurableOptions extends CommonSubscribeOptions {
    * handler that throws is a nack. `manual`: by `ack` and `nack`. Default `auto`.
    */
   ack?: 'auto' | 'manual'
-  /** How many events may be delivered and not yet acknowledged. Default 1,000. */
+  /** How many events may be delivered and not yet acknowledged, and so wait here. Default 1,000; fewer where they are large. */
   maxInFlight?: number
   /** After how long without an ack an event comes again; 0: never. Default 30,000. */
   ackWaitMs?: number

@@ -100,7 +100,7 @@ export function createAcks(
     if (cursor !== undefined) acked(cursor)
     if (queue[0] === errand) queue.shift()
     for (const settle of errand._settled) settle(error)
-    if (queue.length === 0) drained?.()
+    if (!queue[0]) drained?.()
     void next()
   }
   const retry = alarm(next)

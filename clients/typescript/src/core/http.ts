@@ -8,7 +8,7 @@ import { isWords } from './check.js'
 import type { Settings } from './settings.js'
 import type { Tokens } from './tokens.js'
 import { errorOf, refusal } from './verdict.js'
-import { within } from './wait.js'
+import { unless, within } from './wait.js'
 
 /** What a call may have beside method and path. */
 export interface CallInit {
@@ -29,25 +29,31 @@ export interface Http {
 export function createHttp(base: string, settings: Settings, tokens: Tokens, end: AbortSignal): Http {
   const { fetch: fetcher = fetch, requestTimeoutMs } = settings
 
-  const send = async (path: string, accept: string, request: RequestInit, again = true): Promise<Response> => {
-    const token = await tokens._get()
+  const send = async (
+    path: string,
+    accept: string,
+    request: RequestInit,
+    signal: AbortSignal,
+    again = true,
+  ): Promise<Response> => {
+    const token = await unless(signal, tokens._get())
     const headers: Record<string, string> = { accept }
     if (token !== undefined) headers.authorization = `Bearer ${token}`
     if (request.body) headers['content-type'] = 'application/json'
-    const response = await fetcher(base + path, { ...request, headers, cache: 'no-store' })
+    const response = await fetcher(base + path, { ...request, signal, headers, cache: 'no-store' })
     if (response.ok) return response
     const error = await refused(response)
     if (error.code !== 'unauthenticated') throw error
     tokens._reject(token)
     if (!again || !tokens._renewable) throw error
-    return send(path, accept, request, false)
+    return send(path, accept, request, signal, false)
   }
 
   return {
     async _json(method, path, { body, signal: caller, timeoutMs = requestTimeoutMs } = {}) {
-      const sent = body === undefined ? null : JSON.stringify(body)
+      const sent = body ? JSON.stringify(body) : null
       const call = async (signal: AbortSignal): Promise<never> => {
-        const text = await (await send(path, 'application/json', { method, signal, body: sent })).text()
+        const text = await (await send(path, 'application/json', { method, body: sent }, signal)).text()
         return (text ? JSON.parse(text) : undefined) as never
       }
       return within(timeoutMs, call, caller, end).catch((cause) => {
@@ -55,7 +61,7 @@ export function createHttp(base: string, settings: Settings, tokens: Tokens, end
       })
     },
     async *_stream(path, signal, begun) {
-      const { headers, body } = await send(path, 'text/event-stream', { signal })
+      const { headers, body } = await send(path, 'text/event-stream', {}, signal)
       const reader = body?.getReader()
       try {
         begun?.(headers)

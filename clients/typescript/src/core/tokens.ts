@@ -35,10 +35,7 @@ export function createTokens({ token: held, getToken, requestTimeoutMs }: Settin
       asking = undefined
     }
   }
-  const ask = async (why: TokenReason): Promise<string | undefined> => {
-    asking ??= get(why)
-    return asking
-  }
+  const ask = (why: TokenReason): Promise<string | undefined> => (asking ??= get(why))
 
   return {
     _renewable: !!getToken,

@@ -40,6 +40,7 @@ export function assemble<S>(subscription: Subscription, options: AssembleOptions
   const store = new Store<readonly AssembledMessage[]>(() => assembly.all(), options.notifyMs)
   const client = options.client && anyClient(options.client)
   const recovering = new Set<string>()
+  const reads = new AbortController()
   /** One after the other: many messages may have begun before this reader came. */
   let recoveries: Promise<unknown> = Promise.resolve()
 
@@ -52,17 +53,12 @@ export function assemble<S>(subscription: Subscription, options: AssembleOptions
     const read = async (): Promise<void> => {
       for (let waitMs = 500; !life.closed; waitMs = Math.min(2 * waitMs, 30_000)) {
         try {
-          return await recover(client, assembly, message, options.recoverMax ?? 10_000, life)
+          return await recover(client, assembly, message, options.recoverMax ?? 10_000, reads.signal)
         } catch (cause) {
           const error = failure(cause)
+          if (life.closed) return
           if (!error.retryable) return void assembly.giveUp(error, [correlation])
-          await new Promise<void>((resolve) => {
-            const timer = setTimeout(resolve, error.retryAfterMs ?? waitMs)
-            wake = () => {
-              clearTimeout(timer)
-              resolve()
-            }
-          })
+          await pause(error.retryAfterMs ?? waitMs, reads.signal)
         }
       }
     }
@@ -71,9 +67,7 @@ export function assemble<S>(subscription: Subscription, options: AssembleOptions
       if (!life.closed) store.changed()
     })
   }
-  /** Ends a wait for the next try to read. */
-  let wake = () => {}
-  life.add(() => wake())
+  life.add(() => reads.abort())
   life.add(
     subscription.on('gap', (gap) => {
       if (gap.reason === 'log_changed') assembly.clear()
@@ -102,20 +96,12 @@ async function recover(
   assembly: Assembly,
   message: AssembledMessage,
   max: number,
-  life: Lifetime,
+  signal: AbortSignal,
 ): Promise<void> {
   const { correlation, topic, start } = message
-  if (life.closed) return
-  const abort = new AbortController()
-  life.add(() => abort.abort())
   let after: number | 'first' = start === undefined ? 'first' : Math.max(0, start - 1)
   for (let read = 0; read < max; ) {
-    const page = await client.read(topic, {
-      after,
-      types: [CHUNK],
-      limit: Math.min(1_000, max - read),
-      signal: abort.signal,
-    })
+    const page = await client.read(topic, { after, types: [CHUNK], limit: Math.min(1_000, max - read), signal })
     for (const event of page.events) if (event.correlation === correlation) assembly.take(event)
     if (!assembly.get(correlation)?.missing) return
     read += Math.max(1, page.events.length)
@@ -123,6 +109,20 @@ async function recover(
     after = page.cursor
   }
   assembly.giveUp(new TidingsError('offset_gone', 'the beginning of the message is not in the log'), [correlation])
+}
+
+/** Waits; ends early, without an error, by the signal. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', end)
+      resolve()
+    }
+    const timer = setTimeout(end, ms)
+    signal.addEventListener('abort', end)
+    if (signal.aborted) end()
+  })
 }
 
 /** Options of `streamedMessage`. */

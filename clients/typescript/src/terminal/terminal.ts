@@ -56,6 +56,9 @@ export function terminal<S = AnySchema>(client: Client<S>, id: string, options: 
   let closed = false
   let exit: number | undefined
   const take = (event: TidingsEvent) => {
+    // A character may lie across two events of bytes; what is none is ended by what follows.
+    const rest = event.data instanceof Uint8Array ? '' : bytes.decode()
+    if (rest !== '') buffer.write(rest)
     if (event.type === CLOSED) {
       closed = true
       exit = finite(fields(event.data).exit)
@@ -63,7 +66,6 @@ export function terminal<S = AnySchema>(client: Client<S>, id: string, options: 
       // It goes on: somebody has begun anew.
       closed = false
       if (typeof event.data === 'string') buffer.write(event.data)
-      // A character may lie across two events.
       else if (event.data instanceof Uint8Array) buffer.write(bytes.decode(event.data, { stream: true }))
     }
     store.changed()
@@ -137,11 +139,15 @@ export function terminalWriter<S = AnySchema>(
   )
   pipe.heed(options.signal)
   return {
-    write: (output) => pipe.write(typeof output === 'string' ? output : bytes.decode(output, { stream: true })),
+    write: (output) =>
+      pipe.write(typeof output === 'string' ? bytes.decode() + output : bytes.decode(output, { stream: true })),
     flush: () => pipe.flush(),
-    end(exit) {
+    async end(exit) {
       code = exit
-      return pipe.end()
+      // A character that was begun and will not be whole.
+      const rest = bytes.decode()
+      if (rest !== '') await pipe.write(rest)
+      await pipe.end()
     },
   }
 }

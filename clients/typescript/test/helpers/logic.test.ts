@@ -1,7 +1,18 @@
 // What helpers do with time, with answers that come late or not, and with what others send.
 
 import { expect, test, vi } from 'vitest'
-import { agent, agents, chat, inbox, members, reply, streamWriter, structure, typing } from '../../src/helpers/index.js'
+import {
+  agent,
+  agents,
+  assemble,
+  chat,
+  inbox,
+  members,
+  reply,
+  streamWriter,
+  structure,
+  typing,
+} from '../../src/helpers/index.js'
 import { TidingsError, type TidingsEvent } from '../../src/index.js'
 import { timed } from './timed.js'
 
@@ -413,4 +424,41 @@ test('a structure of snapshots and patches is not shown as an empty one of parts
   await expect(list.set('/lines', [1])).rejects.toMatchObject({ code: 'invalid_argument' })
   await expect(list.edit(() => ({ '/lines': [1] }))).rejects.toMatchObject({ code: 'invalid_argument' })
   expect(fake.log).toHaveLength(1)
+})
+
+test('a beginning that cannot be read now is read later, and one that never can be ends its message', async () => {
+  const { fake } = it
+  for (const letter of 'ab') {
+    const seq = 'ab'.indexOf(letter)
+    fake.other({ topic: 'a', type: 'message.chunk', correlation: 'm', data: { seq, delta: letter, final: false } })
+  }
+  const read = fake.read.bind(fake)
+  const failing = vi.spyOn(fake, 'read')
+  failing.mockRejectedValueOnce(new TidingsError('disconnected', 'away', { retryable: true }))
+  failing.mockRejectedValueOnce(new TidingsError('unavailable', 'busy', { retryable: true, retryAfterMs: 3_000 }))
+  failing.mockImplementation(read)
+  const messages = assemble(fake.client.subscribe('a', { after: 'now' }), { client: fake.client, notifyMs: 0 })
+  await it.settle()
+  fake.other({ topic: 'a', type: 'message.chunk', correlation: 'm', data: { seq: 2, delta: 'c', final: true } })
+  await it.settle()
+  expect(messages.get('m')).toMatchObject({ text: '', missing: true, error: undefined })
+  await vi.advanceTimersByTimeAsync(500)
+  expect(failing).toHaveBeenCalledTimes(2)
+  await vi.advanceTimersByTimeAsync(2_999)
+  expect(messages.get('m')).toMatchObject({ missing: true })
+  await vi.advanceTimersByTimeAsync(1)
+  expect(messages.get('m')).toMatchObject({ text: 'abc', complete: true, missing: false })
+
+  failing.mockRejectedValueOnce(new TidingsError('permission_denied', 'not yours'))
+  fake.other({ topic: 'a', type: 'message.chunk', correlation: 'n', data: { seq: 1, delta: 'x', final: false } })
+  await it.settle()
+  expect(messages.get('n')).toMatchObject({ missing: false, error: { code: 'permission_denied' } })
+
+  // One that is closed waits for no next try, and its messages have not failed.
+  failing.mockRejectedValueOnce(new TidingsError('disconnected', 'away', { retryable: true }))
+  fake.other({ topic: 'a', type: 'message.chunk', correlation: 'o', data: { seq: 1, delta: 'x', final: false } })
+  await it.settle()
+  await messages.close()
+  await it.settle()
+  expect(messages.get('o')).toMatchObject({ missing: true, error: undefined })
 })

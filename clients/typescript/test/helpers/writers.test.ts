@@ -133,3 +133,17 @@ test('a terminal gathers what is written within 10 ms', async () => {
   expect(fake.log.map(({ type }) => type)).toEqual(['terminal.output', 'terminal.output', 'terminal.closed'])
   expect(fake.log[2]?.data).toEqual({ exit: 3 })
 })
+
+test('characters that lie across writes are whole, and what was begun stands before what follows', async () => {
+  const { fake } = it
+  const out = terminalWriter(fake.client, '7')
+  const bytes = new TextEncoder().encode('é€🔑')
+  for (const byte of bytes) await out.write(Uint8Array.of(byte))
+  await out.write(bytes.subarray(0, 1))
+  await out.write('!')
+  await out.write(bytes.subarray(2, 4))
+  await out.end()
+  const text = fake.log.map(({ data }) => (typeof data === 'string' ? data : '')).join('')
+  expect(text).toBe('é€🔑\ufffd!\ufffd')
+  expect(fake.log.at(-1)?.type).toBe('terminal.closed')
+})

@@ -459,6 +459,18 @@ describe('the program', () => {
     expect(FakeSocket.last.asked('connect')).toMatchObject({ token: 'second' })
   })
 
+  test('a call does not wait for a token longer than it has time, or than its caller wants', async () => {
+    const client = connect({ getToken: () => new Promise<string>(() => {}), requestTimeoutMs: 60_000 })
+    const late = client.read('a', { timeoutMs: 200 }).catch((error) => error)
+    const abort = new AbortController()
+    const left = client.read('a', { signal: abort.signal }).catch((error) => error)
+    abort.abort()
+    await settle()
+    expect(await left).toMatchObject({ code: 'aborted' })
+    await vi.advanceTimersByTimeAsync(200)
+    expect(await late).toMatchObject({ code: 'timeout' })
+  })
+
   test('a token that ends a connection is not shown again', async () => {
     const getToken = vi.fn(async ({ reason }: { reason: string }) => reason)
     await connected({ getToken })
