@@ -40,6 +40,8 @@ export default defineConfig({
       output: { codeSplitting: false },
       // How long plugins take is no warning of the build.
       checks: { pluginTimings: false },
+      // A page has no server components: 'use client' has nothing to say to it.
+      onwarn: (warning, warn) => void (warning.code === 'MODULE_LEVEL_DIRECTIVE' || warn(warning)),
     },
   },
 })
