@@ -39,6 +39,8 @@ export class Screen {
       disableStdin: options.onInput === undefined,
       // Another one at first: see `#open`.
       fontSize: size + 1,
+      // It tells the page's console of bytes that are no sequence of a terminal: those who wrote them are elsewhere.
+      logLevel: 'off',
       // Programs choose colours for a background that they do not know. A colour that xterm changes by itself is a style
       // attribute, which no nonce allows: there the sixteen that have names are changed before.
       minimumContrastRatio: this.#strict ? 1 : 4.5,

@@ -24,6 +24,8 @@ client.members = [
   { session: 's1', subject: 'ann', since: now, data: { name: 'Ann', agent: 'builder' } },
   { session: 's2', subject: 'bob', since: now, data: { name: 'Bob', agent: 'tester' } },
 ]
+if ('flooded' in globalThis)
+  client.members.push({ session: 's3', subject: 'eve', since: now, data: { name: 'W'.repeat(999) } })
 
 const Part = ({ name, children }: { name: string; children: ReactNode }) => (
   <section aria-label={`Part ${name}`}>
@@ -106,6 +108,24 @@ function fill() {
   client.become({ state: 'reconnecting', transport: undefined, nextRetryAt: Date.now() + 60_000, outboxEvents: 3 })
 }
 
+/** Words of a thousand letters wherever others write, and what is no sequence of a terminal. */
+function flood() {
+  const word = 'W'.repeat(1_000)
+  const say = (topic: string, said: Partial<TidingsEvent>) => client.deliver(event({ topic, time: now, ...said }))
+  say('operations.known', { type: 'operation.started', data: { title: word, of: 12, attempt: 2 } })
+  say('operations.known', { type: 'operation.progress', data: { done: 3, message: word, attempt: 2 } })
+  say('operations.failed', { type: 'operation.failed', data: { message: word } })
+  say('rooms.1', { type: 'typing', key: 'zoe', data: { typing: true, name: word, ttl_ms: 60_000 } })
+  say('agents.builder', { type: 'agent.status', key: 'status', data: { status: word, message: word } })
+  say(`agents.${word.slice(0, 200)}`, { type: 'agent.status', key: 'status', data: { status: 'idle' } })
+  say('chat.1', { source: word, data: { text: word, name: word } })
+  say('chat.1', { own: true, data: { text: word } })
+  const actions = [{ label: word, topic: 'users.ann.notifications' }]
+  say('users.ann.notifications', { data: { title: word, body: word, level: 'error', link: `/${word}`, actions } })
+  say('toasts.1', { data: { title: word, body: word, actions: [{ label: word, topic: 'toasts.1' }] } })
+  say('terminals.t1', { data: `\u001b[\ufffd${word}\r\n` })
+}
+
 /** `seconds` in which `rate` events a second come; what is shown then, and the longest frames by the clock. */
 async function load(rate: number, seconds: number) {
   const frames: number[] = []
@@ -144,7 +164,7 @@ async function load(rate: number, seconds: number) {
   }
 }
 
-Object.assign(globalThis, { fill, load, client, event })
+Object.assign(globalThis, { fill, flood, load, client, event })
 
 createRoot(document.getElementById('root') as HTMLElement).render(
   <StrictMode>

@@ -73,6 +73,29 @@ describe('the parts in Chromium', () => {
     }
   }
 
+  it('break words of a thousand letters on a phone, and say nothing of what is no sequence of a terminal', async () => {
+    const page = await browser.newPage({ viewport: { width: 320, height: 800 } })
+    const complaints = listen(page)
+    await page.setContent(html.replace('<script', '<script>flooded = true</script><script'))
+    await page.waitForSelector('.tidings-connection')
+    await run(page, 'fill(), flood()')
+    await page.locator('.tidings-toast', { hasText: 'WWW' }).first().waitFor()
+    await page.locator('.tidings-presence', { hasText: 'WWW' }).waitFor()
+    await page.locator('.tidings-screen').scrollIntoViewIfNeeded()
+    await page.locator('.xterm-rows', { hasText: 'WWW' }).waitFor()
+    const wide = `[...document.querySelectorAll('.tidings, .tidings :not(.xterm *)')]
+      .filter((each) => each.getBoundingClientRect().right > innerWidth).map(({ outerHTML }) => outerHTML.slice(0, 80))`
+    expect(await run<string[]>(page, wide)).toEqual([])
+    expect(await run<number>(page, 'document.documentElement.scrollWidth')).toBeLessThanOrEqual(320)
+    // Whatever a toast says, it can be dismissed.
+    await run(page, 'client.deliver(event({ topic: "toasts.1", priority: "urgent", data: "W ".repeat(9_999) }))')
+    const long = page.locator('.tidings-toast', { hasText: 'W W W' })
+    await long.getByRole('button', { name: 'Dismiss' }).click({ timeout: 5_000 })
+    await long.waitFor({ state: 'detached' })
+    expect(complaints).toEqual([])
+    await page.close()
+  })
+
   it('keep still where the reader wants no motion', async () => {
     const moving = (page: Page) => run<number>(page, 'document.getAnimations().length')
     const calm = await open({ colorScheme: 'light', width: 1_280, reducedMotion: 'reduce' })
