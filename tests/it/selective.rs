@@ -21,7 +21,7 @@ struct Selection {
     wants: fn(&Value) -> bool,
 }
 
-const SELECTIONS: fn() -> [Selection; 7] = || {
+const SELECTIONS: fn() -> [Selection; 8] = || {
     [
         Selection {
             options: json!({"headers": {"tenant": "7"}}),
@@ -32,6 +32,11 @@ const SELECTIONS: fn() -> [Selection; 7] = || {
             options: json!({"headers": {"tenant": "7", "kind": "x"}}),
             query: "header=tenant:7&header=kind:x",
             wants: |event| event["headers"]["tenant"] == "7" && event["headers"]["kind"] == "x",
+        },
+        Selection {
+            options: json!({"headers": {"tenant": "New York +1"}}),
+            query: "header=tenant:New+York%20%2B1",
+            wants: |event| event["headers"]["tenant"] == "New York +1",
         },
         Selection {
             options: json!({"types": ["task.*"]}),
@@ -75,6 +80,8 @@ fn mixed() -> Vec<Value> {
         json!({"tenant": "77", "kind": "x"}),
         json!({"Tenant": "7", "kind": "x"}),
         json!({"kind": "7", "tenant": "x"}),
+        json!({"tenant": "New York +1"}),
+        json!({"tenant": "New+York +1"}),
         json!({}),
     ];
     let mut events = Vec::new();

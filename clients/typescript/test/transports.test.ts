@@ -156,7 +156,7 @@ describe.each([
     for (const [n, value] of data.entries()) {
       const datacontenttype = types[n]
       await client.publish(topic, value, {
-        headers: { b: '2', a: '1' },
+        headers: { b: 'New York +1', a: '1' },
         priority: 'high',
         key: 'k',
         ...(datacontenttype && { datacontenttype }),
@@ -172,20 +172,28 @@ describe.each([
     expect(events[0]).toMatchObject({
       priority: 'high',
       key: 'k',
-      headers: { a: '1', b: '2' },
+      headers: { a: '1', b: 'New York +1' },
       type: 'message',
       own: true,
     })
     const same = connect(broker.url, { transports: ['sse'] })
     const plain = await gather(same.subscribe(topic, { after: 'first' }), 56)
     expect(events.map(({ own: _, ...event }) => event)).toEqual(plain.map(({ own: _, ...event }) => event))
+    // What is said behind the `?` of a call is as over the socket.
+    const headers = { b: 'New York +1' }
+    const polling = connect(broker.url, { transports: ['poll'] })
+    for (const other of [same, polling])
+      expect((await gather(other.subscribe(topic, { after: 'first', headers }), 6)).map(({ data }) => data)).toEqual(
+        data,
+      )
+    expect((await client.read(topic, { after: 'first', headers })).events).toHaveLength(6)
     await client.subscribe(topic, { presence: { data: { name: 'Alice', half: 0.5 } } }).ready()
     expect(await client.presence(topic)).toMatchObject([{ data: { name: 'Alice', half: 0.5 } }])
     // A stream is listed like a socket, a durable's too.
-    await same.subscribe(topic, { presence: { data: { name: 'Bob' } } }).ready()
+    await same.subscribe(topic, { presence: { data: { name: 'Bob + 1' } } }).ready()
     await same.subscribe(topic, { durable: `e-${topic}`, presence: { data: { name: 'Carol' } } }).ready()
     const names = (await same.presence<{ name: string }>(topic)).map(({ data }) => data?.name)
-    expect(names).toEqual(['Alice', 'Bob', 'Carol'])
+    expect(names).toEqual(['Alice', 'Bob + 1', 'Carol'])
     const durable = client.subscribe(topic, {
       durable: `d-${topic}`,
       start: 'first',

@@ -1,11 +1,11 @@
 //! The parameters behind the `?`.
 //!
-//! - Decoded once; a plus stays a plus, so that `2026-11-21T07:00:00+01:00` may be written as it
-//!   is.
+//! - Decoded once, as forms are encoded: a plus is a space. Where no value has a space it stays a plus, so that
+//!   `2026-11-21T07:00:00+01:00` and `application/cloudevents+json` may be written as they are.
 //! - Unknown parameters are refused, and those given twice, but for `topic` and what selects events.
 //! - Errors begin with the parameter's name.
 
-use std::{str::FromStr, time::Duration};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use tidings_proto::{Position, Timestamp, WireError};
@@ -14,6 +14,8 @@ use crate::session::shown;
 
 /// Parameters that may be given more than once.
 const REPEATED: [&str; 4] = ["topic", "types", "content_types", "header"];
+/// Parameters of whose values none has a space: a plus is one.
+const PLUS: [&str; 3] = ["since", "types", "content_types"];
 /// The longest that a request may wait for an event.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(30);
 /// The most events or names one answer has.
@@ -172,7 +174,9 @@ pub(super) fn wait_of(text: &str) -> Result<Duration, WireError> {
 }
 
 fn decoded(name: &str, raw: &str) -> Result<String, WireError> {
-    match percent_decode_str(raw).decode_utf8() {
+    let spaced: Cow<'_, str> =
+        if PLUS.contains(&name) { raw.into() } else { raw.replace('+', " ").into() };
+    match percent_decode_str(&spaced).decode_utf8() {
         Ok(text) => Ok(text.into_owned()),
         Err(_) => Err(WireError::invalid(format!("{name}: it is not UTF-8 once decoded"))),
     }
@@ -190,7 +194,8 @@ fn unknown(name: &str, known: &[&'static str]) -> WireError {
 mod tests {
     use super::*;
 
-    const KNOWN: [&str; 6] = ["topic", "types", "after", "since", "limit", "wait"];
+    const KNOWN: [&str; 8] =
+        ["topic", "types", "content_types", "header", "after", "since", "limit", "wait"];
 
     fn parse(raw: &str) -> Result<Query, WireError> {
         Query::parse(Some(raw), &KNOWN)
@@ -226,9 +231,19 @@ mod tests {
     }
 
     #[test]
-    fn a_time_may_be_written_with_its_plus() {
-        let query = parse("since=2026-11-21T07:00:00+01:00").unwrap();
+    fn what_has_no_spaces_may_be_written_with_its_plus() {
+        let query = parse("since=2026-11-21T07:00:00+01:00&content_types=a/b+json").unwrap();
         assert_eq!(query.since().unwrap().unwrap().to_string(), "2026-11-21T06:00:00.000Z");
+        assert_eq!(query.get("content_types"), Some("a/b+json"));
+    }
+
+    #[test]
+    fn a_plus_is_a_space_as_forms_write_it() {
+        let query = parse("header=from:New+York&header=to:1%2B1%20=+2").unwrap();
+        assert_eq!(query.all("header").collect::<Vec<_>>(), ["from:New York", "to:1+1 = 2"]);
+        // Of what has neither, it is wrong as before.
+        assert!(parse("limit=+5").unwrap().limit().is_err());
+        assert!(parse("after=+5").unwrap().after().is_err());
     }
 
     #[test]
