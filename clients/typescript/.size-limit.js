@@ -29,7 +29,7 @@ export default [
   entry('helpers, all of them', 'helpers/index', '16 kB'),
   entry('react', 'react/index', '3 kB', { ignore: [...peers, '../helpers/index.js'] }),
   entry('ui', 'ui/index', '8 kB', { ignore: [...peers, '../react/index.js', '../helpers/index.js'] }),
-  entry('terminal', 'ui/terminal', '3 kB', { ignore: [...peers, '../react/index.js', '../helpers/index.js'] }),
+  entry('terminal', 'ui/terminal', '3.5 kB', { ignore: [...peers, '../react/index.js', '../helpers/index.js'] }),
   { name: 'ui.css', path: 'dist/ui/ui.css', limit: '3 kB', brotli: true },
   entry('zustand', 'zustand/index', '1 kB'),
   entry('ag-ui', 'ag-ui/index', '2 kB'),

@@ -7,7 +7,7 @@ export interface Me {
   /** Whether this window answers in the chat and works at tasks. */
   readonly assistant: boolean
   readonly worker: boolean
-  /** The agent that it is, if any: a session is listed among agents once. */
+  /** The agent that it is, if any. */
   readonly agent: string | undefined
 }
 

@@ -40,8 +40,8 @@ export function AgentsPane(): ReactElement {
           </label>
         ))}
       </fieldset>
-      {ours !== undefined && transport !== 'websocket' && (
-        <p className="quiet">Only over a WebSocket is {ours} listed as online; it works all the same.</p>
+      {ours !== undefined && transport === 'poll' && (
+        <p className="quiet">Over a long poll {ours} is not listed as online; it works all the same.</p>
       )}
       <AgentList onSelect={setSelected} selected={selected} name={nameOf} />
       <Command key={selected} agent={selected} />

@@ -131,7 +131,10 @@ export interface StreamedMessageOptions extends WatchOptions, Omit<AssemblyBound
   after?: Extract<SubscribeOptions, { durable?: undefined }>['after']
 }
 
-/** One streamed message, from its beginning; `undefined` until its first chunk is here. */
+/**
+ * One streamed message, from its beginning; `undefined` until its first chunk is here, or the broker has refused to give
+ * it: then it has no text and no `source`, and the `error`.
+ */
 export function streamedMessage<S>(
   client: Client<S>,
   topic: string,
@@ -140,13 +143,21 @@ export function streamedMessage<S>(
 ): Watched<AssembledMessage | undefined> {
   const life = new Lifetime(options.signal)
   const assembly = new Assembly({ ...options, maxMessages: 1 })
-  const store = new Store(() => assembly.get(correlation), options.notifyMs)
+  /** In the place of a message that cannot be had. */
+  let refused: AssembledMessage | undefined
+  const store = new Store(() => assembly.get(correlation) ?? refused, options.notifyMs)
   const wish = { after: options.after ?? ('first' as const), types: [CHUNK] }
   const subscription = anyClient(client).subscribe(topic, wish, (event) => {
     if (event.correlation !== correlation || assembly.take(event) === undefined) return
     store.changed()
     // Nothing more is to come.
     if (assembly.get(correlation)?.complete) void subscription.unsubscribe().catch(() => undefined)
+  })
+  subscription.on('error', (error) => {
+    if (error.retryable) return
+    const nobody = { source: '', text: '', start: undefined, startedAt: '', updatedAt: '' }
+    refused = { correlation, topic, ...nobody, complete: false, missing: false, error }
+    store.changed()
   })
   subscription.on('caught_up', () => {
     // All that is in the log has come, from where it was looked for.

@@ -4,7 +4,8 @@ import { uuidv7 } from '../core/uuid.js'
 import type { TidingsError } from '../errors.js'
 import type { AnySchema, Client, DataOf, EphemeralOptions, Subscription, TidingsEvent } from '../types.js'
 import { type AssembledMessage, Assembly, CHUNK } from './assembly.js'
-import { type AnyClient, anyClient, failure, fields, text, token } from './data.js'
+import { Sent } from './chat-sent.js'
+import { type AnyClient, anyClient, fields, text, token, trim } from './data.js'
 import { Lifetime, Store, type Watched, type WatchOptions } from './watch.js'
 
 /**
@@ -19,7 +20,7 @@ export interface ChatMessage<Data = unknown> {
   readonly id: string
   /** How it stands. */
   readonly state: ChatState
-  /** Whether it was sent here. */
+  /** Whether it is ours: sent here, or elsewhere as the same subject, but for `anonymous`. */
   readonly own: boolean
   /** `data.text`, or the data itself where that is a text; of a streamed one what has come of it. */
   readonly text: string
@@ -59,7 +60,10 @@ export interface ChatOptions extends WatchOptions {
   receipts?: boolean
 }
 
-/** A conversation. */
+/**
+ * A conversation. What was sent and waits, or has failed, outlives it: it is there again in the next one of the same
+ * client, topic and type.
+ */
 export interface Chat<Data = unknown> extends Watched<ChatSnapshot<Data>> {
   /** Sends a message: a text is the data `{text}`. Resolved with its id at once; its state says what becomes of it. */
   send(message: string | Data, options?: { headers?: Record<string, string> }): string
@@ -69,14 +73,9 @@ export interface Chat<Data = unknown> extends Watched<ChatSnapshot<Data>> {
   discard(id: string): void
 }
 
-/** The most messages of our own that wait or have failed; the oldest that do not wait go first. */
-const OWN_MAX = 1_000
-
-interface Entry<Data> {
-  message: ChatMessage<Data>
-  /** What `send` was given, as long as it may have to be sent again. */
-  again?: { data: unknown; headers: Record<string, string> | undefined }
-}
+/** The most receipts that are kept for messages that have not come yet. */
+const EARLY_MAX = 1_000
+const SOURCE = 'urn:tidings:subject:'
 
 /** Follows a conversation and takes part in it. Not with a client that was made with `echo: false`. */
 export function chat<S = AnySchema, T extends string = string>(
@@ -92,7 +91,6 @@ class Conversation<Data> implements Chat<Data> {
   readonly snapshot: () => ChatSnapshot<Data>
   readonly subscribe: (listener: () => void) => () => void
   readonly #client: AnyClient
-  readonly #topic: string
   readonly #type: string
   readonly #max: number
   readonly #receipts: boolean
@@ -102,20 +100,27 @@ class Conversation<Data> implements Chat<Data> {
   readonly #assembly: Assembly
   /** What is in the log, by id, in its order. */
   readonly #logged = new Map<string, ChatMessage<Data>>()
-  /** What is ours and not seen in the log yet, by id. */
-  readonly #own = new Map<string, Entry<Data>>()
+  readonly #sent: Sent
   /** The ids of our own by offset, for receipts. */
   readonly #offsets = new Map<number, string>()
-  #receiptsOf: string | undefined
+  /** Who has acknowledged what is not known to be ours yet, by offset. */
+  readonly #early = new Map<number, string[]>()
+  /** Whose receipts are followed, from which offset on. */
+  #receiptsOf: { subject: string; from: number; stop: () => unknown } | undefined
 
   constructor(client: AnyClient, topic: string, options: ChatOptions) {
     this.#client = client
-    this.#topic = topic
     this.#type = options.type ?? 'message'
     this.#max = options.max ?? 500
     this.#receipts = options.receipts ?? true
     this.#life = new Lifetime(options.signal)
     this.#assembly = new Assembly({ maxMessages: this.#max })
+    const [sent, leave] = Sent.follow(client, topic, this.#type, {
+      changed: () => this.#store.changed(),
+      answered: (id, offset) => this.#answered(id, offset),
+    })
+    this.#sent = sent
+    this.#life.add(leave)
     this.#store = new Store(() => this.#show(), options.notifyMs)
     this.snapshot = this.#store.snapshot
     this.subscribe = this.#store.subscribe
@@ -128,81 +133,59 @@ class Conversation<Data> implements Chat<Data> {
       if (gap.reason === 'log_changed') {
         this.#logged.clear()
         this.#assembly.clear()
+        this.#offsets.clear()
+        this.#early.clear()
+        void this.#receiptsOf?.stop()
+        this.#receiptsOf = undefined
       }
       this.#store.changed()
     })
     this.#life.add(() => this.#sub.unsubscribe())
+    this.#life.add(() => this.#receiptsOf?.stop())
     this.#life.add(() => this.#store.flush())
   }
 
   send(message: string | Data, options: { headers?: Record<string, string> } = {}): string {
     const id = uuidv7()
     const data = typeof message === 'string' ? { text: message } : message
-    this.#own.set(id, {
-      message: {
-        id,
-        state: 'pending',
-        own: true,
-        text: textOf(data),
-        data: data as Data,
-        source: undefined,
-        offset: undefined,
-        time: new Date().toISOString(),
-        deliveredTo: [],
-        error: undefined,
-      },
-      again: { data, headers: options.headers },
-    })
-    this.#bound()
-    void this.#publish(id)
+    const pending: ChatMessage<unknown> = {
+      id,
+      state: 'pending',
+      own: true,
+      text: textOf(data),
+      data,
+      source: undefined,
+      offset: undefined,
+      time: new Date().toISOString(),
+      deliveredTo: [],
+      error: undefined,
+    }
+    const { headers } = options
+    this.#sent.add({ message: pending as ChatMessage<never>, data, headers, receipts: this.#receipts })
     return id
   }
 
   retry(id: string): void {
-    const entry = this.#own.get(id)
-    if (entry?.message.state !== 'failed') return
-    entry.message = { ...entry.message, state: 'pending', error: undefined }
-    void this.#publish(id)
+    this.#sent.retry(id)
   }
 
   discard(id: string): void {
-    if (this.#own.get(id)?.message.state !== 'failed') return
-    this.#own.delete(id)
+    this.#sent.discard(id)
+  }
+
+  /** The broker has one of our own. It is shown as sent also where the subscription has begun behind it. */
+  #answered(id: string, offset: number): void {
+    this.#isOurs(id, offset)
+    this.#followReceipts(offset)
     this.#store.changed()
   }
 
-  async #publish(id: string): Promise<void> {
-    const entry = this.#own.get(id)
-    if (entry?.again === undefined) return
-    this.#store.changed()
-    this.#followReceipts()
-    const { data, headers } = entry.again
-    try {
-      const published = await this.#client.publish(this.#topic, data, {
-        id,
-        type: this.#type,
-        receipts: this.#receipts,
-        ...(headers && { headers }),
-      })
-      this.#offsets.set(published.offset, id)
-      for (const offset of this.#offsets.keys()) {
-        if (this.#offsets.size <= this.#max) break
-        this.#offsets.delete(offset)
-      }
-      this.#change(id, (message) => ({ ...message, state: 'sent', offset: published.offset }))
-      // The subscription was asked to begin behind it, or has passed it: it is shown all the same.
-    } catch (cause) {
-      this.#change(id, (message) => ({ ...message, state: 'failed', error: failure(cause) }))
-    }
-  }
-
-  #change(id: string, change: (message: ChatMessage<Data>) => ChatMessage<Data>): void {
-    const entry = this.#own.get(id)
-    const logged = this.#logged.get(id)
-    if (entry !== undefined) entry.message = change(entry.message)
-    // Its event came before its answer.
-    else if (logged !== undefined && logged.state !== 'delivered') this.#logged.set(id, change(logged))
-    this.#store.changed()
+  #isOurs(id: string, offset: number): void {
+    this.#offsets.set(offset, id)
+    trim(this.#offsets, this.#max)
+    const early = this.#early.get(offset)
+    this.#early.delete(offset)
+    for (const subscription of early ?? []) this.#delivered(id, subscription)
   }
 
   #take(event: TidingsEvent): void {
@@ -210,11 +193,14 @@ class Conversation<Data> implements Chat<Data> {
       if (this.#assembly.take(event) === undefined || event.correlation === undefined) return
       const message = this.#assembly.get(event.correlation)
       if (message !== undefined)
-        this.#logged.set(message.correlation, streamed<Data>(message, event, this.#logged.get(message.correlation)))
+        this.#logged.set(
+          message.correlation,
+          streamed<Data>(message, event, this.#isOfUs(event), this.#logged.get(message.correlation)),
+        )
     } else {
-      const before = this.#own.get(event.id)?.message
-      this.#own.delete(event.id)
-      const own = before !== undefined || event.own
+      const before = this.#sent.messages.get(event.id)?.message
+      this.#sent.messages.delete(event.id)
+      const own = before !== undefined || this.#isOfUs(event)
       this.#logged.set(event.id, {
         id: event.id,
         state: before?.state === 'delivered' ? 'delivered' : own ? 'sent' : 'received',
@@ -228,48 +214,56 @@ class Conversation<Data> implements Chat<Data> {
         error: undefined,
       })
       if (own) {
-        this.#offsets.set(event.offset, event.id)
-        this.#followReceipts(event)
+        this.#isOurs(event.id, event.offset)
+        this.#followReceipts(event.offset, event)
       }
     }
-    for (const id of this.#logged.keys()) {
-      if (this.#logged.size <= this.#max) break
-      this.#logged.delete(id)
-    }
+    trim(this.#logged, this.#max)
     this.#store.changed()
   }
 
-  /** Receipts come on a topic of the subject's: a socket says who we are, else our own events do. */
-  #followReceipts(event?: TidingsEvent): void {
-    const subject = this.#client.session?.subject ?? event?.source.replace(/^urn:tidings:subject:/, '')
-    if (!this.#receipts || subject === undefined || subject === this.#receiptsOf) return
-    this.#receiptsOf = subject
-    const sub = this.#client.subscribe(`$receipts.${token(subject)}`, { types: ['receipt.acked'] }, (event) => {
-      const { offset, subscription } = fields(event.data)
-      const id = typeof offset === 'number' ? this.#offsets.get(offset) : undefined
-      if (id === undefined || typeof subscription !== 'string') return
-      const told = (message: ChatMessage<Data>): ChatMessage<Data> => {
-        const deliveredTo = message.deliveredTo.includes(subscription)
-          ? message.deliveredTo
-          : [...message.deliveredTo, subscription].slice(0, 100)
-        return { ...message, state: 'delivered', deliveredTo }
-      }
-      const logged = this.#logged.get(id)
-      if (logged !== undefined) this.#logged.set(id, told(logged))
-      const entry = this.#own.get(id)
-      if (entry !== undefined) entry.message = told(entry.message)
-      this.#store.changed()
-    })
-    this.#life.add(() => sub.unsubscribe())
+  #isOfUs({ own, source }: TidingsEvent): boolean {
+    const subject = this.#client.session?.subject
+    return own || (subject !== undefined && subject !== 'anonymous' && source === SOURCE + subject)
   }
 
-  #bound(): void {
-    if (this.#own.size <= OWN_MAX) return
-    for (const [id, { message }] of this.#own) if (message.state !== 'pending') return void this.#own.delete(id)
+  /**
+   * Receipts come on a topic of the subject's, behind what they are for: a socket says who we are, else our own events
+   * do. They are read from the first of our own on, which may come after one that was sent now.
+   */
+  #followReceipts(from: number, event?: TidingsEvent): void {
+    const subject = this.#client.session?.subject ?? event?.source.replace(SOURCE, '')
+    if (!this.#receipts || subject === undefined || this.#life.closed) return
+    const before = this.#receiptsOf
+    if (before?.subject === subject && before.from <= from) return
+    void before?.stop()
+    const wish = { after: from, types: ['receipt.acked'] }
+    const sub = this.#client.subscribe(`$receipts.${token(subject)}`, wish, (event) => {
+      const { offset, subscription } = fields(event.data)
+      if (typeof offset !== 'number' || typeof subscription !== 'string') return
+      const id = this.#offsets.get(offset)
+      if (id !== undefined) return this.#delivered(id, subscription)
+      this.#early.set(offset, [...(this.#early.get(offset) ?? []), subscription].slice(0, 100))
+      trim(this.#early, EARLY_MAX)
+    })
+    this.#receiptsOf = { subject, from, stop: () => sub.unsubscribe() }
+  }
+
+  #delivered(id: string, subscription: string): void {
+    const told = <Message extends ChatMessage>(message: Message): Message => {
+      if (message.deliveredTo.includes(subscription)) return message
+      return { ...message, state: 'delivered', deliveredTo: [...message.deliveredTo, subscription].slice(0, 100) }
+    }
+    const logged = this.#logged.get(id)
+    if (logged !== undefined) this.#logged.set(id, told(logged))
+    const sent = this.#sent.messages.get(id)
+    if (sent !== undefined) sent.message = told(sent.message)
+    this.#store.changed()
   }
 
   #show(): ChatSnapshot<Data> {
-    const messages = [...this.#logged.values(), ...[...this.#own.values()].map(({ message }) => message)]
+    const sent = [...this.#sent.messages.values()].map(({ message }) => message)
+    const messages = [...this.#logged.values(), ...sent]
     return { messages, caughtUp: this.#sub?.caughtUp ?? false, error: this.#sub?.error }
   }
 }
@@ -277,12 +271,13 @@ class Conversation<Data> implements Chat<Data> {
 function streamed<Data>(
   message: AssembledMessage,
   event: TidingsEvent,
+  own: boolean,
   before: ChatMessage<Data> | undefined,
 ): ChatMessage<Data> {
   return {
     id: message.correlation,
     state: message.complete || message.error !== undefined ? 'received' : 'streaming',
-    own: before?.own ?? event.own,
+    own: before?.own ?? own,
     text: message.text,
     data: undefined,
     source: message.source,

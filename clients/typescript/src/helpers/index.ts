@@ -33,7 +33,7 @@ export {
 export { type Chat, type ChatMessage, type ChatOptions, type ChatSnapshot, type ChatState, chat } from './chat.js'
 export { type ForwardConsoleOptions, forwardConsole, type LogEntry, type LogLevel } from './forward-console.js'
 export { type Inbox, type InboxItem, type InboxOptions, type InboxSnapshot, inbox } from './inbox.js'
-export { type MembersOptions, type MembersSnapshot, members } from './members.js'
+export { listed, type MembersOptions, type MembersSnapshot, members } from './members.js'
 export {
   type CancelRequest,
   type Operation,

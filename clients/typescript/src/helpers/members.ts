@@ -17,7 +17,7 @@ export interface MembersSnapshot<Data = unknown> {
 
 /** Options of `members`. */
 export interface MembersOptions extends WatchOptions {
-  /** Be listed, with this data (1 KiB of JSON). Default: only look. Over sockets only. */
+  /** Be listed, with this data (1 KiB of JSON). Default: only look. Over a socket or a stream. */
   join?: {
     /** What others see of us. */
     data?: unknown
@@ -99,6 +99,18 @@ export function members<Data = unknown, S = object>(
   life.add(() => news.unsubscribe())
   if (options.join !== undefined) join(any, topic, options.join.data, life, refused)
   life.add(() => store.flush())
+  return { snapshot: store.snapshot, subscribe: store.subscribe, close: life.close }
+}
+
+/** Lists oneself on a topic without looking; the state is why that was refused, if it was. */
+export function listed<S = object>(client: Client<S>, topic: string, data: unknown): Watched<TidingsError | undefined> {
+  const life = new Lifetime(undefined)
+  let error: TidingsError | undefined
+  const store = new Store<TidingsError | undefined>(() => error, 0)
+  join(anyClient(client), topic, data, life, (subscription) => {
+    error = subscription.error
+    store.changed()
+  })
   return { snapshot: store.snapshot, subscribe: store.subscribe, close: life.close }
 }
 

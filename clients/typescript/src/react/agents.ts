@@ -21,9 +21,9 @@ export function useAgents<Data = unknown>(options: Omit<AgentsOptions, 'signal'>
   return useMemo(
     () => ({
       ...snapshot,
-      command: (agent, data, more) => act((helper) => helper.command(agent, data, more)),
-      ask: (agent, data, more) => act((helper) => helper.ask(agent, data, more)),
-      interrupt: (agent, more) => act((helper) => helper.interrupt(agent, more)),
+      command: async (agent, data, more) => act((helper) => helper.command(agent, data, more)),
+      ask: async (agent, data, more) => act((helper) => helper.ask(agent, data, more)),
+      interrupt: async (agent, more) => act((helper) => helper.interrupt(agent, more)),
     }),
     [snapshot, act],
   )

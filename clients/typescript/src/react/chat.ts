@@ -23,13 +23,14 @@ export function useChat<Data = unknown>(topic: string, options: Omit<ChatOptions
     (client) => chat(client, topic, { ...options, notifyMs: 0 }) as Chat<Data>,
     before,
   )
-  return useMemo(
-    () => ({
-      ...snapshot,
+  // The same functions for as long as it is the same conversation.
+  const does = useMemo(
+    (): Pick<ChatView<Data>, 'send' | 'retry' | 'discard'> => ({
       send: (message, more) => act((helper) => helper.send(message, more)),
       retry: (id) => act((helper) => helper.retry(id)),
       discard: (id) => act((helper) => helper.discard(id)),
     }),
-    [snapshot, act],
+    [act],
   )
+  return useMemo(() => ({ ...snapshot, ...does }), [snapshot, does])
 }

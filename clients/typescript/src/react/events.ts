@@ -122,14 +122,15 @@ function useList<Data>(
 
 /**
  * The newest events that match, oldest first, of those that come from now on, or from `after` on: 200 unless `limit` says
- * otherwise. Components with the same filter and options have one subscription. `filter` `null` gives none. Where the
+ * otherwise. Components with the same filter and options have one subscription, and with others there is another: an
+ * `after` that is computed (a `Date`) is computed once, by `useState`. `filter` `null` gives none. Where the
  * filter is refused, `error` of the list says why.
  */
 export function useEvents<Data = unknown>(
   filter: string | readonly string[] | null,
   options: EventsOptions = {},
 ): EventList<Data> {
-  return useList<Data>('events', filter, { limit: 200, ...options }, newest)
+  return useList<Data>('events', filter, { ...options, limit: options.limit ?? 200 }, newest)
 }
 
 /**
@@ -140,5 +141,6 @@ export function useLatest<Data = unknown>(
   filter: string | readonly string[] | null,
   options: EventsOptions = {},
 ): EventList<Data> {
-  return useList<Data>('latest', filter, { limit: 1_000, lastPerKey: true, ...options }, lastPerKey)
+  const { limit = 1_000, lastPerKey: newestOnly = true } = options
+  return useList<Data>('latest', filter, { ...options, limit, lastPerKey: newestOnly }, lastPerKey)
 }

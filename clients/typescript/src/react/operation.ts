@@ -31,7 +31,7 @@ export function useOperation(id: string): OperationView {
     unknown,
   )
   return useMemo(
-    () => ({ ...snapshot, id, cancel: (reason) => operation(client, id).cancel(reason) }),
+    () => ({ ...snapshot, id, cancel: async (reason) => operation(client, id).cancel(reason) }),
     [client, snapshot, id],
   )
 }

@@ -1,7 +1,9 @@
 // `usePresence` and `useTyping`: who is there, and what they are doing.
 
 import { useMemo } from 'react'
+import type { TidingsError } from '../errors.js'
 import {
+  listed,
   type MembersSnapshot,
   members,
   type Typing,
@@ -17,15 +19,21 @@ const silent: readonly Typist[] = []
 
 /**
  * Who is listed on `topic`. With `data` (1 KiB of JSON; `{}` will do) this client is listed there, too, as long as the
- * component is mounted; that takes a socket or a stream. `topic` `null` gives nobody.
+ * component is mounted; that takes a socket or a stream. Others see another `data` as a leave and a join. `topic` `null` gives nobody.
  */
 export function usePresence<Data = unknown>(topic: string | null, data?: unknown): MembersSnapshot<Data> {
   const [snapshot] = useShared<MembersSnapshot<Data>, Watched<MembersSnapshot<Data>>>(
-    topic === null ? null : JSON.stringify(['presence', topic, data]),
-    (client) => members<Data>(client, topic ?? '', { notifyMs: 0, ...(data === undefined ? {} : { join: { data } }) }),
+    topic === null ? null : JSON.stringify(['presence', topic]),
+    (client) => members<Data>(client, topic ?? '', { notifyMs: 0 }),
     nobody,
   )
-  return snapshot
+  // Apart from the list, which stays as it is when the data are others.
+  const [refused] = useShared<TidingsError | undefined, Watched<TidingsError | undefined>>(
+    topic === null || data === undefined ? null : JSON.stringify(['listed', topic, data]),
+    (client) => listed(client, topic ?? '', data),
+    undefined,
+  )
+  return useMemo(() => (refused && !snapshot.error ? { ...snapshot, error: refused } : snapshot), [snapshot, refused])
 }
 
 /** What `useTyping` gives. */

@@ -1,7 +1,7 @@
 // `usePublish`: publishing, with what a button needs to know of it.
 
 import { useCallback, useRef, useState } from 'react'
-import { TidingsError } from '../errors.js'
+import { type TidingsError, toError } from '../errors.js'
 import type { Published, PublishOptions } from '../types.js'
 import { useTidings } from './context.js'
 
@@ -35,16 +35,11 @@ export function usePublish(): PublishView {
       const published = client.publish(topic, data, options)
       published.then(
         () => settle(),
-        (refusal: unknown) => settle(asError(refusal)),
+        (refusal: unknown) => settle(toError(refusal, 'protocol', String(refusal))),
       )
       return published
     },
     [client],
   )
   return { publish, pending, error }
-}
-
-function asError(refusal: unknown): TidingsError {
-  if (refusal instanceof TidingsError) return refusal
-  return new TidingsError('protocol', String(refusal), { cause: refusal })
 }

@@ -4,9 +4,12 @@
 //   leaves nothing behind.
 // - It is closed one macrotask after the last one is unmounted. Strict Mode unmounts and mounts again in the same task,
 //   so does a component that moves: they find it still open, and the broker hears nothing of it.
+// - One that cannot be opened (a name that is no part of a topic, a client that is closed) is what it is before it is
+//   open, with the `error`: what is thrown when a component is mounted takes the whole page with it.
 // - What components see changes only between frames. Reading it twice in one render gives the same object.
 
 import { useCallback, useSyncExternalStore } from 'react'
+import { toError } from '../errors.js'
 import type { Client } from '../types.js'
 import { useTidings } from './context.js'
 import { inNextFrame } from './frame.js'
@@ -61,18 +64,48 @@ class Entry<T, S extends Source<T>> {
   }
 }
 
+/** In the place of a source that could not be opened. */
+class Failed<T> implements Source<T> {
+  readonly #snapshot: T
+
+  constructor(
+    initial: T,
+    readonly cause: unknown,
+  ) {
+    const error = toError(cause, 'internal', 'not opened')
+    const says = initial instanceof Object && 'error' in initial
+    this.#snapshot = says ? Object.assign(Array.isArray(initial) ? [] : {}, initial, { error }) : initial
+  }
+
+  readonly snapshot = (): T => this.#snapshot
+  readonly subscribe = () => () => {}
+  readonly close = (): void => {}
+}
+
 const registries = new WeakMap<Client, Map<string, Entry<unknown, Source<unknown>>>>()
 
 function find<T, S extends Source<T>>(client: Client, key: string): Entry<T, S> | undefined {
   return registries.get(client)?.get(key) as Entry<T, S> | undefined
 }
 
-function findOrOpen<T, S extends Source<T>>(client: Client, key: string, open: (client: Client) => S): Entry<T, S> {
-  const found = find<T, S>(client, key)
+function findOrOpen<T, S extends Source<T>>(
+  client: Client,
+  key: string,
+  open: (client: Client) => S,
+  initial: T,
+): Entry<T, S | Failed<T>> {
+  const found = find<T, S | Failed<T>>(client, key)
   if (found) return found
   const registry = registries.get(client) ?? new Map<string, Entry<unknown, Source<unknown>>>()
   registries.set(client, registry)
-  const entry = new Entry<T, S>(open(client), () => {
+  const source = (): S | Failed<T> => {
+    try {
+      return open(client)
+    } catch (cause) {
+      return new Failed(initial, cause)
+    }
+  }
+  const entry = new Entry<T, S | Failed<T>>(source(), () => {
     if (registry.get(key) === (entry as unknown)) registry.delete(key)
   })
   registry.set(key, entry as unknown as Entry<unknown, Source<unknown>>)
@@ -101,7 +134,7 @@ export function useShared<T, S extends Source<T>>(
   const client = useTidings()
   // The key says all that `open` depends on, so that an `open` of an earlier render with the same key is as good.
   const subscribe = useCallback(
-    (listener: () => void) => (key === null ? () => {} : findOrOpen<T, S>(client, key, open).hold(listener)),
+    (listener: () => void) => (key === null ? () => {} : findOrOpen<T, S>(client, key, open, initial).hold(listener)),
     [client, key],
   )
   const snapshot = (): T => {
@@ -112,9 +145,10 @@ export function useShared<T, S extends Source<T>>(
   const act = useCallback(
     <R>(action: (source: S) => R): R | undefined => {
       if (key === null) return undefined
-      const entry = findOrOpen<T, S>(client, key, open)
+      const entry = findOrOpen<T, S>(client, key, open, initial)
       const release = entry.hold()
       try {
+        if (entry.source instanceof Failed) throw entry.source.cause
         return action(entry.source)
       } finally {
         release()

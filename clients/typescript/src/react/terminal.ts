@@ -35,6 +35,15 @@ export function useTerminal(id: string, options: Omit<TerminalOptions, 'signal'>
     before,
   )
   // The same function for as long as it is the same terminal: it tells a screen when to begin anew.
-  const read = useMemo(() => (position: number) => act((helper) => helper.read(position)), [act])
+  const read = useMemo(() => {
+    return (position: number) => {
+      try {
+        return act((helper) => helper.read(position))
+      } catch {
+        // It could not be opened, as `error` says: there is nothing in it.
+        return { text: '', position: 0, reset: true }
+      }
+    }
+  }, [act])
   return useMemo(() => ({ ...snapshot, id, read }), [snapshot, id, read])
 }

@@ -4,7 +4,8 @@ import type { ReactElement, ReactNode } from 'react'
 import type { AgentInfo } from '../helpers/index.js'
 import { useAgents } from '../react/index.js'
 import { useLabels } from './labels.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
+import { Kept, useTry } from './press.js'
 
 /** What `AgentList` takes. */
 export interface AgentListProps extends PartProps {
@@ -24,6 +25,7 @@ export interface AgentListProps extends PartProps {
 export function AgentList(props: AgentListProps): ReactElement {
   const { agents, ready, error, interrupt } = useAgents(props.options)
   const say = useLabels(props.labels)
+  const [failure, attempt] = useTry()
   const { onSelect, selected } = props
   const show = (agent: AgentInfo) => {
     const { id, message } = agent
@@ -42,7 +44,7 @@ export function AgentList(props: AgentListProps): ReactElement {
         <span>{say.status(state)}</span>
         {message && agent.online && <span className="tidings-quiet">{message}</span>}
         {state === 'busy' && (props.interruptible ?? true) && (
-          <button type="button" onClick={() => interrupt(id).catch(() => {})}>
+          <button type="button" onClick={() => attempt(interrupt(id))}>
             {say.interrupt}
             <span className="tidings-hidden"> {name}</span>
           </button>
@@ -51,12 +53,13 @@ export function AgentList(props: AgentListProps): ReactElement {
     )
   }
   return (
-    <div {...outer('agents', props)} data-state={error ? 'failed' : ready ? 'ready' : 'loading'}>
+    <Kept {...outer('agents', props)} data-state={error ? 'failed' : ready ? 'ready' : 'loading'}>
+      {refused(error ?? failure, say)}
       {agents.length === 0 ? (
-        ready && <p className="tidings-quiet">{say.noAgents}</p>
+        ready && !error && <p className="tidings-quiet">{say.noAgents}</p>
       ) : (
         <ul aria-label={say.agents}>{agents.map(show)}</ul>
       )}
-    </div>
+    </Kept>
   )
 }

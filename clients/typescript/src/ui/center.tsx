@@ -4,7 +4,7 @@ import { type KeyboardEvent, type MouseEvent, type ReactElement, useEffect, useI
 import { type InboxView, useInbox } from '../react/index.js'
 import { type Labels, useLabels } from './labels.js'
 import { type ActionProps, NotificationText, notificationOf } from './notification.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
 
 /** How near to the edge of the window a panel may come, in pixels. */
 const EDGE = 8
@@ -40,7 +40,11 @@ export function NotificationCenter(props: NotificationCenterProps): ReactElement
   }, [open])
   // With every notification: the button grows with what it counts.
   useEffect(() => {
-    if (open) keepInSight(root.current?.querySelector<HTMLElement>('.tidings-panel'))
+    if (!open) return
+    const keep = () => keepInSight(root.current?.querySelector<HTMLElement>('.tidings-panel'))
+    keep()
+    addEventListener('resize', keep)
+    return () => removeEventListener('resize', keep)
   }, [open, box])
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === 'Escape' && open) {
@@ -61,7 +65,7 @@ export function NotificationCenter(props: NotificationCenterProps): ReactElement
         )}
       </button>
       <span className="tidings-hidden" role="status">
-        {say.unread(box.unread)}
+        {(box.caughtUp || box.unread > 0) && say.unread(box.unread)}
       </span>
       {/* biome-ignore lint/a11y/useSemanticElements: it is no part of a form */}
       <div
@@ -80,10 +84,12 @@ export function NotificationCenter(props: NotificationCenterProps): ReactElement
 
 function Items(props: { box: InboxView; labels: Labels } & ActionProps): ReactElement {
   const { box, labels: say, actionTopics } = props
-
-  if (box.items.length === 0) return <p className="tidings-quiet">{say.noNotifications}</p>
+  const why = refused(box.error, say)
+  if (box.items.length === 0)
+    return why ?? <p className="tidings-quiet">{box.caughtUp ? say.noNotifications : say.loading}</p>
   return (
     <>
+      {why}
       {box.unread > 0 && (
         <button type="button" onClick={(event) => act(event, box.markAllRead())}>
           {say.markAllRead}

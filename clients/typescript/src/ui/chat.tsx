@@ -3,12 +3,13 @@
 // - It sticks to the bottom until the reader scrolls up, and then stays where the reader is: a button leads back.
 // - A screen reader hears messages as they come, a streamed one when it is whole, and none of the history.
 
-import { type FormEvent, type KeyboardEvent, type ReactElement, type ReactNode, useRef, useState } from 'react'
+import { type FormEvent, type KeyboardEvent, memo, type ReactElement, type ReactNode, useRef, useState } from 'react'
 import type { ChatMessage } from '../helpers/index.js'
 import { type ChatView, useChat, useTyping } from '../react/index.js'
 import { type Labels, useLabels } from './labels.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
 import { TypingIndicator } from './people.js'
+import { Kept } from './press.js'
 import { useStickToBottom } from './stick.js'
 
 /** What `ChatThread` takes. */
@@ -17,7 +18,7 @@ export interface ChatThreadProps extends PartProps {
   topic: string
   /** What others see while we are typing. */
   name?: string
-  /** Who wrote a message. Default its `source`; our own have none. */
+  /** Who wrote a message. Default the subject, or another `source` as it is; our own have none. */
   author?: (message: ChatMessage) => ReactNode
   /** How a message is shown. Default its text. */
   render?: (message: ChatMessage) => ReactNode
@@ -46,7 +47,7 @@ function Thread(props: ChatThreadProps): ReactElement {
   const typing = props.typing ?? true
   const typingOptions = props.name === undefined ? {} : { name: props.name }
   return (
-    <div {...outer('chat', props)} data-state={stuck ? 'latest' : 'scrolled'}>
+    <Kept {...outer('chat', props)} data-state={chat.error ? 'failed' : stuck ? 'latest' : 'scrolled'}>
       <div
         className="tidings-log"
         ref={log}
@@ -62,7 +63,8 @@ function Thread(props: ChatThreadProps): ReactElement {
             <Message
               key={message.id}
               message={message}
-              chat={chat}
+              retry={chat.retry}
+              discard={chat.discard}
               labels={say}
               author={props.author}
               render={props.render}
@@ -70,6 +72,7 @@ function Thread(props: ChatThreadProps): ReactElement {
           ))}
         </ol>
       </div>
+      {refused(chat.error, say)}
       {!stuck && (
         <button type="button" className="tidings-jump" onClick={jump}>
           {say.jumpToLatest}
@@ -80,7 +83,7 @@ function Thread(props: ChatThreadProps): ReactElement {
       {(props.compose ?? true) && (
         <Compose chat={chat} labels={say} topic={typing ? props.topic : null} options={typingOptions} onSent={jump} />
       )}
-    </div>
+    </Kept>
   )
 }
 
@@ -90,16 +93,18 @@ function NewMessages(props: { messages: readonly ChatMessage[]; after: string | 
   return count > 0 ? <span className="tidings-tag"> · {labels.newMessages(count)}</span> : null
 }
 
-function Message(props: {
+/** Drawn again when it is another: of five hundred one grows with every frame. */
+const Message = memo(function Message(props: {
   message: ChatMessage
-  chat: ChatView
+  retry: ChatView['retry']
+  discard: ChatView['discard']
   labels: Labels
   author: ChatThreadProps['author']
   render: ChatThreadProps['render']
 }): ReactElement {
-  const { message, chat, labels: say, author, render } = props
-  const { id, own, state, time, source } = message
-  const who = author ? author(message) : own ? undefined : source
+  const { message, retry, discard, labels: say, author, render } = props
+  const { id, own, state, time, source, error } = message
+  const who = author ? author(message) : own ? undefined : source?.replace(/^urn:tidings:subject:/, '')
   const at = Date.parse(time)
   return (
     <li className="tidings-message" data-own={own} data-state={state} aria-busy={state === 'streaming'}>
@@ -108,21 +113,21 @@ function Message(props: {
       <small className="tidings-quiet">
         {Number.isFinite(at) && <time dateTime={time}>{say.time(at)}</time>}
         {own && state !== 'received' && <span> · {say.status(state)}</span>}
-        {state === 'failed' && message.error && <span>: {say.failure(message.error)}</span>}
+        {error && <span>{`${state === 'failed' ? ': ' : ' · '}${say.failure(error)}`}</span>}
       </small>
       {state === 'failed' && (
         <>
-          <button type="button" onClick={() => chat.retry(id)}>
+          <button type="button" onClick={() => retry(id)}>
             {say.retry}
           </button>{' '}
-          <button type="button" onClick={() => chat.discard(id)}>
+          <button type="button" onClick={() => discard(id)}>
             {say.dismiss}
           </button>
         </>
       )}
     </li>
   )
-}
+})
 
 function Compose(props: {
   chat: ChatView

@@ -3,7 +3,8 @@
 import type { ReactElement } from 'react'
 import { useConnection, useOutbox, useTidings } from '../react/index.js'
 import { useLabels } from './labels.js'
-import { outer, type PartProps, useCountdown, useLasting } from './part.js'
+import { outer, type PartProps, refused, useCountdown, useLasting } from './part.js'
+import { Kept } from './press.js'
 
 /**
  * The connection in words: state, transport, latency, and when the next try begins, with a button to try now. Only the
@@ -11,12 +12,12 @@ import { outer, type PartProps, useCountdown, useLasting } from './part.js'
  */
 export function ConnectionStatus(props: PartProps): ReactElement {
   const client = useTidings()
-  const { state, transport, latencyMs, nextRetryAt } = useConnection()
+  const { state, transport, latencyMs, nextRetryAt, error } = useConnection()
   const say = useLabels(props.labels)
   const seconds = useCountdown(nextRetryAt)
   const retriable = state === 'disconnected' || nextRetryAt !== undefined
   return (
-    <div {...outer('connection', props)} data-state={state} data-transport={transport ?? 'none'}>
+    <Kept {...outer('connection', props)} data-state={state} data-transport={transport ?? 'none'}>
       <span className="tidings-dot" aria-hidden="true" />
       <span role="status">{say.state(state)}</span>
       {transport && <span className="tidings-quiet">{say.transport(transport)}</span>}
@@ -27,7 +28,9 @@ export function ConnectionStatus(props: PartProps): ReactElement {
           {say.retryNow}
         </button>
       )}
-    </div>
+      {/* Why it does not go on by itself. A line that is cut needs no reason. */}
+      {state !== 'connected' && refused(error?.retryable ? undefined : error, say)}
+    </Kept>
   )
 }
 

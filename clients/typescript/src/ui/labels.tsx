@@ -1,6 +1,6 @@
 // Every word that the parts say, in English; a program gives its own for any of them.
 
-import { createContext, type ReactElement, type ReactNode, useContext } from 'react'
+import { createContext, type ReactElement, type ReactNode, useContext, useMemo } from 'react'
 import type { TidingsError } from '../errors.js'
 import type { Priority, State, TransportName } from '../types.js'
 
@@ -24,6 +24,8 @@ export interface Labels {
   unread: (count: number) => string
   /** There are none. */
   noNotifications: string
+  /** It is not known yet whether there are any. */
+  loading: string
   /** The button that marks one read. */
   markRead: string
   /** The button that marks all read. */
@@ -74,7 +76,7 @@ export interface Labels {
   terminal: (name: string) => string
   /** The program of a terminal has ended, with this code. */
   ended: (exit: number | undefined) => string
-  /** A moment, given in milliseconds since 1970. */
+  /** A moment, given in milliseconds since 1970: the time, and the day where that is not today. */
   time: (at: number) => string
 }
 
@@ -92,6 +94,7 @@ const words: Record<string, string> = {
   pending: 'Sending…',
   sent: 'Sent',
   delivered: 'Delivered',
+  streaming: 'Writing…',
   failed: 'Failed',
   idle: 'Idle',
   busy: 'Busy',
@@ -107,7 +110,20 @@ const words: Record<string, string> = {
   unknown: 'Unknown',
 }
 
-const word = (key: string): string => words[key] ?? key
+// What an event says may be the name of something that every object has.
+const word = (key: string): string => (Object.hasOwn(words, key) && words[key]) || key
+
+/** Made once: that is what costs. */
+let formats: Record<'today' | 'before', Intl.DateTimeFormat> | undefined
+const timeOf = (at: number): string => {
+  if (Number.isNaN(at)) return ''
+  formats ??= {
+    today: new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' }),
+    before: new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' }),
+  }
+  const isToday = new Date(at).toDateString() === new Date().toDateString()
+  return formats[isToday ? 'today' : 'before'].format(at)
+}
 
 /** The words in English. */
 export const english: Labels = {
@@ -120,6 +136,7 @@ export const english: Labels = {
   notifications: 'Notifications',
   unread: (count) => (count === 0 ? 'none unread' : `${count} unread`),
   noNotifications: 'No notifications',
+  loading: 'Loading…',
   markRead: 'Mark as read',
   markAllRead: 'Mark all as read',
   dismiss: 'Dismiss',
@@ -150,7 +167,7 @@ export const english: Labels = {
   interrupt: 'Stop',
   terminal: (name) => `Terminal ${name}`,
   ended: (exit) => (exit === undefined ? 'Ended' : `Ended (${exit})`),
-  time: (at) => new Date(at).toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit' }),
+  time: timeOf,
 }
 
 const Context = createContext<Labels>(english)
@@ -171,5 +188,9 @@ export function LabelsProvider({ labels, children }: LabelsProviderProps): React
 /** The words that hold here. */
 export function useLabels(own?: Partial<Labels>): Labels {
   const above = useContext(Context)
-  return own ? { ...above, ...own } : above
+  // A word that is given as `undefined` is not given.
+  return useMemo(() => {
+    const given = Object.entries(own ?? {}).filter(([, word]) => word !== undefined)
+    return given.length > 0 ? { ...above, ...Object.fromEntries(given) } : above
+  }, [above, own])
 }

@@ -4,6 +4,8 @@ import { type ReactElement, useState } from 'react'
 import { useTidings } from '../react/index.js'
 import type { Priority } from '../types.js'
 import type { Labels } from './labels.js'
+import { refused } from './part.js'
+import { useTry } from './press.js'
 
 /** What a notification offers to do: publishes `data` on `topic`. */
 export interface NotificationAction {
@@ -51,12 +53,12 @@ export function notificationOf(event: Pick<Shown, 'data' | 'type'>): Notificatio
 }
 
 function text(value: unknown): string | undefined {
-  return typeof value === 'string' && value !== '' ? value : undefined
+  return typeof value === 'string' && value.trim() !== '' ? value : undefined
 }
 
 function isAction(value: unknown): value is NotificationAction {
   const { label, topic } = (value ?? {}) as Record<string, unknown>
-  return typeof label === 'string' && typeof topic === 'string'
+  return text(label) !== undefined && typeof topic === 'string'
 }
 
 /** Others wrote the link: a script is none. */
@@ -92,27 +94,36 @@ export function NotificationText(props: { event: Shown; labels: Labels } & Actio
       {body && <p>{body}</p>}
       {allowed.map((action, at) => (
         // By their places: they never change, and two may say the same.
-        <ActionButton key={at} action={action} event={event} />
+        <ActionButton key={at} action={action} event={event} labels={labels} />
       ))}
     </div>
   )
 }
 
-function ActionButton({ action, event }: { action: NotificationAction; event: Shown }): ReactElement {
+function ActionButton(props: { action: NotificationAction; event: Shown; labels: Labels }): ReactElement {
+  const { action, event, labels } = props
   const client = useTidings()
   const [state, setState] = useState<'idle' | 'pending' | 'sent' | 'failed'>('idle')
+  const [failure, attempt] = useTry()
+  // It keeps the focus when it is pressed: it is not `disabled`.
+  const done = state === 'pending' || state === 'sent'
   const publish = () => {
+    if (done) return
     setState('pending')
     // The answer belongs to what it answers.
     const published = client.publish(action.topic, action.data, { correlation: event.id })
+    attempt(published)
     published.then(
       () => setState('sent'),
       () => setState('failed'),
     )
   }
   return (
-    <button type="button" data-state={state} disabled={state === 'pending' || state === 'sent'} onClick={publish}>
-      {action.label}
-    </button>
+    <>
+      <button type="button" data-state={state} aria-disabled={done} onClick={publish}>
+        {action.label}
+      </button>
+      {refused(failure, labels)}
+    </>
   )
 }

@@ -3,7 +3,8 @@
 import { type ReactElement, useId } from 'react'
 import { useOperation } from '../react/index.js'
 import { useLabels } from './labels.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
+import { Kept, useTry } from './press.js'
 
 /** What `OperationProgress` takes. */
 export interface OperationProgressProps extends PartProps {
@@ -17,7 +18,8 @@ export interface OperationProgressProps extends PartProps {
 
 /** A progress bar with words, indeterminate until it is known how much there is to do, and a button to cancel. */
 export function OperationProgress(props: OperationProgressProps): ReactElement {
-  const { status, done, of, ratio, message, title, cancelRequested, cancel } = useOperation(props.operation)
+  const { status, done, of, ratio, message, title, cancelRequested, cancel, error } = useOperation(props.operation)
+  const [failure, attempt] = useTry()
   const say = useLabels(props.labels)
   const name = useId()
   const running = status === 'running'
@@ -26,7 +28,7 @@ export function OperationProgress(props: OperationProgressProps): ReactElement {
   const count = running && done !== undefined && of !== undefined ? say.progress(done, of) : undefined
   const bar = running || percent !== undefined
   return (
-    <div {...outer('operation', props)} data-state={status}>
+    <Kept {...outer('operation', props)} data-state={status}>
       <div className="tidings-operation-head">
         <strong id={name}>{props.title ?? title ?? props.operation}</strong>
         <span role="status">{words}</span>
@@ -47,12 +49,13 @@ export function OperationProgress(props: OperationProgressProps): ReactElement {
       <div className="tidings-operation-head">
         <span className="tidings-quiet">{[count, message].filter(Boolean).join(' · ')}</span>
         {running && (props.cancellable ?? true) && (
-          <button type="button" disabled={cancelRequested} onClick={() => cancel().catch(() => {})}>
+          <button type="button" aria-disabled={cancelRequested} onClick={() => cancelRequested || attempt(cancel())}>
             {say.cancel}
             <span className="tidings-hidden"> {props.title ?? title ?? props.operation}</span>
           </button>
         )}
       </div>
-    </div>
+      {refused(error ?? (running ? failure : undefined), say)}
+    </Kept>
   )
 }

@@ -1,6 +1,7 @@
 // What all parts have in common.
 
-import { type CSSProperties, useEffect, useState } from 'react'
+import { type CSSProperties, createElement, type ReactElement, useEffect, useState } from 'react'
+import type { TidingsError } from '../errors.js'
 import type { Labels } from './labels.js'
 
 /** What every part takes. */
@@ -23,6 +24,11 @@ export function outer(name: string, props: PartProps): { className: string; id?:
     ...(id === undefined ? {} : { id }),
     ...(style === undefined ? {} : { style }),
   }
+}
+
+/** Why nothing, or nothing more, will come; where nothing is wrong, nothing. */
+export function refused(error: TidingsError | undefined, say: Labels): ReactElement | undefined {
+  return error && createElement('p', { className: 'tidings-refused', role: 'alert' }, say.failure(error))
 }
 
 /** Seconds until a moment, counted down; `undefined` where there is none or it has passed. */

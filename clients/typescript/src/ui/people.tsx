@@ -4,7 +4,7 @@ import type { ReactElement, ReactNode } from 'react'
 import { usePresence, useTyping } from '../react/index.js'
 import type { Member } from '../types.js'
 import { useLabels } from './labels.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
 
 /** What `PresenceList` takes. */
 export interface PresenceListProps extends PartProps {
@@ -28,8 +28,9 @@ export function PresenceList(props: PresenceListProps): ReactElement {
   })
   return (
     <div {...outer('presence', props)} data-state={error ? 'failed' : ready ? 'ready' : 'loading'}>
+      {refused(error, say)}
       {people.length === 0 ? (
-        ready && <p className="tidings-quiet">{say.nobody}</p>
+        ready && !error && <p className="tidings-quiet">{say.nobody}</p>
       ) : (
         <ul aria-label={say.people}>
           {people.map((member) => (

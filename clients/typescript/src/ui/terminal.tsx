@@ -6,7 +6,7 @@
 import { type ReactElement, useEffect, useRef, useState } from 'react'
 import { useTerminal } from '../react/index.js'
 import { useLabels } from './labels.js'
-import { outer, type PartProps } from './part.js'
+import { outer, type PartProps, refused } from './part.js'
 import { Screen } from './screen.js'
 
 /** What `Terminal` takes. */
@@ -70,6 +70,7 @@ export function Terminal(props: TerminalProps): ReactElement {
       <div className="tidings-screen" ref={host}>
         {!screen && <pre>{lines.slice(-200).map(plain).join('\n')}</pre>}
       </div>
+      {refused(error, say)}
       <p role="status">{closed && say.ended(exit)}</p>
     </section>
   )

@@ -48,17 +48,27 @@ export function Toaster(props: ToasterProps): ReactElement {
   const { toasts, add, remove } = useToasts(max)
   const [paused, setPaused] = useState(false)
   const region = useRef<HTMLElement>(null)
+  /** What had the focus before the key brought it here. */
+  const before = useRef<Element>(null)
+  const leave = () => {
+    if (before.current instanceof HTMLElement) before.current.focus()
+    before.current = null
+    setPaused(false)
+  }
   const dismiss = (id: string) => {
     remove(id)
     // The button that had the focus is gone: stay near it.
     if (region.current?.contains(document.activeElement)) region.current.focus()
+    if (toasts.every((toast) => toast.id === id)) leave()
   }
 
   useSubscription(filter, { minPriority }, (event) => add({ id: `${event.offset}`, event }))
   useConnectionToasts(props.connection ?? true, props.lostAfterMs ?? 1_000, add)
   useEffect(() => {
     const listen = ({ key }: { key: string }) => {
-      if (key === hotkey) region.current?.focus()
+      if (key !== hotkey || !region.current) return
+      if (!region.current.contains(document.activeElement)) before.current = document.activeElement
+      region.current.focus()
     }
     addEventListener('keydown', listen)
     return () => removeEventListener('keydown', listen)
@@ -84,6 +94,9 @@ export function Toaster(props: ToasterProps): ReactElement {
       onMouseLeave={() => setPaused(false)}
       onFocus={() => setPaused(true)}
       onBlur={() => setPaused(false)}
+      onKeyDown={({ key, target, currentTarget }) => {
+        if (key === 'Escape' && target === currentTarget) leave()
+      }}
     >
       <div role="alert">{toasts.filter(isUrgent).map(show)}</div>
       <div role="status" aria-atomic="false">
@@ -162,7 +175,9 @@ function useToasts(max: number) {
 
 /** A connection that was lost is told until it is back, which is told in its place. The first connection is no news. */
 function useConnectionToasts(wanted: boolean, afterMs: number, add: (toast: Toast) => void): void {
-  const { state } = useConnection()
+  const { state, error } = useConnection()
+  // Also where it has ended for good; not where the program has ended it.
+  const lost = state === 'reconnecting' || (state === 'disconnected' && error !== undefined)
   const told = useRef(false)
   useEffect(() => {
     if (!wanted) return
@@ -171,13 +186,13 @@ function useConnectionToasts(wanted: boolean, afterMs: number, add: (toast: Toas
       told.current = false
       return
     }
-    if (state !== 'reconnecting' || told.current) return
+    if (!lost || told.current) return
     const timer = setTimeout(() => {
       told.current = true
       add({ id: 'connection', connection: 'lost' })
     }, afterMs)
     return () => clearTimeout(timer)
-  }, [wanted, state, afterMs, add])
+  }, [wanted, state, lost, afterMs, add])
 }
 
 function bounded(before: readonly Toast[], more: readonly Toast[], max: number): readonly Toast[] {

@@ -68,8 +68,8 @@ export function tidingsStore<State, S = AnySchema, F extends string = string>(
     }
     show()
   }
-  const before = wish.lastPerKey || wish.key !== undefined ? {} : { after: 'first' as const }
-  const subscription = client.subscribe<F>(filter, { ...before, ...wish }, (event) => {
+  const { after = wish.lastPerKey || wish.key !== undefined ? undefined : 'first' } = wish
+  const subscription = client.subscribe<F>(filter, { ...wish, ...(after !== undefined && { after }) }, (event) => {
     // Behind a `setState` of the program, if there was one.
     if (timer === undefined) next = store.getState()
     next = reducer(next, event)

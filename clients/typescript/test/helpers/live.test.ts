@@ -252,7 +252,11 @@ describe.each(['websocket', 'sse', 'poll'] as const)('over %s', (transport) => {
     await until(() => ours.snapshot().messages[0]?.state === 'delivered')
     expect(ours.snapshot().messages[0]?.deliveredTo).toEqual([`${topic}-bob`])
     expect(states.filter((state, at) => state !== states[at - 1])).toEqual(['pending', 'sent', 'delivered'])
-    await Promise.all([ours, theirs].map((room) => room.close()))
+    await ours.close()
+    // Whoever comes back to it sees how far it has got.
+    const again = chat(alice, topic)
+    await until(() => again.snapshot().messages[0]?.state === 'delivered')
+    await Promise.all([again, theirs].map((room) => room.close()))
   })
 
   test('who types is seen by the others', async () => {

@@ -67,6 +67,76 @@ test('a receipt that comes before the event, and an event that comes before its 
   await room.close()
 })
 
+test('what waits and what was refused is there again when a conversation is opened anew', async () => {
+  const { fake } = it
+  fake.holding = true
+  const first = chat(fake.client, 'rooms.1', { notifyMs: 0 })
+  const failing = first.send('refused')
+  const waiting = first.send('waits')
+  const sent = first.send('sent meanwhile')
+  await it.settle()
+  await first.close()
+  fake.held[0]?.refuse(new TidingsError('permission_denied', 'no'))
+  fake.held[2]?.answer()
+  await it.settle()
+  // Another conversation has none of it, and those of the same one all.
+  const others = [
+    chat(fake.client, 'rooms.2', { notifyMs: 0 }),
+    chat(fake.client, 'rooms.1', { type: 'x', notifyMs: 0 }),
+  ]
+  const rooms = [chat(fake.client, 'rooms.1', { notifyMs: 0 }), chat(fake.client, 'rooms.1', { max: 9, notifyMs: 0 })]
+  await it.settle()
+  const states = (room: (typeof rooms)[0]) => room.snapshot().messages.map(({ id, state }) => [id, state])
+  for (const other of others) expect(states(other)).toEqual([])
+  const before = [
+    [sent, 'sent'],
+    [failing, 'failed'],
+    [waiting, 'pending'],
+  ]
+  for (const room of rooms) expect(states(room)).toEqual(before)
+  rooms[0]?.retry(failing)
+  fake.held[1]?.answer()
+  fake.held[3]?.answer()
+  await it.settle()
+  const all = [sent, waiting, failing].map((id) => [id, 'sent'])
+  for (const room of rooms) expect(states(room)).toEqual(all)
+  for (const room of [...rooms, ...others]) await room.close()
+})
+
+test('a reload knows our own again, and what was delivered of it', async () => {
+  const { fake } = it
+  const ours = { source: 'urn:tidings:subject:alice' }
+  const receipt = (offset: number) =>
+    fake.other({ topic: '$receipts.alice', type: 'receipt.acked', data: { offset, subscription: 'bob-inbox' } })
+  fake.other({ topic: 'rooms.1', data: { text: 'of bob' } })
+  fake.other({ topic: 'rooms.1', data: { text: 'of ours' } }, ours)
+  fake.other({ topic: 'rooms.1', data: { text: 'not read' } }, ours)
+  receipt(2)
+  const room = chat(fake.client, 'rooms.1', { notifyMs: 0 })
+  // Sent before it is known what was there: the receipts of both are wanted.
+  room.send('new')
+  await it.settle()
+  receipt(5)
+  await it.settle()
+  // Here it comes before what was there.
+  const inOrder = room.snapshot().messages.toSorted((one, other) => (one.offset ?? 0) - (other.offset ?? 0))
+  expect(inOrder.map(({ text, own, state }) => [text, own, state])).toEqual([
+    ['of bob', false, 'received'],
+    ['of ours', true, 'delivered'],
+    ['not read', true, 'sent'],
+    ['new', true, 'delivered'],
+  ])
+  await room.close()
+  expect(fake.subs.filter(({ state }) => state !== 'closed')).toEqual([])
+  // Without subjects nobody knows: everybody is the same.
+  fake.session.subject = 'anonymous'
+  fake.other({ topic: 'rooms.9', data: { text: 'of whom' } }, { source: 'urn:tidings:subject:anonymous' })
+  const open = chat(fake.client, 'rooms.9', { notifyMs: 0 })
+  await it.settle()
+  expect(open.snapshot().messages).toMatchObject([{ own: false, state: 'received' }])
+  await open.close()
+})
+
 test('a streamed answer grows in its place, and the list is bounded', async () => {
   const { fake } = it
   const room = chat(fake.client, 'rooms.1', { max: 5, notifyMs: 0 })

@@ -1,5 +1,6 @@
 // A client without a broker: tests say what comes.
 
+import type { TidingsError } from '../../src/errors.js'
 import type {
   Client,
   EventHandler,
@@ -47,7 +48,7 @@ export class FakeSubscription {
   cursor = 0
   log: string | undefined = 'a'
   caughtUp = false
-  error: undefined
+  error: TidingsError | undefined
   acked: number[] = []
   paused = false
 
@@ -89,6 +90,13 @@ export class FakeSubscription {
     if (state !== 'live' || this.caughtUp) return
     this.caughtUp = true
     this.emitter.tell('caught_up', this.cursor)
+  }
+
+  /** The broker wants none of it. */
+  refuse(error: TidingsError): void {
+    this.error = error
+    this.emitter.tell('error', error)
+    this.become('closed')
   }
 
   /** An event comes. */

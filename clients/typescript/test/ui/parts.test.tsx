@@ -3,6 +3,7 @@ import { userEvent } from '@testing-library/user-event'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { TidingsError } from '../../src/errors.js'
 import {
+  AgentList,
   ChatThread,
   ConnectionStatus,
   LabelsProvider,
@@ -13,6 +14,7 @@ import {
   Toaster,
   TypingIndicator,
 } from '../../src/ui/index.js'
+import { Terminal } from '../../src/ui/terminal.js'
 import { event, FakeClient } from '../react/fake.js'
 import { frame, inAct, noWarnings, show } from '../react/setup.js'
 
@@ -56,7 +58,12 @@ describe('ConnectionStatus', () => {
   })
 
   it('takes words from the provider and from its own labels', () => {
-    const german = { state: (state: string) => (state === 'connected' ? 'Verbunden' : state), latency: () => 'schnell' }
+    const none = { retryNow: undefined } as unknown as { retryNow: string }
+    const german = {
+      ...none,
+      state: (state: string) => (state === 'connected' ? 'Verbunden' : state),
+      latency: () => 'schnell',
+    }
     const { container } = show(
       <LabelsProvider labels={german}>
         <ConnectionStatus labels={{ latency: (ms) => `${ms} Millisekunden` }} className="mine" id="c" />
@@ -107,12 +114,22 @@ describe('Toaster', () => {
   it('keeps what is looked at, is reached by a key and left by Escape', async () => {
     const { client } = show(<Toaster filter="users.me.notifications" durationMs={40} />)
     await inAct(() => client.deliver(notice('Look')))
+    const before = document.body.appendChild(document.createElement('button'))
+    before.focus()
     await userEvent.keyboard('{F8}')
     await new Promise((resolve) => setTimeout(resolve, 80))
     expect(screen.getByText('Look')).toBeDefined()
     await userEvent.tab()
     await userEvent.keyboard('{Escape}')
     expect(screen.queryByText('Look')).toBeNull()
+    // It goes back to where it was, and what comes then goes by itself.
+    expect(document.activeElement).toBe(before)
+    await inAct(() => client.deliver(notice('Next')))
+    await vi.waitFor(() => expect(screen.queryByText('Next')).toBeNull())
+    await inAct(() => client.deliver(notice('And next')))
+    await userEvent.keyboard('{F8}{Escape}')
+    expect(document.activeElement).toBe(before)
+    before.remove()
   })
 
   it('shows so many at most, and lets go of what is urgent last', async () => {
@@ -178,7 +195,9 @@ describe('NotificationCenter', () => {
   it('counts, lists, marks as read, and is used by keyboard', async () => {
     const user = userEvent.setup()
     const { client } = show(<NotificationCenter name="ann" />)
+    expect(status().textContent).toBe('')
     await inAct(() => {
+      for (const subscription of client.subscriptions) subscription.become('live')
       client.deliver(notice('first'))
       client.deliver(notice('second', { priority: 'urgent' }))
     })
@@ -208,10 +227,158 @@ describe('NotificationCenter', () => {
   })
 
   it('is closed by a press outside', async () => {
-    show(<NotificationCenter name="ann" defaultOpen />)
+    const { client } = show(<NotificationCenter name="ann" defaultOpen />)
+    // There may be some: it is not known yet.
+    expect(screen.getByText('Loading…')).toBeDefined()
+    await inAct(() => {
+      for (const subscription of client.subscriptions) subscription.become('live')
+    })
     expect(screen.getByText('No notifications')).toBeDefined()
     fireEvent.pointerDown(document.body)
     expect(screen.queryByText('No notifications')).toBeNull()
+  })
+})
+
+describe('what is refused', () => {
+  const refusal = () => new TidingsError('permission_denied', 'not for you')
+  const all = (
+    <>
+      <NotificationCenter name="ann" defaultOpen />
+      <ChatThread topic="chat.1" typing={false} />
+      <OperationProgress operation="op-1" />
+      <PresenceList topic="chat.1" />
+      <AgentList />
+      <Terminal id="7" />
+    </>
+  )
+
+  it('is said by every part, in the place of what there is not', async () => {
+    const { client, container } = show(all)
+    await inAct(() => {})
+    await inAct(() => {
+      for (const subscription of [...client.subscriptions]) subscription.refuse(refusal())
+    })
+    for (const part of ['center', 'chat', 'operation', 'presence', 'agents', 'terminal']) {
+      const told = within(container.querySelector<HTMLElement>(`.tidings-${part}`) as HTMLElement).getByRole('alert')
+      expect(told.textContent, part).toBe('not for you')
+    }
+    expect(container.textContent).not.toContain('No notifications')
+    expect(container.textContent).not.toContain('Nobody')
+  })
+
+  it('is a name that is none as well, which takes nothing else with it', async () => {
+    const { container } = show(
+      <>
+        <h1>App</h1>
+        <NotificationCenter name="al+ice@x.org" defaultOpen />
+        <OperationProgress operation="build 7" />
+        <Terminal id="build/7" />
+      </>,
+    )
+    await inAct(() => {})
+    expect(screen.getByText('App')).toBeDefined()
+    expect(screen.getAllByRole('alert').map(({ textContent }) => textContent)).toEqual([
+      expect.stringContaining('"al+ice@x.org'),
+      expect.stringContaining('"build 7"'),
+      expect.stringContaining('"build/7"'),
+    ])
+    expect(container.querySelectorAll('.tidings')).toHaveLength(3)
+  })
+
+  it('is said of what was pressed, until it is pressed again', async () => {
+    const { client } = show(
+      <>
+        <OperationProgress operation="op-1" />
+        <NotificationCenter name="ann" defaultOpen />
+      </>,
+    )
+    client.answers = false
+    const actions = [
+      { label: ' ', topic: 'users.ann.notifications' },
+      { label: 'Go', topic: 'users.ann.notifications' },
+    ]
+    await inAct(() => {
+      client.deliver(event({ topic: 'operations.op-1', type: 'operation.started', data: {} }))
+      client.deliver(
+        event({ topic: 'users.ann.notifications', data: { title: 'Go?', actions }, time: '2026-11-24T00:00:00Z' }),
+      )
+    })
+    // One without a word on it is none.
+    expect(screen.getAllByRole('button').filter(({ textContent }) => textContent?.trim() === '')).toEqual([])
+    for (const [at, name] of ['Go', 'Cancel op-1'].entries()) {
+      const button = screen.getByRole('button', { name })
+      await userEvent.click(button)
+      await inAct(() => client.published[at]?.reject(refusal()))
+      expect(screen.getByRole('alert').textContent).toBe('not for you')
+      expect(document.activeElement).toBe(button)
+      await userEvent.click(button)
+      await inAct(() => {})
+      expect(screen.queryByRole('alert')).toBeNull()
+      client.published.splice(at + 1)
+    }
+  })
+
+  it('is why there is no connection, where that ends by itself no more', async () => {
+    const { client, container } = show(
+      <>
+        <ConnectionStatus />
+        <Toaster lostAfterMs={10} />
+      </>,
+    )
+    await inAct(() => client.become({ state: 'reconnecting', error: new TidingsError('disconnected', 'cut') }))
+    expect(container.querySelector('.tidings-connection')?.textContent).not.toContain('cut')
+    await inAct(() => client.become({ state: 'connected', error: undefined }))
+    await inAct(() => client.become({ state: 'disconnected', error: new TidingsError('unauthenticated', 'revoked') }))
+    expect(container.querySelector('.tidings-connection')?.textContent).toContain('revoked')
+    await screen.findByText('Connection lost')
+  })
+})
+
+it('an agent whose status is the name of something else is shown with it', async () => {
+  const { client } = show(<AgentList />, Object.assign(new FakeClient(), { members: listed('a', 'b', 'c') }))
+  await inAct(() => {
+    for (const subscription of client.subscriptions) subscription.become('live')
+  })
+  const says = ['__proto__', 'constructor', 'toString']
+  await inAct(() => {
+    for (const [at, status] of says.entries())
+      client.deliver(event({ topic: `agents.${'abc'[at]}`, type: 'agent.status', key: 'status', data: { status } }))
+  })
+  for (const word of says) expect(screen.getByText(word)).toBeDefined()
+})
+const listed = (...ids: string[]) =>
+  ids.map((agent) => ({ session: agent, subject: agent, since: '2026-11-24T00:00:00Z', data: { agent } }))
+
+describe('the focus', () => {
+  it('stays with a part whose button goes', async () => {
+    const { client, container } = show(
+      <>
+        <ConnectionStatus />
+        <OperationProgress operation="op-1" />
+        <ChatThread topic="chat.1" typing={false} />
+      </>,
+    )
+    const part = (name: string) => container.querySelector(`.tidings-${name}`)
+    await inAct(() => client.become({ state: 'reconnecting', nextRetryAt: Date.now() + 5_000 }))
+    screen.getByRole('button', { name: 'Try now' }).focus()
+    await inAct(() => client.become({ state: 'reconnecting', nextRetryAt: undefined }))
+    expect(document.activeElement).toBe(part('connection'))
+    const say = (type: string) => event({ topic: 'operations.op-1', type: `operation.${type}`, data: {} })
+    await inAct(() => client.deliver(say('started')))
+    screen.getByRole('button', { name: 'Cancel op-1' }).focus()
+    await inAct(() => client.deliver(say('completed')))
+    expect(document.activeElement).toBe(part('operation'))
+    client.answers = false
+    await userEvent.type(screen.getByRole('textbox'), 'Hello{Enter}')
+    await inAct(() => client.published.at(-1)?.reject(new TidingsError('permission_denied', 'no')))
+    await userEvent.click(screen.getByRole('button', { name: 'Dismiss' }))
+    await inAct(() => {})
+    expect(document.activeElement).toBe(screen.getByRole('log'))
+    // Who has it elsewhere keeps it there.
+    const field = screen.getByRole('textbox')
+    field.focus()
+    await inAct(() => client.become({ state: 'connected' }))
+    expect(document.activeElement).toBe(field)
   })
 })
 
@@ -243,7 +410,7 @@ describe('OperationProgress', () => {
       options: { type: 'operation.cancel' },
     })
     await inAct(() => client.deliver(event({ topic: 'operations.op-1.control', type: 'operation.cancel', data: {} })))
-    expect(screen.getByRole('button').hasAttribute('disabled')).toBe(true)
+    expect(screen.getByRole('button').getAttribute('aria-disabled')).toBe('true')
     expect(status().textContent).toBe('Cancelling…')
     await inAct(() => client.deliver(said('cancelled', {})))
     expect(status().textContent).toBe('Cancelled')
@@ -338,6 +505,34 @@ describe('ChatThread', () => {
     await userEvent.click(screen.getByRole('button', { name: 'Dismiss' }))
     await inAct(() => {})
     expect(screen.queryAllByRole('listitem')).toHaveLength(0)
+  })
+
+  it('draws a message once, whatever comes behind it, and says where one broke off', async () => {
+    const drawn: string[] = []
+    const render = ({ text }: { text: string }) => {
+      drawn.push(text)
+      return text
+    }
+    const { client } = show(<ChatThread topic="chat.1" typing={false} render={render} />)
+    const chunk = (seq: number, data: object) =>
+      event({
+        topic: 'chat.1',
+        type: 'message.chunk',
+        correlation: 'm',
+        source: 'urn:tidings:subject:bob',
+        data: { seq, ...data },
+      })
+    await inAct(() => {
+      for (const n of [1, 2, 3]) client.deliver(message(`old ${n}`))
+    })
+    drawn.length = 0
+    for (const [seq, delta] of ['half', ' of'].entries()) await inAct(() => client.deliver(chunk(seq, { delta })))
+    expect(new Set(drawn)).toEqual(new Set(['half', 'half of']))
+    await inAct(() => client.deliver(chunk(2, { delta: '', error: 'the model died' })))
+    const last = screen.getAllByRole('listitem').at(-1)
+    expect(last?.textContent).toContain('the model died')
+    expect(last?.textContent).toContain('bob')
+    expect(last?.textContent).not.toContain('urn:')
   })
 
   it('takes no draft from one topic to another', async () => {
