@@ -20,7 +20,7 @@ export interface ChatMessage<Data = unknown> {
   readonly id: string
   /** How it stands. */
   readonly state: ChatState
-  /** Whether it is ours: sent here, or elsewhere as the same subject, but for `anonymous`. */
+  /** Whether it is ours: sent here, or elsewhere as the same subject (but for `anonymous`, and `sharedSubject`). */
   readonly own: boolean
   /** `data.text`, or the data itself where that is a text; of a streamed one what has come of it. */
   readonly text: string
@@ -58,6 +58,8 @@ export interface ChatOptions extends WatchOptions {
   max?: number
   /** Whether our own are followed until they are delivered. Default `true`. */
   receipts?: boolean
+  /** Whether others write as the same subject: then only what was sent here is ours. Default `false`. */
+  sharedSubject?: boolean
 }
 
 /**
@@ -94,6 +96,7 @@ class Conversation<Data> implements Chat<Data> {
   readonly #type: string
   readonly #max: number
   readonly #receipts: boolean
+  readonly #shared: boolean
   readonly #life: Lifetime
   readonly #store: Store<ChatSnapshot<Data>>
   readonly #sub: Subscription
@@ -113,6 +116,7 @@ class Conversation<Data> implements Chat<Data> {
     this.#type = options.type ?? 'message'
     this.#max = options.max ?? 500
     this.#receipts = options.receipts ?? true
+    this.#shared = options.sharedSubject ?? false
     this.#life = new Lifetime(options.signal)
     this.#assembly = new Assembly({ maxMessages: this.#max })
     const [sent, leave] = Sent.follow(client, topic, this.#type, {
@@ -223,7 +227,7 @@ class Conversation<Data> implements Chat<Data> {
   }
 
   #isOfUs({ own, source }: TidingsEvent): boolean {
-    const subject = this.#client.session?.subject
+    const subject = this.#shared ? undefined : this.#client.session?.subject
     return own || (subject !== undefined && subject !== 'anonymous' && source === SOURCE + subject)
   }
 

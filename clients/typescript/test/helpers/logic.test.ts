@@ -128,6 +128,10 @@ test('a reload knows our own again, and what was delivered of it', async () => {
   ])
   await room.close()
   expect(fake.subs.filter(({ state }) => state !== 'closed')).toEqual([])
+  const shared = chat(fake.client, 'rooms.1', { notifyMs: 0, sharedSubject: true })
+  await it.settle()
+  expect(shared.snapshot().messages.map(({ text, own }) => [text, own])).toContainEqual(['of ours', false])
+  await shared.close()
   // Without subjects nobody knows: everybody is the same.
   fake.session.subject = 'anonymous'
   fake.other({ topic: 'rooms.9', data: { text: 'of whom' } }, { source: 'urn:tidings:subject:anonymous' })
