@@ -26,5 +26,6 @@ export function jobOf(data: unknown): Job | undefined {
 /** Asks for it. It waits until there is a worker. */
 export function request(id: string, job: Job): void {
   // A refusal is told by the client as an error, which the connection panel shows.
-  client.publish(`jobs.${id}`, job, { type: 'job.requested' }).catch(() => undefined)
+  // By its id each try is asked for once, in however many windows it is.
+  client.publish(`jobs.${id}`, job, { type: 'job.requested', id: `${id}:${job.attempt}` }).catch(() => undefined)
 }
