@@ -1,5 +1,7 @@
 //! HTTP by hyper's client, one connection a request.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming};
@@ -40,15 +42,29 @@ pub async fn open(
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
     let mut request = Request::builder().method(method).uri(path).header("host", address);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
-    sender.send_request(request).await.map_err(|error| error.to_string())
+    let (mut connection, mut response) = (Box::pin(connection), pin!(sender.send_request(request)));
+    // One task moves both until there is an answer: a connection that ends on one thread while another hands it a
+    // request may leave that unanswered for ever (hyperium/hyper#4122).
+    let answered = tokio::select! {
+        answered = &mut response => Some(answered),
+        _ = &mut connection => None,
+    };
+    let response = match answered {
+        Some(response) => {
+            tokio::spawn(connection);
+            response
+        }
+        None => {
+            drop(connection);
+            response.await
+        }
+    };
+    response.map_err(|error| error.to_string())
 }
 
 /// Sends a request and reads the whole answer.
