@@ -1,9 +1,10 @@
 // Shows that the broker is there, or is not any more.
 //
 // - Nothing heard for the broker's ping interval: it is asked. Nothing heard for the grace after that: it is gone.
+// - The clock is one that nobody sets: one that is set back would hear nothing missing for as long.
 
 import type { LinkHooks } from './link.js'
-import { alarm } from './wait.js'
+import { type Alarm, alarm } from './wait.js'
 
 export interface Beat {
   /** Something came. */
@@ -24,36 +25,38 @@ export function createBeat(
   silent: (error: unknown) => void,
 ): Beat {
   let intervalMs = 0
-  let heardMs = 0
-  let askedMs = 0
+  /** When something was heard or asked. */
+  let lastMs = 0
+  /** How often something was heard. */
+  let heard = 0
 
   const timed = async <T>(answer: Promise<T>): Promise<T> => {
-    const sentMs = Date.now()
+    const sentMs = performance.now()
     const got = await answer
-    latency(Date.now() - sentMs)
+    latency(performance.now() - sentMs)
     return got
   }
   const wake = (): void => {
-    const sentMs = Date.now()
-    askedMs = sentMs
+    const before = heard
+    lastMs = performance.now()
     // Whatever is heard, and not its answer alone, shows that the broker is there.
-    timed(ping()).catch((error) => heardMs > sentMs || silent(error))
+    timed(ping()).catch((error) => heard > before || silent(error))
   }
-  const dueMs = (): number => Math.max(heardMs, askedMs) + intervalMs - Date.now()
-  /** Looks again when the interval is over; one timer, that follows what was heard. */
-  const listen = (): void => timer._set(Math.max(dueMs(), 10))
-  const timer = alarm(() => {
+  const dueMs = (): number => lastMs + intervalMs - performance.now()
+  /** Looks when the interval may be over; one timer, that follows what was heard. */
+  const timer: Alarm = alarm(() => {
     if (dueMs() <= 0) wake()
-    listen()
+    timer._set(dueMs())
   })
 
   return {
     _heard() {
-      heardMs = Date.now()
+      heard++
+      lastMs = performance.now()
     },
     _set(ms) {
       intervalMs = ms
-      listen()
+      timer._set(ms)
     },
     _wake: wake,
     _timed: timed,

@@ -54,7 +54,7 @@ export function typing<S = AnySchema>(client: Client<S>, topic: string, options:
   }
   const sweep = () => {
     clearTimeout(timer)
-    const now = Date.now()
+    const now = performance.now()
     let next = Infinity
     for (const [key, { until }] of found) {
       if (until <= now) {
@@ -72,7 +72,7 @@ export function typing<S = AnySchema>(client: Client<S>, topic: string, options:
       if (found.delete(key)) store.changed()
     } else {
       // From when it came here: their clock and ours need not agree.
-      const until = Date.now() + Math.min(60_000, finite(ttl_ms) ?? ttl)
+      const until = performance.now() + Math.min(60_000, finite(ttl_ms) ?? ttl)
       const before = found.get(key)
       found.set(key, { key, name: text(name), since: before?.since ?? Date.parse(event.time), until })
       trim(found, options.max ?? 100)
@@ -109,7 +109,7 @@ export function typing<S = AnySchema>(client: Client<S>, topic: string, options:
       clearTimeout(idle)
       idle = setTimeout(stopped, ttl)
       active = true
-      const now = Date.now()
+      const now = performance.now()
       if (now - saidAt < (ttl * 2) / 3) return
       saidAt = now
       say(true)

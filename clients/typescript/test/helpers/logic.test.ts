@@ -202,6 +202,20 @@ test('typing is said now and then, and ends by itself on both sides', async () =
   await here.close()
 })
 
+test('typing ends and is said in time also where the clock is set back', async () => {
+  const { fake } = it
+  const here = typing(fake.client, 'rooms.1', { notifyMs: 0 })
+  here.typing()
+  fake.other({ topic: 'rooms.1', type: 'typing', key: 'bob', data: { typing: true } })
+  vi.setSystemTime(Date.now() - 3_600_000)
+  await vi.advanceTimersByTimeAsync(2_500)
+  here.typing()
+  expect(it.of('typing').filter(({ key }) => key === 'alice')).toHaveLength(2)
+  await vi.advanceTimersByTimeAsync(500)
+  expect(here.snapshot()).toEqual([])
+  await here.close()
+})
+
 test('an inbox counts what is unread, takes back what could not be said, and hears of other devices', async () => {
   const { fake } = it
   const box = inbox(fake.client, 'alice', { historyMs: 0, notifyMs: 0, maxItems: 3 })

@@ -11,10 +11,12 @@ import { type Client, createClient, type TidingsEvent, type TransportName, type 
 
 const LOG = '9f3c21d0-5a3e-4c1b-8f00-0123456789ab'
 
+const START_MS = 1_800_000_000_000
+
 /** Time that stands still until it is moved. The real one is put back by `stop`. */
 class Clock {
-  nowMs = 1_800_000_000_000
-  readonly #real = { setTimeout, clearTimeout, now: Date.now }
+  nowMs = START_MS
+  readonly #real = { setTimeout, clearTimeout, now: Date.now, sinceStart: performance.now }
   readonly #timers = new Map<number, { atMs: number; act: () => void }>()
   #id = 0
 
@@ -26,6 +28,7 @@ class Clock {
     globalThis.setTimeout = set as unknown as typeof setTimeout
     globalThis.clearTimeout = ((id?: number) => void this.#timers.delete(id ?? 0)) as typeof clearTimeout
     Date.now = () => this.nowMs
+    performance.now = () => this.nowMs - START_MS
   }
 
   get timers(): number {
@@ -52,6 +55,7 @@ class Clock {
     globalThis.setTimeout = this.#real.setTimeout
     globalThis.clearTimeout = this.#real.clearTimeout
     Date.now = this.#real.now
+    performance.now = this.#real.sinceStart
   }
 }
 

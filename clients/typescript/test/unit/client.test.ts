@@ -130,6 +130,16 @@ describe('the connection', () => {
     expect(client.state).toBe('reconnecting')
   })
 
+  test('and also where the clock was set back meanwhile', async () => {
+    const client = await connected({ pingGraceMs: 3_000 })
+    await vi.advanceTimersByTimeAsync(1_000)
+    FakeSocket.last.say({ pong: {} })
+    vi.setSystemTime(Date.now() - 3_600_000)
+    await vi.advanceTimersByTimeAsync(25_000 + 3_000)
+    expect(client.state).toBe('reconnecting')
+    expect(client.status.latencyMs).toBeGreaterThanOrEqual(0)
+  })
+
   test('a connection that is not answered in time fails', async () => {
     const client = connect({ connectTimeoutMs: 1_000 })
     await settle()
