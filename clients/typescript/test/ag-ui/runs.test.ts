@@ -219,11 +219,24 @@ test('a run that is aborted before the agent is asked is not asked for, then or 
   ]) {
     const kept = localRuns('', storage())
     const client = here.connect()
-    if (!connected) client.disconnect()
-    const asking = new TidingsAgent({ client, agent: id, threadId: 't1', runs: kept, initialMessages: [hello] })
+    if (connected) await client.ready()
+    else client.disconnect()
+    // The broker cannot answer before who waits for this goes on.
+    let begin = () => {}
+    const began = new Promise<void>((resolve) => {
+      begin = resolve
+    })
+    const runs: RunStore = {
+      get: kept.get,
+      set(thread, run) {
+        kept.set(thread, run)
+        begin()
+      },
+    }
+    const asking = new TidingsAgent({ client, agent: id, threadId: 't1', runs, initialMessages: [hello] })
     const codes: unknown[] = []
     const running = asking.runAgent({}, { onRunErrorEvent: ({ event }) => void codes.push(event.code) })
-    if (begun) await until(() => kept.get('t1') !== undefined)
+    if (begun) await began
     asking.abortRun()
     await running
     expect(codes).toEqual(['aborted'])
